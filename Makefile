@@ -1,0 +1,67 @@
+# Everything a newcomer needs: `make run`, `make test`, `make check`. It takes python3 (3.11 or newer, with venv) and make.
+
+PYTHON ?= python3
+PORT ?= 5000
+VENV := .venv
+BIN := $(VENV)/bin
+# The first chart answers on /state.
+CHARTS := $(sort $(wildcard charts/*.yaml))
+CHARTS := $(filter charts/states.yaml,$(CHARTS)) $(filter-out charts/states.yaml,$(CHARTS))
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lock clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## Install what is needed and serve the sample charts on 127.0.0.1:5000 (PORT=...)
+	@echo "Serving $(words $(CHARTS)) sample charts on 127.0.0.1:$(PORT); the database is instance/state_service.db."
+	@echo "In a second terminal, try:"
+	@echo "  curl -i 'http://127.0.0.1:$(PORT)/state?state=green_state'          # 200 and its name: it is the current state"
+	@echo "  curl -i -X PUT 'http://127.0.0.1:$(PORT)/state?state=green_state'   # 200: counted, and the chart moves on"
+	@echo "  curl -i 'http://127.0.0.1:$(PORT)/state?state=green_state'          # 406: it was the current state"
+	@echo "  curl -H 'Accept: text/plain' http://127.0.0.1:$(PORT)/charts/states # where it stands and what it waits for"
+	@echo "  curl http://127.0.0.1:$(PORT)/charts                                # every chart"
+	@echo "Ctrl-C stops it; the next \`make run\` goes on where it was."
+	$(BIN)/python state_service $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
+
+test: $(VENV)/.installed-dev ## Run every test, on SQLite and on PostgreSQL (ARGS="tests/core -x")
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	@echo "All passed. Next: \`make check\` for style, types and layers; \`make run\` to use it."
+
+check: $(VENV)/.installed-dev ## Check style, types, layers, the schema and the lock files
+	$(BIN)/ruff check . $(wildcard state_service)
+	$(BIN)/ruff format --check . $(wildcard state_service)
+	$(BIN)/mypy --strict app $(wildcard wsgi.py)
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_requirements.py tests/test_migrations.py
+	@echo "All in order. Next: \`make test\` runs everything."
+
+lock: $(VENV)/.installed-dev ## Pin what requirements*.in ask for (UPGRADE=--upgrade takes the newest)
+	$(LOCK) $(UPGRADE) requirements.in --output-file requirements.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in --output-file requirements-dev.txt
+	@echo "Read \`git diff requirements*.txt\`, then \`make test check\`."
+
+clean: ## Remove the virtual environment and caches; your database in instance/ stays
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "StateService needs Python 3.11 or newer as $(PYTHON); name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+
+# The stamps make the second time fast.
+$(VENV)/.installed: requirements.txt | $(BIN)/python
+	@echo "Installing what requirements.txt pins ..."
+	@$(PIP_INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "Installing what requirements-dev.txt pins ..."
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,62 @@
+"""What a serving process does besides answering: the sweeper."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from flask import Flask
+
+from app.config import Config
+from app.core.errors import StateServiceError
+from app.service.context import Service
+from app.service.update import sweep
+
+logger = logging.getLogger("stateservice.sweeper")
+
+
+class Sweeper:
+    """A thread that performs due clock guards of charts nobody asks.
+
+    Every process runs one; the chart's row lock, and judging again under it, make each transition happen once.
+    """
+
+    def __init__(self, service: Service, seconds: float) -> None:
+        self._service = service
+        self._seconds = seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the pass in hand."""
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._seconds):
+            try:
+                sweep(self._service)
+            except StateServiceError as error:
+                logger.warning("could not look for due clock guards, will try again: %s", error)
+            except Exception:
+                logger.exception("the sweeper failed, and will try again")
+
+
+def start(app: Flask) -> None:
+    """Start what works beside the requests. Called once in each process that serves."""
+    service: Service = app.extensions["stateservice"]
+    config: Config = app.extensions["stateservice.config"]
+    sweeper = Sweeper(service, config.sweep_seconds)
+    app.extensions["stateservice.sweeper"] = sweeper
+    sweeper.start()
+
+
+def stop(app: Flask | None) -> None:
+    """Stop what `start` started; nothing where it never did."""
+    sweeper = None if app is None else app.extensions.get("stateservice.sweeper")
+    if sweeper is not None:
+        sweeper.stop()

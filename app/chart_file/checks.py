@@ -1,0 +1,73 @@
+"""What can only be said of a chart as a whole: paths between states, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from app.chart_file.graph import Graph, find_cycles, reach, reverse
+from app.chart_file.problems import Place, Problems, quote
+from app.chart_file.state_reader import StateDraft
+from app.core.chart import CountGuard, Func, State
+
+MAX_NAMED = 10
+
+
+def check_paths(drafts: Sequence[StateDraft], initial: str | None, problems: Problems) -> None:
+    """Note every state that no path reaches, and every one that leads to no final state.
+
+    Paths start in the initial state, and in the file's first state where that leads to the initial one: an
+    exported chart stands in the middle of its path. `initial` None: it could not be read.
+    """
+    graph = _collect_targets(drafts)
+    reached = _reach_all(drafts, initial, graph)
+    # A state that may lead somewhere we could not read gets the benefit of the doubt.
+    ends = [draft.name for draft in drafts if draft.name and (draft.state.is_final or draft.is_doubtful)]
+    ending = reach(ends, reverse(graph))
+    for draft in _list_first(drafts):
+        if draft.state.name not in reached:
+            problems.add(draft.place, f"no path reaches state {quote(draft.state.name)}")
+        if draft.state.name not in ending:
+            problems.add(draft.place, f"no final state can be reached from state {quote(draft.state.name)}")
+
+
+def collect_warnings(states: Mapping[str, State], places: Mapping[str, Place], warnings: Problems) -> None:
+    """Note every counted state that waits without limit and every cycle that turns by the clock alone."""
+    clock_graph = {
+        name: [move.target for move in state.transitions if not isinstance(move.guard, CountGuard)]
+        for name, state in states.items()
+    }
+    for name, state in states.items():
+        if state.func in {Func.INCREMENT, Func.DECREMENT} and not clock_graph[name]:
+            message = f"state {quote(name)} has no elapsed or clock transition: it may wait for ever"
+            warnings.add(places[name], message)
+    order = {name: number for number, name in enumerate(states)}
+    for cycle in find_cycles(clock_graph):
+        names = sorted(cycle, key=order.__getitem__)
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        listed = ", ".join(quote(name) for name in names[:MAX_NAMED])
+        warnings.add(places[names[0]], f"a cycle of clock guards alone, which turns by itself: {listed}{more}")
+
+
+def _reach_all(drafts: Sequence[StateDraft], initial: str | None, graph: Graph) -> set[str]:
+    nameless_targets = [target for draft in drafts if draft.name is None for target in draft.targets]
+    reached = reach(nameless_targets if initial is None else [initial, *nameless_targets], graph)
+    first = drafts[0].name
+    from_first = set() if first is None else reach([first], graph)
+    return reached | from_first if initial is None or initial in from_first else reached
+
+
+def _collect_targets(drafts: Sequence[StateDraft]) -> dict[str, list[str]]:
+    graph: dict[str, list[str]] = {}
+    for draft in drafts:
+        if draft.name is not None:
+            graph.setdefault(draft.name, []).extend(draft.targets)
+    return graph
+
+
+def _list_first(drafts: Sequence[StateDraft]) -> list[StateDraft]:
+    """Return the named drafts without the duplicates that follow the first of a name."""
+    first: dict[str, StateDraft] = {}
+    for draft in drafts:
+        if draft.name is not None:
+            first.setdefault(draft.name, draft)
+    return list(first.values())

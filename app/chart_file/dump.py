@@ -1,0 +1,119 @@
+"""A chart with its live state and values to a chart file that imports again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import yaml
+
+from app.chart_file.graph import reach
+from app.chart_file.guard_reader import DEFAULT_OPS
+from app.core.chart import Attribute, Chart, CountGuard, Func, Guard, OnExpire, SlotRule, State, Transition
+
+try:
+    from yaml import CSafeDumper as Dumper
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeDumper as Dumper  # type: ignore[assignment]  # the same methods, no common base
+
+TEXT_TAG, INTEGER_TAG, BOOLEAN_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "bool"))
+# Wide enough that no line is ever folded.
+LINE_WIDTH = 2**31 - 1
+
+Pairs = list[tuple[str, yaml.Node]]
+
+
+def dump(chart: Chart, *, state: str, values: Mapping[str, int]) -> str:
+    """Return the chart file with `state` as its current state and `values` in that state's attributes."""
+    live = [_dump_state(one, values if one.name == state else {}) for one in _order_states(chart)]
+    pairs: Pairs = [("chart", _text(chart.name))]
+    if chart.description:
+        pairs.append(("description", _text(chart.description)))
+    pairs.append(("current_state", _text(state)))
+    if chart.roster is not None:
+        pairs.append(("expect", _list([_text(machine) for machine in chart.roster])))
+    elif chart.expect is not None:
+        pairs.append(("expect", _integer(chart.expect)))
+    if chart.require_machine:
+        pairs.append(("require_machine", yaml.ScalarNode(BOOLEAN_TAG, "true")))
+    pairs.append(("states", yaml.SequenceNode("tag:yaml.org,2002:seq", live, flow_style=False)))
+    written: str = yaml.serialize(_map(pairs, is_flow=False), Dumper=Dumper, allow_unicode=True, width=LINE_WIDTH)
+    return written
+
+
+def _order_states(chart: Chart) -> list[State]:
+    """Return the states in their order, or the initial one first where the first does not lead to all others.
+
+    The file's current state is the live one, so that it is the first state from which `parse` finds all paths.
+    """
+    states = list(chart.states.values())
+    graph = {one.name: [transition.target for transition in one.transitions] for one in states}
+    if len(reach([states[0].name], graph)) == len(states):
+        return states
+    return sorted(states, key=lambda one: one.name != chart.initial)
+
+
+def _dump_state(state: State, values: Mapping[str, int]) -> yaml.Node:
+    pairs: Pairs = [("name", _text(state.name))]
+    if state.description:
+        pairs.append(("description", _text(state.description)))
+    if state.func is not None:
+        pairs.append(("func", _text(state.func)))
+    if state.slots is not None:
+        pairs.extend(_dump_slots(state.slots))
+    if state.attributes:
+        pairs.append(("current", _one_or_list([_dump_attribute(one, values) for one in state.attributes])))
+    if state.transitions:
+        pairs.append(("target", _one_or_list([_dump_transition(one, state.func) for one in state.transitions])))
+    return _map(pairs, is_flow=False)
+
+
+def _dump_slots(slots: SlotRule) -> Pairs:
+    pairs: Pairs = [("slots", _one_or_list([_number_or_text(text) for text in slots.written]))]
+    if slots.lease_written is not None:
+        pairs.append(("lease", _text(slots.lease_written)))
+    if slots.on_expire is not OnExpire.HOLD:
+        pairs.append(("on_expire", _text(slots.on_expire)))
+    return pairs
+
+
+def _dump_attribute(attribute: Attribute, values: Mapping[str, int]) -> yaml.Node:
+    value = values.get(attribute.key, attribute.value)
+    return _map([("key", _text(attribute.key)), ("value", _integer(value))])
+
+
+def _dump_transition(transition: Transition, func: Func | None) -> yaml.Node:
+    return _map([("name", _text(transition.target)), ("when", _dump_guard(transition.guard, func))])
+
+
+def _dump_guard(guard: Guard, func: Func | None) -> yaml.Node:
+    pairs: Pairs = [("key", _text(guard.key))]
+    if isinstance(guard, CountGuard) and (func is None or guard.op is not DEFAULT_OPS.get(func)):
+        pairs.append(("op", _text(guard.op)))
+    pairs.append(("value", _number_or_text(guard.written)))
+    return _map(pairs)
+
+
+def _text(text: str) -> yaml.Node:
+    # Line breaks survive every style of quotes only as escapes.
+    return yaml.ScalarNode(TEXT_TAG, str(text), style=None if text.isprintable() else '"')
+
+
+def _integer(number: int) -> yaml.Node:
+    return yaml.ScalarNode(INTEGER_TAG, str(number))
+
+
+def _number_or_text(written: str) -> yaml.Node:
+    is_canonical = written.isascii() and written.isdigit() and str(int(written)) == written
+    return _integer(int(written)) if is_canonical else _text(written)
+
+
+def _list(nodes: Sequence[yaml.Node]) -> yaml.Node:
+    return yaml.SequenceNode("tag:yaml.org,2002:seq", list(nodes), flow_style=True)
+
+
+def _one_or_list(nodes: Sequence[yaml.Node]) -> yaml.Node:
+    return nodes[0] if len(nodes) == 1 else _list(nodes)
+
+
+def _map(pairs: Pairs, *, is_flow: bool = True) -> yaml.Node:
+    return yaml.MappingNode("tag:yaml.org,2002:map", [(_text(key), node) for key, node in pairs], flow_style=is_flow)

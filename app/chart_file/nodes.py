@@ -1,0 +1,209 @@
+"""YAML events to nodes whose scalars are their text; nothing else is ever built from a chart file.
+
+Size and depth are bounded, and anchors, aliases, tags, repeated keys and second documents are refused here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import yaml
+
+from app.chart_file.problems import Problems, quote
+from app.chart_file.source import FORBIDDEN_CHARACTER, LINE_BREAK
+
+try:
+    from yaml import CSafeLoader as EventParser
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader as EventParser  # type: ignore[assignment]  # the same methods, no common base
+
+MAX_DEPTH = 12
+
+
+@dataclass(slots=True)
+class ScalarNode:
+    """A value, as its text."""
+
+    line: int
+    column: int
+    text: str
+
+
+@dataclass(slots=True)
+class ListNode:
+    """A list of nodes."""
+
+    line: int
+    column: int
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class MapNode:
+    """A mapping: by each key's text, the key and the value."""
+
+    line: int
+    column: int
+    entries: dict[str, tuple[ScalarNode, Node]] = field(default_factory=dict)
+
+    def find(self, key: str) -> Node | None:
+        """Return the value of `key`, or None."""
+        entry = self.entries.get(key)
+        return entry[1] if entry else None
+
+    def find_key(self, key: str) -> ScalarNode | None:
+        """Return the key itself, for its place, or None."""
+        entry = self.entries.get(key)
+        return entry[0] if entry else None
+
+
+@dataclass(slots=True)
+class UnreadableNode:
+    """Something already reported as a problem; whoever meets it says nothing more."""
+
+    line: int
+    column: int
+
+
+Node = ScalarNode | ListNode | MapNode | UnreadableNode
+
+
+def read_nodes(text: str, problems: Problems) -> Node | None:
+    """Return the one document's root; None, with a problem noted, where there is none that can be read."""
+    builder = _Builder(problems)
+    parser = EventParser(text)
+    try:
+        while builder.wants_more and (event := parser.get_event()):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        _report_syntax(error, text, problems)
+        return None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the pure Python parser, at an impossible "\U" escape
+        problems.add_at(builder.line, builder.column, f"not YAML: {error}")
+        return None
+    finally:
+        parser.dispose()
+    if builder.root is None and not builder.has_given_up:
+        problems.add_at(1, 1, "the chart file is empty")
+    return None if builder.has_given_up else builder.root
+
+
+@dataclass(slots=True)
+class _Open:
+    """A collection whose end has not come; in a mapping, the key that waits for its value (None: not to be kept)."""
+
+    node: ListNode | MapNode
+    key: ScalarNode | None = None
+    is_value_next: bool = False
+
+
+class _Builder:
+    """Takes events one by one and grows the tree; no recursion."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.root: Node | None = None
+        self.wants_more = True
+        self.has_given_up = False
+        self.line = 1
+        self.column = 1
+        self._problems = problems
+        self._open: list[_Open] = []
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        """Grow the tree by one event."""
+        if event.start_mark is not None:
+            self.line, self.column = event.start_mark.line + 1, event.start_mark.column + 1
+        if isinstance(event, yaml.ScalarEvent):
+            self._refuse_extras(event)
+            self._place(self._make_scalar(event))
+        elif isinstance(event, yaml.MappingStartEvent):
+            self._start(event, MapNode(self.line, self.column))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._start(event, ListNode(self.line, self.column))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._open.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            self._report(f"an alias ({quote(f'*{event.anchor}')}) is not allowed")
+            self._place(UnreadableNode(self.line, self.column))
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._start_document(event)
+        elif isinstance(event, yaml.StreamEndEvent):
+            self.wants_more = False
+
+    def _report(self, message: str) -> None:
+        self._problems.add_at(self.line, self.column, message)
+
+    def _give_up(self, message: str) -> None:
+        self._report(message)
+        self.has_given_up = True
+        self.wants_more = False
+
+    def _start_document(self, event: yaml.DocumentStartEvent) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            self._give_up("a second document is not allowed")
+        elif event.tags:
+            self._report("a %TAG directive is not allowed")
+
+    def _start(self, event: yaml.CollectionStartEvent, node: ListNode | MapNode) -> None:
+        self._refuse_extras(event)
+        if len(self._open) == MAX_DEPTH:
+            self._give_up(f"nested deeper than {MAX_DEPTH}")
+            return
+        self._place(node)
+        self._open.append(_Open(node))
+
+    def _refuse_extras(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        if event.anchor is not None:
+            self._report(f"an anchor ({quote(f'&{event.anchor}')}) is not allowed")
+        if event.tag is not None:
+            self._report(f"a tag ({quote(event.tag)}) is not allowed")
+
+    def _make_scalar(self, event: yaml.ScalarEvent) -> Node:
+        # Escapes in double quotes are the one way to a character that the source itself may not hold.
+        forbidden = FORBIDDEN_CHARACTER.search(event.value) if event.style == '"' else None
+        if forbidden is None:
+            return ScalarNode(self.line, self.column, event.value)
+        self._report(f"the character U+{ord(forbidden[0]):04X} is not allowed")
+        return UnreadableNode(self.line, self.column)
+
+    def _place(self, node: Node) -> None:
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        if isinstance(parent.node, ListNode):
+            parent.node.items.append(node)
+        elif parent.is_value_next:
+            parent.is_value_next = False
+            if parent.key is not None:
+                parent.node.entries[parent.key.text] = (parent.key, node)
+        else:
+            parent.is_value_next = True
+            parent.key = self._check_key(node, parent.node)
+
+    def _check_key(self, node: Node, parent: MapNode) -> ScalarNode | None:
+        if not isinstance(node, ScalarNode):
+            if not isinstance(node, UnreadableNode):
+                self._report("a key must be a plain word, not a list or mapping")
+            return None
+        first = parent.find_key(node.text)
+        if first is None:
+            return node
+        self._report(f"repeated key {quote(node.text)} (first at line {first.line})")
+        return None
+
+
+def _report_syntax(error: yaml.MarkedYAMLError, text: str, problems: Problems) -> None:
+    mark = error.problem_mark or error.context_mark
+    lines = LINE_BREAK.split(text)
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    if line >= len(lines):  # libyaml places the end of the text on a line of its own
+        line, column = len(lines) - 1, len(lines[-1])
+    message = f"not YAML: {error.problem or error.context}"
+    if error.context and error.context_mark and error.context_mark.line != line:
+        message += f", {error.context} (from line {error.context_mark.line + 1} on)"
+    if lines[line][column : column + 1] == "\t":
+        message += " (a tab: YAML is indented with spaces)"
+    problems.add_at(line + 1, column + 1, message)

@@ -1,0 +1,166 @@
+"""The chart file's JSON Schema, by which editors complete and check while one types.
+
+It knows shapes, not meanings: whether a target exists or a threshold can be reached is for `parse` alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from app.chart_file.chart_reader import MAX_STATES
+from app.chart_file.guard_reader import OP_WORDS
+from app.chart_file.scalars import CHART_NAME, INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
+from app.chart_file.slot_reader import ON_EXPIRE_WORDS
+from app.chart_file.state_reader import FUNC_WORDS
+from app.core.chart import INT64_MAX, INT64_MIN
+
+Schema = dict[str, object]
+
+
+def json_schema() -> Schema:
+    """Return the JSON Schema (2020-12) of a chart file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "StateService chart",
+        "description": "A state machine that machines move on by reporting.",
+        **_object(
+            {
+                "chart": _scalar(CHART_NAME.pattern, "The chart's name."),
+                "description": _text("One line for people."),
+                "current_state": _scalar(NAME.pattern, "The state that a run starts in."),
+                "expect": _expect(),
+                "require_machine": {
+                    "description": "Whether a PUT without a machine's id is an error.",
+                    "enum": [True, False, "true", "false", "yes", "no", "on", "off"],
+                },
+                "states": {
+                    "description": "The states; the first one counts as a start, too.",
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": MAX_STATES,
+                    "items": {"$ref": "#/$defs/state"},
+                },
+            },
+            required=["current_state", "states"],
+        ),
+        "$defs": {
+            "state": _state(),
+            "attribute": _attribute(),
+            "target": _target(),
+            "guard": _guard(),
+            "integer": _integer(),
+            "age": _age(),
+            "limit": _limit(),
+        },
+    }
+
+
+def _state() -> Schema:
+    shape = _object(
+        {
+            "name": _scalar(NAME.pattern, "The state's name."),
+            "description": _text("One line for people."),
+            "func": {
+                "description": "What an accepted PUT does; a state without it is final.",
+                "enum": [*FUNC_WORDS],
+            },
+            "current": _one_or_many("attribute", "The attributes; the first is the one a plain PUT updates."),
+            "target": _one_or_many("target", "The transitions; the first whose guard holds is taken."),
+            "slots": _one_or_many(
+                "limit", "How many machines may hold a slot at a time; a list widens as they report."
+            ),
+            "lease": {"description": "How long a slot is held at most.", "$ref": "#/$defs/age"},
+            "on_expire": {
+                "description": "What becomes of a slot whose lease has run out.",
+                "enum": [*ON_EXPIRE_WORDS],
+            },
+        },
+        required=["name"],
+    )
+    needs = {"func": ["target"], "target": ["func"], "slots": ["func"], "lease": ["slots"], "on_expire": ["slots"]}
+    is_counted = {"properties": {"func": {"enum": ["increment", "decrement"]}}, "required": ["func"]}
+    return shape | {"dependentRequired": needs, "if": is_counted, "then": {"required": ["current"]}}
+
+
+def _attribute() -> Schema:
+    key = _scalar(NAME.pattern, "The attribute's name.") | {"not": {"enum": ["clock", "elapsed"]}}
+    return _object({"key": key, "value": {"$ref": "#/$defs/integer"}}, required=["key", "value"])
+
+
+def _target() -> Schema:
+    name = _scalar(NAME.pattern, "The state to move to.")
+    return _object({"name": name, "when": {"$ref": "#/$defs/guard"}}, required=["name", "when"])
+
+
+def _guard() -> Schema:
+    properties: Schema = {
+        "key": _scalar(NAME.pattern, "An attribute of the state, or 'clock' or 'elapsed'."),
+        "value": {
+            "description": "A number, a percentage of 'expect', an instant or a length of time.",
+            "type": ["integer", "string"],
+        },
+        "op": {"description": "How to compare; without it, reached.", "enum": [*OP_WORDS]},
+    }
+    return _object(properties, required=["key", "value"])
+
+
+def _expect() -> Schema:
+    return {
+        "description": "How many machines take part, or the list of their ids.",
+        "oneOf": [
+            {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
+            {"type": "string", "pattern": _whole(INTEGER.pattern)},
+            {
+                "type": "array",
+                "minItems": 1,
+                "uniqueItems": True,
+                "items": {"type": ["string", "number", "boolean"], "minLength": 1, "maxLength": 255},
+            },
+        ],
+    }
+
+
+def _integer() -> Schema:
+    return {
+        "oneOf": [
+            {"type": "integer", "minimum": INT64_MIN, "maximum": INT64_MAX},
+            {"type": "string", "pattern": _whole(INTEGER.pattern)},
+        ]
+    }
+
+
+def _age() -> Schema:
+    # Python and ECMAScript, whose patterns a schema holds, write named groups in different ways.
+    pattern = re.sub(r"\(\?P<\w+>", "(", f"{SIMPLE_AGE.pattern}|{ISO_AGE.pattern}")
+    return {"type": "string", "pattern": _whole(pattern)}
+
+
+def _limit() -> Schema:
+    return {
+        "oneOf": [
+            {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
+            {"type": "string", "pattern": _whole(f"{PERCENTAGE.pattern}|{INTEGER.pattern}")},
+        ]
+    }
+
+
+def _one_or_many(definition: str, description: str) -> Schema:
+    one = {"$ref": f"#/$defs/{definition}"}
+    return {"description": description, "anyOf": [one, {"type": "array", "items": one}]}
+
+
+def _scalar(pattern: str, description: str) -> Schema:
+    # A state may be named `017` or `off`: an editor takes these for a number and a boolean, a chart file for text.
+    return {"description": description, "type": ["string", "number", "boolean"], "pattern": _whole(pattern)}
+
+
+def _text(description: str) -> Schema:
+    return {"description": description, "type": ["string", "number", "boolean", "null"]}
+
+
+def _object(properties: Schema, required: list[str]) -> Schema:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _whole(pattern: str) -> str:
+    return f"^(?:{pattern})$"

@@ -1,0 +1,77 @@
+"""Serving: migrate, import the charts, and become gunicorn."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from app import schema
+from app.cli.context import USAGE, current_author, fail, open_service, print_problems, read_file
+from app.config import HOME, PREFIX, Config, require_auth
+from app.core.errors import ChartFileError
+from app.db import open_engine
+from app.logs import configure_logging
+from app.service.imports import ImportRequest, import_chart
+
+
+def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> None:
+    """Migrate the database, import `charts` (the first is the default chart), and serve; does not return."""
+    if config.auth is None and is_loopback(host):
+        config = replace(config, auth="open")
+    require_auth(config)
+    configure_logging(config.logger)
+    engine = open_engine(config.database_url, create=True)
+    schema.upgrade(engine)
+    engine.dispose()
+    names = [import_file(config, file) for file in charts]
+    if names:
+        config = replace(config, default_chart=names[0])
+    click.echo(f"serving on http://{config.bind} (default chart: {config.default_chart or 'the only one'})", err=True)
+    become_gunicorn(config, debug=debug)
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def import_file(config: Config, file: str) -> str:
+    """Import one chart file and say what came of it; exits 2 with every problem of a bad one."""
+    request = ImportRequest(read_file(file), default_name=Path(file).stem)
+    try:
+        imported = import_chart(open_service(config), request, current_author())
+    except ChartFileError as error:
+        print_problems(file, error.problems)
+        sys.exit(USAGE)
+    print_problems(file, imported.warnings, kind="warning")
+    status = imported.status
+    click.echo(f"{status.chart}: {imported.outcome}, version {status.version}, in {status.current_state}", err=True)
+    return status.chart
+
+
+def become_gunicorn(config: Config, *, debug: bool) -> None:
+    """Replace this process by gunicorn, as production runs it, with `config` for its environment."""
+    command = [sys.executable, "-m", "gunicorn", "-c", str(HOME / "gunicorn.conf.py"), "--chdir", str(HOME)]
+    if debug:
+        command += ["--reload", "--log-level", "debug"]
+    try:
+        os.execve(sys.executable, [*command, "wsgi:app"], environment_of(config))
+    except OSError as error:
+        fail(f"gunicorn cannot be started: {error}", USAGE)
+
+
+def environment_of(config: Config) -> dict[str, str]:
+    """The environment that makes another process read `config`."""
+    environment = dict(os.environ)
+    for name, value in config.given().items():
+        environment[PREFIX + name.upper()] = value
+    return environment

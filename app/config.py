@@ -1,0 +1,128 @@
+"""Every setting: its name, default and meaning. A bad value stops the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import SettingError
+
+PREFIX = "STATE_SERVICE_"
+HOME = Path(__file__).resolve().parent.parent
+DEFAULT_DATABASE_URL = f"sqlite:///{HOME / 'instance' / 'state_service.db'}"
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _boolean(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("must be true or false")
+    return words[text.lower()]
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be {' or '.join(words)}")
+        return text
+
+    return read
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _setting(read: Callable[[str], Any], default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"read": read, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one process. Each is the environment variable STATE_SERVICE_<NAME>, in capitals."""
+
+    database_url: str = _setting(_text, DEFAULT_DATABASE_URL, "the database: sqlite:///FILE or postgresql://…")
+    default_chart: str | None = _setting(_text, None, "the chart that /state asks; else the only chart there is")
+    auth: str | None = _setting(_choice("open", "tokens"), None, "who may do what: open (everybody) or tokens")
+    log_key: str | None = _setting(_text, None, "a secret that makes the log's hashes HMACs")
+    pool_size: int = _setting(_whole(1, 1000), 10, "database connections a worker")
+    pooler: bool = _setting(_boolean, False, "a transaction-mode pooler (pgbouncer) stands before PostgreSQL")
+    sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two looks for clock guards that are due")
+    workers: int = _setting(_whole(1, 256), 2, "worker processes")
+    threads: int = _setting(_whole(1, 5000), 64, "threads a worker for requests that do not wait")
+    bind: str = _setting(_text, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
+    trusted_hosts: tuple[str, ...] = _setting(_hosts, (), "the Host names answered, comma-separated; empty: any")
+    proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
+    logger: str | None = _setting(_text, None, "a YAML file for Python's logging.config.dictConfig")
+
+    def given(self) -> dict[str, str]:
+        """The settings that differ from their defaults, as the environment would say them."""
+        values = {
+            item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != item.default
+        }
+        return {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, for whoever lists them: its variable, default and meaning."""
+
+    variable: str
+    default: Any
+    meaning: str
+
+
+def list_settings() -> list[Setting]:
+    """Every setting there is."""
+    return [Setting(_variable(item.name), item.default, item.metadata["meaning"]) for item in fields(Config)]
+
+
+def find_unknown(environment: Mapping[str, str]) -> list[str]:
+    """The variables that look like settings of this service and are none: a typing mistake, most likely."""
+    known = {setting.variable for setting in list_settings()}
+    return sorted(variable for variable in environment if variable.startswith(PREFIX) and variable not in known)
+
+
+def read_config(environment: Mapping[str, str], **overrides: Any) -> Config:
+    """Read every setting from `environment`; `overrides` that are not None win.
+
+    Raises SettingError, which names the variable, for a value that cannot be used.
+    """
+    values = {item.name: _read(item, environment) for item in fields(Config)}
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    return Config(**values)
+
+
+def require_auth(config: Config) -> None:
+    """Raise SettingError where a production start does not say who may do what."""
+    if config.auth is None:
+        raise SettingError("STATE_SERVICE_AUTH must say tokens or open")
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _read(item: Field[Any], environment: Mapping[str, str]) -> Any:
+    variable = _variable(item.name)
+    text = environment.get(variable)
+    if text is None or text == "":
+        return item.default
+    try:
+        return item.metadata["read"](text)
+    except ValueError as error:
+        raise SettingError(f"{variable}={text!r} {error}") from None

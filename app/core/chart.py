@@ -1,0 +1,161 @@
+"""A chart's definition: frozen, and well-formed once built (the chart file's checks see to that)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+CLOCK_KEYS = frozenset({"clock", "elapsed"})
+
+
+class Func(StrEnum):
+    """What an accepted PUT does to an attribute."""
+
+    INCREMENT = "increment"
+    DECREMENT = "decrement"
+    TIME = "time"
+
+
+class Op(StrEnum):
+    """How a count guard compares the attribute with its threshold."""
+
+    EQ = "=="
+    NE = "!="
+    GE = ">="
+    LE = "<="
+    GT = ">"
+    LT = "<"
+
+
+class OnExpire(StrEnum):
+    """What happens to a slot whose lease has run out."""
+
+    HOLD = "hold"
+    FREE = "free"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class CountGuard:
+    """Holds when the attribute `key` compares by `op` with `threshold`; `written` is the file's text (`12`, `95%`)."""
+
+    key: str
+    op: Op
+    threshold: int
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockGuard:
+    """Holds once `instant` (aware, UTC) has come."""
+
+    instant: datetime
+    written: str
+    key: str = field(default="clock", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ElapsedGuard:
+    """Holds once the visit is `age` old, time spent paused not counted."""
+
+    age: timedelta
+    written: str
+    key: str = field(default="elapsed", init=False)
+
+
+Guard = CountGuard | ClockGuard | ElapsedGuard
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A key and the value it has whenever its state is entered."""
+
+    key: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A move to the state `target`, taken when `guard` holds."""
+
+    target: str
+    guard: Guard
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRule:
+    """How many machines may hold a slot at a time.
+
+    `stages` are the limits in turn, already resolved to machines, each lasting until as many machines
+    have reported as the stages up to it hold in sum; the last one stays. `written` is the file's text
+    of each. `lease` None means a claim never expires.
+    """
+
+    stages: tuple[int, ...]
+    written: tuple[str, ...]
+    lease: timedelta | None = None
+    lease_written: str | None = None
+    on_expire: OnExpire = OnExpire.HOLD
+
+    def limit(self, reported: int) -> int:
+        """Return how many slots there are once `reported` machines have reported in this visit."""
+        total = 0
+        for stage in self.stages:
+            total += stage
+            if reported < total:
+                return stage
+        return self.stages[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state; without a `func` it is final. The first attribute is the one a plain PUT updates."""
+
+    name: str
+    func: Func | None = None
+    attributes: tuple[Attribute, ...] = ()
+    transitions: tuple[Transition, ...] = ()
+    slots: SlotRule | None = None
+    description: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        return self.func is None
+
+    @property
+    def default_key(self) -> str | None:
+        """The attribute that a PUT without `key` updates."""
+        return self.attributes[0].key if self.attributes else None
+
+    def has_attribute(self, key: str) -> bool:
+        return any(attribute.key == key for attribute in self.attributes)
+
+    def initial_values(self) -> dict[str, int]:
+        return {attribute.key: attribute.value for attribute in self.attributes}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One version of a named state machine. `roster`, where there is one, lists the machines that take part."""
+
+    name: str
+    initial: str
+    states: Mapping[str, State]
+    description: str = ""
+    expect: int | None = None
+    roster: tuple[str, ...] | None = None
+    require_machine: bool = False
+    roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
+        object.__setattr__(self, "roster_set", None if self.roster is None else frozenset(self.roster))
+
+    def is_on_roster(self, machine: str) -> bool:
+        """True where `machine` takes part: always, for a chart without a roster."""
+        return self.roster_set is None or machine in self.roster_set

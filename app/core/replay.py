@@ -1,0 +1,154 @@
+"""Log rows, in order, back to the position they led to: what `verify` holds against the live tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from app.core import funcs
+from app.core.chart import Chart, OnExpire, State
+from app.core.errors import LogDamagedError
+from app.core.log import LogRow
+from app.core.position import Kind, Position, Slot
+
+
+@dataclass(slots=True)
+class Replay:
+    """A chart's history read again. `chart_of` returns the definition of a version number."""
+
+    chart_of: Callable[[int], Chart]
+    position: Position | None = None
+    is_archived: bool = False
+    seq: int = 0
+    reports: dict[str, str | None] = field(default_factory=dict)
+
+    def apply(self, row: LogRow) -> None:
+        """Carry the position over one row. Raises LogDamagedError where the row does not follow."""
+        if row.seq != self.seq + 1:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} follows {self.seq}")
+        self.seq = row.seq
+        if row.kind == Kind.IMPORT:
+            self._begin(row)
+            return
+        here = self._checked_position(row)
+        match row.kind:
+            case Kind.UPDATE | Kind.TRANSITION if row.key is not None:
+                self._count(row)
+            case Kind.PAUSE:
+                self.position = replace(here, paused_at=row.at)
+            case Kind.RESUME:
+                self.position = here.resumed(row.at)
+            case Kind.ARCHIVE:
+                self.is_archived = True
+            case Kind.UPGRADE:
+                self._upgrade(row)
+            case Kind.RESET:
+                self.position = replace(here, run=row.run, visit=0)
+            case Kind.CLAIM:
+                self._claim(row)
+            case Kind.RELEASE | Kind.EVICT:
+                self._free(row)
+            case Kind.EXPIRE:
+                self._expire(row)
+        if row.kind in _MOVES or (row.kind == Kind.EXPIRE and row.from_state != row.to_state):
+            self._enter(row)
+
+    def _begin(self, row: LogRow) -> None:
+        if self.position is not None and not self.is_archived:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} imports a chart that is not archived")
+        state = self._state(row.version, row.to_state)
+        fence = 0 if self.position is None else self.position.fence
+        self.position = Position(row.version, row.run, 1, row.to_state, state.initial_values(), row.at, fence=fence)
+        self.reports = {}
+        self.is_archived = False
+
+    def _checked_position(self, row: LogRow) -> Position:
+        here = self.position
+        if here is None or self.is_archived:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} ({row.kind}) comes before an import")
+        run, visit = (here.run + 1, 1) if row.kind == Kind.RESET else (here.run, here.visit)
+        if (row.run, row.visit, row.from_state) != (run, visit, here.state):
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} is of run {row.run}, visit {row.visit}, state {row.from_state!r},"
+                f" but the chart stood in run {run}, visit {visit}, state {here.state!r}"
+            )
+        return here
+
+    def _here(self) -> Position:
+        assert self.position is not None  # _checked_position came first
+        return self.position
+
+    def _state(self, version: int, name: str) -> State:
+        try:
+            return self.chart_of(version).states[name]
+        except KeyError:
+            raise LogDamagedError(f"version {version} has no state {name!r}") from None
+
+    def _enter(self, row: LogRow) -> None:
+        self.position = self._here().entered(self._state(row.version, row.to_state), row.at)
+        self.reports = {}
+
+    def _count(self, row: LogRow) -> None:
+        here = self._here()
+        func = self._state(row.version, row.from_state).func
+        values = dict(here.values)
+        if func is None or row.key not in values:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} counts on {row.key!r}, which {here.state!r} lacks")
+        if row.machine is not None:
+            moved_from = self.reports.get(row.machine)
+            if moved_from is not None and moved_from in values and moved_from != row.key:
+                values[moved_from] = funcs.undo(func, moved_from, values[moved_from])
+            self.reports[row.machine] = row.key
+        if values[row.key] != row.value_before:
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} found {row.key} at {row.value_before}, the log before it gives"
+                f" {values[row.key]}"
+            )
+        values[row.key] = funcs.apply(func, row.key, values[row.key])
+        if values[row.key] != row.value_after:
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} left {row.key} at {row.value_after} instead of {values[row.key]}"
+            )
+        self.position = replace(here, values=values)
+        if row.machine is not None:
+            self.position = self.position.without_slot(row.machine)
+
+    def _upgrade(self, row: LogRow) -> None:
+        self.position = self._here().upgraded(row.version, self._state(row.version, row.to_state))
+        values = self.position.values
+        self.reports = {name: key if key in values else None for name, key in self.reports.items()}
+
+    def _claim(self, row: LogRow) -> None:
+        here = self._here()
+        rule = self._state(row.version, row.from_state).slots
+        if rule is None or row.machine is None or row.value_after is None:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} claims a slot of a state without slots")
+        held = here.slots.get(row.machine)
+        if held is None and (row.value_after <= here.fence or len(here.slots) >= rule.limit(len(self.reports))):
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
+        expires = None if rule.lease is None else row.at + rule.lease
+        claimed = row.at if held is None else held.claimed_at
+        slot = Slot(row.machine, row.value_after, claimed, row.at, expires)
+        self.position = here.with_slot(slot)
+
+    def _free(self, row: LogRow) -> None:
+        slot = self._held(row)
+        self.position = self._here().without_slot(slot.machine)
+
+    def _expire(self, row: LogRow) -> None:
+        slot = self._held(row)
+        if row.value_before != row.value_after and row.key is not None:
+            self._count(row)
+        if row.reason == OnExpire.HOLD:
+            self.position = self._here().with_slot(replace(slot, expired_at=row.at))
+        else:
+            self.position = self._here().without_slot(slot.machine)
+
+    def _held(self, row: LogRow) -> Slot:
+        slot = self._here().slots.get(row.machine or "")
+        if slot is None:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} holds no slot")
+        return slot
+
+
+_MOVES = frozenset({Kind.TRANSITION, Kind.TIMEOUT, Kind.RESET, Kind.GOTO})

@@ -1,0 +1,278 @@
+"""The tables, alike on SQLite and PostgreSQL. Triggers and views are in the migrations.
+
+A version's definition is immutable (`chart_versions`, `roster`, `states`, `attributes`, `transitions`); a chart's
+position is its row in `charts`, its live values are rows of `attribute_values`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from app.core.log import format_instant
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant: `timestamptz` on PostgreSQL, ISO 8601 text that sorts by time on SQLite."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(27))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return format_instant(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return datetime.fromisoformat(value)
+        instant: datetime = value
+        return instant.astimezone(UTC)
+
+
+# SQLite gives out row ids only for a column of type INTEGER.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+NAME = String(128)
+MACHINE = String(255)
+
+charts = Table(
+    "charts",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("name", NAME, nullable=False, unique=True),
+    Column("version", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("visit", Integer, nullable=False),
+    Column("state", NAME, nullable=False),
+    Column("entered_at", UtcDateTime, nullable=False),
+    Column("paused_at", UtcDateTime),
+    Column("paused_by", String(255)),
+    Column("pause_reason", Text),
+    # Microseconds of this visit that were spent paused and are over.
+    Column("paused_for", BigInteger, nullable=False, server_default=text("0")),
+    # When the clock next has something to do here; NULL while paused or where it has nothing.
+    Column("due_at", UtcDateTime),
+    Column("fence", BigInteger, nullable=False, server_default=text("0")),
+    Column("seq", BigInteger, nullable=False),
+    Column("last_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("archived_at", UtcDateTime),
+    CheckConstraint("version >= 1 AND run >= 1 AND visit >= 1 AND seq >= 1", name="counted_from_one"),
+    CheckConstraint("paused_for >= 0 AND fence >= 0", name="never_negative"),
+    # Read by the sweeper: charts whose clock has something to do.
+    Index(
+        "ix_charts_due_at",
+        "due_at",
+        postgresql_where=text("due_at IS NOT NULL"),
+        sqlite_where=text("due_at IS NOT NULL"),
+    ),
+)
+
+chart_versions = Table(
+    "chart_versions",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("chart_id", BigInteger, ForeignKey("charts.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    # The chart file, byte for byte as it was imported (UTF-8).
+    Column("text", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("initial_state", NAME, nullable=False),
+    Column("expect", BigInteger),
+    Column("has_roster", Boolean, nullable=False),
+    Column("require_machine", Boolean, nullable=False),
+    Column("imported_at", UtcDateTime, nullable=False),
+    Column("imported_by", String(255)),
+    UniqueConstraint("chart_id", "version"),
+)
+
+roster = Table(
+    "roster",
+    metadata,
+    Column("version_id", BigInteger, ForeignKey("chart_versions.id"), primary_key=True),
+    Column("machine", MACHINE, primary_key=True),
+    Column("position", Integer, nullable=False),
+)
+
+states = Table(
+    "states",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("version_id", BigInteger, ForeignKey("chart_versions.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("name", NAME, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("func", String(16)),
+    # The slot limits, JSON: {"written": ["1", "5%"], "stages": [1, 250]}; NULL where the state has no slots.
+    Column("slots", Text),
+    # The lease as written, and in microseconds.
+    Column("lease", String(64)),
+    Column("lease_us", BigInteger),
+    Column("on_expire", String(8)),
+    UniqueConstraint("version_id", "name"),
+    CheckConstraint("func IN ('increment', 'decrement', 'time')", name="known_func"),
+    CheckConstraint("on_expire IN ('hold', 'free', 'fail')", name="known_on_expire"),
+)
+
+attributes = Table(
+    "attributes",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("state_id", BigInteger, ForeignKey("states.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("key", NAME, nullable=False),
+    Column("value", BigInteger, nullable=False),
+    UniqueConstraint("state_id", "key"),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("state_id", BigInteger, ForeignKey("states.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("target", NAME, nullable=False),
+    Column("key", NAME, nullable=False),
+    Column("op", String(2)),
+    # The guard's value as written: `5`, `95%`, `30m`, an ISO 8601 instant.
+    Column("value", String(64), nullable=False),
+    # What that means: a count, or microseconds of a visit's age, or an instant; exactly one is set.
+    Column("threshold", BigInteger),
+    Column("age", BigInteger),
+    Column("instant", UtcDateTime),
+    UniqueConstraint("state_id", "position"),
+    CheckConstraint("op IN ('==', '!=', '>=', '<=', '>', '<')", name="known_op"),
+    CheckConstraint(
+        "(threshold IS NOT NULL AND op IS NOT NULL AND age IS NULL AND instant IS NULL)"
+        " OR (key = 'elapsed' AND age IS NOT NULL AND threshold IS NULL AND instant IS NULL)"
+        " OR (key = 'clock' AND instant IS NOT NULL AND threshold IS NULL AND age IS NULL)",
+        name="one_meaning",
+    ),
+)
+
+attribute_values = Table(
+    "attribute_values",
+    metadata,
+    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
+    Column("key", NAME, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+visits = Table(
+    "visits",
+    metadata,
+    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
+    Column("run", Integer, primary_key=True),
+    Column("visit", Integer, primary_key=True),
+    Column("state", NAME, nullable=False),
+    Column("entered_at", UtcDateTime, nullable=False),
+    Column("left_at", UtcDateTime),
+    # Read by `reached` and by the replay check: the latest visit of a state in a run.
+    Index("ix_visits_chart_id_run_state_visit", "chart_id", "run", "state", "visit"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
+    Column("run", Integer, primary_key=True),
+    Column("visit", Integer, primary_key=True),
+    Column("machine", MACHINE, primary_key=True),
+    # The attribute it counted on; NULL once an upgrade has dropped that attribute.
+    Column("key", NAME),
+    Column("seq", BigInteger, nullable=False),
+    Column("reported_at", UtcDateTime, nullable=False),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
+    Column("machine", MACHINE, primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+    Column("claimed_at", UtcDateTime, nullable=False),
+    Column("renewed_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("expired_at", UtcDateTime),
+)
+
+transition_log = Table(
+    "transition_log",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("chart", NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("visit", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("from_state", NAME, nullable=False),
+    Column("to_state", NAME, nullable=False),
+    Column("key", NAME),
+    Column("value_before", BigInteger),
+    Column("value_after", BigInteger),
+    Column("machine", MACHINE),
+    Column("actor", String(255)),
+    Column("remote_addr", String(64)),
+    Column("idempotency_key", String(255)),
+    Column("reason", Text),
+    Column("hash", String(64), nullable=False),
+    # The net under the row lock; read by history (its cursor) and by verify.
+    UniqueConstraint("chart", "seq"),
+    # The net under the replay check, and its reader. NULLs are distinct on both databases.
+    UniqueConstraint("chart", "idempotency_key"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("pattern", String(256), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(255)),
+    Column("revoked_at", UtcDateTime),
+    CheckConstraint("role IN ('reader', 'machine', 'operator', 'admin')", name="known_role"),
+)

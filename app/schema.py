@@ -1,0 +1,212 @@
+"""The database's schema: migrates it, and says how it differs from the models. Never called while the app is wired."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import CheckConstraint, Connection, Engine, inspect, text
+
+from app.core.errors import DatabaseUnavailableError
+from app.models import metadata
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+# How long an upgrade waits for another one to end, and, on PostgreSQL, for a table that a query is reading:
+# every PUT would queue behind an ALTER that waits.
+TURN_SECONDS = 60
+LOCK_SECONDS = 3
+
+# Any constant will do; it is this service's alone.
+ADVISORY_LOCK = 0x57A7E5E2
+
+VIEWS = frozenset({"v_current", "v_machine_reports", "v_state_durations"})
+DEFINITIONS = ("attributes", "chart_versions", "roster", "states", "transitions")
+_REFUSALS = {"sqlite": ("update", "delete"), "postgresql": ("update", "delete", "truncate")}
+
+# Alembic's context is global to the process.
+_one_command = threading.Lock()
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the database to the newest revision; several processes may do so at once."""
+    with _one_command, engine.connect() as connection:
+        command.upgrade(_config(connection), "head")
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the database back to `revision`; `base` drops everything, the log included."""
+    with _one_command, engine.connect() as connection:
+        command.downgrade(_config(connection), revision)
+
+
+@cache
+def head_revision() -> str:
+    """Return the newest revision that this code knows."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise RuntimeError(f"no migrations in {MIGRATIONS}")
+    return head
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that the database is at; None where it was never migrated."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_current(connection: Connection) -> bool:
+    return current_revision(connection) == head_revision()
+
+
+def check(engine: Engine) -> list[str]:
+    """Return every difference between the database and the code, a line each; empty where all is well."""
+    with engine.connect() as connection:
+        revision = current_revision(connection)
+        if revision != head_revision():
+            return [f"the database is at revision {revision or 'none'}, the code needs {head_revision()}"]
+        return [
+            *_model_differences(connection),
+            *_check_constraint_differences(connection),
+            *_missing("view", VIEWS, inspect(connection).get_view_names()),
+            *_missing("trigger", triggers(connection.dialect.name), _triggers_in_force(connection)),
+        ]
+
+
+def triggers(dialect_name: str) -> frozenset[str]:
+    """Return the names of the triggers that the database must have."""
+    tables = ("transition_log", *DEFINITIONS)
+    refusals = {f"{table}_refuses_{act}" for table in tables for act in _REFUSALS[dialect_name]}
+    return frozenset({"transition_log_checks_insert", *refusals})
+
+
+def compare_options(connection: Connection) -> dict[str, Any]:
+    """Return what Alembic needs to compare the models with a database, and to write a migration for it."""
+    return {
+        "compare_type": True,
+        "compare_server_default": True,
+        "render_as_batch": connection.dialect.name == "sqlite",
+    }
+
+
+def alone(connection: Connection) -> AbstractContextManager[None]:
+    """Keep every other migration of this database out for as long as the block lasts."""
+    return _alone_on_sqlite(connection) if connection.dialect.name == "sqlite" else _alone_on_postgresql(connection)
+
+
+@contextmanager
+def _alone_on_sqlite(connection: Connection) -> Iterator[None]:
+    # Below SQLAlchemy: foreign_keys cannot change inside a transaction, and SQLAlchemy would begin one.
+    # They are off because a table rebuilt with them on takes its children along.
+    raw: Any = connection.connection.driver_connection
+    busy_milliseconds = raw.execute("PRAGMA busy_timeout").fetchone()[0]
+    raw.execute(f"PRAGMA busy_timeout={TURN_SECONDS * 1000}")
+    raw.execute("PRAGMA foreign_keys=OFF")
+    try:
+        with connection.begin():
+            yield
+            _refuse_broken_references(connection)
+    finally:
+        raw.execute("PRAGMA foreign_keys=ON")
+        raw.execute(f"PRAGMA busy_timeout={busy_milliseconds}")
+
+
+def _refuse_broken_references(connection: Connection) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+    if broken:
+        tables = ", ".join(sorted({row[0] for row in broken}))
+        raise DatabaseUnavailableError(f"the migration would leave broken references in: {tables}")
+
+
+@contextmanager
+def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
+    _take_advisory_lock(connection)
+    try:
+        with connection.begin():
+            connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            connection.exec_driver_sql("SET statement_timeout = 0")
+        yield
+    finally:
+        if not connection.invalidated:
+            with connection.begin():
+                connection.exec_driver_sql("RESET lock_timeout")
+                connection.exec_driver_sql("RESET statement_timeout")
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+
+
+def _take_advisory_lock(connection: Connection) -> None:
+    # Asked for again and again, not waited for: a session that waits holds a snapshot, and CREATE INDEX
+    # CONCURRENTLY in the migration that has the lock would wait for that snapshot for ever.
+    deadline = time.monotonic() + TURN_SECONDS
+    while True:
+        with connection.begin():
+            if connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}):
+                return
+        if time.monotonic() > deadline:
+            raise DatabaseUnavailableError(f"another migration has been running for {TURN_SECONDS} s")
+        time.sleep(0.1)
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _model_differences(connection: Connection) -> list[str]:
+    context = MigrationContext.configure(connection, opts=compare_options(connection))
+    return [line for difference in compare_metadata(context, metadata) for line in _describe(difference)]
+
+
+def _describe(difference: Any) -> list[str]:
+    if isinstance(difference, list):
+        return [line for part in difference for line in _describe(part)]
+    operation, *parts = difference
+    told = " ".join(str(part) for part in parts if part is not None and not isinstance(part, dict))
+    return [f"{operation.replace('_', ' ')}: {told}"]
+
+
+def _check_constraint_differences(connection: Connection) -> list[str]:
+    # By name: each database rewrites a condition in its own way, and Alembic does not compare them at all.
+    inspector = inspect(connection)
+    there = {
+        str(constraint["name"])
+        for table in metadata.tables
+        if inspector.has_table(table)
+        for constraint in inspector.get_check_constraints(table)
+    }
+    return _missing("check constraint", _check_constraints(), there)
+
+
+def _check_constraints() -> set[str]:
+    return {
+        str(constraint.name)
+        for table in metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+
+
+def _triggers_in_force(connection: Connection) -> Iterable[str]:
+    if connection.dialect.name == "sqlite":
+        return connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+    return connection.scalars(
+        text(
+            "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            " WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal AND t.tgenabled <> 'D'"
+        )
+    )
+
+
+def _missing(what: str, expected: Iterable[str], there: Iterable[str]) -> list[str]:
+    return [f"missing {what}: {name}" for name in sorted(set(expected) - set(there))]

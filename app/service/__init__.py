@@ -1,0 +1,1 @@
+"""The use cases. Each opens its own transaction, lets `core.machine` decide, and has `store` write."""

@@ -1,0 +1,72 @@
+"""What an operator does to a chart, each with a reason that the log keeps."""
+
+from __future__ import annotations
+
+from app import store
+from app.core import machine
+from app.core.errors import ReasonRequiredError
+from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
+from app.db import retrying, transaction
+from app.service.context import Service, read_position
+from app.service.status import Status, describe
+
+
+@retrying
+def act(service: Service, name: str, happening: Happening, author: store.Author) -> Status:
+    """Do an operator's act in one transaction under the chart's row lock; return the chart's status after it.
+
+    Raises ChartNotFoundError, BadRequestError, ConflictError.
+    """
+    with transaction(service.database) as connection:
+        row = store.lock_chart(connection, name)
+        chart = service.definitions.get(connection, row)
+        position, now = read_position(service, connection, row, chart)
+        step = machine.step(chart, position, happening, now)
+        after = store.record(connection, row, position, step, now, author, service.database.log_key)
+        match happening:
+            case Pause():
+                after = store.set_pause(connection, after, author.actor, happening.reason)
+            case Resume():
+                after = store.set_pause(connection, after, None, None)
+            case Archive():
+                after = store.set_archived(connection, after, now)
+        status = describe(chart, after, step.position, now)
+    service.tell(name)
+    return status
+
+
+def pause(service: Service, name: str, reason: str, author: store.Author) -> Status:
+    """Hold the chart: every question is answered no, and its clock stands still."""
+    return act(service, name, Pause(_given(reason)), author)
+
+
+def resume(service: Service, name: str, reason: str, author: store.Author) -> Status:
+    """Let a paused chart go on, and judge its guards again."""
+    return act(service, name, Resume(_given(reason)), author)
+
+
+def reset(service: Service, name: str, reason: str, author: store.Author) -> Status:
+    """Begin the next run, in the initial state."""
+    return act(service, name, Reset(_given(reason)), author)
+
+
+def goto(service: Service, name: str, state: str, reason: str, author: store.Author) -> Status:
+    """Begin a visit of `state`, whatever the guards say."""
+    return act(service, name, Goto(state, _given(reason)), author)
+
+
+def archive(service: Service, name: str, reason: str, author: store.Author) -> Status:
+    """Put the chart away: it answers no more, its log stays."""
+    return act(service, name, Archive(_given(reason)), author)
+
+
+def evict(service: Service, name: str, machine_id: str, reason: str, author: store.Author) -> Status:
+    """Take a machine's slot away."""
+    return act(service, name, Evict(machine_id, _given(reason)), author)
+
+
+def _given(reason: str) -> str:
+    text = reason.strip()
+    if not text:
+        raise ReasonRequiredError("a reason is required: the log keeps it")
+    return text

@@ -1,0 +1,55 @@
+"""The answer to a machine's question."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from app.core.position import CLOCK_KINDS, Reason, Step, Verdict
+from app.store import ChartRow
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Yes or no, and everything there is to say about it.
+
+    `run` and `visit` are those in which the question was judged; `seq` is the chart's last log row that the answer
+    reflects, for an accepted PUT its own row.
+    """
+
+    chart: str
+    run: int
+    visit: int
+    seq: int
+    state: str
+    current_state: str
+    is_yes: bool
+    reason: Reason
+    key: str | None = None
+    value: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer as the HTTP interface gives it to whoever accepts JSON."""
+        fields = asdict(self)
+        is_yes = fields.pop("is_yes")
+        return {**fields, "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
+
+
+def answer_step(before: ChartRow, after: ChartRow, state: str, step: Step) -> Answer:
+    """The answer that a decided PUT comes to."""
+    run, visit, seq = after.run, after.visit, after.seq
+    if step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
+        offset, entry = next(item for item in enumerate(step.entries, 1) if item[1].kind not in CLOCK_KINDS)
+        run, visit, seq = entry.run, entry.visit, before.seq + offset
+    return Answer(
+        before.name,
+        run,
+        visit,
+        seq,
+        state,
+        after.state,
+        step.verdict is Verdict.ACCEPTED,
+        step.reason,
+        step.key,
+        step.value,
+    )

@@ -1,0 +1,104 @@
+"""What every use case needs: the database, the cache of definitions, and whom to tell of a change."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from app import store
+from app.core.chart import Chart
+from app.core.errors import NoDefaultChartError
+from app.core.position import Position
+from app.db import Database, asking
+
+
+class Definitions:
+    """Charts by (chart id, version), which never change; past `max_states` states the least lately used go."""
+
+    def __init__(self, max_states: int = 200_000) -> None:
+        self._max_states = max_states
+        self._states = 0
+        self._charts: OrderedDict[tuple[int, int], Chart] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, connection: Connection, row: store.ChartRow) -> Chart:
+        """Return the definition of the chart's current version."""
+        return self.get_version(connection, row, row.version)
+
+    def get_version(self, connection: Connection, row: store.ChartRow, version: int) -> Chart:
+        """Return one of the chart's definitions. Raises VersionNotFoundError."""
+        key = (row.id, version)
+        with self._lock:
+            chart = self._charts.get(key)
+            if chart is not None:
+                self._charts.move_to_end(key)
+                return chart
+        chart = store.load_chart(connection, row.id, row.name, version)
+        self._put(key, chart)
+        return chart
+
+    def clear(self) -> None:
+        """Forget everything: the database behind it is another one."""
+        with self._lock:
+            self._charts.clear()
+            self._states = 0
+
+    def _put(self, key: tuple[int, int], chart: Chart) -> None:
+        with self._lock:
+            if key in self._charts:
+                return
+            self._charts[key] = chart
+            self._states += len(chart.states)
+            while self._states > self._max_states and len(self._charts) > 1:
+                _, dropped = self._charts.popitem(last=False)
+                self._states -= len(dropped.states)
+
+
+def _tell_nobody(chart: str) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Service:
+    """The service at work. `tell` is called with a chart's name after a commit that moved, paused or ended it."""
+
+    database: Database
+    definitions: Definitions = field(default_factory=Definitions)
+    default_chart: str | None = None
+    tell: Callable[[str], None] = _tell_nobody
+
+    def now(self, read: datetime) -> datetime:
+        """The database's time `read`, or the tests' clock in its place."""
+        return read if self.database.clock is None else self.database.clock()
+
+
+def find_default_chart(service: Service) -> str:
+    """Return the name of the default chart: the one configured, else the only one there is.
+
+    Raises NoDefaultChartError.
+    """
+    if service.default_chart is not None:
+        return service.default_chart
+    with asking(service.database) as connection:
+        names = store.list_chart_names(connection, limit=2)
+    if len(names) != 1:
+        found = "there is none" if not names else "there are several"
+        raise NoDefaultChartError(f"no default chart is set, and {found} to choose from")
+    return names[0]
+
+
+def read_position(
+    service: Service, connection: Connection, row: store.ChartRow, chart: Chart
+) -> tuple[Position, datetime]:
+    """Return where the locked chart stands, and the time at which it is judged."""
+    values, read = store.read_values_and_now(connection, row.id)
+    position = store.build_position(row, values)
+    if chart.states[row.state].slots is not None:
+        held, reported, holder_reports = store.read_slots(connection, row)
+        position = replace(position, slots=held, reported=reported, holder_reports=holder_reports)
+    return position, service.now(read)

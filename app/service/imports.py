@@ -1,0 +1,194 @@
+"""Importing a chart file: a new chart, the same one again, or an upgrade in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app import chart_file, store
+from app.core import machine
+from app.core.chart import Chart
+from app.core.errors import BadRequestError, Problem
+from app.core.position import Entry, Step, Upgrade
+from app.db import retrying, transaction
+from app.service.context import Service, read_position
+from app.service.status import Status, describe
+
+
+class Outcome(StrEnum):
+    """What an import came to."""
+
+    CREATED = "created"
+    UNCHANGED = "unchanged"
+    UPGRADED = "upgraded"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did, or with `dry_run` would do: the chart's status after it and the log entries it makes."""
+
+    outcome: Outcome
+    status: Status
+    warnings: tuple[Problem, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    dry_run: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The import as the HTTP interface and `--json` give it."""
+        return {
+            "outcome": str(self.outcome),
+            "dry_run": self.dry_run,
+            "warnings": [{"line": item.line, "column": item.column, "message": item.message} for item in self.warnings],
+            "steps": [
+                {
+                    "kind": str(entry.kind),
+                    "from_state": entry.from_state,
+                    "to_state": entry.to_state,
+                    "reason": entry.reason,
+                }
+                for entry in self.entries
+            ],
+            **self.status.as_json(),
+        }
+
+    def as_text(self) -> str:
+        """The import in a few lines for people."""
+        would = "would be " if self.dry_run else ""
+        first = f"{self.status.chart}: {would}{self.outcome}, version {self.status.version}"
+        steps = [
+            f"  {entry.kind}: {entry.from_state} -> {entry.to_state}" + (f" ({entry.reason})" if entry.reason else "")
+            for entry in self.entries
+        ]
+        last = f"  in {self.status.current_state}, waits for {self.status.waits_for}"
+        return "\n".join([first, *steps, last]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A chart file to import. `name` goes before the file's own, `default_name` behind it.
+
+    `maps` are texts `old:new`, each naming the new home of a state that is gone.
+    """
+
+    text: str | bytes
+    name: str | None = None
+    default_name: str | None = None
+    maps: Sequence[str] = field(default_factory=tuple)
+    dry_run: bool = False
+
+
+class _DryRunError(Exception):
+    """Carries the result out of a transaction that must not commit."""
+
+    def __init__(self, imported: Imported) -> None:
+        self.imported = imported
+
+
+@retrying
+def import_chart(service: Service, request: ImportRequest, author: store.Author) -> Imported:
+    """Import a chart file in one transaction; `dry_run` does the same and rolls back.
+
+    Raises ChartFileError with every problem, BadRequestError for a bad map, ConflictError where the new version
+    cannot take over the run in flight.
+    """
+    parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name)
+    try:
+        with transaction(service.database) as connection:
+            imported = _import(service, connection, parsed, request, author)
+            if request.dry_run:
+                raise _DryRunError(imported)
+    except _DryRunError as dry_run:
+        return dry_run.imported
+    if imported.entries:
+        service.tell(parsed.chart.name)
+    return imported
+
+
+def _import(
+    service: Service,
+    connection: Connection,
+    parsed: chart_file.ParsedChart,
+    request: ImportRequest,
+    author: store.Author,
+) -> Imported:
+    chart = parsed.chart
+    row = store.lock_chart_even_archived(connection, chart.name)
+    if row is not None and row.archived_at is None:
+        return _upgrade_or_keep(service, connection, row, parsed, request, author)
+    now = service.now(store.read_now(connection))
+    row, step = _begin(service, connection, row, parsed, now, author)
+    status = describe(chart, row, step.position, now)
+    return Imported(Outcome.CREATED, status, parsed.warnings, step.entries, request.dry_run)
+
+
+def _begin(
+    service: Service,
+    connection: Connection,
+    row: store.ChartRow | None,
+    parsed: chart_file.ParsedChart,
+    now: datetime,
+    author: store.Author,
+) -> tuple[store.ChartRow, Step]:
+    """Start a new chart, or bring an archived one back with its next version, run and seq."""
+    chart, log_key = parsed.chart, service.database.log_key
+    if row is None:
+        step = machine.start(chart, 1, 1, now)
+        row = store.create_chart(connection, chart.name, step, now, author, log_key)
+    else:
+        before = store.build_position(row, store.read_values(connection, row.id))
+        step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
+        row = store.set_archived(connection, store.set_pause(connection, row, None, None), None)
+        row = store.record(connection, row, before, step, now, author, log_key)
+    store.add_version(connection, row.id, row.version, chart, parsed.text, now, author.actor)
+    return row, step
+
+
+def _upgrade_or_keep(
+    service: Service,
+    connection: Connection,
+    row: store.ChartRow,
+    parsed: chart_file.ParsedChart,
+    request: ImportRequest,
+    author: store.Author,
+) -> Imported:
+    running = service.definitions.get(connection, row)
+    position, now = read_position(service, connection, row, running)
+    if store.get_version(connection, row.id, row.version).text == parsed.text:
+        status = describe(running, row, position, now)
+        return Imported(Outcome.UNCHANGED, status, parsed.warnings, (), request.dry_run)
+    chart = parsed.chart
+    homes = read_homes(request.maps, running, chart)
+    step = machine.step(running, position, Upgrade(chart, row.version + 1, homes), now)
+    store.add_version(connection, row.id, row.version + 1, chart, parsed.text, now, author.actor)
+    after = store.record(connection, row, position, step, now, author, service.database.log_key)
+    store.rename_visits(connection, row, homes)
+    store.drop_report_keys(connection, row, chart)
+    status = describe(chart, after, step.position, now)
+    return Imported(Outcome.UPGRADED, status, parsed.warnings, step.entries, request.dry_run)
+
+
+def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]:
+    """Read texts `old:new` into a mapping; a name may hold colons itself. Raises BadRequestError."""
+    homes: dict[str, str] = {}
+    for text in maps:
+        gone, home = _read_home(text, old, new)
+        if homes.get(gone, home) != home:
+            raise BadRequestError(f"map: state {gone!r} is given two new homes")
+        homes[gone] = home
+    return homes
+
+
+def _read_home(text: str, old: Chart, new: Chart) -> tuple[str, str]:
+    cuts = [(text[:at], text[at + 1 :]) for at, character in enumerate(text) if character == ":"]
+    known = [(gone, home) for gone, home in cuts if gone in old.states and home in new.states]
+    if len(known) != 1:
+        raise BadRequestError(f"map {text!r} is not OLD:NEW, a state of the running version and one of the new")
+    gone, home = known[0]
+    if gone in new.states:
+        raise BadRequestError(f"map {text!r}: the new version still has the state {gone!r}")
+    return gone, home

@@ -1,0 +1,169 @@
+"""Where a chart stands, in words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from app import store
+from app.core.chart import Chart, CountGuard, Func, State
+from app.core.log import format_instant
+from app.core.machine import due_at
+from app.core.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the current state's first attribute is on its way to the first guard on it."""
+
+    key: str
+    value: int
+    needed: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The next transition that the clock will take; `at` is None while the chart is paused."""
+
+    at: datetime | None
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A chart's status. `waits_for` is one sentence for people."""
+
+    chart: str
+    description: str
+    version: int
+    run: int
+    visit: int
+    seq: int
+    current_state: str
+    is_final: bool
+    values: Mapping[str, int]
+    progress: Progress | None
+    deadline: Deadline | None
+    paused: bool
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+    expect: int | None
+    entered_at: datetime
+    updated_at: datetime
+    waits_for: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The status as the HTTP interface and `--json` give it; instants are ISO 8601 UTC."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("paused_at", "entered_at", "updated_at"):
+            fields[name] = None if fields[name] is None else format_instant(fields[name])
+        fields["values"] = dict(self.values)
+        fields["progress"] = None if self.progress is None else _fields(self.progress)
+        fields["deadline"] = None if self.deadline is None else _fields(self.deadline)
+        return fields
+
+    def as_text(self) -> str:
+        """The status as a few lines for people; the last one says what the chart waits for."""
+        values = ", ".join(f"{key} {value}" for key, value in self.values.items())
+        lines = [
+            f"{self.chart}: {self.current_state}" + (" (final)" if self.is_final else ""),
+            f"version {self.version}, run {self.run}, visit {self.visit}, since {format_instant(self.entered_at)}",
+        ]
+        if values:
+            lines.append(values)
+        lines.append(f"waits for {self.waits_for}" if not self.paused else self.waits_for)
+        return "\n".join(lines) + "\n"
+
+
+def _fields(item: Any) -> dict[str, Any]:
+    found = {name: getattr(item, name) for name in item.__slots__}
+    return {name: format_instant(value) if isinstance(value, datetime) else value for name, value in found.items()}
+
+
+def describe(chart: Chart, row: store.ChartRow, position: Position, now: datetime) -> Status:
+    """Return the status of `chart` at `position`."""
+    state = chart.states[position.state]
+    progress = find_progress(state, position)
+    deadline = find_deadline(state, position)
+    return Status(
+        row.name,
+        chart.description,
+        row.version,
+        row.run,
+        row.visit,
+        row.seq,
+        row.state,
+        state.is_final,
+        dict(position.values),
+        progress,
+        deadline,
+        row.paused_at is not None,
+        row.paused_at,
+        row.paused_by,
+        row.pause_reason,
+        chart.expect,
+        row.entered_at,
+        row.updated_at,
+        say_what_it_waits_for(state, row, position, now),
+    )
+
+
+def find_progress(state: State, position: Position) -> Progress | None:
+    """The first guard on the state's first attribute, and how near it is."""
+    for transition in state.transitions:
+        guard = transition.guard
+        if isinstance(guard, CountGuard) and guard.key == state.default_key:
+            return Progress(guard.key, position.values[guard.key], guard.threshold, transition.target)
+    return None
+
+
+def find_deadline(state: State, position: Position) -> Deadline | None:
+    """The clock transition of the current state that comes due first."""
+    clocks = [
+        Deadline(due_at(item.guard, position), item.target)
+        for item in state.transitions
+        if not isinstance(item.guard, CountGuard)
+    ]
+    first = min(clocks, key=lambda clock: clock.at or position.entered_at, default=None)
+    if first is None or not position.is_paused:
+        return first
+    return Deadline(None, first.target)
+
+
+def say_what_it_waits_for(state: State, row: store.ChartRow, position: Position, now: datetime) -> str:
+    """One sentence: what it takes for the chart to move on."""
+    if row.paused_at is not None:
+        who = row.paused_by or "someone"
+        return f"paused by {who} {_span(now - row.paused_at)} ago: {row.pause_reason}"
+    if state.is_final:
+        return f"nothing: {state.name} is final"
+    parts = [
+        _say_guard(state, position, item.guard, item.target)
+        for item in state.transitions
+        if isinstance(item.guard, CountGuard)
+    ]
+    deadline = find_deadline(state, position)
+    if deadline is not None and deadline.at is not None:
+        left = deadline.at - now
+        when = f"in {_span(left)}" if left > timedelta(0) else "now"
+        parts.append(f"{deadline.target} {when}, by the clock")
+    return "; ".join(parts)
+
+
+def _say_guard(state: State, position: Position, guard: CountGuard, target: str) -> str:
+    value = position.values[guard.key]
+    missing = guard.threshold - value if state.func is Func.INCREMENT else value - guard.threshold
+    more = f", {missing} more" if missing > 0 else ""
+    return f"{target} when {guard.key} {guard.op} {guard.threshold} (now {value}{more})"
+
+
+def _span(span: timedelta) -> str:
+    seconds = max(int(span.total_seconds()), 0)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,228 @@
+"""A version's definition: written once as rows, read back as the chart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+
+from app.core.chart import (
+    Attribute,
+    Chart,
+    ClockGuard,
+    CountGuard,
+    ElapsedGuard,
+    Func,
+    Guard,
+    OnExpire,
+    Op,
+    SlotRule,
+    State,
+    Transition,
+)
+from app.core.errors import VersionNotFoundError
+from app.core.log import format_instant
+from app.models import attributes, chart_versions, roster, states, transitions
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One imported definition of a chart; `text` is the chart file as it was imported."""
+
+    version: int
+    sha256: str
+    description: str
+    imported_at: datetime
+    imported_by: str | None
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The version without its text."""
+        return {
+            "version": self.version,
+            "sha256": self.sha256,
+            "description": self.description,
+            "imported_at": format_instant(self.imported_at),
+            "imported_by": self.imported_by,
+        }
+
+
+_VERSION_COLUMNS = tuple(chart_versions.c[name] for name in Version.__slots__)
+
+
+def list_versions(connection: Connection, chart_id: int) -> list[Version]:
+    """Every version of a chart, oldest first."""
+    query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id).order_by(chart_versions.c.version)
+    return [Version(*row) for row in connection.execute(query)]
+
+
+def get_version(connection: Connection, chart_id: int, version: int) -> Version:
+    """One version of a chart. Raises VersionNotFoundError."""
+    query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise VersionNotFoundError(f"the chart has no version {version}")
+    return Version(*row)
+
+
+def add_version(
+    connection: Connection, chart_id: int, version: int, chart: Chart, text: str, now: datetime, actor: str | None
+) -> None:
+    """Write the rows of a new version; they are never changed again."""
+    values = {
+        "chart_id": chart_id,
+        "version": version,
+        "text": text,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "description": chart.description,
+        "initial_state": chart.initial,
+        "expect": chart.expect,
+        "has_roster": chart.roster is not None,
+        "require_machine": chart.require_machine,
+        "imported_at": now,
+        "imported_by": actor,
+    }
+    version_id = connection.execute(insert(chart_versions).returning(chart_versions.c.id), values).scalar_one()
+    _insert_all(
+        connection,
+        roster,
+        [
+            {"version_id": version_id, "machine": machine, "position": position}
+            for position, machine in enumerate(chart.roster or ())
+        ],
+    )
+    _add_states(connection, version_id, chart)
+
+
+def _add_states(connection: Connection, version_id: int, chart: Chart) -> None:
+    _insert_all(
+        connection,
+        states,
+        [_state_row(version_id, position, state) for position, state in enumerate(chart.states.values())],
+    )
+    found = connection.execute(select(states.c.name, states.c.id).where(states.c.version_id == version_id))
+    ids = dict(found.tuples().all())
+    _insert_all(
+        connection,
+        attributes,
+        [
+            {"state_id": ids[state.name], "position": position, "key": item.key, "value": item.value}
+            for state in chart.states.values()
+            for position, item in enumerate(state.attributes)
+        ],
+    )
+    _insert_all(
+        connection,
+        transitions,
+        [
+            {"state_id": ids[state.name], "position": position, "target": item.target, **_guard_columns(item.guard)}
+            for state in chart.states.values()
+            for position, item in enumerate(state.transitions)
+        ],
+    )
+
+
+def _insert_all(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def _state_row(version_id: int, position: int, state: State) -> dict[str, Any]:
+    rule = state.slots
+    return {
+        "version_id": version_id,
+        "position": position,
+        "name": state.name,
+        "description": state.description,
+        "func": state.func,
+        "slots": None if rule is None else json.dumps({"written": rule.written, "stages": rule.stages}),
+        "lease": None if rule is None else rule.lease_written,
+        "lease_us": None if rule is None or rule.lease is None else rule.lease // MICROSECOND,
+        "on_expire": None if rule is None else rule.on_expire,
+    }
+
+
+def _guard_columns(guard: Guard) -> dict[str, Any]:
+    columns: dict[str, Any] = {"op": None, "threshold": None, "age": None, "instant": None}
+    match guard:
+        case CountGuard():
+            columns |= {"op": guard.op, "threshold": guard.threshold}
+        case ClockGuard():
+            columns |= {"instant": guard.instant}
+        case ElapsedGuard():
+            columns |= {"age": guard.age // MICROSECOND}
+    return {"key": guard.key, "value": guard.written, **columns}
+
+
+def load_chart(connection: Connection, chart_id: int, name: str, version: int) -> Chart:
+    """Read a version's definition back from its rows. Raises VersionNotFoundError."""
+    query = select(chart_versions).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise VersionNotFoundError(f"chart {name!r} has no version {version}")
+    return Chart(
+        name,
+        row.initial_state,
+        _load_states(connection, row.id),
+        row.description,
+        row.expect,
+        _load_roster(connection, row.id) if row.has_roster else None,
+        row.require_machine,
+    )
+
+
+def _load_roster(connection: Connection, version_id: int) -> tuple[str, ...]:
+    query = select(roster.c.machine).where(roster.c.version_id == version_id).order_by(roster.c.position)
+    return tuple(connection.execute(query).scalars())
+
+
+def _load_states(connection: Connection, version_id: int) -> dict[str, State]:
+    found_attributes: dict[int, list[Attribute]] = {}
+    for row in connection.execute(_of_version(attributes, version_id)):
+        found_attributes.setdefault(row.state_id, []).append(Attribute(row.key, row.value))
+    found_transitions: dict[int, list[Transition]] = {}
+    for row in connection.execute(_of_version(transitions, version_id)):
+        found_transitions.setdefault(row.state_id, []).append(Transition(row.target, _load_guard(row)))
+    query = select(states).where(states.c.version_id == version_id).order_by(states.c.position)
+    return {
+        row.name: State(
+            row.name,
+            None if row.func is None else Func(row.func),
+            tuple(found_attributes.get(row.id, ())),
+            tuple(found_transitions.get(row.id, ())),
+            _load_slots(row),
+            row.description,
+        )
+        for row in connection.execute(query)
+    }
+
+
+def _of_version(table: Any, version_id: int) -> Any:
+    return (
+        select(table)
+        .join(states, states.c.id == table.c.state_id)
+        .where(states.c.version_id == version_id)
+        .order_by(table.c.state_id, table.c.position)
+    )
+
+
+def _load_guard(row: Row[Any]) -> Guard:
+    if row.threshold is not None:
+        return CountGuard(row.key, Op(row.op), row.threshold, row.value)
+    if row.instant is not None:
+        return ClockGuard(row.instant, row.value)
+    return ElapsedGuard(timedelta(microseconds=row.age), row.value)
+
+
+def _load_slots(row: Row[Any]) -> SlotRule | None:
+    if row.slots is None:
+        return None
+    limits = json.loads(row.slots)
+    lease = None if row.lease_us is None else timedelta(microseconds=row.lease_us)
+    return SlotRule(tuple(limits["stages"]), tuple(limits["written"]), lease, row.lease, OnExpire(row.on_expire))

@@ -1,0 +1,300 @@
+"""Writing what a step decided, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.core.chart import Chart
+from app.core.log import COLUMNS, LogRow, chain_hash
+from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Slot, Step
+from app.models import attribute_values, charts, reports, slots, transition_log, visits
+from app.store.rows import ChartRow
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who causes a row of the log, and from where."""
+
+    actor: str | None = None
+    remote_addr: str | None = None
+    idempotency_key: str | None = None
+
+
+_INSERT_LOG = insert(transition_log)
+_UPDATE_VALUE = (
+    update(attribute_values)
+    .where(attribute_values.c.chart_id == bindparam("b_chart_id"), attribute_values.c.key == bindparam("b_key"))
+    .values(value=bindparam("b_value"))
+)
+_POSITION_COLUMNS = (
+    "version",
+    "run",
+    "visit",
+    "state",
+    "entered_at",
+    "paused_at",
+    "paused_for",
+    "due_at",
+    "fence",
+    "seq",
+    "last_hash",
+    "updated_at",
+)
+_UPDATE_CHART = (
+    update(charts)
+    .where(charts.c.id == bindparam("b_id"))
+    .values({name: bindparam(f"b_{name}") for name in _POSITION_COLUMNS})
+)
+
+
+def record(
+    connection: Connection,
+    row: ChartRow,
+    before: Position,
+    step: Step,
+    now: datetime,
+    author: Author,
+    log_key: bytes | None = None,
+) -> ChartRow:
+    """Write what `step` decided: log rows, position, values, visits, reports, slots. Returns the chart's row after it.
+
+    Holds no lock of its own: the caller has locked `row`.
+    """
+    if step.changes_nothing:
+        return row
+    seq, last_hash = append_log(connection, row.name, row.seq, row.last_hash, step.entries, now, author, log_key)
+    after = _update_chart(connection, row, step, now, seq, last_hash)
+    _write_values(connection, row.id, before, step)
+    _write_visits(connection, row.id, before, step, now)
+    _write_reports(connection, row, step, now)
+    _write_slots(connection, row.id, before, step.position)
+    return after
+
+
+def append_log(
+    connection: Connection,
+    chart: str,
+    seq: int,
+    last_hash: str,
+    entries: Iterable[Entry],
+    now: datetime,
+    author: Author,
+    log_key: bytes | None,
+) -> tuple[int, str]:
+    """Write one row an entry, chained to the row `seq`; return the last row's seq and hash."""
+    for entry in entries:
+        seq += 1
+        log_row = _log_row(chart, seq, entry, now, author)
+        last_hash = chain_hash(last_hash, log_row, log_key)
+        values = {name: getattr(log_row, name) for name in COLUMNS}
+        connection.execute(_INSERT_LOG, {**values, "hash": last_hash})
+    return seq, last_hash
+
+
+def _log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
+    # What the clock did has no author; the Idempotency-Key stands for the caller's own update alone.
+    is_clock = entry.kind in CLOCK_KINDS
+    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
+    return LogRow(
+        chart,
+        entry.version,
+        entry.run,
+        entry.visit,
+        seq,
+        now,
+        str(entry.kind),
+        entry.from_state,
+        entry.to_state,
+        entry.key,
+        entry.value_before,
+        entry.value_after,
+        entry.machine,
+        None if is_clock else author.actor,
+        None if is_clock else author.remote_addr,
+        author.idempotency_key if is_update else None,
+        entry.reason,
+    )
+
+
+def _update_chart(
+    connection: Connection, row: ChartRow, step: Step, now: datetime, seq: int, last_hash: str
+) -> ChartRow:
+    values = _position_values(step, now, seq, last_hash)
+    connection.execute(_UPDATE_CHART, {"b_id": row.id, **{f"b_{name}": value for name, value in values.items()}})
+    return replace(row, **values)
+
+
+def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
+    after = step.position
+    return {
+        "version": after.version,
+        "run": after.run,
+        "visit": after.visit,
+        "state": after.state,
+        "entered_at": after.entered_at,
+        "paused_at": after.paused_at,
+        "paused_for": after.paused_for // MICROSECOND,
+        "due_at": step.due_at,
+        "fence": after.fence,
+        "seq": seq,
+        "last_hash": last_hash,
+        "updated_at": now,
+    }
+
+
+def _write_values(connection: Connection, chart_id: int, before: Position, step: Step) -> None:
+    after = step.position
+    if before.values.keys() == after.values.keys():
+        for key, value in after.values.items():
+            if value != before.values[key]:
+                connection.execute(_UPDATE_VALUE, {"b_chart_id": chart_id, "b_key": key, "b_value": value})
+        return
+    connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == chart_id))
+    _insert_values(connection, chart_id, after.values)
+
+
+def _insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:
+    rows = [{"chart_id": chart_id, "key": key, "value": value} for key, value in values.items()]
+    if rows:
+        connection.execute(insert(attribute_values), rows)
+
+
+def _write_visits(connection: Connection, chart_id: int, before: Position, step: Step, now: datetime) -> None:
+    if not step.visits:
+        return
+    connection.execute(
+        update(visits)
+        .where(visits.c.chart_id == chart_id, visits.c.run == before.run, visits.c.visit == before.visit)
+        .where(visits.c.left_at.is_(None))
+        .values(left_at=now)
+    )
+    _insert_visits(connection, chart_id, step, now)
+
+
+def _insert_visits(connection: Connection, chart_id: int, step: Step, now: datetime) -> None:
+    last = step.visits[-1]
+    rows = [
+        {
+            "chart_id": chart_id,
+            "run": visit.run,
+            "visit": visit.visit,
+            "state": visit.state,
+            "entered_at": now,
+            "left_at": None if visit is last else now,
+        }
+        for visit in step.visits
+    ]
+    connection.execute(insert(visits), rows)
+
+
+def _upsert(dialect: str, table: Any, keys: Sequence[str], columns: Sequence[str]) -> Any:
+    inserted = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    return inserted.on_conflict_do_update(
+        index_elements=list(keys), set_={name: inserted.excluded[name] for name in columns}
+    )
+
+
+_REPORT_KEYS = ("chart_id", "run", "visit", "machine")
+_UPSERT_REPORT = {
+    dialect: _upsert(dialect, reports, _REPORT_KEYS, ("key", "seq", "reported_at"))
+    for dialect in ("sqlite", "postgresql")
+}
+_UPSERT_SLOT = {
+    dialect: _upsert(
+        dialect, slots, ("chart_id", "machine"), ("fence", "claimed_at", "renewed_at", "expires_at", "expired_at")
+    )
+    for dialect in ("sqlite", "postgresql")
+}
+
+
+def _write_reports(connection: Connection, row: ChartRow, step: Step, now: datetime) -> None:
+    if not step.reports:
+        return
+    seqs = {entry.machine: row.seq + offset for offset, entry in enumerate(step.entries, 1)}
+    for report in step.reports:
+        values = {
+            "chart_id": row.id,
+            "run": row.run,
+            "visit": report.visit,
+            "machine": report.machine,
+            "key": report.key,
+            "seq": seqs[report.machine],
+            "reported_at": now,
+        }
+        connection.execute(_UPSERT_REPORT[connection.dialect.name], values)
+
+
+def _write_slots(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
+    if before.slots == after.slots:
+        return
+    for machine in before.slots.keys() - after.slots.keys():
+        connection.execute(delete(slots).where(slots.c.chart_id == chart_id, slots.c.machine == machine))
+    for machine, slot in after.slots.items():
+        if before.slots.get(machine) != slot:
+            values = {name: getattr(slot, name) for name in Slot.__slots__}
+            connection.execute(_UPSERT_SLOT[connection.dialect.name], {"chart_id": chart_id, **values})
+
+
+def create_chart(
+    connection: Connection, name: str, step: Step, now: datetime, author: Author, log_key: bytes | None = None
+) -> ChartRow:
+    """Write a new chart with the first step of its first run."""
+    seq, last_hash = append_log(connection, name, 0, "", step.entries, now, author, log_key)
+    values = {"name": name, "created_at": now, **_position_values(step, now, seq, last_hash)}
+    row = ChartRow(*connection.execute(insert(charts).values(values).returning(charts)).one())
+    _insert_values(connection, row.id, step.position.values)
+    _insert_visits(connection, row.id, step, now)
+    return row
+
+
+def set_archived(connection: Connection, row: ChartRow, archived_at: datetime | None) -> ChartRow:
+    """Put a chart away, or (None) bring it back; one that is put away has no pending clock."""
+    due_at = row.due_at if archived_at is None else None
+    return _set(connection, row, {"archived_at": archived_at, "due_at": due_at})
+
+
+def set_pause(connection: Connection, row: ChartRow, paused_by: str | None, reason: str | None) -> ChartRow:
+    """Note who paused a chart and why; both None when it goes on."""
+    return _set(connection, row, {"paused_by": paused_by, "pause_reason": reason})
+
+
+def _set(connection: Connection, row: ChartRow, values: dict[str, Any]) -> ChartRow:
+    connection.execute(update(charts).where(charts.c.id == row.id).values(values))
+    return replace(row, **values)
+
+
+def rename_visits(connection: Connection, row: ChartRow, homes: Mapping[str, str]) -> None:
+    """Give this run's visits of states that are gone the names of their new homes."""
+    for old, new in homes.items():
+        here = (visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.state == old)
+        connection.execute(update(visits).where(*here).values(state=new))
+
+
+def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> None:
+    """Turn this run's reports on attributes that `chart` lacks into reports on no attribute."""
+    query = (
+        select(visits.c.visit, visits.c.state, reports.c.key)
+        .join(
+            reports,
+            and_(
+                reports.c.chart_id == visits.c.chart_id,
+                reports.c.run == visits.c.run,
+                reports.c.visit == visits.c.visit,
+            ),
+        )
+        .where(visits.c.chart_id == row.id, visits.c.run == row.run, reports.c.key.is_not(None))
+        .distinct()
+    )
+    for visit, state, key in connection.execute(query).all():
+        if state not in chart.states or chart.states[state].has_attribute(key):
+            continue
+        here = (reports.c.chart_id == row.id, reports.c.run == row.run, reports.c.visit == visit)
+        connection.execute(update(reports).where(*here, reports.c.key == key).values(key=None))

@@ -1,0 +1,266 @@
+"""A chart's row and live position: the lock, and what a decision must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, and_, bindparam, func, literal_column, select
+
+from app.core.errors import ChartNotFoundError
+from app.core.log import COLUMNS, LogRow
+from app.core.position import Position, Report, Slot
+from app.models import attribute_values, charts, reports, slots, transition_log, visits
+
+
+@dataclass(frozen=True, slots=True)
+class ChartRow:
+    """A chart's row: its identity and its position, without the values."""
+
+    id: int
+    name: str
+    version: int
+    run: int
+    visit: int
+    state: str
+    entered_at: datetime
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+    paused_for: int
+    due_at: datetime | None
+    fence: int
+    seq: int
+    last_hash: str
+    created_at: datetime
+    updated_at: datetime
+    archived_at: datetime | None
+
+
+def is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+# The chart's row
+
+_CHART = select(charts).where(charts.c.name == bindparam("name"))
+_CHART_LOCKED = _CHART.with_for_update()
+_CHART_AND_NOW = select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
+    charts.c.name == bindparam("name")
+)
+
+
+def lock_chart(connection: Connection, name: str) -> ChartRow:
+    """Take the row lock that every change of a chart holds. Raises ChartNotFoundError, also for an archived one."""
+    row = lock_chart_even_archived(connection, name)
+    if row is None or row.archived_at is not None:
+        raise ChartNotFoundError(name)
+    return row
+
+
+def lock_chart_even_archived(connection: Connection, name: str) -> ChartRow | None:
+    """As `lock_chart`, for an import, which brings an archived chart back; None where there never was one."""
+    # On SQLite the lock is the transaction's BEGIN IMMEDIATE, and FOR UPDATE is not rendered.
+    row = connection.execute(_CHART_LOCKED, {"name": name}).one_or_none()
+    return None if row is None else ChartRow(*row)
+
+
+def get_chart(connection: Connection, name: str) -> ChartRow:
+    """Read a chart's row without a lock. Raises ChartNotFoundError."""
+    row = get_chart_even_archived(connection, name)
+    if row.archived_at is not None:
+        raise ChartNotFoundError(name)
+    return row
+
+
+def get_chart_even_archived(connection: Connection, name: str) -> ChartRow:
+    """As `get_chart`, for whoever reads the log. Raises ChartNotFoundError where there never was such a chart."""
+    row = connection.execute(_CHART, {"name": name}).one_or_none()
+    if row is None:
+        raise ChartNotFoundError(name)
+    return ChartRow(*row)
+
+
+def list_all_chart_names(connection: Connection) -> list[str]:
+    """The name of every chart, archived ones too. Reader: verify."""
+    return list(connection.execute(select(charts.c.name).order_by(charts.c.name)).scalars())
+
+
+def get_chart_and_now(connection: Connection, name: str) -> tuple[ChartRow, datetime]:
+    """Read a chart's row and the database's time in one statement. Raises ChartNotFoundError."""
+    if is_sqlite(connection):
+        return get_chart(connection, name), datetime.now(UTC)
+    row = connection.execute(_CHART_AND_NOW, {"name": name}).one_or_none()
+    if row is None or row.archived_at is not None:
+        raise ChartNotFoundError(name)
+    return ChartRow(*row[:-1]), row.now
+
+
+def list_charts(connection: Connection) -> list[ChartRow]:
+    """Every chart that is not archived, by name."""
+    rows = connection.execute(select(charts).where(charts.c.archived_at.is_(None)).order_by(charts.c.name))
+    return [ChartRow(*row) for row in rows]
+
+
+def list_chart_names(connection: Connection, limit: int) -> list[str]:
+    """Up to `limit` names of charts that are not archived."""
+    query = select(charts.c.name).where(charts.c.archived_at.is_(None)).order_by(charts.c.name).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """The charts whose clock has something to do, longest overdue first. Reader: the sweeper."""
+    query = (
+        select(charts.c.name)
+        .where(charts.c.due_at <= now, charts.c.archived_at.is_(None))
+        .order_by(charts.c.due_at)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def read_now(connection: Connection) -> datetime:
+    """The database's time; SQLite's is that of the process it is embedded in."""
+    if is_sqlite(connection):
+        return datetime.now(UTC)
+    now: datetime = connection.execute(select(func.clock_timestamp(type_=charts.c.due_at.type))).scalar_one()
+    return now
+
+
+# The live position
+
+_VALUES = select(attribute_values.c.key, attribute_values.c.value).where(
+    attribute_values.c.chart_id == bindparam("chart_id")
+)
+# Read after the lock is held, so that a PUT is judged at the time it holds it.
+_NOW_AND_VALUES = select(
+    func.clock_timestamp(type_=charts.c.due_at.type), attribute_values.c.key, attribute_values.c.value
+).select_from(
+    select(literal_column("1"))
+    .subquery("one")
+    .outerjoin(attribute_values, attribute_values.c.chart_id == bindparam("chart_id"))
+)
+
+
+def read_values_and_now(connection: Connection, chart_id: int) -> tuple[dict[str, int], datetime]:
+    """The current state's values and the database's time."""
+    if is_sqlite(connection):
+        return read_values(connection, chart_id), datetime.now(UTC)
+    rows = connection.execute(_NOW_AND_VALUES, {"chart_id": chart_id}).all()
+    return {key: value for _, key, value in rows if key is not None}, rows[0][0]
+
+
+def read_values(connection: Connection, chart_id: int) -> dict[str, int]:
+    """The current state's values."""
+    return dict(connection.execute(_VALUES, {"chart_id": chart_id}).tuples().all())
+
+
+def list_values(connection: Connection) -> dict[int, dict[str, int]]:
+    """The current values of every chart, by chart id. Reader: the list of charts."""
+    found: dict[int, dict[str, int]] = {}
+    for chart_id, key, value in connection.execute(select(attribute_values)):
+        found.setdefault(chart_id, {})[key] = value
+    return found
+
+
+def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
+    """The position that a chart's row and values make, slots left out."""
+    return Position(
+        row.version,
+        row.run,
+        row.visit,
+        row.state,
+        values,
+        row.entered_at,
+        row.paused_at,
+        timedelta(microseconds=row.paused_for),
+        row.fence,
+    )
+
+
+# What a PUT must know beside the position
+
+_STANDING = (
+    select(visits.c.visit, reports.c.machine, reports.c.key)
+    .select_from(
+        visits.outerjoin(
+            reports,
+            and_(
+                reports.c.chart_id == visits.c.chart_id,
+                reports.c.run == visits.c.run,
+                reports.c.visit == visits.c.visit,
+                reports.c.machine == bindparam("machine"),
+            ),
+        )
+    )
+    .where(
+        visits.c.chart_id == bindparam("chart_id"),
+        visits.c.run == bindparam("run"),
+        visits.c.state == bindparam("state"),
+    )
+    .order_by(visits.c.visit.desc())
+    .limit(1)
+)
+
+
+def find_standing_report(connection: Connection, row: ChartRow, state: str, machine: str) -> tuple[bool, Report | None]:
+    """Whether `state` was entered in this run, and the report of `machine` in its latest visit."""
+    parameters = {"chart_id": row.id, "run": row.run, "state": state, "machine": machine}
+    found = connection.execute(_STANDING, parameters).one_or_none()
+    if found is None:
+        return False, None
+    return True, None if found.machine is None else Report(found.visit, found.machine, found.key)
+
+
+_LOGGED = select(*(transition_log.c[name] for name in COLUMNS)).where(
+    transition_log.c.chart == bindparam("chart"), transition_log.c.idempotency_key == bindparam("idempotency_key")
+)
+
+
+def find_logged_key(connection: Connection, chart: str, idempotency_key: str) -> LogRow | None:
+    """The row that an Idempotency-Key stands for."""
+    found = connection.execute(_LOGGED, {"chart": chart, "idempotency_key": idempotency_key}).one_or_none()
+    return None if found is None else LogRow(*found)
+
+
+_ENTERED = select(visits.c.visit).where(
+    visits.c.chart_id == bindparam("chart_id"),
+    visits.c.run == bindparam("run"),
+    visits.c.state == bindparam("state"),
+)
+
+
+def was_entered(connection: Connection, row: ChartRow, state: str) -> bool:
+    """True where `state` was entered in the chart's current run."""
+    parameters = {"chart_id": row.id, "run": row.run, "state": state}
+    return connection.execute(_ENTERED.limit(1), parameters).first() is not None
+
+
+def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:
+    """The slots held, how many machines reported in this visit, and which holders did, on which attribute."""
+    held = {slot.machine: Slot(*slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id})}
+    here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
+    reported = connection.execute(_REPORTED, here).scalar_one()
+    holders = dict(connection.execute(_HOLDER_REPORTS, here).tuples().all())
+    return held, reported, holders
+
+
+def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]:
+    """Which machine reported on which attribute in the current visit."""
+    here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
+    return dict(connection.execute(select(reports.c.machine, reports.c.key).where(_IN_VISIT), here).tuples().all())
+
+
+_SLOTS = select(*(slots.c[name] for name in Slot.__slots__)).where(slots.c.chart_id == bindparam("chart_id"))
+_IN_VISIT = and_(
+    reports.c.chart_id == bindparam("chart_id"),
+    reports.c.run == bindparam("run"),
+    reports.c.visit == bindparam("visit"),
+)
+_REPORTED = select(func.count()).select_from(reports).where(_IN_VISIT)
+_HOLDER_REPORTS = (
+    select(reports.c.machine, reports.c.key)
+    .join(slots, and_(slots.c.chart_id == reports.c.chart_id, slots.c.machine == reports.c.machine))
+    .where(_IN_VISIT)
+)

@@ -1,0 +1,17 @@
+"""The HTTP interface: one module a resource, all over the same service calls as the command line."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.web import charts, health, problems, state
+from app.web.converters import ChartNameConverter
+
+
+def register(app: Flask) -> None:
+    """Add every route and error handler to `app`."""
+    app.url_map.converters["chart"] = ChartNameConverter
+    app.url_map.strict_slashes = False
+    for blueprint in (state.blueprint, charts.blueprint, health.blueprint):
+        app.register_blueprint(blueprint)
+    problems.register(app)

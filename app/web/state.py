@@ -1,0 +1,62 @@
+"""GET and PUT on a state: may I, and I did."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from app.service.ask import Question, ask
+from app.service.context import find_default_chart
+from app.service.update import Put, update
+from app.web import parameters
+from app.web.answers import answer_response
+from app.web.current import current_author, current_service
+from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH
+
+blueprint = Blueprint("state", __name__)
+
+
+@blueprint.get("/state", provide_automatic_options=False)
+def get_default_state() -> Response:
+    """May I? Asked of the default chart."""
+    return _ask(None)
+
+
+@blueprint.get("/charts/<chart:name>/state", provide_automatic_options=False)
+def get_state(name: str) -> Response:
+    """May I? 200 where the state is current, else 406."""
+    return _ask(name)
+
+
+@blueprint.put("/state", provide_automatic_options=False)
+def put_default_state() -> Response:
+    """I did, said to the default chart."""
+    return _update(None)
+
+
+@blueprint.put("/charts/<chart:name>/state", provide_automatic_options=False)
+def put_state(name: str) -> Response:
+    """I did: 200 where it was counted, now or before, else 406."""
+    return _update(name)
+
+
+def _ask(name: str | None) -> Response:
+    query = parameters.read_query()
+    question = Question(
+        state=parameters.get_parameter(query, "state", NAME_LENGTH),
+        machine=parameters.find_parameter(query, "machine", MACHINE_LENGTH, "X-Machine"),
+    )
+    service = current_service()
+    return answer_response(ask(service, name or find_default_chart(service), question))
+
+
+def _update(name: str | None) -> Response:
+    query = parameters.read_query()
+    key = parameters.find_header("Idempotency-Key", MACHINE_LENGTH)
+    put = Put(
+        state=parameters.get_parameter(query, "state", NAME_LENGTH),
+        machine=parameters.find_parameter(query, "machine", MACHINE_LENGTH, "X-Machine"),
+        key=parameters.find_parameter(query, "key", NAME_LENGTH),
+        idempotency_key=key,
+    )
+    service = current_service()
+    return answer_response(update(service, name or find_default_chart(service), put, current_author(key)))
