@@ -1,16 +1,19 @@
 """gunicorn's settings, from the service's own (see docs/settings.md): `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 # gunicorn reads this file before it looks for the application beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from app.background import start, stop  # noqa: E402  the path above comes first
-from app.config import find_unknown, read_config, require_auth  # noqa: E402  the same
-from app.core.errors import SettingError  # noqa: E402  the same
-from app.logs import configure_logging  # noqa: E402  the same
+from app.background import release_waiters, start, stop
+from app.config import find_unknown, read_config, require_auth
+from app.core.errors import SettingError
+from app.logs import configure_logging
+from app.waiting import SharedPlaces
 
 try:
     _config = read_config(os.environ)
@@ -25,9 +28,11 @@ bind = _config.bind
 workers = _config.workers
 # Threads, because a waiting request must not hold a worker; they are started only when they are needed.
 worker_class = "gthread"
-threads = _config.threads
+threads = _config.threads + _config.max_waiters
 # A connection that is kept alive holds no thread, but counts here.
-worker_connections = threads + 2000
+worker_connections = threads + 1000
+# Shared by all workers, who are forked after this: one count of waiters each, zeroed when its worker ends.
+_places = SharedPlaces()
 # Not preloaded: a pool of database connections does not cross a fork.
 preload_app = False
 graceful_timeout = 30
@@ -37,10 +42,23 @@ control_socket_disable = True
 
 
 def post_worker_init(worker):
-    """Start the sweeper once the worker has its application."""
-    start(worker.wsgi)
+    """Start what works beside the requests, and have SIGTERM answer those who wait instead of keeping them."""
+    start(worker.wsgi, _places.own(worker.age))
+    end = worker.handle_exit
+
+    def release_and_end(signum, frame):
+        # Not in the handler itself: it may have interrupted a thread that holds the very lock this needs.
+        threading.Thread(target=release_waiters, args=(worker.wsgi,)).start()
+        end(signum, frame)
+
+    signal.signal(signal.SIGTERM, release_and_end)
 
 
 def worker_exit(server, worker):
     """Stop the sweeper, so that it ends between two transactions and not within one."""
     stop(worker.wsgi)
+
+
+def child_exit(server, worker):
+    """Forget the waiters of a worker that is gone, however it went."""
+    _places.own(worker.age).clear()

@@ -14,6 +14,7 @@ from app.config import Config, read_config
 from app.db import Database, engine_options, normalize_url, prepare_engine
 from app.models import metadata
 from app.service.context import Service
+from app.waiting import Hub
 
 # A chart file is at most 1 MiB; whatever is larger cannot be meant.
 MAX_BODY = 1024 * 1024 + 1024
@@ -26,7 +27,8 @@ def create_app(config: Config | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     app.json.sort_keys = False  # type: ignore[attr-defined]  # an attribute of Flask's default provider
-    service = Service(_open_database(app, settings), default_chart=settings.default_chart)
+    database = _open_database(app, settings)
+    service = Service(database, _open_hub(database, settings), default_chart=settings.default_chart)
     app.extensions["stateservice"] = service
     app.extensions["stateservice.config"] = settings
     if settings.proxy_hops:
@@ -38,6 +40,11 @@ def create_app(config: Config | None = None) -> Flask:
 def service_of(app: Flask) -> Service:
     """The service inside an application that `create_app` made."""
     return cast(Service, app.extensions["stateservice"])
+
+
+def _open_hub(database: Database, settings: Config) -> Hub:
+    is_deaf = settings.pooler and settings.listen_url is None
+    return Hub(database, limit=settings.max_waiters, listen_url=settings.listen_url, is_deaf=is_deaf)
 
 
 def _open_database(app: Flask, settings: Config) -> Database:

@@ -1,4 +1,4 @@
-"""What a serving process does besides answering: the sweeper."""
+"""What a serving process does besides answering: the sweeper, and watching for those who wait."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from app.config import Config
 from app.core.errors import StateServiceError
 from app.service.context import Service
 from app.service.update import sweep
+from app.waiting import Places
 
 logger = logging.getLogger("stateservice.sweeper")
 
@@ -46,17 +47,30 @@ class Sweeper:
                 logger.exception("the sweeper failed, and will try again")
 
 
-def start(app: Flask) -> None:
-    """Start what works beside the requests. Called once in each process that serves."""
+def start(app: Flask, places: Places | None = None) -> None:
+    """Start what works beside the requests. Called once in each process that serves.
+
+    `places` counts the waiters of all workers of this server; without it each process counts its own.
+    """
     service: Service = app.extensions["stateservice"]
     config: Config = app.extensions["stateservice.config"]
     sweeper = Sweeper(service, config.sweep_seconds)
     app.extensions["stateservice.sweeper"] = sweeper
+    if places is not None:
+        service.hub.places = places
+    service.hub.start()
     sweeper.start()
+
+
+def release_waiters(app: Flask) -> None:
+    """Answer everybody who waits, at once: the server was told to stop."""
+    service: Service = app.extensions["stateservice"]
+    service.hub.close()
 
 
 def stop(app: Flask | None) -> None:
     """Stop what `start` started; nothing where it never did."""
     sweeper = None if app is None else app.extensions.get("stateservice.sweeper")
-    if sweeper is not None:
+    if app is not None and sweeper is not None:
+        release_waiters(app)
         sweeper.stop()

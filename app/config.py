@@ -64,6 +64,8 @@ class Config:
     sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two looks for clock guards that are due")
     workers: int = _setting(_whole(1, 256), 2, "worker processes")
     threads: int = _setting(_whole(1, 5000), 64, "threads a worker for requests that do not wait")
+    max_waiters: int = _setting(_whole(0, 100_000), 2000, "requests of one server that may wait (wait=) at a time")
+    listen_url: str | None = _setting(_text, None, "PostgreSQL past the pooler, for LISTEN; else DATABASE_URL")
     bind: str = _setting(_text, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
     trusted_hosts: tuple[str, ...] = _setting(_hosts, (), "the Host names answered, comma-separated; empty: any")
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -108,7 +108,7 @@ def engine_options(
     parsed = normalize_url(str_url(url))
     options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_seconds}
     if parsed.drivername == "sqlite":
-        options["creator"] = _sqlite_creator(Path(str(parsed.database)), create, busy_seconds)
+        options["creator"] = partial(open_sqlite, parsed, create, busy_seconds)
         return options
     options["connect_args"] = {"application_name": APPLICATION_NAME, "connect_timeout": 3}
     if pooler:
@@ -133,25 +133,21 @@ def prepare_engine(engine: Engine) -> None:
         event.listen(engine, "connect", _watch_notices)
 
 
-def _sqlite_creator(path: Path, create: bool, busy_seconds: float) -> Callable[[], sqlite3.Connection]:
+def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Return a connection of our own to an SQLite file, set up as every one of ours must be."""
+    path = Path(str(url.database))
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
     # mode=rw: a file that has gone must be an error, never an empty database that hides the loss.
     address = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
-
-    def connect() -> sqlite3.Connection:
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            address, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_seconds
-        )
-        try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
-                connection.execute(f"PRAGMA {pragma}").close()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    return connect
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_seconds)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -162,10 +158,11 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _file_of(connection: sqlite3.Connection) -> tuple[str, tuple[int, int]]:
     path = connection.execute("PRAGMA database_list").fetchone()[2]
-    return path, _identity(path)
+    return path, identity_of(path)
 
 
-def _identity(path: str) -> tuple[int, int]:
+def identity_of(path: str) -> tuple[int, int]:
+    """What tells a file from another one put in its place; (0, 0) where there is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -179,7 +176,7 @@ def _note_file(connection: sqlite3.Connection, record: Any) -> None:
 
 def _check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
     # A database file deleted or replaced while open still takes writes, into an inode nobody will ever read.
-    if _identity(record.info["path"]) != record.info["identity"]:
+    if identity_of(record.info["path"]) != record.info["identity"]:
         raise DisconnectionError("the database file was replaced")
 
 
@@ -196,7 +193,7 @@ def transaction(database: Database) -> Iterator[Connection]:
 
     Raises DatabaseUnavailableError, which says whether the outcome is known.
     """
-    turn = database.writer if database.is_sqlite else nullcontext()
+    turn = _turn(database) if database.is_sqlite else nullcontext()
     with turn, _errors_translated(), database.engine.connect() as connection:
         begun = connection.begin()
         try:
@@ -205,6 +202,16 @@ def transaction(database: Database) -> Iterator[Connection]:
             begun.rollback()
             raise
         _commit(connection, begun.commit)
+
+
+@contextmanager
+def _turn(database: Database) -> Iterator[None]:
+    if not database.writer.acquire(timeout=BUSY_SECONDS):
+        raise DatabaseUnavailableError("too many writers wait for the database")
+    try:
+        yield
+    finally:
+        database.writer.release()
 
 
 def _commit(connection: Connection, commit: Callable[[], None]) -> None:
@@ -218,7 +225,7 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
     if "notice" in info:
         # PostgreSQL reports success with this warning when the wait for a synchronous standby was cancelled.
         raise DatabaseUnavailableError(f"commit not confirmed by the standby: {info['notice']}", "unknown")
-    if "identity" in info and _identity(info["path"]) != info["identity"]:
+    if "identity" in info and identity_of(info["path"]) != info["identity"]:
         raise DatabaseUnavailableError("the database file was replaced during the commit", "unknown")
 
 

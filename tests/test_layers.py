@@ -47,6 +47,7 @@ BROKEN = {
     "web opens a transaction": ("app/web/x.py", "db.transaction(database)", "only app.service opens"),
     "cli imports the store": ("app/cli/x.py", "from app import store", "app.cli must not import app.store"),
     "cli takes the transaction": ("app/cli/x.py", "from app.db import transaction as t", "only app.service opens"),
+    "the factory imports the cli": ("app/__init__.py", "from app import cli", "app must not import app.cli"),
     "a module without a place": ("app/helpers.py", "", "app.helpers has no layer yet"),
 }
 
@@ -70,7 +71,8 @@ SOUND = {
         "app/web/x.py",
         "import flask\nfrom app import service, waiting\nfrom app.core import x",
     ),
-    "the factory imports everything": ("app/__init__.py", "from app import cli, config, db, service, web"),
+    "cli takes the wired service": ("app/cli/x.py", "from app import create_app, service"),
+    "the factory imports what it wires": ("app/__init__.py", "from app import config, db, service, web"),
     "wsgi imports the factory": ("wsgi.py", "from app import create_app"),
 }
 

@@ -16,7 +16,6 @@ from app.chart_file.scalars import (
     to_chart_name,
     to_count,
     to_machine_id,
-    to_text,
 )
 from app.chart_file.scope import Expect, Scope
 from app.chart_file.state_reader import STATE_KEYS, StateDraft, read_state, report_no_state
@@ -40,7 +39,7 @@ def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems)
     if fields is None:
         return None
     name = _read_chart_name(fields, names, problems, warnings)
-    description = read_scalar(fields.find("description"), "description", to_text, problems)
+    description = read_scalar(fields.find("description"), "description", str, problems)
     require_machine = read_scalar(fields.find("require_machine"), "require_machine", to_boolean, problems)
     state_maps = _read_state_maps(fields.find("states"), problems)
     scope = Scope(problems, _read_expect(fields.find("expect"), problems), _find_state_names(state_maps))
@@ -49,7 +48,7 @@ def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems)
     if problems or name is None or initial is None:
         return None
     states = {draft.state.name: draft.state for draft in drafts}
-    collect_warnings(states, scope.state_names, warnings)
+    collect_warnings(states, initial, scope.state_names, warnings)
     return Chart(
         name=name,
         initial=initial,
@@ -137,7 +136,7 @@ def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope)
     """Return the state that runs start in, or else the one that was probably meant; check the paths from it."""
     if not drafts:
         return None
-    initial = read_scalar(node, "current_state", to_text, scope.problems)
+    initial = read_scalar(node, "current_state", str, scope.problems)
     if isinstance(node, ScalarNode) and initial not in scope.state_names:
         initial = report_no_state(node, "current_state", scope)
     check_paths(drafts, initial, scope.problems)

@@ -15,8 +15,9 @@ MAX_NAMED = 10
 def check_paths(drafts: Sequence[StateDraft], initial: str | None, problems: Problems) -> None:
     """Note every state that no path reaches, and every one that leads to no final state.
 
-    Paths start in the initial state, and in the file's first state where that leads to the initial one: an
-    exported chart stands in the middle of its path. `initial` None: it could not be read.
+    Paths start in the initial state, in the file's first state where that leads to the initial one (an exported
+    chart stands in the middle of its path), and in every `time` state, which an operator may enter by `goto`.
+    `initial` None: it could not be read.
     """
     graph = _collect_targets(drafts)
     reached = _reach_all(drafts, initial, graph)
@@ -30,8 +31,18 @@ def check_paths(drafts: Sequence[StateDraft], initial: str | None, problems: Pro
             problems.add(draft.place, f"no final state can be reached from state {quote(draft.state.name)}")
 
 
-def collect_warnings(states: Mapping[str, State], places: Mapping[str, Place], warnings: Problems) -> None:
-    """Note every counted state that waits without limit and every cycle that turns by the clock alone."""
+def collect_warnings(
+    states: Mapping[str, State], initial: str, places: Mapping[str, Place], warnings: Problems
+) -> None:
+    """Note what is allowed and may not be meant.
+
+    That is every counted state that waits without limit, every `time` state that no transition enters, and every
+    cycle that turns by the clock alone.
+    """
+    targets = {move.target for state in states.values() for move in state.transitions}
+    for name, state in states.items():
+        if state.func is Func.TIME and name != initial and name not in targets:
+            warnings.add(places[name], f"no transition enters state {quote(name)}: only goto does")
     clock_graph = {
         name: [move.target for move in state.transitions if not isinstance(move.guard, CountGuard)]
         for name, state in states.items()
@@ -49,8 +60,9 @@ def collect_warnings(states: Mapping[str, State], places: Mapping[str, Place], w
 
 
 def _reach_all(drafts: Sequence[StateDraft], initial: str | None, graph: Graph) -> set[str]:
-    nameless_targets = [target for draft in drafts if draft.name is None for target in draft.targets]
-    reached = reach(nameless_targets if initial is None else [initial, *nameless_targets], graph)
+    roots = [target for draft in drafts if draft.name is None for target in draft.targets]
+    roots += [draft.name for draft in drafts if draft.name is not None and draft.state.func is Func.TIME]
+    reached = reach(roots if initial is None else [initial, *roots], graph)
     first = drafts[0].name
     from_first = set() if first is None else reach([first], graph)
     return reached | from_first if initial is None or initial in from_first else reached

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.chart_file.fields import read_map, read_scalar, read_word
 from app.chart_file.nodes import MapNode, Node, ScalarNode
 from app.chart_file.problems import quote
-from app.chart_file.scalars import to_age, to_instant, to_integer, to_text
+from app.chart_file.scalars import to_age, to_instant, to_integer
 from app.chart_file.scope import Scope
 from app.core.chart import CLOCK_KEYS, ClockGuard, CountGuard, ElapsedGuard, Func, Guard, Op
 
@@ -33,7 +33,7 @@ def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
     fields = read_map(node, "a guard", GUARD_KEYS, ("key", "value"), scope.problems)
     if fields is None:
         return None
-    key = read_scalar(fields.find("key"), "key", to_text, scope.problems)
+    key = read_scalar(fields.find("key"), "key", str, scope.problems)
     if key in CLOCK_KEYS:
         return _read_clock_guard(key, fields, scope)
     return _read_count_guard(key, fields, counted, scope)

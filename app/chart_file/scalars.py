@@ -33,11 +33,6 @@ class ScalarError(Exception):
     """The text does not say what is expected; the message quotes it."""
 
 
-def to_text(text: str) -> str:
-    """Return the text as it is."""
-    return text
-
-
 def to_name(text: str) -> str:
     """Return the name of a state or a key."""
     if not NAME.fullmatch(text):

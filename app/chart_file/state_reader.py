@@ -8,7 +8,7 @@ from app.chart_file.fields import list_nodes, read_map, read_scalar, read_word
 from app.chart_file.guard_reader import Counted, read_guard
 from app.chart_file.nodes import ListNode, MapNode, Node, ScalarNode
 from app.chart_file.problems import Place, quote
-from app.chart_file.scalars import to_integer, to_name, to_text
+from app.chart_file.scalars import to_integer, to_name
 from app.chart_file.scope import Scope
 from app.chart_file.slot_reader import SLOT_KEYS, read_slots
 from app.core.chart import CLOCK_KEYS, Attribute, Func, State, Transition
@@ -54,7 +54,7 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
         attributes=tuple(Attribute(key, value) for key, value in (start or {}).items() if value is not None),
         transitions=tuple(targets.transitions),
         slots=read_slots(fields, func, start, scope),
-        description=read_scalar(fields.find("description"), "description", to_text, scope.problems) or "",
+        description=read_scalar(fields.find("description"), "description", str, scope.problems) or "",
     )
     is_final = "func" not in fields.entries and "target" not in fields.entries
     is_doubtful = targets.has_unknown or not (is_final or targets.names)
@@ -139,7 +139,7 @@ def _read_targets(node: Node | None, counted: Counted, scope: Scope) -> _Targets
 
 
 def _read_target_name(node: Node | None, targets: _Targets, scope: Scope) -> str | None:
-    name = read_scalar(node, "name", to_text, scope.problems)
+    name = read_scalar(node, "name", str, scope.problems)
     if name is not None and name in scope.state_names:
         targets.names.append(name)
         return name

@@ -137,28 +137,28 @@ def history(
 ) -> None:
     """The log of the chart NAME, oldest first."""
     wanted = HistoryFilter(after=after, limit=limit, kind=kind, machine=machine)
-    with reading.history(open_service(config_of(context)), name, wanted) as rows:
-        if as_json:
-            print_json([row.as_json() for row in rows])
-            return
-        print_table(
-            ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON"),
-            [
-                (
-                    row.seq,
-                    f"{row.at:%Y-%m-%d %H:%M:%S}",
-                    row.kind,
-                    row.from_state,
-                    row.to_state,
-                    row.key,
-                    row.value_after,
-                    row.machine,
-                    row.actor,
-                    row.reason,
-                )
-                for row in (item.row for item in rows)
-            ],
-        )
+    rows = reading.iterate_history(open_service(config_of(context)), name, wanted)
+    if as_json:
+        print_json([row.as_json() for row in rows])
+        return
+    print_table(
+        ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON"),
+        [
+            (
+                row.seq,
+                f"{row.at:%Y-%m-%d %H:%M:%S}",
+                row.kind,
+                row.from_state,
+                row.to_state,
+                row.key,
+                row.value_after,
+                row.machine,
+                row.actor,
+                row.reason,
+            )
+            for row in (item.row for item in rows)
+        ],
+    )
 
 
 @group.command("verify", epilog="Example: ./state_service chart verify states")

@@ -117,6 +117,8 @@ class _Making:
         self.chart = chart
         self.position = position
         self.now = now
+        self.state_at_start = position.state
+        self.clock_moves = 0
         self.entries: list[Entry] = []
         self.visits: list[Visit] = []
         self.reports: list[Report] = []
@@ -184,11 +186,8 @@ class _Making:
 
     def run_clock(self) -> None:
         """Take every clock transition and end every lease that is due, one after another."""
-        moves = 0
-        while not self.position.is_paused and moves < MOVES_PER_STEP:
-            if self.take_due_transition():
-                moves += 1
-            elif not self.expire_one_lease():
+        while not self.position.is_paused and self.clock_moves < MOVES_PER_STEP:
+            if not self.take_due_transition() and not self.expire_one_lease():
                 return
 
     def take_due_transition(self) -> bool:
@@ -202,18 +201,22 @@ class _Making:
                     reason=f"{guard.key} {guard.written}",
                 )
                 self.enter(transition.target)
+                self.clock_moves += 1
                 return True
         return False
 
-    def take_first_that_holds(self) -> bool:
-        """Take the first transition whose guard holds, counts included, where no PUT was its cause."""
+    def take_first_that_holds(self, kind: Kind = Kind.TRANSITION) -> bool:
+        """Take the first transition whose guard holds, counts included, where no PUT was its cause.
+
+        `kind` is what the log calls it where the guard counts.
+        """
         for transition in self.state.transitions:
             guard = transition.guard
             if not holds(guard, self.position, self.now):
                 continue
             if isinstance(guard, CountGuard):
                 text = f"{guard.key} {guard.op} {guard.written}"
-                self.log(Kind.TRANSITION, to_state=transition.target, reason=text)
+                self.log(kind, to_state=transition.target, reason=text)
                 self.enter(transition.target)
                 return True
             return self.take_due_transition()
@@ -232,8 +235,7 @@ class _Making:
         key = self.wanted_key(update)
         report = self.standing_report(update)
         if report is not None and report.key == key:
-            self.key, self.value = key, self.value_now(update.state, key)
-            return self.done(Verdict.ACCEPTED, Reason.REPLAY)
+            return self.replay(update.state, report.machine, key)
         refusal = self.find_refusal(update)
         if refusal is not None:
             return self.refuse(refusal)
@@ -249,6 +251,13 @@ class _Making:
         self.key, self.value = logged.key, self.value_now(logged.state, logged.key)
         return self.done(Verdict.ACCEPTED, Reason.REPLAY)
 
+    def replay(self, state: str, machine: str, key: str | None) -> Step:
+        self.key, self.value = key, self.value_now(state, key)
+        if state == self.position.state and machine in self.position.slots:
+            # It claimed again after its report: what it came for this time is to give the slot back.
+            self.free(machine)
+        return self.done(Verdict.ACCEPTED, Reason.REPLAY)
+
     def wanted_key(self, update: Update) -> str | None:
         state = self.state_named(update.state)
         if update.key is None:
@@ -261,7 +270,9 @@ class _Making:
         """The machine's report in the latest visit of the state it names, as it is after the clock has run."""
         if any(visit.state == update.state for visit in self.visits):
             return None
-        return update.report
+        # A lease that the clock has just ended may have reported for the machine.
+        made = [report for report in self.reports if report.machine == update.machine]
+        return made[-1] if made and update.state == self.state_at_start else update.report
 
     def value_now(self, state: str, key: str | None) -> int | None:
         return self.position.values.get(key or "") if state == self.position.state else None
@@ -369,12 +380,14 @@ class _Making:
 
     def release(self, release: Release) -> Step:
         self.run_clock()
-        held = self.position.slots.get(release.machine) if release.state == self.position.state else None
-        if held is None:
+        if release.state != self.position.state or release.machine not in self.position.slots:
             return self.done(Verdict.ACCEPTED, Reason.REPLAY)
-        self.log(Kind.RELEASE, machine=release.machine, value_before=held.fence)
-        self.give_back(release.machine)
+        self.free(release.machine)
         return self.done(Verdict.ACCEPTED, Reason.UPDATED)
+
+    def free(self, machine: str) -> None:
+        self.log(Kind.RELEASE, machine=machine, value_before=self.position.slots[machine].fence)
+        self.give_back(machine)
 
     def evict(self, evict: Evict) -> None:
         self.run_clock()
@@ -411,18 +424,15 @@ class _Making:
             self.give_back(slot.machine)
         else:
             before, after = self.apply_func(slot.machine, key, has_report, moved_from)
-        target = self.find_target()
         self.log(
             Kind.EXPIRE,
-            to_state=target,
             key=key,
             value_before=before,
             value_after=after,
             machine=slot.machine,
             reason=str(OnExpire.FAIL),
         )
-        if target is not None:
-            self.enter(target)
+        self.take_first_that_holds(Kind.TIMEOUT)
 
     # An operator's acts
 

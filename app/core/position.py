@@ -31,6 +31,8 @@ class Kind(StrEnum):
 
 # What the clock did, not whoever happened to touch the chart.
 CLOCK_KINDS = frozenset({Kind.TIMEOUT, Kind.EXPIRE})
+# What changes no answer to "may I?".
+COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT})
 
 
 class Verdict(StrEnum):
@@ -111,7 +113,8 @@ class Position:
         """How long this visit has been paused so far, the running pause included."""
         if self.paused_at is None:
             return self.paused_for
-        return self.paused_for + (now - max(self.paused_at, self.entered_at))
+        # The database's clock may have been set back: a pause is never less than no time.
+        return self.paused_for + max(now - max(self.paused_at, self.entered_at), timedelta(0))
 
     def entered(self, state: State, now: datetime) -> Position:
         """The position at the start of a visit of `state`: values as defined, no reports, no slots."""
@@ -293,6 +296,11 @@ class Step:
     visits: tuple[Visit, ...] = ()
     reports: tuple[Report, ...] = ()
     due_at: datetime | None = None
+
+    @property
+    def moves(self) -> bool:
+        """True where somebody who waits for the chart may have to be told."""
+        return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
 
     @property
     def changes_nothing(self) -> bool:

@@ -50,14 +50,16 @@ class Replay:
                 self._free(row)
             case Kind.EXPIRE:
                 self._expire(row)
-        if row.kind in _MOVES or (row.kind == Kind.EXPIRE and row.from_state != row.to_state):
+        if row.kind in _MOVES:
             self._enter(row)
 
     def _begin(self, row: LogRow) -> None:
-        if self.position is not None and not self.is_archived:
+        here = self.position
+        if here is not None and not self.is_archived:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} imports a chart that is not archived")
+        version, run, fence = (0, 0, 0) if here is None else (here.version, here.run, here.fence)
         state = self._state(row.version, row.to_state)
-        fence = 0 if self.position is None else self.position.fence
+        _check(row, version + 1, run + 1, 1, self.chart_of(row.version).initial)
         self.position = Position(row.version, row.run, 1, row.to_state, state.initial_values(), row.at, fence=fence)
         self.reports = {}
         self.is_archived = False
@@ -67,11 +69,8 @@ class Replay:
         if here is None or self.is_archived:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} ({row.kind}) comes before an import")
         run, visit = (here.run + 1, 1) if row.kind == Kind.RESET else (here.run, here.visit)
-        if (row.run, row.visit, row.from_state) != (run, visit, here.state):
-            raise LogDamagedError(
-                f"{row.chart}: seq {row.seq} is of run {row.run}, visit {row.visit}, state {row.from_state!r},"
-                f" but the chart stood in run {run}, visit {visit}, state {here.state!r}"
-            )
+        version = here.version + 1 if row.kind == Kind.UPGRADE else here.version
+        _check(row, version, run, visit, here.state)
         return here
 
     def _here(self) -> Position:
@@ -151,4 +150,18 @@ class Replay:
         return slot
 
 
+def _check(row: LogRow, version: int, run: int, visit: int, state: str) -> None:
+    if (row.version, row.run, row.visit, row.from_state) != (version, run, visit, state):
+        raise LogDamagedError(
+            f"{row.chart}: seq {row.seq} is of version {row.version}, run {row.run}, visit {row.visit},"
+            f" state {row.from_state!r}, but the chart stood in version {version}, run {run}, visit {visit},"
+            f" state {state!r}"
+        )
+    if row.kind not in _KINDS:
+        raise LogDamagedError(f"{row.chart}: seq {row.seq} is of the unknown kind {row.kind!r}")
+    if row.from_state != row.to_state and row.kind not in _MOVES and row.kind != Kind.UPGRADE:
+        raise LogDamagedError(f"{row.chart}: seq {row.seq} ({row.kind}) moves to {row.to_state!r}")
+
+
+_KINDS = frozenset(Kind)
 _MOVES = frozenset({Kind.TRANSITION, Kind.TIMEOUT, Kind.RESET, Kind.GOTO})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from app import store
@@ -11,6 +12,7 @@ from app.db import asking
 from app.service.answers import Answer
 from app.service.context import Service
 from app.service.update import tick
+from app.waiting import Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +24,37 @@ class Question:
     reached: bool = False
 
 
-def ask(service: Service, name: str, question: Question) -> Answer:
-    """Answer from one SELECT; the chart's lock is taken only where its clock has something to do.
+def ask(service: Service, name: str, question: Question, wait: float = 0) -> Answer:
+    """Answer a question, holding it for up to `wait` seconds until the answer is yes or can no longer be.
 
-    Raises ChartNotFoundError, DatabaseUnavailableError.
+    Raises ChartNotFoundError, TooManyWaitersError, DatabaseUnavailableError.
     """
+    view = look(service, name)
+    answer = view.answer(question)
+    if wait == 0 or answer.is_yes or view.is_settled(question):
+        return answer
+    return _wait(service, name, question, wait)
+
+
+def _wait(service: Service, name: str, question: Question, seconds: float) -> Answer:
+    deadline = time.monotonic() + seconds
+    with service.hub.waiting(Topic(name)) as waiter:
+        view = look(service, name)
+        while not view.answer(question).is_yes and not view.is_settled(question):
+            if not waiter.sleep(deadline - time.monotonic()):
+                # Time is up, or the server was told to stop: the last word is a fresh one.
+                return look(service, name).answer(question)
+            view = waiter.share(lambda: look(service, name))
+        return view.answer(question)
+
+
+def look(service: Service, name: str) -> View:
+    """Read where a chart stands, in one SELECT; its lock is taken only where its clock has something to do."""
     row, chart, is_due = _read(service, name)
     if is_due:
         tick(service, name)
         row, chart, _ = _read(service, name)
-    was_entered = question.reached and _was_entered(service, row, question.state)
-    return judge(chart, row, question, was_entered)
+    return View(service, row, chart)
 
 
 def _read(service: Service, name: str) -> tuple[store.ChartRow, Chart, bool]:
@@ -42,29 +64,42 @@ def _read(service: Service, name: str) -> tuple[store.ChartRow, Chart, bool]:
     return row, chart, row.due_at is not None and row.due_at <= service.now(read)
 
 
-def _was_entered(service: Service, row: store.ChartRow, state: str) -> bool:
-    if state == row.state:
-        return True
-    with asking(service.database) as connection:
-        return store.was_entered(connection, row, state)
+class View:
+    """Where a chart stood when it was looked at; answers any number of questions."""
 
+    def __init__(self, service: Service, row: store.ChartRow, chart: Chart) -> None:
+        self._service = service
+        self._row = row
+        self._chart = chart
+        self._entered = {row.state: True}
 
-def judge(chart: Chart, row: store.ChartRow, question: Question, was_entered: bool) -> Answer:
-    """The answer to `question` where the chart stands at `row`."""
-    reason = _find_reason(chart, row, question, was_entered)
-    is_yes = reason in (Reason.CURRENT, Reason.REACHED)
-    return Answer(row.name, row.run, row.visit, row.seq, question.state, row.state, is_yes, reason)
+    def answer(self, question: Question) -> Answer:
+        """Yes or no to `question`."""
+        row, reason = self._row, self._find_reason(question)
+        is_yes = reason in (Reason.CURRENT, Reason.REACHED)
+        return Answer(row.name, row.run, row.visit, row.seq, question.state, row.state, is_yes, reason)
 
+    def is_settled(self, question: Question) -> bool:
+        """True where a no will not turn into a yes by waiting."""
+        if question.state not in self._chart.states or self._chart.states[self._row.state].is_final:
+            return True
+        return not question.reached and self._find_reason(question) in (Reason.PAUSED, Reason.NOT_ON_ROSTER)
 
-def _find_reason(chart: Chart, row: store.ChartRow, question: Question, was_entered: bool) -> Reason:
-    if question.state not in chart.states:
-        return Reason.UNKNOWN_STATE
-    if question.reached:
-        return Reason.REACHED if was_entered else Reason.NOT_REACHED
-    if row.paused_at is not None:
-        return Reason.PAUSED
-    if question.state != row.state:
-        return Reason.NOT_CURRENT
-    if question.machine is not None and not chart.is_on_roster(question.machine):
-        return Reason.NOT_ON_ROSTER
-    return Reason.CURRENT
+    def _find_reason(self, question: Question) -> Reason:
+        if question.state not in self._chart.states:
+            return Reason.UNKNOWN_STATE
+        if question.reached:
+            return Reason.REACHED if self._was_entered(question.state) else Reason.NOT_REACHED
+        if self._row.paused_at is not None:
+            return Reason.PAUSED
+        if question.machine is not None and not self._chart.is_on_roster(question.machine):
+            return Reason.NOT_ON_ROSTER
+        return Reason.CURRENT if question.state == self._row.state else Reason.NOT_CURRENT
+
+    def _was_entered(self, state: str) -> bool:
+        found = self._entered.get(state)
+        if found is None:
+            with asking(self._service.database) as connection:
+                found = store.was_entered(connection, self._row, state)
+            self._entered[state] = found
+        return found

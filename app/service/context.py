@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position
 from app.db import Database, asking
+from app.waiting import Hub
 
 
 class Definitions:
@@ -59,18 +59,18 @@ class Definitions:
                 self._states -= len(dropped.states)
 
 
-def _tell_nobody(chart: str) -> None:
-    pass
-
-
 @dataclass(slots=True)
 class Service:
-    """The service at work. `tell` is called with a chart's name after a commit that moved, paused or ended it."""
+    """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart."""
 
     database: Database
+    hub: Hub
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
-    tell: Callable[[str], None] = _tell_nobody
+
+    def tell(self, chart: str) -> None:
+        """Wake whoever waits for `chart` in this process, after a commit that moved, paused or ended it."""
+        self.hub.tell(chart)
 
     def now(self, read: datetime) -> datetime:
         """The database's time `read`, or the tests' clock in its place."""

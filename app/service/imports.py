@@ -19,6 +19,9 @@ from app.db import retrying, transaction
 from app.service.context import Service, read_position
 from app.service.status import Status, describe
 
+# The largest chart file.
+MAX_BYTES = chart_file.MAX_BYTES
+
 
 class Outcome(StrEnum):
     """What an import came to."""
@@ -140,7 +143,7 @@ def _begin(
         step = machine.start(chart, 1, 1, now)
         row = store.create_chart(connection, chart.name, step, now, author, log_key)
     else:
-        before = store.build_position(row, store.read_values(connection, row.id))
+        before, _ = read_position(service, connection, row, service.definitions.get(connection, row))
         step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
         row = store.set_archived(connection, store.set_pause(connection, row, None, None), None)
         row = store.record(connection, row, before, step, now, author, log_key)
@@ -186,9 +189,9 @@ def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]
 def _read_home(text: str, old: Chart, new: Chart) -> tuple[str, str]:
     cuts = [(text[:at], text[at + 1 :]) for at, character in enumerate(text) if character == ":"]
     known = [(gone, home) for gone, home in cuts if gone in old.states and home in new.states]
-    if len(known) != 1:
+    fitting = [(gone, home) for gone, home in known if gone not in new.states]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting or not known:
         raise BadRequestError(f"map {text!r} is not OLD:NEW, a state of the running version and one of the new")
-    gone, home = known[0]
-    if gone in new.states:
-        raise BadRequestError(f"map {text!r}: the new version still has the state {gone!r}")
-    return gone, home
+    raise BadRequestError(f"map {text!r}: the new version still has the state {known[0][0]!r}")

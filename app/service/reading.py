@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 
 from app import chart_file, store
-from app.db import snapshot
+from app.db import asking, snapshot
 from app.service.context import Service, read_position
 from app.service.status import Status, describe
+from app.waiting import Topic
+
+# Rows of the log read at a time.
+PAGE = 2000
 
 
 def list_statuses(service: Service) -> list[Status]:
@@ -53,12 +58,42 @@ def get_version(service: Service, name: str, version: int) -> store.Version:
         return store.get_version(connection, store.get_chart(connection, name).id, version)
 
 
-@contextmanager
-def history(service: Service, name: str, wanted: store.HistoryFilter) -> Iterator[Iterator[store.HashedRow]]:
-    """Yield the rows of a chart's log, oldest first, streamed while the block lasts. Raises ChartNotFoundError.
+def iterate_history(service: Service, name: str, wanted: store.HistoryFilter) -> Iterator[store.HashedRow]:
+    """The rows of a chart's log, oldest first, read a page at a time: memory stays flat and no transaction is held.
 
-    An archived chart's log is read as well: archiving ends a chart, not its history.
+    An archived chart's log is read as well: archiving ends a chart, not its history. Raises ChartNotFoundError.
     """
-    with snapshot(service.database) as connection:
+    with asking(service.database) as connection:
         store.get_chart_even_archived(connection, name)
-        yield store.list_history(connection, name, wanted)
+    return _iterate_pages(service, name, wanted)
+
+
+def _iterate_pages(service: Service, name: str, wanted: store.HistoryFilter) -> Iterator[store.HashedRow]:
+    left = wanted.limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        with asking(service.database) as connection:
+            rows = list(store.list_history(connection, name, replace(wanted, limit=size)))
+        yield from rows
+        if len(rows) < size:
+            return
+        wanted = replace(wanted, after=rows[-1].row.seq)
+        left = None if left is None else left - size
+
+
+def wait_for_history(service: Service, name: str, wanted: store.HistoryFilter, seconds: float) -> None:
+    """Return once the log has a row that `wanted` lets through, at the latest after `seconds`.
+
+    Raises ChartNotFoundError, TooManyWaitersError.
+    """
+    if seconds == 0 or _has_rows(service, name, wanted):
+        return
+    deadline = time.monotonic() + seconds
+    with service.hub.waiting(Topic(name, rows=True)) as waiter:
+        while not _has_rows(service, name, wanted):
+            if not waiter.sleep(deadline - time.monotonic()):
+                return
+
+
+def _has_rows(service: Service, name: str, wanted: store.HistoryFilter) -> bool:
+    return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))

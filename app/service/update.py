@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from app import store
 from app.core import machine
+from app.core.errors import ChartNotFoundError, ConflictError
 from app.core.position import LoggedUpdate, Tick, Update
 from app.db import asking, retrying, transaction
 from app.service.answers import Answer, answer_step
@@ -40,7 +41,7 @@ def update(service: Service, name: str, put: Put, author: store.Author) -> Answe
         happening = _gather(service, connection, row, put)
         step = machine.step(chart, position, happening, now)
         after = store.record(connection, row, position, step, now, author, service.database.log_key)
-    if step.visits:
+    if step.moves:
         service.tell(name)
     return answer_step(row, after, put.state, step)
 
@@ -76,15 +77,26 @@ def tick(service: Service, name: str) -> store.ChartRow:
         position, now = read_position(service, connection, row, chart)
         step = machine.step(chart, position, Tick(), now)
         after = store.record(connection, row, position, step, now, store.Author(), service.database.log_key)
-    if step.visits:
+    if step.moves:
         service.tell(name)
     return after
 
 
 def sweep(service: Service) -> int:
-    """Move on every chart whose clock has something to do; return how many there were."""
+    """Move on every chart whose clock has something to do; return how many there were.
+
+    A chart that cannot be moved keeps no other from its turn: its error is raised after the last.
+    """
+    failures: list[ConflictError] = []
     with asking(service.database) as connection:
         due = store.list_due_charts(connection, service.now(store.read_now(connection)), SWEEP_LIMIT)
     for name in due:
-        tick(service, name)
+        try:
+            tick(service, name)
+        except ChartNotFoundError:
+            pass  # archived since
+        except ConflictError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return len(due)

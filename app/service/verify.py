@@ -5,12 +5,14 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import Connection
 
 from app import store
 from app.core.errors import LogDamagedError, StateServiceError
 from app.core.log import chain_hash
+from app.core.machine import next_due
 from app.core.replay import Replay
 from app.db import snapshot
 from app.service.context import Service
@@ -68,6 +70,7 @@ def _compare(connection: Connection, row: store.ChartRow, replay: Replay, last_h
     if position is None:
         return [f"{row.name}: the log is empty"]
     held, _, _ = store.read_slots(connection, row)
+    due_at = None if replay.is_archived else next_due(replay.chart_of(position.version), position)
     pairs = [
         ("seq", replay.seq, row.seq),
         ("hash of the last row", last_hash, row.last_hash),
@@ -77,6 +80,8 @@ def _compare(connection: Connection, row: store.ChartRow, replay: Replay, last_h
         ("state", position.state, row.state),
         ("entered_at", position.entered_at, row.entered_at),
         ("paused_at", position.paused_at, row.paused_at),
+        ("paused_for", position.paused_for, timedelta(microseconds=row.paused_for)),
+        ("due_at", due_at, row.due_at),
         ("archived", replay.is_archived, row.archived_at is not None),
         ("values", dict(position.values), store.read_values(connection, row.id)),
         ("reports", replay.reports, store.read_reports(connection, row)),

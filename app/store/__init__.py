@@ -6,7 +6,17 @@ cache of compiled statements finds them.
 
 from app.store.definitions import Version, add_version, get_version, list_versions, load_chart
 from app.store.history import HashedRow, HistoryFilter, list_history
-from app.store.record import Author, create_chart, drop_report_keys, record, rename_visits, set_archived, set_pause
+from app.store.record import (
+    CHANNEL,
+    Author,
+    create_chart,
+    drop_report_keys,
+    record,
+    rename_visits,
+    set_archived,
+    set_pause,
+)
+from app.store.reports import MachineReport, find_latest_visit, list_reports
 from app.store.rows import (
     ChartRow,
     build_position,
@@ -19,6 +29,7 @@ from app.store.rows import (
     list_chart_names,
     list_charts,
     list_due_charts,
+    list_marks,
     list_values,
     lock_chart,
     lock_chart_even_archived,
@@ -29,19 +40,27 @@ from app.store.rows import (
     read_values_and_now,
     was_entered,
 )
+from app.store.tokens import TokenRow, add_token, find_token, find_token_named, list_tokens, revoke_token
 
 __all__ = [
+    "CHANNEL",
     "Author",
     "ChartRow",
     "HashedRow",
     "HistoryFilter",
+    "MachineReport",
+    "TokenRow",
     "Version",
+    "add_token",
     "add_version",
     "build_position",
     "create_chart",
     "drop_report_keys",
+    "find_latest_visit",
     "find_logged_key",
     "find_standing_report",
+    "find_token",
+    "find_token_named",
     "get_chart",
     "get_chart_and_now",
     "get_chart_even_archived",
@@ -51,6 +70,9 @@ __all__ = [
     "list_charts",
     "list_due_charts",
     "list_history",
+    "list_marks",
+    "list_reports",
+    "list_tokens",
     "list_values",
     "list_versions",
     "load_chart",
@@ -63,6 +85,7 @@ __all__ = [
     "read_values_and_now",
     "record",
     "rename_visits",
+    "revoke_token",
     "set_archived",
     "set_pause",
     "was_entered",

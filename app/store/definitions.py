@@ -107,7 +107,7 @@ def _add_states(connection: Connection, version_id: int, chart: Chart) -> None:
         [_state_row(version_id, position, state) for position, state in enumerate(chart.states.values())],
     )
     found = connection.execute(select(states.c.name, states.c.id).where(states.c.version_id == version_id))
-    ids = dict(found.tuples().all())
+    ids = dict(found.all())
     _insert_all(
         connection,
         attributes,

@@ -36,6 +36,11 @@ class HashedRow:
     row: LogRow
     hash: str
 
+    @staticmethod
+    def columns() -> tuple[str, ...]:
+        """The names of the columns, in the order of `as_json`."""
+        return (*COLUMNS, "hash")
+
     def as_json(self) -> dict[str, Any]:
         """The row's columns and its hash; the instant is ISO 8601 UTC, as it was hashed."""
         return {**self.row.as_json(), "hash": self.hash}

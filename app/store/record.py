@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.chart import Chart
@@ -17,6 +17,8 @@ from app.models import attribute_values, charts, reports, slots, transition_log,
 from app.store.rows import ChartRow
 
 MICROSECOND = timedelta(microseconds=1)
+# The NOTIFY channel; the payload is the chart's name.
+CHANNEL = "stateservice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,16 @@ def record(
     _write_visits(connection, row.id, before, step, now)
     _write_reports(connection, row, step, now)
     _write_slots(connection, row.id, before, step.position)
+    if step.moves:
+        announce(connection, row.name)
     return after
+
+
+def announce(connection: Connection, name: str) -> None:
+    """Have PostgreSQL tell every listening process, at COMMIT, that a chart moved; SQLite has its change counter."""
+    # Not for every count: NOTIFY makes commits queue for one lock.
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_notify(CHANNEL, name)))
 
 
 def append_log(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -120,6 +120,15 @@ def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[s
     return list(connection.execute(query).scalars())
 
 
+def list_marks(connection: Connection, names: Sequence[str]) -> dict[str, tuple[tuple[object, ...], int]]:
+    """What tells a chart's positions apart, and its last seq, for each of `names`. Reader: the waiting hub."""
+    query = select(charts.c.name, *(charts.c[name] for name in _MARK), charts.c.seq).where(charts.c.name.in_(names))
+    return {row[0]: (tuple(row[1:-1]), row[-1]) for row in connection.execute(query)}
+
+
+_MARK = ("version", "run", "visit", "state", "paused_at", "archived_at")
+
+
 def read_now(connection: Connection) -> datetime:
     """The database's time; SQLite's is that of the process it is embedded in."""
     if is_sqlite(connection):
@@ -153,7 +162,7 @@ def read_values_and_now(connection: Connection, chart_id: int) -> tuple[dict[str
 
 def read_values(connection: Connection, chart_id: int) -> dict[str, int]:
     """The current state's values."""
-    return dict(connection.execute(_VALUES, {"chart_id": chart_id}).tuples().all())
+    return dict(connection.execute(_VALUES, {"chart_id": chart_id}).all())
 
 
 def list_values(connection: Connection) -> dict[int, dict[str, int]]:
@@ -242,14 +251,14 @@ def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], 
     held = {slot.machine: Slot(*slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id})}
     here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
     reported = connection.execute(_REPORTED, here).scalar_one()
-    holders = dict(connection.execute(_HOLDER_REPORTS, here).tuples().all())
+    holders = dict(connection.execute(_HOLDER_REPORTS, here).all())
     return held, reported, holders
 
 
 def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]:
     """Which machine reported on which attribute in the current visit."""
     here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
-    return dict(connection.execute(select(reports.c.machine, reports.c.key).where(_IN_VISIT), here).tuples().all())
+    return dict(connection.execute(select(reports.c.machine, reports.c.key).where(_IN_VISIT), here).all())
 
 
 _SLOTS = select(*(slots.c[name] for name in Slot.__slots__)).where(slots.c.chart_id == bindparam("chart_id"))

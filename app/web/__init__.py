@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.web import charts, health, problems, state
+from app.web import acts, auth, charts, curl, health, history, machines, problems, state
 from app.web.converters import ChartNameConverter
 
 
@@ -12,6 +12,7 @@ def register(app: Flask) -> None:
     """Add every route and error handler to `app`."""
     app.url_map.converters["chart"] = ChartNameConverter
     app.url_map.strict_slashes = False
-    for blueprint in (state.blueprint, charts.blueprint, health.blueprint):
-        app.register_blueprint(blueprint)
+    for module in (state, curl, charts, machines, history, acts, health):
+        app.register_blueprint(module.blueprint)
+    auth.register(app)
     problems.register(app)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from flask import Response, request
+from werkzeug.datastructures import MIMEAccept
 
 from app.service.answers import Answer
 
@@ -17,7 +18,8 @@ MAX_LINE = 128
 
 def wants_json() -> bool:
     """True where the caller asks for JSON rather than text; `*/*`, which curl sends, means text."""
-    accepted = request.accept_mimetypes
+    # Without parameters: `application/json; charset=utf-8` asks for JSON, too.
+    accepted = MIMEAccept((value.partition(";")[0].strip(), quality) for value, quality in request.accept_mimetypes)
     return accepted.best_match(["text/plain", "application/json", "application/problem+json"], "text/plain") != (
         "text/plain"
     )
@@ -32,7 +34,9 @@ def answer_response(answer: Answer) -> Response:
 
 
 def plain_response(text: str, status: int) -> Response:
-    return _closed(Response(text.encode()[:MAX_LINE], status, mimetype="text/plain"))
+    """A plain body of at most MAX_LINE bytes, cut between two characters."""
+    body = text.encode()[:MAX_LINE].decode(errors="ignore")
+    return _closed(Response(body, status, mimetype="text/plain"))
 
 
 def json_response(fields: dict[str, Any], status: int, mimetype: str) -> Response:

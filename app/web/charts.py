@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
+from app.core.errors import BadRequestError
 from app.service import reading
-from app.web.current import current_service
+from app.service.imports import MAX_BYTES, ImportRequest, Outcome, import_chart
+from app.service.tokens import Role
+from app.web import parameters
+from app.web.auth import current_holder
+from app.web.current import current_author, current_service
 
 blueprint = Blueprint("charts", __name__)
 
@@ -15,7 +21,9 @@ STATUS_TYPES = ("application/json", "text/plain", "application/yaml")
 @blueprint.get("/charts", provide_automatic_options=False)
 def get_charts() -> Response:
     """Every chart and where it stands."""
-    return jsonify([status.as_json() for status in reading.list_statuses(current_service())])
+    holder = current_holder()
+    statuses = reading.list_statuses(current_service())
+    return jsonify([status.as_json() for status in statuses if holder.may(Role.READER, status.chart)])
 
 
 @blueprint.get("/charts/<chart:name>", provide_automatic_options=False)
@@ -41,3 +49,32 @@ def get_version(name: str, version: int) -> Response:
     """One definition, as the text that was imported."""
     found = reading.get_version(current_service(), name, version)
     return Response(found.text, mimetype="application/yaml")
+
+
+@blueprint.put("/charts/<chart:name>", provide_automatic_options=False)
+def put_chart(name: str) -> tuple[Response, int]:
+    """Import a chart file: 201 for a new chart, 200 for the same one again and for an upgrade."""
+    query = parameters.read_query()
+    imported = import_chart(
+        current_service(),
+        ImportRequest(
+            read_body(),
+            name=name,
+            maps=query.get("map", []),
+            dry_run=bool(parameters.find_number(query, "dry_run", 0, 1)),
+        ),
+        current_author(),
+    )
+    return jsonify(imported.as_json()), 201 if imported.outcome is Outcome.CREATED else 200
+
+
+def read_body() -> bytes:
+    """The request's body, a chart file. Raises RequestEntityTooLarge, BadRequestError."""
+    # One byte more than allowed: a chunked body is cut at the limit without a word.
+    request.max_content_length = MAX_BYTES + 1
+    body = request.get_data()
+    if len(body) > MAX_BYTES:
+        raise RequestEntityTooLarge(f"a chart file is at most {MAX_BYTES} bytes")
+    if not body:
+        raise BadRequestError("the body is empty: send the chart file, as in curl --data-binary @chart.yaml")
+    return body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import current_app, request
+from flask import current_app, g, request
 
 from app.service.authors import Author
 from app.service.context import Service
@@ -16,5 +16,5 @@ def current_service() -> Service:
 
 
 def current_author(idempotency_key: str | None = None) -> Author:
-    """Who sends this request, as the log will have it."""
-    return Author(actor=None, remote_addr=request.remote_addr, idempotency_key=idempotency_key)
+    """Who sends this request, as the log will have it: the token's name, and the address."""
+    return Author(actor=g.holder.name, remote_addr=request.remote_addr, idempotency_key=idempotency_key)

@@ -14,6 +14,9 @@ from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH
 
 blueprint = Blueprint("state", __name__)
 
+# Seconds; below the minute after which many proxies give up on a silent server.
+MAX_WAIT = 55
+
 
 @blueprint.get("/state", provide_automatic_options=False)
 def get_default_state() -> Response:
@@ -25,6 +28,18 @@ def get_default_state() -> Response:
 def get_state(name: str) -> Response:
     """May I? 200 where the state is current, else 406."""
     return _ask(name)
+
+
+@blueprint.get("/reached", provide_automatic_options=False)
+def get_default_reached() -> Response:
+    """Was it? Asked of the default chart."""
+    return _ask(None, reached=True)
+
+
+@blueprint.get("/charts/<chart:name>/reached", provide_automatic_options=False)
+def get_reached(name: str) -> Response:
+    """Was it? 200 where the state was entered in this run, else 406."""
+    return _ask(name, reached=True)
 
 
 @blueprint.put("/state", provide_automatic_options=False)
@@ -39,14 +54,16 @@ def put_state(name: str) -> Response:
     return _update(name)
 
 
-def _ask(name: str | None) -> Response:
+def _ask(name: str | None, *, reached: bool = False) -> Response:
     query = parameters.read_query()
     question = Question(
         state=parameters.get_parameter(query, "state", NAME_LENGTH),
         machine=parameters.find_parameter(query, "machine", MACHINE_LENGTH, "X-Machine"),
+        reached=reached,
     )
+    wait = parameters.find_number(query, "wait", 0, MAX_WAIT) or 0
     service = current_service()
-    return answer_response(ask(service, name or find_default_chart(service), question))
+    return answer_response(ask(service, name or find_default_chart(service), question, wait))
 
 
 def _update(name: str | None) -> Response:

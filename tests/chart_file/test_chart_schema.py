@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,12 +20,12 @@ def test_json_schema_is_a_schema() -> None:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_json_schema_accepts_a_sample(path) -> None:
+def test_json_schema_accepts_a_sample(path: Path) -> None:
     Draft202012Validator(json_schema()).validate(yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_sample_names_the_schema_in_its_first_line(path) -> None:
+def test_sample_names_the_schema_in_its_first_line(path: Path) -> None:
     assert path.read_text().splitlines()[0] == "# yaml-language-server: $schema=chart.schema.json"
 
 

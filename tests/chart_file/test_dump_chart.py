@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ def _with_values(chart: Chart, state: str, values: dict[str, int]) -> Chart:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_dump_reads_back_as_the_same_chart_at_its_live_state(data: st.DataObject) -> None:
     chart = data.draw(charts())
     state = data.draw(st.sampled_from(list(chart.states)))
@@ -31,7 +32,7 @@ def test_dump_reads_back_as_the_same_chart_at_its_live_state(data: st.DataObject
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_dump_reads_back_when_dumped_again_in_another_state(data: st.DataObject) -> None:
     chart = data.draw(charts())
     first, second = (data.draw(st.sampled_from(list(chart.states))) for _ in range(2))
@@ -42,7 +43,7 @@ def test_dump_reads_back_when_dumped_again_in_another_state(data: st.DataObject)
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_dump_keeps_a_sample(path) -> None:
+def test_dump_keeps_a_sample(path: Path) -> None:
     chart = parse(path.read_bytes(), default_name=path.stem).chart
     assert parse(dump(chart, state=chart.initial, values={})).chart == chart
 

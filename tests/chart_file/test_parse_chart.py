@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -38,12 +39,12 @@ def test_parse_returns_the_text_as_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_parse_reads_a_sample(path) -> None:
+def test_parse_reads_a_sample(path: Path) -> None:
     assert parse(path.read_bytes(), default_name=path.stem).chart.name == path.stem
 
 
 @pytest.mark.parametrize("path", [one for one in SAMPLES if one.stem != "states"], ids=lambda path: path.stem)
-def test_parse_warns_of_nothing_in_a_sample(path) -> None:
+def test_parse_warns_of_nothing_in_a_sample(path: Path) -> None:
     assert parse(path.read_bytes()).warnings == ()
 
 

@@ -1,0 +1,102 @@
+"""Who may use which route: one table, and no for whatever is not in it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import Flask, current_app, g, request
+
+from app.core.errors import ForbiddenError, UnauthenticatedError
+from app.service.context import find_default_chart
+from app.service.tokens import ANYBODY, Holder, Role, TokenCache
+from app.web.current import current_service
+
+# The role that each endpoint needs; None means that it is open to everybody.
+RULES: dict[str, Role | None] = {
+    "state.get_default_state": Role.READER,
+    "state.get_state": Role.READER,
+    "state.get_default_reached": Role.READER,
+    "state.get_reached": Role.READER,
+    "state.put_default_state": Role.MACHINE,
+    "state.put_state": Role.MACHINE,
+    "curl.get_can": Role.READER,
+    "curl.get_did": Role.READER,
+    "charts.get_charts": Role.READER,
+    "charts.get_chart": Role.READER,
+    "charts.get_versions": Role.READER,
+    "charts.get_version": Role.READER,
+    "charts.put_chart": Role.ADMIN,
+    "history.get_history": Role.READER,
+    "machines.get_machines": Role.READER,
+    "acts.post_pause": Role.OPERATOR,
+    "acts.post_resume": Role.OPERATOR,
+    "acts.post_reset": Role.OPERATOR,
+    "acts.post_goto": Role.OPERATOR,
+    "acts.post_archive": Role.ADMIN,
+    "health.get_healthz": None,
+    "health.get_readyz": None,
+}
+
+# Routes of the default chart, which its pattern guards as if it were named.
+_DEFAULT_CHART = frozenset({"state.get_default_state", "state.get_default_reached", "state.put_default_state"})
+
+
+def register(app: Flask) -> None:
+    """Have every request judged before its view runs."""
+    app.extensions["stateservice.tokens"] = TokenCache()
+    app.before_request(authorize)
+
+
+def authorize() -> None:
+    """Find out who sends the request and whether they may. Raises UnauthenticatedError, ForbiddenError."""
+    g.holder = ANYBODY
+    endpoint = request.endpoint
+    if current_app.extensions["stateservice.config"].auth != "tokens" or endpoint is None:
+        return
+    if endpoint not in RULES:
+        raise ForbiddenError(f"{request.path} is allowed to nobody")
+    role = RULES[endpoint]
+    if role is None:
+        return
+    g.holder = authenticate()
+    check(g.holder, role, _named_chart(endpoint))
+
+
+def check(holder: Holder, role: Role, chart: str | None) -> None:
+    """Raise ForbiddenError unless `holder` has `role` for `chart`."""
+    if not holder.may(role):
+        raise ForbiddenError(
+            f"token {holder.name!r} has the role {holder.role.name.lower()}: this needs {role.name.lower()}"
+        )
+    if not holder.may(role, chart):
+        raise ForbiddenError(f"token {holder.name!r} is for charts {holder.pattern!r}, not for {chart!r}")
+
+
+def authenticate() -> Holder:
+    """The holder of the token that the request carries. Raises UnauthenticatedError."""
+    secret = find_secret()
+    if secret is None:
+        raise UnauthenticatedError("a token is required: Authorization: Bearer TOKEN")
+    cache = cast(TokenCache, current_app.extensions["stateservice.tokens"])
+    return cache.authenticate(current_service(), secret)
+
+
+def find_secret() -> str | None:
+    """The token of `Authorization: Bearer TOKEN`, or the password of `curl -u NAME:TOKEN`."""
+    sent = request.authorization
+    if sent is None:
+        return None
+    if sent.type == "basic":
+        return sent.password or None
+    return sent.token if sent.type == "bearer" else None
+
+
+def current_holder() -> Holder:
+    """Who sends this request."""
+    return cast(Holder, g.holder)
+
+
+def _named_chart(endpoint: str) -> str | None:
+    if endpoint in _DEFAULT_CHART:
+        return find_default_chart(current_service())
+    return (request.view_args or {}).get("name")

@@ -1,0 +1,72 @@
+"""Ready files for `curl -K`: may I, and I did."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, request, url_for
+
+from app.service.reading import get_status
+from app.web import parameters
+from app.web.current import current_service
+from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH
+from app.web.state import MAX_WAIT
+
+blueprint = Blueprint("curl", __name__)
+
+# Seconds for a request that is not asked to wait.
+MAX_TIME = 10
+
+
+@blueprint.get("/charts/<chart:name>/can.curl", provide_automatic_options=False)
+def get_can(name: str) -> Response:
+    """The file that asks; a no makes curl exit 22."""
+    query = parameters.read_query()
+    wait = parameters.find_number(query, "wait", 0, MAX_WAIT) or 0
+    asked = {"wait": str(wait)} if wait else {}
+    lines = ["retry = 3", *(["# It waits for a yes up to so many seconds, see wait= in the url."] if wait else [])]
+    return _file(name, query, asked, lines, max_time=MAX_TIME + wait)
+
+
+@blueprint.get("/charts/<chart:name>/did.curl", provide_automatic_options=False)
+def get_did(name: str) -> Response:
+    """The file that reports; a no makes curl exit 22."""
+    query = parameters.read_query()
+    key = parameters.find_parameter(query, "key", NAME_LENGTH)
+    lines = ['request = "PUT"']
+    if _machine(query) is None:
+        # A count without a machine id cannot be told from its own retry.
+        lines += [
+            "# Not retried: without a machine id a retry could count twice. Add machine= to get a file that may.",
+            "retry = 0",
+        ]
+    else:
+        lines.append("retry = 3")
+    return _file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
+
+
+def _machine(query: dict[str, list[str]]) -> str | None:
+    return parameters.find_parameter(query, "machine", MACHINE_LENGTH, "X-Machine")
+
+
+def _file(name: str, query: dict[str, list[str]], asked: dict[str, str], lines: list[str], max_time: int) -> Response:
+    state = parameters.get_parameter(query, "state", NAME_LENGTH)
+    machine = _machine(query)
+    get_status(current_service(), name)
+    url = url_for("state.get_state", name=name, _external=True) + "?" + urlencode({"state": state, **asked})
+    text = [
+        f"# {request.path.rpartition('/')[2]}: use it with `curl -K`. Exit 0 is yes, 22 is no.",
+        f"url = {quote(url)}",
+        *([] if machine is None else [f"header = {quote(f'X-Machine: {machine}')}"]),
+        "fail",
+        "silent",
+        "show-error",
+        f"max-time = {max_time}",
+        *lines,
+    ]
+    return Response("\n".join(text) + "\n", mimetype="text/plain")
+
+
+def quote(text: str) -> str:
+    """A value as curl's config files quote it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,99 @@
+"""The log of a chart: JSON, CSV or NDJSON, streamed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from app.core.errors import BadRequestError
+from app.service.authors import HashedRow, HistoryFilter
+from app.service.reading import iterate_history, wait_for_history
+from app.web import parameters
+from app.web.current import current_service
+from app.web.parameters import MACHINE_LENGTH
+from app.web.state import MAX_WAIT
+
+blueprint = Blueprint("history", __name__)
+
+MAX_ROWS = 1000
+FORMATS = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
+MAX_SEQ = 2**63 - 1
+
+
+@blueprint.get("/charts/<chart:name>/history", provide_automatic_options=False)
+def get_history(name: str) -> Response:
+    """The rows of the log, oldest first; JSON at most 1,000 at a time, CSV and NDJSON all of them."""
+    query = parameters.read_query()
+    form = _read_format(query)
+    wanted = _read_filter(query, MAX_ROWS if form == "json" else None)
+    wait = parameters.find_number(query, "wait", 0, MAX_WAIT) or 0
+    service = current_service()
+    wait_for_history(service, name, wanted, wait)
+    rows = iterate_history(service, name, wanted)
+    if form == "json":
+        return jsonify([row.as_json() for row in rows])
+    return Response(_as_csv(rows) if form == "csv" else _as_ndjson(rows), mimetype=FORMATS[form])
+
+
+def _read_format(query: dict[str, list[str]]) -> str:
+    given = parameters.find_parameter(query, "format", 20)
+    if given is not None and given not in FORMATS:
+        raise BadRequestError(f"format={given} is none of {', '.join(FORMATS)}")
+    if given is not None:
+        return given
+    accepted = request.accept_mimetypes.best_match(list(FORMATS.values()), FORMATS["json"])
+    return next(name for name, mimetype in FORMATS.items() if mimetype == accepted)
+
+
+def _read_filter(query: dict[str, list[str]], default_limit: int | None) -> HistoryFilter:
+    return HistoryFilter(
+        after=parameters.find_number(query, "after", 0, MAX_SEQ) or 0,
+        limit=parameters.find_number(query, "limit", 1, MAX_ROWS) or default_limit,
+        kind=parameters.find_parameter(query, "kind", 16),
+        machine=parameters.find_parameter(query, "machine", MACHINE_LENGTH),
+        since=_read_instant(query, "since"),
+        until=_read_instant(query, "until"),
+    )
+
+
+def _read_instant(query: dict[str, list[str]], name: str) -> datetime | None:
+    text = parameters.find_parameter(query, name, 40)
+    if text is None:
+        return None
+    try:
+        # A plus that was not percent-encoded arrives as a space.
+        instant = datetime.fromisoformat(text.replace(" +", "+").replace(" ", "+") if "T" in text else text)
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadRequestError(f"{name}={text} is not an ISO 8601 instant") from None
+
+
+def _as_ndjson(rows: Iterable[HashedRow]) -> Iterator[str]:
+    for row in rows:
+        yield json.dumps(row.as_json(), ensure_ascii=False) + "\n"
+
+
+def _as_csv(rows: Iterable[HashedRow]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(HashedRow.columns())
+    for row in rows:
+        writer.writerow([_cell(value) for value in row.as_json().values()])
+        if buffer.tell() > 65536:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    # A spreadsheet runs a cell that begins like this as a formula; a quote in front makes it text.
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value

@@ -1,0 +1,29 @@
+"""Who has reported, and who is missing."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+
+from app.core.errors import BadRequestError
+from app.service.machines import list_machines
+from app.web import parameters
+from app.web.current import current_service
+from app.web.parameters import NAME_LENGTH
+
+blueprint = Blueprint("machines", __name__)
+
+
+@blueprint.get("/charts/<chart:name>/machines", provide_automatic_options=False)
+def get_machines(name: str) -> Response:
+    """The machines of a state's latest visit: those that reported, or with `is=missing` those that did not."""
+    query = parameters.read_query()
+    wanted = parameters.find_parameter(query, "is", NAME_LENGTH) or "reported"
+    if wanted not in ("reported", "missing"):
+        raise BadRequestError(f"is={wanted} is neither reported nor missing")
+    found = list_machines(current_service(), name, parameters.find_parameter(query, "state", NAME_LENGTH))
+    only_missing = wanted == "missing"
+    if only_missing and found.missing is None:
+        raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so nobody can be missing")
+    if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
+        return Response(found.as_text(only_missing=only_missing), mimetype="text/plain")
+    return jsonify(found.as_json(only_missing=only_missing))

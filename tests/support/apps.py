@@ -1,0 +1,30 @@
+"""The application on a real database, as the tests of its interfaces need it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from app import create_app, service_of
+from app.config import Config
+from app.service.authors import Author
+from app.service.imports import Imported, ImportRequest, import_chart
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SEED = (ROOT / "charts" / "states.yaml").read_text()
+
+
+def opened_app(url: str, **settings: Any) -> Iterator[Flask]:
+    """Yield the application on the database at `url`, and close its connections."""
+    app = create_app(Config(database_url=url, **settings))
+    yield app
+    service_of(app).database.engine.dispose()
+
+
+def import_text(app: Flask, text: str, name: str | None = None) -> Imported:
+    """Import a chart through the service."""
+    request = ImportRequest(text, name=name, default_name="states")
+    return import_chart(service_of(app), request, Author(actor="test"))
