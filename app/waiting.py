@@ -188,11 +188,18 @@ class Hub:
             room.wake()
 
     def tell(self, chart: str) -> None:
-        """Wake the waiters of a chart that this process has just moved."""
-        for topic in (Topic(chart), Topic(chart, rows=True)):
-            room = self._rooms.get(topic)
-            if room is not None:
-                room.wake()
+        """Wake everybody who waits for a chart that has just moved."""
+        self._wake(Topic(chart))
+        self.tell_rows(chart)
+
+    def tell_rows(self, chart: str) -> None:
+        """Wake those who wait for any new row of a chart's log."""
+        self._wake(Topic(chart, rows=True))
+
+    def _wake(self, topic: Topic) -> None:
+        room = self._rooms.get(topic)
+        if room is not None:
+            room.wake()
 
     @contextmanager
     def waiting(self, topic: Topic) -> Iterator[Waiter]:

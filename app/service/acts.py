@@ -31,7 +31,7 @@ def act(service: Service, name: str, happening: Happening, author: store.Author)
             case Archive():
                 after = store.set_archived(connection, after, now)
         status = describe(chart, after, step.position, now)
-    service.tell(name)
+    service.tell(name, step)
     return status
 
 

@@ -10,6 +10,15 @@ from app.store import ChartRow
 
 
 @dataclass(frozen=True, slots=True)
+class SlotCount:
+    """How many slots the state has, how many are held, and the fencing number of the one asked about, if held."""
+
+    slots: int
+    held: int
+    fence: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Yes or no, and everything there is to say about it.
 
@@ -27,12 +36,13 @@ class Answer:
     reason: Reason
     key: str | None = None
     value: int | None = None
+    slots: SlotCount | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The answer as the HTTP interface gives it to whoever accepts JSON."""
         fields = asdict(self)
-        is_yes = fields.pop("is_yes")
-        return {**fields, "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
+        is_yes, slots = fields.pop("is_yes"), fields.pop("slots")
+        return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
 
 
 def answer_step(before: ChartRow, after: ChartRow, state: str, step: Step) -> Answer:

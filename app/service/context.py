@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from app import store
 from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
-from app.core.position import Position
+from app.core.position import Position, Step
 from app.db import Database, asking
 from app.waiting import Hub
 
@@ -68,9 +68,12 @@ class Service:
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
 
-    def tell(self, chart: str) -> None:
-        """Wake whoever waits for `chart` in this process, after a commit that moved, paused or ended it."""
-        self.hub.tell(chart)
+    def tell(self, chart: str, step: Step) -> None:
+        """Wake whoever waits for `chart` in this process, after the commit of `step`."""
+        if step.moves:
+            self.hub.tell(chart)
+        elif step.entries:
+            self.hub.tell_rows(chart)
 
     def now(self, read: datetime) -> datetime:
         """The database's time `read`, or the tests' clock in its place."""

@@ -108,7 +108,7 @@ def import_chart(service: Service, request: ImportRequest, author: store.Author)
     except _DryRunError as dry_run:
         return dry_run.imported
     if imported.entries:
-        service.tell(parsed.chart.name)
+        service.hub.tell(parsed.chart.name)
     return imported
 
 

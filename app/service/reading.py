@@ -34,7 +34,9 @@ def get_status(service: Service, name: str) -> Status:
         row = store.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
-        return describe(chart, row, position, now)
+        has_slots = chart.states[row.state].slots is not None
+        waiting = store.list_slot_waiters(connection, row.id, now) if has_slots else []
+        return describe(chart, row, position, now, waiting)
 
 
 def export_chart(service: Service, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,10 @@ from app import store
 from app.core.chart import Chart, CountGuard, Func, State
 from app.core.log import format_instant
 from app.core.machine import due_at
-from app.core.position import Position
+from app.core.position import Position, Slot
+
+# Machines named in a sentence; the rest are counted.
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,20 @@ class Deadline:
 
     at: datetime | None
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """The slots of the current state: how many there are now, who holds one, and who waits for one."""
+
+    limit: int
+    holders: tuple[Slot, ...]
+    waiting: tuple[str, ...]
+
+    def as_json(self, now: datetime) -> dict[str, Any]:
+        """The slots as the HTTP interface gives them; `age` is in seconds."""
+        holders = [{**_fields(slot), "age": int((now - slot.claimed_at).total_seconds())} for slot in self.holders]
+        return {"slots": self.limit, "held": len(self.holders), "holders": holders, "waiting": list(self.waiting)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +72,18 @@ class Status:
     entered_at: datetime
     updated_at: datetime
     waits_for: str
+    read_at: datetime
+    slots: SlotStatus | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The status as the HTTP interface and `--json` give it; instants are ISO 8601 UTC."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        for name in ("paused_at", "entered_at", "updated_at"):
+        for name in ("paused_at", "entered_at", "updated_at", "read_at"):
             fields[name] = None if fields[name] is None else format_instant(fields[name])
         fields["values"] = dict(self.values)
         fields["progress"] = None if self.progress is None else _fields(self.progress)
         fields["deadline"] = None if self.deadline is None else _fields(self.deadline)
+        fields["slots"] = None if self.slots is None else self.slots.as_json(self.read_at)
         return fields
 
     def as_text(self) -> str:
@@ -75,6 +95,8 @@ class Status:
         ]
         if values:
             lines.append(values)
+        if self.slots is not None:
+            lines.append(say_slots(self.slots, self.read_at))
         lines.append(f"waits for {self.waits_for}" if not self.paused else self.waits_for)
         return "\n".join(lines) + "\n"
 
@@ -84,8 +106,10 @@ def _fields(item: Any) -> dict[str, Any]:
     return {name: format_instant(value) if isinstance(value, datetime) else value for name, value in found.items()}
 
 
-def describe(chart: Chart, row: store.ChartRow, position: Position, now: datetime) -> Status:
-    """Return the status of `chart` at `position`."""
+def describe(
+    chart: Chart, row: store.ChartRow, position: Position, now: datetime, waiting: Sequence[str] = ()
+) -> Status:
+    """Return the status of `chart` at `position`; `waiting` are the machines that wait for a slot."""
     state = chart.states[position.state]
     progress = find_progress(state, position)
     deadline = find_deadline(state, position)
@@ -109,6 +133,8 @@ def describe(chart: Chart, row: store.ChartRow, position: Position, now: datetim
         row.entered_at,
         row.updated_at,
         say_what_it_waits_for(state, row, position, now),
+        now,
+        find_slots(state, position, waiting),
     )
 
 
@@ -132,6 +158,28 @@ def find_deadline(state: State, position: Position) -> Deadline | None:
     if first is None or not position.is_paused:
         return first
     return Deadline(None, first.target)
+
+
+def find_slots(state: State, position: Position, waiting: Sequence[str]) -> SlotStatus | None:
+    """The slots of the current state, longest held first; None where it has none."""
+    if state.slots is None:
+        return None
+    holders = sorted(position.slots.values(), key=lambda slot: (slot.claimed_at, slot.fence))
+    return SlotStatus(state.slots.limit(position.reported), tuple(holders), tuple(waiting))
+
+
+def say_slots(slots: SlotStatus, now: datetime) -> str:
+    """One line: how many slots are held, by whom, for how long, and who waits; a lease that ran out is loud."""
+    named = ", ".join(_say_holder(slot, now) for slot in slots.holders[:MAX_NAMED])
+    more = f" and {len(slots.holders) - MAX_NAMED} more" if len(slots.holders) > MAX_NAMED else ""
+    waiting = f"; {len(slots.waiting)} waiting" if slots.waiting else ""
+    return f"slots: {len(slots.holders)} of {slots.limit} held" + (f": {named}{more}" if named else "") + waiting
+
+
+def _say_holder(slot: Slot, now: datetime) -> str:
+    if slot.expired_at is not None:
+        return f"{slot.machine} (LEASE RAN OUT {_span(now - slot.expired_at)} ago, fence {slot.fence})"
+    return f"{slot.machine} ({_span(now - slot.claimed_at)}, fence {slot.fence})"
 
 
 def say_what_it_waits_for(state: State, row: store.ChartRow, position: Position, now: datetime) -> str:

@@ -41,8 +41,7 @@ def update(service: Service, name: str, put: Put, author: store.Author) -> Answe
         happening = _gather(service, connection, row, put)
         step = machine.step(chart, position, happening, now)
         after = store.record(connection, row, position, step, now, author, service.database.log_key)
-    if step.moves:
-        service.tell(name)
+    service.tell(name, step)
     return answer_step(row, after, put.state, step)
 
 
@@ -77,8 +76,7 @@ def tick(service: Service, name: str) -> store.ChartRow:
         position, now = read_position(service, connection, row, chart)
         step = machine.step(chart, position, Tick(), now)
         after = store.record(connection, row, position, step, now, store.Author(), service.database.log_key)
-    if step.moves:
-        service.tell(name)
+    service.tell(name, step)
     return after
 
 

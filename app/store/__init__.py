@@ -40,6 +40,7 @@ from app.store.rows import (
     read_values_and_now,
     was_entered,
 )
+from app.store.slots import add_slot_waiter, list_slot_waiters, remove_slot_waiter
 from app.store.tokens import TokenRow, add_token, find_token, find_token_named, list_tokens, revoke_token
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "MachineReport",
     "TokenRow",
     "Version",
+    "add_slot_waiter",
     "add_token",
     "add_version",
     "build_position",
@@ -72,6 +74,7 @@ __all__ = [
     "list_history",
     "list_marks",
     "list_reports",
+    "list_slot_waiters",
     "list_tokens",
     "list_values",
     "list_versions",
@@ -84,6 +87,7 @@ __all__ = [
     "read_values",
     "read_values_and_now",
     "record",
+    "remove_slot_waiter",
     "rename_visits",
     "revoke_token",
     "set_archived",

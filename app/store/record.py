@@ -206,7 +206,8 @@ def _insert_visits(connection: Connection, chart_id: int, step: Step, now: datet
     connection.execute(insert(visits), rows)
 
 
-def _upsert(dialect: str, table: Any, keys: Sequence[str], columns: Sequence[str]) -> Any:
+def upsert(dialect: str, table: Any, keys: Sequence[str], columns: Sequence[str]) -> Any:
+    """An INSERT that replaces `columns` where a row with these `keys` is there."""
     inserted = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
     return inserted.on_conflict_do_update(
         index_elements=list(keys), set_={name: inserted.excluded[name] for name in columns}
@@ -215,11 +216,11 @@ def _upsert(dialect: str, table: Any, keys: Sequence[str], columns: Sequence[str
 
 _REPORT_KEYS = ("chart_id", "run", "visit", "machine")
 _UPSERT_REPORT = {
-    dialect: _upsert(dialect, reports, _REPORT_KEYS, ("key", "seq", "reported_at"))
+    dialect: upsert(dialect, reports, _REPORT_KEYS, ("key", "seq", "reported_at"))
     for dialect in ("sqlite", "postgresql")
 }
 _UPSERT_SLOT = {
-    dialect: _upsert(
+    dialect: upsert(
         dialect, slots, ("chart_id", "machine"), ("fence", "claimed_at", "renewed_at", "expires_at", "expired_at")
     )
     for dialect in ("sqlite", "postgresql")
@@ -246,7 +247,9 @@ def _write_reports(connection: Connection, row: ChartRow, step: Step, now: datet
 def _write_slots(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
     if before.slots == after.slots:
         return
-    for machine in before.slots.keys() - after.slots.keys():
+    if not after.slots:
+        connection.execute(delete(slots).where(slots.c.chart_id == chart_id))
+    for machine in before.slots.keys() - after.slots.keys() if after.slots else ():
         connection.execute(delete(slots).where(slots.c.chart_id == chart_id, slots.c.machine == machine))
     for machine, slot in after.slots.items():
         if before.slots.get(machine) != slot:

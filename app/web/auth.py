@@ -33,6 +33,12 @@ RULES: dict[str, Role | None] = {
     "acts.post_reset": Role.OPERATOR,
     "acts.post_goto": Role.OPERATOR,
     "acts.post_archive": Role.ADMIN,
+    "slots.put_slot": Role.MACHINE,
+    "slots.delete_slot": Role.MACHINE,
+    "slots.post_evict": Role.OPERATOR,
+    # The chart is in the body: the views check the pattern themselves.
+    "fleetlock.post_pre_reboot": Role.MACHINE,
+    "fleetlock.post_steady_state": Role.MACHINE,
     "health.get_healthz": None,
     "health.get_readyz": None,
 }

@@ -30,6 +30,7 @@ TABLES = (
     "states",
     "roster",
     "chart_versions",
+    "slot_waiters",
     "slots",
     "reports",
     "visits",
@@ -144,6 +145,16 @@ def create_charts() -> None:
         sa.Column("expired_at", INSTANT),
         sa.ForeignKeyConstraint(["chart_id"], ["charts.id"], name="fk_slots_chart_id_charts"),
         sa.PrimaryKeyConstraint("chart_id", "machine", name="pk_slots"),
+    )
+
+    op.create_table(
+        "slot_waiters",
+        sa.Column("chart_id", sa.BigInteger(), nullable=False),
+        sa.Column("machine", sa.String(length=255), nullable=False),
+        sa.Column("since", INSTANT, nullable=False),
+        sa.Column("until", INSTANT, nullable=False),
+        sa.ForeignKeyConstraint(["chart_id"], ["charts.id"], name="fk_slot_waiters_chart_id_charts"),
+        sa.PrimaryKeyConstraint("chart_id", "machine", name="pk_slot_waiters"),
     )
 
 

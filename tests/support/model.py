@@ -1,0 +1,174 @@
+"""The pure core with a memory: what the store keeps in tables, kept in dicts.
+
+It takes every `Step` that `core.machine` makes and folds it into log rows, visits and reports, so that a test may
+hold the log, the replay and the service on a real database against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from app.core import machine
+from app.core.chart import Chart
+from app.core.errors import StateServiceError
+from app.core.log import LogRow
+from app.core.position import (
+    Archive,
+    Entry,
+    Happening,
+    Kind,
+    LoggedUpdate,
+    Position,
+    Report,
+    Step,
+    Update,
+    Upgrade,
+    Visit,
+)
+
+Reports = dict[str, str | None]
+
+
+@dataclass
+class Model:
+    """One chart's whole life. `is_archived` ends it until `import_chart`."""
+
+    versions: dict[int, Chart] = field(default_factory=dict)
+    position: Position | None = None
+    rows: list[LogRow] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    reports: dict[tuple[int, int], Reports] = field(default_factory=dict)
+    keys: dict[str, LogRow] = field(default_factory=dict)
+    due_at: datetime | None = None
+    is_archived: bool = False
+
+    @property
+    def chart(self) -> Chart:
+        return self.versions[self.here.version]
+
+    @property
+    def here(self) -> Position:
+        """Where the chart stands, with what a decision must know of slots."""
+        assert self.position is not None
+        here = self.position
+        if self.versions[here.version].states[here.state].slots is None:
+            return here
+        reports = self.current_reports
+        held = {name: reports[name] for name in here.slots if name in reports}
+        return replace(here, reported=len(reports), holder_reports=held)
+
+    @property
+    def current_reports(self) -> Reports:
+        """Who reported which key in the current visit."""
+        assert self.position is not None
+        return self.reports.get((self.position.run, self.position.visit), {})
+
+    def import_chart(self, chart: Chart, now: datetime, homes: Mapping[str, str] | None = None) -> Step:
+        """Create the chart, bring it back, or upgrade it. Raises ConflictError."""
+        if self.position is not None and not self.is_archived:
+            return self._upgrade(chart, now, homes or {})
+        before = self.position
+        version, run, fence = (1, 1, 0) if before is None else (before.version + 1, before.run + 1, before.fence)
+        self.versions[version] = chart
+        step = machine.start(chart, version, run, now, fence)
+        self.is_archived = False
+        return self._take(step, run, now)
+
+    def _upgrade(self, chart: Chart, now: datetime, homes: Mapping[str, str]) -> Step:
+        version = self.here.version + 1
+        step = machine.step(self.chart, self.here, Upgrade(chart, version, homes), now)
+        self.versions[version] = chart
+        self._take(step, self.here.run, now)
+        self.visits = [replace(item, state=self._home(item, homes)) for item in self.visits]
+        for visit in self.visits:
+            self._drop_keys(visit, chart)
+        return step
+
+    def _home(self, visit: Visit, homes: Mapping[str, str]) -> str:
+        return homes.get(visit.state, visit.state) if visit.run == self.here.run else visit.state
+
+    def _drop_keys(self, visit: Visit, chart: Chart) -> None:
+        state, reports = chart.states.get(visit.state), self.reports.get((visit.run, visit.visit), {})
+        if state is not None and visit.run == self.here.run:
+            for name, key in reports.items():
+                reports[name] = key if key is not None and state.has_attribute(key) else None
+
+    def put(
+        self,
+        state: str,
+        now: datetime,
+        machine_id: str | None = None,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Step:
+        """Apply a PUT. Raises BadRequestError, KeyReusedError, ConflictError."""
+        was_entered, report = self._standing(state, machine_id)
+        repeats = None
+        if idempotency_key in self.keys:
+            repeats = self._logged(self.keys[idempotency_key])
+        return self.do(Update(state, machine_id, key, report, was_entered, repeats), now, idempotency_key)
+
+    def _standing(self, state: str, machine_id: str | None) -> tuple[bool, Report | None]:
+        stays = [item.visit for item in self.visits if item.run == self.here.run and item.state == state]
+        if machine_id is None or not stays:
+            return False, None
+        reports = self.reports.get((self.here.run, max(stays)), {})
+        if machine_id not in reports:
+            return True, None
+        return True, Report(max(stays), machine_id, reports[machine_id])
+
+    def _logged(self, row: LogRow) -> LoggedUpdate:
+        default = self.versions[row.version].states[row.from_state].default_key
+        return LoggedUpdate(row.from_state, row.machine, row.key, default)
+
+    def do(self, happening: Happening, now: datetime, idempotency_key: str | None = None) -> Step:
+        """Decide `happening` and remember what it came to. Raises what `machine.step` raises; then nothing changes."""
+        step = machine.step(self.chart, self.here, happening, now)
+        self._take(step, self.here.run, now, idempotency_key)
+        if isinstance(happening, Archive):
+            self.is_archived, self.due_at = True, None
+        return step
+
+    def find_error(self, happening: Happening, now: datetime) -> StateServiceError | None:
+        """The error that `happening` would raise; nothing is remembered."""
+        try:
+            machine.step(self.chart, self.here, happening, now)
+        except StateServiceError as error:
+            return error
+        return None
+
+    def _take(self, step: Step, run: int, now: datetime, idempotency_key: str | None = None) -> Step:
+        for entry in step.entries:
+            row = self._row(entry, now, idempotency_key)
+            self.rows.append(row)
+            if row.idempotency_key is not None:
+                self.keys[row.idempotency_key] = row
+        for report in step.reports:
+            self.reports.setdefault((run, report.visit), {})[report.machine] = report.key
+        self.visits.extend(step.visits)
+        self.position = step.position
+        if step.entries:
+            self.due_at = step.due_at
+        return step
+
+    def _row(self, entry: Entry, now: datetime, idempotency_key: str | None) -> LogRow:
+        is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
+        return LogRow(
+            chart="web",
+            version=entry.version,
+            run=entry.run,
+            visit=entry.visit,
+            seq=len(self.rows) + 1,
+            at=now,
+            kind=str(entry.kind),
+            from_state=entry.from_state,
+            to_state=entry.to_state,
+            key=entry.key,
+            value_before=entry.value_before,
+            value_after=entry.value_after,
+            machine=entry.machine,
+            idempotency_key=idempotency_key if is_update else None,
+            reason=entry.reason,
+        )

@@ -1,0 +1,319 @@
+"""The pages say what is so: their examples are run, their tables compared, their links followed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from app import chart_file, create_app
+from app.cli import main
+from app.config import HOME, Config, Setting, list_settings
+from app.core.log import LogRow, canonical, chain_hash
+from tests.support.docs import (
+    ROOT,
+    Example,
+    anchors,
+    blocks,
+    broken_links,
+    command_lines,
+    endpoints,
+    examples,
+    list_pages,
+    normalize,
+    read_page,
+    resolve,
+    stray_addresses,
+    table_rows,
+)
+
+PAGES = list_pages()
+RUN_PAGES = ("README.md", "docs/http.md")
+HTTP = read_page("docs/http.md")
+README = read_page("README.md")
+
+
+# The examples, run
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A server of the test's own, on `make run`'s charts, and the environment in which a page's commands find it."""
+
+    port: int
+    database: Path
+    environment: dict[str, str]
+
+    def run(self, shown: list[Example]) -> list[str]:
+        """Run the commands in one shell, one after another; return what each printed."""
+        mark = "-- end of example --"
+        lines = [f"{self.here(example.command)}\nprintf '\\n%s\\n' '{mark}'" for example in shown]
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(["exec 2>&1", *lines])],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return [output.replace(f":{self.port}", ":5000") for output in done.stdout.split(mark)[:-1]]
+
+    def here(self, command: str) -> str:
+        return re.sub(r"\b(localhost|127\.0\.0\.1):5000\b", rf"\1:{self.port}", command)
+
+    def differences(self, shown: list[Example]) -> list[str]:
+        """A text for each example whose output is not what the page shows."""
+        found = self.run(shown)
+        assert len(found) == len(shown), f"the shell ended at: {shown[len(found)].command}"
+        return [
+            f"$ {example.command}\nshown:\n{example.output}\nfound:\n{output.strip()}"
+            for example, output in zip(shown, found, strict=True)
+            if normalize(example.output) != normalize(output)
+        ]
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Session]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    database = folder / "state_service.db"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATE_SERVICE_")}
+    environment = {
+        **inherited,
+        "STATE_SERVICE_DATABASE_URL": f"sqlite:///{database}",
+        "LOGNAME": "ann",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "no_proxy": "*",
+    }
+    charts = sorted(ROOT.glob("charts/*.yaml"), key=lambda path: (path.name != "states.yaml", path.name))
+    options = [word for chart in charts for word in ("--chart", str(chart))]
+    command = [sys.executable, "state_service", *options, "--port", str(port)]
+    with (folder / "server.log").open("wb") as log, subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=log, stderr=log
+    ) as server:
+        try:
+            wait_until_ready(port, server, folder / "server.log")
+            yield Session(port, database, environment)
+        finally:
+            server.terminate()
+
+
+def wait_until_ready(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            opener.open(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"the server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with serving(tmp_path) as session:
+        yield session
+
+
+def test_readme_answers_as_it_says(session: Session) -> None:
+    assert session.differences(examples(README)) == []
+    pairs = re.findall(r"```sql\n(.*?)```\n\n```text\n(.*?)```", README, flags=re.DOTALL)
+    assert pairs
+    with closing(sqlite3.connect(session.database)) as connection:
+        for query, shown in pairs:
+            rows = [" | ".join(map(str, row)) for row in connection.execute(query)]
+            assert rows == shown.splitlines()
+
+
+def test_http_page_answers_as_it_says(session: Session) -> None:
+    assert session.differences(examples(HTTP)) == []
+
+
+def test_example_is_told_from_a_wrong_one(session: Session) -> None:
+    url = "http://localhost:5000/state?state=green_state"
+    right = [Example(f"curl -s '{url}'", "green_state"), Example("x=7", ""), Example("echo $x", "7")]
+    wrong = [
+        Example(f"curl -sX PUT '{url}'", "red_state"),
+        Example(f"curl -sf '{url}'; echo $?", "0"),
+        Example(f"curl -sf '{url}'; echo $?", ""),
+        Example("./no-such-command", ""),
+    ]
+    assert session.differences(right) == []
+    assert len(session.differences(wrong)) == len(wrong)
+
+
+def test_normalizing_keeps_what_matters() -> None:
+    assert normalize("count 1\nfailed 0\n") != normalize("count 2\nfailed 0\n")
+    assert normalize("in 5m, by the clock") == normalize("in 29m, by the clock")
+    assert normalize("rollout when count >= 5") != normalize("rollout when count >= 6")
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_page_has_examples(page: str) -> None:
+    assert len(examples(read_page(page))) >= 10
+    assert all(example.command.strip() for example in examples(read_page(page)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_shell_blocks_can_be_parsed(page: Path) -> None:
+    for block in blocks(read_page(page), "sh"):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + block
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if str(page) not in RUN_PAGES], ids=str)
+def test_examples_stand_only_where_they_are_run(page: Path) -> None:
+    assert examples(read_page(page)) == []
+
+
+def test_readme_shows_the_first_chart() -> None:
+    shown = chart_file.parse(blocks(README, "yaml")[0], name="states")
+    assert shown.chart == chart_file.parse((ROOT / "charts" / "states.yaml").read_bytes(), name="states").chart
+
+
+# The tables, compared
+
+
+def default_text(setting: Setting) -> str:
+    if setting.default is None or setting.default == ():
+        return "-"
+    text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
+    return f"`{text.replace(str(HOME), 'HOME')}`"
+
+
+def test_settings_page_has_every_setting_and_no_other() -> None:
+    rows = table_rows(read_page("docs/settings.md"), r"`STATE_SERVICE_\w+`")
+    assert rows == [[f"`{item.variable}`", default_text(item), item.meaning] for item in list_settings()]
+
+
+def test_settings_that_pages_name_exist() -> None:
+    known = {setting.variable for setting in list_settings()} | {"STATE_SERVICE_NO_SKIPS", "STATE_SERVICE_"}
+    named = {(str(page), name) for page in PAGES for name in re.findall(r"STATE_SERVICE_[A-Z_]*", read_page(page))}
+    assert {(page, name) for page, name in named if name not in known} == set()
+
+
+# A path's variables, as the page writes them.
+VARIABLES = {"name": "C", "version": "N"}
+
+
+def routes() -> set[str]:
+    app = create_app(Config(database_url=f"sqlite:///{HOME / 'no-such.db'}"))
+    found = set()
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint == "static":
+            continue
+        path = re.sub(r"<(?:[^:>]+:)?(\w+)>", lambda match: VARIABLES.get(match[1], match[1].upper()), rule.rule)
+        found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return found
+
+
+def test_http_page_describes_every_endpoint_and_no_other() -> None:
+    described = list(endpoints(HTTP))
+    assert sorted(described) == sorted(routes())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_commands_exist(page: Path) -> None:
+    for words in command_lines(read_page(page)):
+        path, unknown = resolve(main, words)
+        assert unknown == [], words
+        assert CliRunner().invoke(main, [*path, "--help"]).exit_code == 0, words
+
+
+def test_command_that_does_not_exist_is_found() -> None:
+    assert resolve(main, ("chart", "list", "--json")) == (["chart", "list"], [])
+    assert resolve(main, ("--database", "sqlite:///x.db", "chart", "list")) == (["chart", "list"], [])
+    assert resolve(main, ("chart", "explode"))[1] == ["explode"]
+    assert resolve(main, ("chart", "list", "--yaml"))[1] == ["--yaml"]
+
+
+# Links and addresses
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page, read_page(page)) == []
+
+
+def test_broken_link_is_found() -> None:
+    text = "# A b\n[a](#a-b) [b](docs/http.md#errors) [c](docs/none.md) [d](#none) [e](docs/http.md#none)"
+    assert broken_links(Path("README.md"), text) == ["docs/none.md", "#none", "docs/http.md#none"]
+    assert anchors("## The log's hash\n### `GET /state`, x") == {"the-logs-hash", "get-state-x"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_page_names_no_machine_of_its_authors(page: Path) -> None:
+    assert stray_addresses(read_page(page)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["see /home/ann/x", "in /tmp/x.db", "at 10.1.2.3", "http://build.corp/x", "ann@somewhere.net", "http://web01/x"],
+)
+def test_stray_address_is_found(text: str) -> None:
+    assert stray_addresses(text)
+
+
+# The log's hash
+
+
+def hash_rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(blocks(HTTP, "json")[0])
+    return rows
+
+
+def log_row(fields: dict[str, Any]) -> LogRow:
+    values = {name: value for name, value in fields.items() if name != "hash"}
+    return LogRow(**{**values, "at": datetime.fromisoformat(fields["at"])})
+
+
+def test_hash_example_is_what_the_service_computes() -> None:
+    previous = ""
+    for fields in hash_rows():
+        previous = chain_hash(previous, log_row(fields))
+        assert previous == fields["hash"]
+    assert canonical(log_row(hash_rows()[1])) in [block.strip() for block in blocks(HTTP, "text")]
+
+
+def test_hash_example_can_be_recomputed_from_the_page_alone() -> None:
+    first, second = hash_rows()
+    line = blocks(HTTP, "text")[0].strip()
+    assert hashlib.sha256((first["hash"] + line).encode()).hexdigest() == second["hash"]
+
+
+def test_hash_example_with_a_key_is_what_the_service_computes() -> None:
+    key, previous = b"a secret", ""
+    for fields in hash_rows():
+        text = canonical(log_row(fields))
+        wanted = hmac.new(key, (previous + text).encode(), "sha256").hexdigest()
+        previous = chain_hash(previous, log_row(fields), key)
+        assert previous == wanted
+    assert f"`{previous}`" in HTTP
+
+
+def test_pages_checker_finds_the_first_wrong_row() -> None:
+    scope: dict[str, Any] = {"__name__": "page"}
+    exec(blocks(HTTP, "python")[0], scope)
+    assert scope["first_wrong"](hash_rows()) is None
+    assert scope["first_wrong"]([{**row, "machine": "web-02"} for row in hash_rows()]) == 1
+    assert scope["first_wrong"](hash_rows()[1:]) == 2
