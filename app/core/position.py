@@ -149,6 +149,8 @@ class Position:
 
     def without_slot(self, machine: str) -> Position:
         """The position with the slot of `machine`, if it held one, free."""
+        if machine not in self.slots:
+            return self
         return replace(self, slots={name: slot for name, slot in self.slots.items() if name != machine})
 
 

@@ -75,7 +75,7 @@ def _iterate_pages(service: Service, name: str, wanted: store.HistoryFilter) -> 
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
         with asking(service.database) as connection:
-            rows = list(store.list_history(connection, name, replace(wanted, limit=size)))
+            rows = store.list_history(connection, name, replace(wanted, limit=size))
         yield from rows
         if len(rows) < size:
             return

@@ -55,7 +55,7 @@ def _read(
     service: Service, connection: Connection, row: store.ChartRow, replay: Replay, progress: Callable[[int], None]
 ) -> str:
     last_hash = ""
-    for logged in store.list_history(connection, row.name, store.HistoryFilter()):
+    for logged in store.stream_history(connection, row.name):
         wanted = chain_hash(last_hash, logged.row, service.database.log_key)
         if not hmac.compare_digest(wanted, logged.hash):
             raise LogDamagedError(f"{row.name}: seq {logged.row.seq}: the hash does not fit the row and its chain")

@@ -5,7 +5,7 @@ cache of compiled statements finds them.
 """
 
 from app.store.definitions import Version, add_version, get_version, list_versions, load_chart
-from app.store.history import HashedRow, HistoryFilter, list_history
+from app.store.history import HashedRow, HistoryFilter, list_history, stream_history
 from app.store.record import (
     CHANNEL,
     Author,
@@ -92,5 +92,6 @@ __all__ = [
     "revoke_token",
     "set_archived",
     "set_pause",
+    "stream_history",
     "was_entered",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from app.core.log import COLUMNS, LogRow
 from app.models import transition_log
@@ -46,8 +46,18 @@ class HashedRow:
         return {**self.row.as_json(), "hash": self.hash}
 
 
-def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
-    """The rows of a chart's log that `wanted` lets through, oldest first, streamed."""
+def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> list[HashedRow]:
+    """The rows of a chart's log that `wanted` lets through, oldest first."""
+    return [HashedRow(LogRow(*row[:-1]), row.hash) for row in connection.execute(_history(chart, wanted))]
+
+
+def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
+    """Every row of a chart's log, oldest first, with flat memory, in the caller's transaction. Reader: verify."""
+    rows = connection.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter()))
+    return (HashedRow(LogRow(*row[:-1]), row.hash) for row in rows)
+
+
+def _history(chart: str, wanted: HistoryFilter) -> Select[Any]:
     columns = transition_log.c
     query = select(*_ROW, columns.hash).where(columns.chart == chart, columns.seq > wanted.after)
     if wanted.kind is not None:
@@ -61,5 +71,4 @@ def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> I
     query = query.order_by(columns.seq)
     if wanted.limit is not None:
         query = query.limit(wanted.limit)
-    rows = connection.execution_options(yield_per=BATCH).execute(query)
-    return (HashedRow(LogRow(*row[:-1]), row.hash) for row in rows)
+    return query

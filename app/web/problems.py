@@ -85,7 +85,7 @@ def handle_unknown(error: Exception) -> Response:
 
 def problem_response(status: int, detail: str, extra: dict[str, Any] | None = None) -> Response:
     """The error's body: problem+json; under /state 500 and one line, or problem+json where JSON is asked for."""
-    is_seed_path = request.path.rstrip("/") in SEED_PATHS
+    is_seed_path = request.path.removesuffix("/") in SEED_PATHS
     if is_seed_path and status not in (401, 403, 405):
         status = 500
     line = " ".join(detail.split()) or TITLES.get(status, "Error")

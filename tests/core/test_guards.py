@@ -51,7 +51,9 @@ def test_elapsed_guard_does_not_count_pauses_that_are_over() -> None:
     assert [holds(guard, here, after(seconds)) for seconds in (89, 90)] == [False, True]
 
 
-@pytest.mark.parametrize("guard", [ClockGuard(NOON, "noon"), ElapsedGuard(timedelta(0), "0s")], ids=["clock", "elapsed"])
+@pytest.mark.parametrize(
+    "guard", [ClockGuard(NOON, "noon"), ElapsedGuard(timedelta(0), "0s")], ids=["clock", "elapsed"]
+)
 def test_clock_guards_wait_while_paused(guard: ClockGuard | ElapsedGuard) -> None:
     assert not holds(guard, paused(HERE), after(3600))
 

@@ -1,0 +1,377 @@
+"""Slots: who may work now, for how long, and what becomes of a machine that does not come back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.core import machine
+from app.core.chart import Chart, OnExpire
+from app.core.errors import BadRequestError, ConflictError
+from app.core.position import (
+    Claim,
+    Evict,
+    Happening,
+    Kind,
+    Pause,
+    Position,
+    Reason,
+    Release,
+    Reset,
+    Resume,
+    Step,
+    Tick,
+    Verdict,
+)
+from tests.core.support import (
+    NOON,
+    after,
+    canary,
+    chart,
+    counted,
+    final,
+    holding,
+    old,
+    paused,
+    rolling,
+    rule,
+    started,
+    when,
+)
+from tests.support.model import Model
+
+
+def model(definition: Chart, *claims: str) -> Model:
+    made = Model()
+    made.import_chart(definition, NOON)
+    for name in claims:
+        made.do(Claim("reboot", name), NOON)
+    return made
+
+
+def claim(made: Model, name: str, seconds: float = 0) -> Step:
+    return made.do(Claim("reboot", name), after(seconds))
+
+
+# Claim
+
+
+def test_claim_takes_a_slot() -> None:
+    made = model(rolling(2))
+    step = claim(made, "m1")
+    (entry,) = step.entries
+    assert (step.verdict, step.reason) == (Verdict.ACCEPTED, Reason.UPDATED)
+    assert (entry.kind, entry.machine, entry.value_before, entry.value_after) == (Kind.CLAIM, "m1", None, 1)
+    assert made.here.slots["m1"].fence == 1
+
+
+def test_claim_again_is_the_same_slot_and_writes_nothing_without_a_lease() -> None:
+    made = model(rolling(2), "m1")
+    step = claim(made, "m1", 60)
+    assert (step.reason, step.changes_nothing) == (Reason.REPLAY, True)
+
+
+def test_claim_again_renews_the_lease_of_the_same_slot() -> None:
+    made = model(rolling(2, lease=100), "m1")
+    step = claim(made, "m1", 60)
+    slot = made.here.slots["m1"]
+    assert (step.reason, slot.fence, slot.claimed_at, slot.renewed_at) == (Reason.REPLAY, 1, NOON, after(60))
+    assert (slot.expires_at, step.due_at) == (after(160), after(160))
+
+
+def test_claim_is_refused_when_all_slots_are_held() -> None:
+    step = claim(model(rolling(2), "m1", "m2"), "m3")
+    assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.REFUSED, Reason.FULL, True)
+
+
+def test_holder_is_not_refused_when_all_slots_are_held() -> None:
+    assert claim(model(rolling(2), "m1", "m2"), "m2").reason is Reason.REPLAY
+
+
+def test_fence_rises_with_every_claim_of_the_chart() -> None:
+    made = model(rolling(2), "m1", "m2")
+    made.put("reboot", NOON, "m1")
+    claim(made, "m3")
+    assert (made.here.slots["m3"].fence, made.here.fence) == (3, 3)
+
+
+def test_fence_rises_across_runs() -> None:
+    made = model(rolling(2), "m1")
+    made.do(Reset("again"), NOON)
+    claim(made, "m1")
+    assert made.here.slots["m1"].fence == 2
+
+
+ROSTER = replace(rolling(), roster=("m1",))
+REFUSED_CLAIMS = [
+    pytest.param(rolling(), started(rolling()), "nowhere", "m1", Reason.UNKNOWN_STATE, id="unknown state"),
+    pytest.param(rolling(), paused(started(rolling())), "reboot", "m1", Reason.PAUSED, id="paused"),
+    pytest.param(rolling(), started(rolling()), "done", "m1", Reason.NOT_CURRENT, id="another state"),
+    pytest.param(ROSTER, started(ROSTER), "reboot", "m2", Reason.NOT_ON_ROSTER, id="not on the roster"),
+    pytest.param(rolling(), paused(started(rolling())), "done", "m1", Reason.PAUSED, id="paused before current"),
+    pytest.param(ROSTER, started(ROSTER), "done", "m2", Reason.NOT_CURRENT, id="current before roster"),
+]
+
+
+@pytest.mark.parametrize(("definition", "position", "state", "name", "reason"), REFUSED_CLAIMS)
+def test_claim_is_refused(definition: Chart, position: Position, state: str, name: str, reason: Reason) -> None:
+    step = machine.step(definition, position, Claim(state, name), NOON)
+    assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.REFUSED, reason, True)
+
+
+def test_claim_on_a_state_without_slots_is_an_error() -> None:
+    with pytest.raises(BadRequestError, match="state 'canary' has no slots"):
+        machine.step(canary(), started(canary()), Claim("canary", "m1"), NOON)
+
+
+# A report gives the slot back
+
+
+def test_accepted_put_gives_the_slot_back() -> None:
+    made = model(rolling(1), "m1")
+    step = made.put("reboot", NOON, "m1")
+    assert (step.reason, [entry.kind for entry in step.entries]) == (Reason.UPDATED, [Kind.UPDATE])
+    assert made.here.slots == {}
+
+
+def test_put_from_a_machine_without_a_slot_is_refused() -> None:
+    assert model(rolling(1), "m1").put("reboot", NOON, "m2").reason is Reason.NO_SLOT
+
+
+def test_replay_needs_no_slot() -> None:
+    made = model(rolling(1), "m1")
+    made.put("reboot", NOON, "m1")
+    assert made.put("reboot", NOON, "m1").reason is Reason.REPLAY
+
+
+def test_replay_gives_back_a_slot_that_was_claimed_again() -> None:
+    made = model(rolling(1), "m1")
+    made.put("reboot", NOON, "m1")
+    claim(made, "m1")
+    step = made.put("reboot", NOON, "m1")
+    assert (step.reason, [entry.kind for entry in step.entries]) == (Reason.REPLAY, [Kind.RELEASE])
+    assert (made.here.slots, made.here.values["count"]) == ({}, 1)
+
+
+def test_machine_needs_a_slot_to_move_its_report() -> None:
+    made = model(rolling(1), "m1")
+    made.put("reboot", NOON, "m1")
+    assert made.put("reboot", NOON, "m1", "failed").reason is Reason.NO_SLOT
+
+
+def test_slots_end_with_the_visit() -> None:
+    made = model(rolling(2, target=1), "m1", "m2")
+    made.put("reboot", NOON, "m1")
+    assert (made.here.state, made.here.slots) == ("done", {})
+
+
+# Release and evict
+
+
+def test_release_gives_the_slot_back() -> None:
+    made = model(rolling(1), "m1")
+    step = made.do(Release("reboot", "m1"), NOON)
+    (entry,) = step.entries
+    assert (step.reason, entry.kind, entry.machine, entry.value_before) == (Reason.UPDATED, Kind.RELEASE, "m1", 1)
+    assert made.here.slots == {}
+
+
+@pytest.mark.parametrize(("state", "name"), [("reboot", "m2"), ("done", "m1"), ("nowhere", "m1")])
+def test_release_of_a_slot_nobody_held_is_accepted_and_writes_nothing(state: str, name: str) -> None:
+    step = model(rolling(1), "m1").do(Release(state, name), NOON)
+    assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.ACCEPTED, Reason.REPLAY, True)
+
+
+def test_release_works_while_paused() -> None:
+    made = model(rolling(1), "m1")
+    made.do(Pause("look"), NOON)
+    assert made.do(Release("reboot", "m1"), NOON).reason is Reason.UPDATED
+
+
+def test_evict_takes_the_slot_away_with_a_reason() -> None:
+    made = model(rolling(1), "m1")
+    (entry,) = made.do(Evict("m1", "burnt down"), NOON).entries
+    assert (entry.kind, entry.machine, entry.value_before, entry.reason) == (Kind.EVICT, "m1", 1, "burnt down")
+    assert made.here.slots == {}
+
+
+def test_evict_of_a_machine_without_a_slot_is_a_conflict() -> None:
+    with pytest.raises(ConflictError, match="machine 'm2' holds no slot"):
+        model(rolling(1), "m1").do(Evict("m2", "why"), NOON)
+
+
+# Stages widen as machines report
+
+STAGES = [(0, 1), (1, 5), (5, 5), (6, 2), (7, 2), (8, 2), (100, 2)]
+
+
+@pytest.mark.parametrize(("reported", "limit"), STAGES)
+def test_limit_widens_by_stages(reported: int, limit: int) -> None:
+    assert rule(1, 5, 2).limit(reported) == limit
+
+
+def test_slots_widen_as_machines_report() -> None:
+    made = model(rolling(1, 2), "m1")
+    assert claim(made, "m2").reason is Reason.FULL
+    made.put("reboot", NOON, "m1")
+    assert [claim(made, name).reason for name in ("m2", "m3", "m4")] == [Reason.UPDATED, Reason.UPDATED, Reason.FULL]
+
+
+def test_report_that_moves_does_not_widen_the_slots_again() -> None:
+    made = model(rolling(1, 1, 9), "m1")
+    made.put("reboot", NOON, "m1")
+    claim(made, "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    assert (made.here.reported, claim(made, "m2").reason, claim(made, "m3").reason) == (
+        1,
+        Reason.UPDATED,
+        Reason.FULL,
+    )
+
+
+# Leases
+
+
+def expired(on_expire: OnExpire, *claims: str, seconds: float = 100) -> tuple[Model, Step]:
+    made = model(rolling(5, lease=100, on_expire=on_expire), *claims)
+    return made, made.do(Tick(), after(seconds))
+
+
+@pytest.mark.parametrize("on_expire", OnExpire)
+def test_lease_lasts_until_its_end(on_expire: OnExpire) -> None:
+    made, step = expired(on_expire, "m1", seconds=99)
+    assert (step.changes_nothing, step.due_at, list(made.here.slots)) == (True, after(100), ["m1"])
+
+
+def test_hold_keeps_the_slot_and_notices_once() -> None:
+    made, step = expired(OnExpire.HOLD, "m1")
+    (entry,) = step.entries
+    assert (entry.kind, entry.machine, entry.value_before, entry.reason) == (Kind.EXPIRE, "m1", 1, "hold")
+    assert (made.here.slots["m1"].expired_at, step.due_at) == (after(100), None)
+    assert made.do(Tick(), after(200)).changes_nothing
+
+
+def test_holder_whose_lease_ran_out_may_still_report() -> None:
+    made, _ = expired(OnExpire.HOLD, "m1")
+    assert made.put("reboot", after(200), "m1").reason is Reason.UPDATED
+
+
+def test_holder_whose_lease_ran_out_may_renew_it() -> None:
+    made, _ = expired(OnExpire.HOLD, "m1")
+    claim(made, "m1", 200)
+    slot = made.here.slots["m1"]
+    assert (slot.fence, slot.expires_at, slot.expired_at) == (1, after(300), None)
+
+
+def test_free_gives_the_slot_to_the_next() -> None:
+    made, step = expired(OnExpire.FREE, "m1")
+    assert [(entry.kind, entry.reason) for entry in step.entries] == [(Kind.EXPIRE, "free")]
+    assert (made.here.slots, made.here.values["failed"]) == ({}, 0)
+
+
+def test_fail_counts_the_holder_as_failed() -> None:
+    made, step = expired(OnExpire.FAIL, "m1")
+    (entry,) = step.entries
+    assert (entry.kind, entry.machine, entry.reason) == (Kind.EXPIRE, "m1", "fail")
+    assert (entry.key, entry.value_before, entry.value_after) == ("failed", 0, 1)
+    assert (made.here.slots, made.current_reports) == ({}, {"m1": "failed"})
+
+
+def test_fail_moves_the_chart_when_the_budget_is_spent() -> None:
+    made, step = expired(OnExpire.FAIL, "m1", "m2", "m3")
+    assert [(entry.kind, entry.machine) for entry in step.entries] == [
+        (Kind.EXPIRE, "m1"),
+        (Kind.EXPIRE, "m2"),
+        (Kind.TIMEOUT, None),
+    ]
+    assert (step.entries[-1].to_state, step.entries[-1].reason) == ("halted", "failed >= 2")
+    assert (made.here.state, made.here.slots) == ("halted", {})
+
+
+def test_fail_may_move_the_chart_into_the_same_state_again() -> None:
+    state = counted(
+        "reboot",
+        when("reboot", "failed", 1),
+        when("end", "count", 9),
+        slots=rule(1, lease=100, on_expire=OnExpire.FAIL),
+    )
+    made = model(chart(state, final("end")), "m1")
+    made.do(Tick(), after(100))
+    assert (made.here.visit, made.here.values["failed"], made.rows[-1].kind) == (2, 0, "timeout")
+
+
+def test_fail_moves_an_earlier_report() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
+    made.put("reboot", NOON, "m1")
+    claim(made, "m1")
+    made.do(Tick(), after(100))
+    assert (made.here.values, made.here.reported) == ({"count": 0, "failed": 1}, 1)
+
+
+def test_fail_counts_a_machine_once() -> None:
+    made, _ = expired(OnExpire.FAIL, "m1")
+    claim(made, "m1", 100)
+    step = made.do(Tick(), after(200))
+    assert [(entry.value_before, entry.value_after) for entry in step.entries] == [(1, 1)]
+    assert (made.here.values["failed"], made.here.slots) == (1, {})
+
+
+def test_machine_that_was_failed_may_come_back_and_report_success() -> None:
+    made, _ = expired(OnExpire.FAIL, "m1")
+    claim(made, "m1", 200)
+    made.put("reboot", after(200), "m1")
+    assert made.here.values == {"count": 1, "failed": 0}
+
+
+def test_put_of_the_failure_that_the_lease_has_just_reported_is_a_replay() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
+    step = made.put("reboot", after(100), "m1", "failed")
+    assert (step.reason, [entry.kind for entry in step.entries]) == (Reason.REPLAY, [Kind.EXPIRE])
+
+
+def test_put_of_success_after_the_lease_ran_out_is_refused() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
+    assert made.put("reboot", after(100), "m1").reason is Reason.NO_SLOT
+
+
+def test_leases_end_in_the_order_of_their_ends() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    claim(made, "m2", 10)
+    claim(made, "m1", 20)
+    step = made.do(Tick(), after(500))
+    assert [entry.machine for entry in step.entries] == ["m2", "m1"]
+
+
+def test_clock_transition_goes_before_a_lease_that_is_due() -> None:
+    state = counted("reboot", old("end", 100), slots=rule(1, lease=100, on_expire=OnExpire.FAIL))
+    made = model(chart(state, final("end")), "m1")
+    assert [entry.kind for entry in made.do(Tick(), after(100)).entries] == [Kind.TIMEOUT]
+
+
+def test_pause_makes_running_leases_longer() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Pause("look"), after(40))
+    assert made.do(Tick(), after(500)).changes_nothing
+    step = made.do(Resume("on"), after(540))
+    assert (made.here.slots["m1"].expires_at, step.due_at) == (after(600), after(600))
+
+
+def test_lease_that_ran_out_before_the_pause_is_noticed_by_it() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    step = made.do(Pause("look"), after(100))
+    assert [entry.kind for entry in step.entries] == [Kind.EXPIRE, Kind.PAUSE]
+
+
+def test_pause_leaves_a_lease_that_is_over_alone() -> None:
+    made, _ = expired(OnExpire.HOLD, "m1")
+    made.do(Pause("look"), after(200))
+    made.do(Resume("on"), after(300))
+    assert made.here.slots["m1"].expires_at == after(100)
+
+
+@pytest.mark.parametrize("happening", [Claim("reboot", "m2"), Release("reboot", "m2"), Evict("m2", "why"), Tick()])
+def test_whatever_happens_notices_the_lease_first(happening: Happening) -> None:
+    here = holding(holding(started(rolling(2, lease=100)), "m1", expires=100), "m2", expires=200)
+    step = machine.step(rolling(2, lease=100), here, happening, after(100))
+    assert (step.entries[0].kind, step.entries[0].machine) == (Kind.EXPIRE, "m1")

@@ -1,0 +1,273 @@
+"""The real server: gunicorn with its own configuration file, as a process of its own on a free port."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import psutil
+from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import NullPool
+
+from app.db import APPLICATION_NAME, open_engine
+from app.waiting import LISTENER_NAME, MAX_WORKERS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app")
+START_SECONDS = 30
+ANSWER_SECONDS = 75
+JSON = {"Accept": "application/json"}
+TEXT = {"Accept": "text/plain"}
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
+    """Return what `condition` returns as soon as that is true; fail, saying `what`, if it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def chart_path(chart: str, rest: str = "state", **parameters: str) -> str:
+    """The path of a request on a chart."""
+    query = f"?{urlencode(parameters, quote_via=quote)}" if parameters else ""
+    return f"/charts/{chart}/{rest}{query}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back, and how long after it was asked for."""
+
+    status: int
+    body: str
+    headers: Mapping[str, str]
+    seconds: float
+
+    @property
+    def answer(self) -> tuple[int, str]:
+        return self.status, self.body
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server, and questions to it."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+    database_url: str
+    callers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(256))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
+        """Send one request and return its answer. Underscores in a header's name are hyphens."""
+        started = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+        sent = {name.replace("_", "-"): value.encode() for name, value in headers.items()}
+        try:
+            connection.request(method, path, body.encode() if body is not None else None, sent)
+            response = connection.getresponse()
+            text = response.read().decode()
+            return Reply(response.status, text, dict(response.getheaders()), time.monotonic() - started)
+        finally:
+            connection.close()
+
+    def get(self, chart: str, state: str, rest: str = "state", **parameters: str) -> Reply:
+        """May I?"""
+        return self.ask("GET", chart_path(chart, rest, state=state, **parameters))
+
+    def put(self, chart: str, state: str, **parameters: str) -> Reply:
+        """I did."""
+        return self.ask("PUT", chart_path(chart, state=state, **parameters))
+
+    def act(self, chart: str, verb: str, **fields: str) -> Reply:
+        """An operator's act; fails where it is refused."""
+        body = json.dumps({"reason": "test", **fields})
+        reply = self.ask("POST", f"/charts/{chart}/{verb}", body, Content_Type="application/json")
+        assert reply.status == 200, reply.body
+        return reply
+
+    def import_chart(self, name: str, text: str) -> None:
+        """Import a chart; fails where it is refused."""
+        reply = self.ask("PUT", f"/charts/{name}", text, Content_Type="application/yaml")
+        assert reply.status in (200, 201), reply.body
+
+    def status(self, chart: str) -> dict[str, Any]:
+        """A chart's status."""
+        found: dict[str, Any] = self.ask("GET", f"/charts/{chart}", **JSON).json()
+        return found
+
+    def history(self, chart: str, **parameters: str) -> list[dict[str, Any]]:
+        """The rows of a chart's log, at most 1,000."""
+        reply = self.ask("GET", chart_path(chart, "history", limit="1000", **parameters), **JSON)
+        rows: list[dict[str, Any]] = reply.json()["rows"]
+        return rows
+
+    def hold(self, chart: str, state: str, rest: str = "state", count: int = 1, **parameters: str) -> list[Future[Reply]]:
+        """Begin `count` questions that wait (55 s unless told), and return once the server holds them all."""
+        before = self.waiters()
+        asked = {"wait": "55", **parameters}
+        held = [self.callers.submit(self.get, chart, state, rest, **asked) for _ in range(count)]
+        until(lambda: self.waiters() >= before + count or any(one.done() for one in held), f"{count} more waiters")
+        return held
+
+    def workers(self) -> list[int]:
+        """The process ids of the workers, oldest first."""
+        children = psutil.Process(self.process.pid).children()
+        return [child.pid for child in sorted(children, key=psutil.Process.create_time)]
+
+    def waiters(self) -> int:
+        """How many requests the server holds, read from the memory that its workers count in."""
+        counts = self._find_places().read_bytes()
+        return sum(int.from_bytes(counts[at : at + 8], sys.byteorder, signed=True) for at in range(0, len(counts), 8))
+
+    def _find_places(self) -> Path:
+        for file in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            found = file.stat()
+            if found.st_nlink == 0 and found.st_size == MAX_WORKERS * 8:
+                return file
+        raise AssertionError("the server has no shared count of waiters")
+
+    def verify(self) -> None:
+        """Fail unless every chart's log agrees with its tables."""
+        command = [sys.executable, str(ROOT / "state_service"), "--database", self.database_url, "chart", "verify"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def send(self, number: signal.Signals) -> float:
+        """Send the server's first process a signal; returns when that was."""
+        self.process.send_signal(number)
+        return time.monotonic()
+
+    def stop(self, seconds: float = 20) -> None:
+        """Stop it, and fail where it does not end in time."""
+        self.send(signal.SIGTERM)
+        self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """End everything at once, as a power cut would."""
+        for pid in [self.process.pid, *self.workers()]:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+def free_port() -> int:
+    """A port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(database_url: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server: nothing of this service's comes from outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATE_SERVICE_")}
+    own = {f"STATE_SERVICE_{name.upper()}": value for name, value in settings.items()}
+    return inherited | {"STATE_SERVICE_AUTH": "open", "STATE_SERVICE_DATABASE_URL": database_url} | own
+
+
+@contextmanager
+def running(
+    database_url: str, folder: Path, command: Sequence[str] = GUNICORN, port: int | None = None, **settings: str
+) -> Iterator[Server]:
+    """Run a server with these settings until the block ends; its log stays in `folder`."""
+    log = folder / f"server-{time.monotonic_ns()}.log"
+    variables = environment(database_url, {"bind": "127.0.0.1:0", **settings})
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdout=output, stderr=output, text=True, start_new_session=True
+        )
+    server = Server(process, port or 0, log, database_url)
+    try:
+        server.port = until(lambda: _find_port(server), f"it listens, see {log}", START_SECONDS)
+        workers = int(settings.get("workers", 2))
+        until(lambda: len(server.workers()) >= workers, "its workers run", START_SECONDS)
+        until(lambda: server.ask("GET", "/readyz").status == 200, "it is ready", START_SECONDS)
+        yield server
+    finally:
+        _end(process)
+        server.callers.shutdown(cancel_futures=True)
+
+
+def _find_port(server: Server) -> int | None:
+    assert server.process.poll() is None, server.log.read_text()
+    found = re.search(r"Listening at: http://[^ ]*:(\d+)", server.log.read_text())
+    return None if found is None else int(found.group(1))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End what is left of a server; its processes share a group of their own."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait(10)
+
+
+# The database behind a server
+
+
+@contextmanager
+def beside(database_url: str) -> Iterator[Connection]:
+    """A connection of the test's own, that commits each statement at once."""
+    engine = open_engine(database_url)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def sessions(database_url: str, where: str = "true") -> list[tuple[str, str | None]]:
+    """Application name and state of the service's sessions on a PostgreSQL database."""
+    query = (
+        "SELECT application_name, state FROM pg_stat_activity WHERE datname = current_database()"
+        f" AND pid <> pg_backend_pid() AND application_name IN ('{APPLICATION_NAME}', '{LISTENER_NAME}') AND {where}"
+    )
+    with beside(database_url) as connection:
+        return [(row[0], row[1]) for row in connection.exec_driver_sql(query)]
+
+
+def wait_for_listeners(server: Server, count: int) -> None:
+    """Return once `count` workers listen to PostgreSQL, or at once on SQLite."""
+    if server.database_url.startswith("sqlite"):
+        return
+    is_there = f"application_name = '{LISTENER_NAME}'"
+    until(lambda: len(sessions(server.database_url, is_there)) >= count, "every worker listens")
+
+
+def run_curl(*arguments: str, stdin: str | None = None, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run the real curl."""
+    curl = shutil.which("curl")
+    assert curl is not None, "curl is needed"
+    return subprocess.run([curl, *arguments], input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
