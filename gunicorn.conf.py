@@ -1,13 +1,37 @@
 """gunicorn's settings, from the service's own (see docs/settings.md): `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
+import atexit
 import os
+import resource
+import shutil
 import signal
 import sys
-import threading
+import tempfile
 from pathlib import Path
 
 # gunicorn reads this file before it looks for the application beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+# Where all workers count what /metrics sums up. The client library reads it when it is first imported: by ours, below.
+# New and empty for every master, also for one that takes over from another (SIGUSR2) and inherits its environment;
+# a reload (SIGHUP) reads this file again in the same master, whose workers go on counting.
+_master = os.getpid()
+_prefix = f"stateservice-metrics-{_master}-"
+if not Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")).name.startswith(_prefix):
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
+
+
+def _remove_metrics(folder):
+    # Workers are forks, and end through the same door.
+    if os.getpid() == _master:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+atexit.register(_remove_metrics, os.environ["PROMETHEUS_MULTIPROC_DIR"])
+
+from gunicorn.util import close_graceful
+from gunicorn.workers.gthread import ThreadWorker
+from prometheus_client.multiprocess import mark_process_dead
 
 from app.background import release_waiters, start, stop
 from app.config import find_unknown, read_config, require_auth
@@ -24,13 +48,38 @@ except SettingError as error:
 for _variable in find_unknown(os.environ):
     sys.stderr.write(f"state_service: warning: {_variable} is no setting of this service\n")
 
+
+class Worker(ThreadWorker):
+    """gunicorn's threaded worker, but for one thing: it does not see connections off on the thread that accepts them.
+
+    gunicorn waits up to two seconds there for a peer to close its end; a few slow ones would hold up everybody.
+    """
+
+    def handle(self, conn):
+        """Handle a request, and close the connection if it is not kept, on the request's own thread."""
+        is_kept = super().handle(conn)
+        if not is_kept:
+            close_graceful(conn.sock)
+            # The main thread has only to count it out.
+            conn.close = lambda graceful=False: None
+        return is_kept
+
+
 bind = _config.bind
 workers = _config.workers
 # Threads, because a waiting request must not hold a worker; they are started only when they are needed.
-worker_class = "gthread"
+worker_class = Worker
 threads = _config.threads + _config.max_waiters
 # A connection that is kept alive holds no thread, but counts here.
 worker_connections = threads + 1000
+# A waiter is an open connection, and the usual soft limit on open files, 1,024, would end a worker that has more.
+_files = worker_connections + _config.pool_size + 200
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if _hard != resource.RLIM_INFINITY and _hard < _files:
+    sys.stderr.write(f"state_service: warning: {_hard} open files (ulimit -Hn) are too few, {_files} may be needed\n")
+    _files = _hard
+if _soft != resource.RLIM_INFINITY and _soft < _files:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _hard))
 # Shared by all workers, who are forked after this: one count of waiters each, zeroed when its worker ends.
 _places = SharedPlaces()
 # Not preloaded: a pool of database connections does not cross a fork.
@@ -42,16 +91,18 @@ control_socket_disable = True
 
 
 def post_worker_init(worker):
-    """Start what works beside the requests, and have SIGTERM answer those who wait instead of keeping them."""
+    """Start what works beside the requests, and have a stop answer those who wait instead of keeping them."""
     start(worker.wsgi, _places.own(worker.age))
     end = worker.handle_exit
 
     def release_and_end(signum, frame):
-        # Not in the handler itself: it may have interrupted a thread that holds the very lock this needs.
-        threading.Thread(target=release_waiters, args=(worker.wsgi,)).start()
+        release_waiters(worker.wsgi)
         end(signum, frame)
 
-    signal.signal(signal.SIGTERM, release_and_end)
+    # Ctrl-C reaches a worker as SIGINT from the terminal and as SIGQUIT from the master, and to gunicorn both mean to
+    # drop every request. Nobody waits any longer, so ending in order takes no time.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, release_and_end)
 
 
 def worker_exit(server, worker):
@@ -60,5 +111,6 @@ def worker_exit(server, worker):
 
 
 def child_exit(server, worker):
-    """Forget the waiters of a worker that is gone, however it went."""
+    """Forget the waiters of a worker that is gone, however it went; what it has counted stays."""
     _places.own(worker.age).clear()
+    mark_process_dead(worker.pid)

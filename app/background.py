@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from queue import SimpleQueue
 
 from flask import Flask
 
 from app.config import Config
 from app.core.errors import StateServiceError
 from app.service.context import Service
+from app.service.metrics import sweep_is_done
 from app.service.update import sweep
-from app.waiting import Places
+from app.waiting import Hub, Places
 
 logger = logging.getLogger("stateservice.sweeper")
 
@@ -41,6 +43,7 @@ class Sweeper:
         while not self._stopping.wait(self._seconds):
             try:
                 sweep(self._service)
+                sweep_is_done()
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:
@@ -58,14 +61,24 @@ def start(app: Flask, places: Places | None = None) -> None:
     app.extensions["stateservice.sweeper"] = sweeper
     if places is not None:
         service.hub.places = places
+    stopping: SimpleQueue[None] = SimpleQueue()
+    app.extensions["stateservice.stopping"] = stopping
+    threading.Thread(target=_close_when_told, args=(stopping, service.hub), name="stopping", daemon=True).start()
     service.hub.start()
     sweeper.start()
 
 
+def _close_when_told(stopping: SimpleQueue[None], hub: Hub) -> None:
+    stopping.get()
+    hub.close()
+
+
 def release_waiters(app: Flask) -> None:
-    """Answer everybody who waits, at once: the server was told to stop."""
-    service: Service = app.extensions["stateservice"]
-    service.hub.close()
+    """Answer everybody who waits, at once: the server was told to stop.
+
+    Fit for a signal handler, which may have interrupted a thread that holds any lock: this takes none.
+    """
+    app.extensions["stateservice.stopping"].put(None)
 
 
 def stop(app: Flask | None) -> None:

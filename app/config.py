@@ -47,6 +47,12 @@ def _hosts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _secret(text: str) -> str:
+    if len(text) < 32:
+        raise ValueError("must be 32 characters or more, such as `openssl rand -base64 32` prints")
+    return text
+
+
 def _setting(read: Callable[[str], Any], default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"read": read, "meaning": meaning})
 
@@ -59,6 +65,7 @@ class Config:
     default_chart: str | None = _setting(_text, None, "the chart that /state asks; else the only chart there is")
     auth: str | None = _setting(_choice("open", "tokens"), None, "who may do what: open (everybody) or tokens")
     log_key: str | None = _setting(_text, None, "a secret that makes the log's hashes HMACs")
+    secret_key: str | None = _setting(_secret, None, "signs the sessions of people who sign in to the pages")
     pool_size: int = _setting(_whole(1, 1000), 10, "database connections a worker")
     pooler: bool = _setting(_boolean, False, "a transaction-mode pooler (pgbouncer) stands before PostgreSQL")
     sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two looks for clock guards that are due")
@@ -69,6 +76,8 @@ class Config:
     bind: str = _setting(_text, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
     trusted_hosts: tuple[str, ...] = _setting(_hosts, (), "the Host names answered, comma-separated; empty: any")
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
+    access_log: bool = _setting(_boolean, True, "one JSON line a request on the logger stateservice.access")
+    metrics_charts: int = _setting(_whole(0, 100_000), 500, "charts that /metrics has series of; it says when cut")
     logger: str | None = _setting(_text, None, "a YAML file for Python's logging.config.dictConfig")
 
     def given(self) -> dict[str, str]:

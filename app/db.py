@@ -7,6 +7,7 @@ SELECT and so loses updates; here every writer starts with BEGIN IMMEDIATE (see 
 from __future__ import annotations
 
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -28,9 +29,16 @@ from app.core.errors import DatabaseUnavailableError, SettingError
 
 # Names this service's PostgreSQL sessions to whoever looks at pg_stat_activity.
 APPLICATION_NAME = "stateservice"
-BUSY_SECONDS = 4.0
+# Within five seconds every request is answered, whatever the database does: how long one waits for a connection of
+# the pool, for SQLite to open its file, and then for a lock; and after how long a transaction is not begun again.
+POOL_SECONDS = 1.0
+OPEN_SECONDS = 1.0
+BUSY_SECONDS = 2.5
+# Who waits for a row on PostgreSQL waits twice, for a place in its queue and then for the row.
+LOCK_SECONDS = 1.75
+RETRY_SECONDS = 1.0
 STATEMENT_SECONDS = 30.0
-RETRY_SECONDS = 3.0
+BUSY_POLL_SECONDS = 0.001
 
 # A failed transaction that may simply be tried again: serialization failure, deadlock, unique violation (two
 # imports of one new chart), and the server's own shutdowns.
@@ -84,7 +92,7 @@ def open_engine(
 
     `create` lets SQLite make the file and its folder. `pooler` says that a transaction-mode pooler such as
     pgbouncer stands in between: no prepared statements and no session settings are sent, so the time limits must
-    be set on the database role. `busy_seconds` is how long a writer waits for a lock or a connection.
+    be set on the database role. `busy_seconds` is how long a statement waits for a lock.
     """
     options = engine_options(url, create=create, pool_size=pool_size, pooler=pooler, busy_seconds=busy_seconds)
     engine = create_engine(normalize_url(str_url(url)), **options)
@@ -106,7 +114,7 @@ def engine_options(
 ) -> dict[str, Any]:
     """Return the keyword arguments that `create_engine` needs for `url`."""
     parsed = normalize_url(str_url(url))
-    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": busy_seconds}
+    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
     if parsed.drivername == "sqlite":
         options["creator"] = partial(open_sqlite, parsed, create, busy_seconds)
         return options
@@ -115,7 +123,7 @@ def engine_options(
         options["connect_args"]["prepare_threshold"] = None
     else:
         limits = {
-            "lock_timeout": busy_seconds,
+            "lock_timeout": min(busy_seconds, LOCK_SECONDS),
             "statement_timeout": STATEMENT_SECONDS,
             "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
         }
@@ -129,26 +137,58 @@ def prepare_engine(engine: Engine) -> None:
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "connect", _note_file)
         event.listen(engine, "checkout", _check_file)
+        event.listen(engine, "handle_error", _drop_read_only)
     else:
         event.listen(engine, "connect", _watch_notices)
+        event.listen(engine, "checkout", _check_session)
 
 
 def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """Return a connection of our own to an SQLite file, set up as every one of ours must be."""
     path = Path(str(url.database))
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
+    else:
+        _refuse_foreign_file(str(path))
     # mode=rw: a file that has gone must be an error, never an empty database that hides the loss.
     address = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_seconds)
+    patience = min(busy_seconds, OPEN_SECONDS)
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=patience)
     try:
-        _enter_wal(connection, busy_seconds)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+        _enter_wal(connection, patience)
+        busy = f"busy_timeout={int(busy_seconds * 1000)}"
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", busy):
             connection.execute(f"PRAGMA {pragma}").close()
     except BaseException:
         connection.close()
         raise
+    _opened[str(path)] = (identity_of(str(path)), identity_of(f"{path}-wal"))
     return connection
+
+
+# The files, database and write-ahead log, that this process last opened at a path.
+_opened: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _refuse_foreign_file(path: str) -> None:
+    """Raise where opening the file would spoil it: it is empty, or lies beside the write-ahead log of another one."""
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise sqlite3.OperationalError(f"the database file {path} is empty: its content is lost, put a backup there")
+    # SQLite would read the pages in that log into the file that took the other one's place.
+    before, log = _opened.get(path, ((0, 0), (0, 0)))
+    is_replaced = before != (0, 0) and identity_of(path) not in (before, (0, 0))
+    if is_replaced and log != (0, 0) and identity_of(f"{path}-wal") == log:
+        raise sqlite3.OperationalError(
+            f"the database file {path} was replaced, but {path}-wal is still the one of the file before:"
+            f" remove {path}-wal and {path}-shm"
+        )
 
 
 def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
@@ -165,9 +205,51 @@ def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    begin = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
-    if begin:
-        connection.exec_driver_sql(begin)
+    options = connection.get_execution_options()
+    raw: Any = connection.connection.driver_connection
+    begin = options.get("begin", "BEGIN IMMEDIATE")
+    try:
+        if begin == "BEGIN IMMEDIATE":
+            _begin_immediate(raw, connection.info["busy_milliseconds"], options.get("waited", 0.0))
+        elif begin:
+            raw.execute(begin).close()
+    except sqlite3.Error as error:
+        raise wrap_driver_error(connection, error) from error
+
+
+def wrap_driver_error(connection: Connection, error: Any) -> DBAPIError:
+    """The driver's error as SQLAlchemy would raise it; the connection is dropped where it is of no more use.
+
+    For what is run on the driver's own connection, past SQLAlchemy.
+    """
+    raw: Any = connection.connection.driver_connection
+    driver: Any = connection.dialect.loaded_dbapi
+    is_lost = connection.dialect.is_disconnect(error, raw, None) or _is_read_only(error)
+    if is_lost:
+        connection.invalidate(error)
+    wrapped = DBAPIError.instance(
+        None, None, error, driver.Error, connection_invalidated=is_lost, dialect=connection.dialect
+    )
+    assert isinstance(wrapped, DBAPIError)  # it was given a driver's error
+    return wrapped
+
+
+def _begin_immediate(raw: sqlite3.Connection, busy_milliseconds: int, waited: float) -> None:
+    # SQLite's own waiting for another process sleeps up to 100 ms at a time, and lets a writer starve. What went by
+    # in the queue of this process's writers is part of the limit.
+    deadline = time.monotonic() + busy_milliseconds / 1000 - waited
+    raw.execute("PRAGMA busy_timeout=0").close()
+    try:
+        while True:
+            try:
+                raw.execute("BEGIN IMMEDIATE").close()
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(BUSY_POLL_SECONDS)
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={busy_milliseconds}").close()
 
 
 def _file_of(connection: sqlite3.Connection) -> tuple[str, tuple[int, int]]:
@@ -186,12 +268,36 @@ def identity_of(path: str) -> tuple[int, int]:
 
 def _note_file(connection: sqlite3.Connection, record: Any) -> None:
     record.info["path"], record.info["identity"] = _file_of(connection)
+    record.info["busy_milliseconds"] = connection.execute("PRAGMA busy_timeout").fetchone()[0]
 
 
 def _check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
     # A database file deleted or replaced while open still takes writes, into an inode nobody will ever read.
     if identity_of(record.info["path"]) != record.info["identity"]:
         raise DisconnectionError("the database file was replaced")
+
+
+def _drop_read_only(context: ExceptionContext) -> None:
+    if _is_read_only(context.original_exception):
+        context.is_disconnect = True
+
+
+def _is_read_only(error: BaseException) -> bool:
+    # A connection opened while the file was read-only stays so after the file no longer is.
+    return "readonly database" in str(error)
+
+
+def _check_session(connection: Any, record: Any, proxy: Any) -> None:
+    # An idle session has nothing to say but that it was ended, by a restart of the server or by pg_terminate_backend:
+    # seen without a round trip.
+    if connection.closed or _has_input(connection.fileno()):
+        raise DisconnectionError("the database ended the session")
+
+
+def _has_input(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _watch_notices(connection: Any, record: Any) -> None:
@@ -207,8 +313,10 @@ def transaction(database: Database) -> Iterator[Connection]:
 
     Raises DatabaseUnavailableError, which says whether the outcome is known.
     """
+    started = time.monotonic()
     turn = _turn(database) if database.is_sqlite else nullcontext()
     with turn, _errors_translated(), database.engine.connect() as connection:
+        connection.execution_options(waited=time.monotonic() - started)
         begun = connection.begin()
         try:
             yield connection
@@ -247,7 +355,11 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
 def snapshot(database: Database) -> Iterator[Connection]:
     """Yield a connection whose statements all see the database at one moment; it cannot write."""
     options = {"begin": "BEGIN"} if database.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-    with _errors_translated(), database.engine.connect().execution_options(**options) as connection:
+    with (
+        _errors_translated(),
+        database.engine.connect().execution_options(**options) as connection,
+        connection.begin(),
+    ):
         yield connection
 
 
@@ -289,7 +401,7 @@ def _one_line(error: DBAPIError) -> str:
 
 
 def retrying(use_case: Callable[P, R]) -> Callable[P, R]:
-    """Run a use case again, for at most three seconds, where the database says that its transaction did nothing."""
+    """Run a use case again, for at most a second, where the database says that its transaction did nothing."""
 
     @wraps(use_case)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -7,11 +7,19 @@ import logging
 import logging.config
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from app.core.errors import SettingError
 from app.core.log import format_instant
+
+
+class JsonMessage(dict[str, Any]):
+    """A log message that is one JSON object whatever formatter prints it, so that no name in it can break a line."""
+
+    def __str__(self) -> str:
+        return json.dumps(self)
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,7 +31,7 @@ class JsonFormatter(logging.Formatter):
             "at": format_instant(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            **(record.msg if isinstance(record.msg, JsonMessage) else {"message": record.getMessage()}),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -7,10 +7,12 @@ for as the net under both. What a woken waiter judges is read once for all waite
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import mmap
 import sqlite3
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +24,15 @@ import psycopg
 
 from app import store
 from app.core.errors import StateServiceError, TooManyWaitersError
-from app.db import Database, asking, identity_of, open_sqlite
+from app.db import Database, asking, identity_of, normalize_url, open_sqlite
 
 logger = logging.getLogger("stateservice.waiting")
 
 # SQLite's change counter costs microseconds to read.
 COUNTER_SECONDS = 0.05
 # The net: charts waited for are looked at this often whatever was heard, and this often while nothing can be heard.
-NET_SECONDS = 5.0
+# Both keep the promise of one second: a pooler nobody told us of swallows NOTIFY without a word.
+NET_SECONDS = 0.75
 DEAF_SECONDS = 0.5
 # Waiters for any new row of the log, which nothing announces.
 ROWS_SECONDS = 0.5
@@ -38,16 +41,22 @@ _COUNT = struct.Struct("=q")
 LISTENER_NAME = "stateservice-listen"
 
 
+# A firewall that forgets a silent connection must not leave us listening to nothing.
+_KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+
+
 class Places(Protocol):
     """Counts the waiters of all workers of one server."""
 
     def total(self) -> int: ...
 
-    def add(self, change: int) -> None: ...
+    def take(self, limit: int) -> bool: ...
+
+    def give_back(self) -> None: ...
 
 
 class OwnPlaces:
-    """The waiters of this process alone."""
+    """The waiters of this process alone. The caller of `take` and `give_back` holds the hub's lock."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -56,41 +65,67 @@ class OwnPlaces:
         """How many wait."""
         return self._count
 
-    def add(self, change: int) -> None:
-        """One more, or one less. The caller holds the hub's lock."""
-        self._count += change
+    def take(self, limit: int) -> bool:
+        """Take a place; False where `limit` are taken."""
+        if self._count >= limit:
+            return False
+        self._count += 1
+        return True
+
+    def give_back(self) -> None:
+        """One waiter less."""
+        self._count -= 1
 
 
 class SharedPlaces:
     """The waiters of every worker of a server: a count a worker, in memory that all of them inherit by fork."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, MAX_WORKERS * _COUNT.size)
+        # A nameless file, because a lock on a file goes with the process that holds it, however that ends.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  it is open for as long as the server runs
+        self._file.truncate(MAX_WORKERS * _COUNT.size)
+        self._memory = mmap.mmap(self._file.fileno(), MAX_WORKERS * _COUNT.size)
 
     def own(self, worker: int) -> WorkerPlaces:
         """The count of the worker with this number; numbers rise for ever and counts are used in turn."""
-        return WorkerPlaces(self._memory, worker % MAX_WORKERS)
+        return WorkerPlaces(self._memory, self._file.fileno(), worker % MAX_WORKERS)
 
 
 class WorkerPlaces:
-    """One worker's count among those of all."""
+    """One worker's count among those of all. The caller of `take` and `give_back` holds the hub's lock."""
 
-    def __init__(self, memory: mmap.mmap, worker: int) -> None:
+    def __init__(self, memory: mmap.mmap, file: int, worker: int) -> None:
         self._memory = memory
+        self._file = file
         self._offset = worker * _COUNT.size
 
     def total(self) -> int:
         """How many wait, in all workers."""
         return sum(count for (count,) in _COUNT.iter_unpack(self._memory[:]))
 
-    def add(self, change: int) -> None:
-        """One more in this worker, or one less. The caller holds the hub's lock."""
-        (count,) = _COUNT.unpack_from(self._memory, self._offset)
-        _COUNT.pack_into(self._memory, self._offset, count + change)
+    def take(self, limit: int) -> bool:
+        """Take a place; False where `limit` are taken, in all workers."""
+        # Two workers must not both take the last place.
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            if self.total() >= limit:
+                return False
+            self._add(1)
+            return True
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
+
+    def give_back(self) -> None:
+        """One waiter less in this worker."""
+        self._add(-1)
 
     def clear(self) -> None:
         """None in this worker: it is gone."""
         _COUNT.pack_into(self._memory, self._offset, 0)
+
+    def _add(self, change: int) -> None:
+        (count,) = _COUNT.unpack_from(self._memory, self._offset)
+        _COUNT.pack_into(self._memory, self._offset, count + change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +146,23 @@ class _Room:
         self.mark: Any = None
         self.reading = threading.Lock()
         self.read_generation = -1
+        self.read_began = 0.0
         self.shared: Any = None
+        self.error: StateServiceError | None = None
 
     def wake(self) -> None:
         with self.condition:
             self.generation += 1
             self.condition.notify_all()
+
+    def read(self, read: Callable[[], Any], generation: int) -> None:
+        """Read for everybody who is content with `generation`. The caller holds `reading`."""
+        self.read_began = time.monotonic()
+        try:
+            self.shared, self.error = read(), None
+        except StateServiceError as error:
+            self.shared, self.error = None, error
+        self.read_generation = max(self.read_generation, generation)
 
 
 class Waiter:
@@ -137,14 +183,20 @@ class Waiter:
             self._seen = room.generation
         return changed and not self._hub.is_closed
 
-    def share(self, read: Callable[[], Any]) -> Any:
-        """Return what `read` returns, read once for all waiters that the same change woke."""
+    def share(self, read: Callable[[], Any], *, is_fresh: bool = False) -> Any:
+        """Return what `read` returns, read once for all waiters that the same change woke.
+
+        With `is_fresh` it is read after this call began, once for all who ask meanwhile. Raises what `read` raises.
+        """
+        asked = time.monotonic()
         room = self._room
         with room.reading:
-            if room.read_generation != self._seen:
-                room.shared = read()
-                room.read_generation = self._seen
-            return room.shared
+            if room.read_generation < self._seen or (is_fresh and room.read_began < asked):
+                room.read(read, self._seen)
+            shared, error = room.shared, room.error
+        if error is not None:
+            raise error.with_traceback(None)
+        return shared
 
 
 class Hub:
@@ -165,7 +217,7 @@ class Hub:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hub", daemon=True)
-        self._listen_url = None if is_deaf else listen_url or _listen_url(database)
+        self._listen_url = None if is_deaf or database.is_sqlite else _listen_url(database, listen_url)
 
     @property
     def is_closed(self) -> bool:
@@ -216,16 +268,15 @@ class Hub:
 
     def _enter(self, topic: Topic) -> _Room:
         with self._lock:
-            if self.places.total() >= self._limit:
+            if not self.places.take(self._limit):
                 raise TooManyWaitersError(f"{self._limit} requests wait already")
-            self.places.add(1)
             room = self._rooms.setdefault(topic, _Room())
             room.waiters += 1
             return room
 
     def _leave(self, topic: Topic, room: _Room) -> None:
         with self._lock:
-            self.places.add(-1)
+            self.places.give_back()
             room.waiters -= 1
             if room.waiters == 0:
                 self._rooms.pop(topic, None)
@@ -250,11 +301,18 @@ class Hub:
                 room.wake()
 
     def _watch(self) -> None:
+        while not self.is_closed:
+            try:
+                self._watch_once()
+            except Exception:
+                logger.exception("watching the database failed, will try again")
+                self.wait_closed(DEAF_SECONDS)
+
+    def _watch_once(self) -> None:
         if self._database.is_sqlite:
             _watch_sqlite(self, self._database)
         elif self._listen_url is None:
-            while not self.is_closed:
-                _look_deaf(self)
+            _look_deaf(self)
         else:
             _watch_postgresql(self, self._listen_url)
 
@@ -265,13 +323,12 @@ class Hub:
 
 def _watch_sqlite(hub: Hub, database: Database) -> None:
     """Look whenever SQLite's change counter, which sees every process's commits, has moved."""
-    while not hub.is_closed:
-        try:
-            with closing(open_sqlite(database.engine.url)) as connection:
-                _count(hub, connection, str(database.engine.url.database))
-        except (sqlite3.Error, StateServiceError) as error:
-            logger.warning("cannot watch the database, will try again: %s", error)
-            hub.wait_closed(DEAF_SECONDS)
+    try:
+        with closing(open_sqlite(database.engine.url)) as connection:
+            _count(hub, connection, str(database.engine.url.database))
+    except (sqlite3.Error, StateServiceError) as error:
+        logger.warning("cannot watch the database, will try again: %s", error)
+        hub.wait_closed(DEAF_SECONDS)
 
 
 def _count(hub: Hub, connection: sqlite3.Connection, path: str) -> None:
@@ -286,20 +343,21 @@ def _count(hub: Hub, connection: sqlite3.Connection, path: str) -> None:
             return
 
 
-def _listen_url(database: Database) -> str:
-    return database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+def _listen_url(database: Database, given: str | None) -> str:
+    url = database.engine.url if given is None else normalize_url(given)
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def _watch_postgresql(hub: Hub, url: str) -> None:
     """Listen for NOTIFY on a connection of its own; look at every chart after a loss, since it may have missed one."""
-    while not hub.is_closed:
-        try:
-            with psycopg.connect(url, autocommit=True, connect_timeout=3, application_name=LISTENER_NAME) as heard:
-                heard.execute(f"LISTEN {store.CHANNEL}")
-                _listen(hub, heard)
-        except (psycopg.Error, StateServiceError) as error:
-            logger.warning("cannot listen to the database, will look every %s s: %s", DEAF_SECONDS, error)
-            _look_deaf(hub)
+    options: dict[str, Any] = {"connect_timeout": 3, "application_name": LISTENER_NAME, **_KEEPALIVE}
+    try:
+        with psycopg.connect(url, autocommit=True, **options) as heard:
+            heard.execute(f"LISTEN {store.CHANNEL}")
+            _listen(hub, heard)
+    except (psycopg.Error, StateServiceError) as error:
+        logger.warning("cannot listen to the database, will look every %s s: %s", DEAF_SECONDS, error)
+        _look_deaf(hub)
 
 
 def _listen(hub: Hub, heard: psycopg.Connection[Any]) -> None:

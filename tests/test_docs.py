@@ -7,14 +7,11 @@ import hmac
 import json
 import os
 import re
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +24,8 @@ from app import chart_file, create_app
 from app.cli import main
 from app.config import HOME, Config, Setting, list_settings
 from app.core.log import LogRow, canonical, chain_hash
+from app.core.position import Kind, Reason
+from app.db import engine_options
 from tests.support.docs import (
     ROOT,
     Example,
@@ -43,6 +42,7 @@ from tests.support.docs import (
     stray_addresses,
     table_rows,
 )
+from tests.support.servers import environment, free_port, running
 
 PAGES = list_pages()
 RUN_PAGES = ("README.md", "docs/http.md")
@@ -59,6 +59,7 @@ class Session:
 
     port: int
     database: Path
+    log: Path
     environment: dict[str, str]
 
     def run(self, shown: list[Example]) -> list[str]:
@@ -90,49 +91,18 @@ class Session:
         ]
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Session]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
-    database = folder / "state_service.db"
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATE_SERVICE_")}
-    environment = {
-        **inherited,
-        "STATE_SERVICE_DATABASE_URL": f"sqlite:///{database}",
-        "LOGNAME": "ann",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "no_proxy": "*",
-    }
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    # The user whom the pages' commands name.
+    monkeypatch.setenv("LOGNAME", "ann")
+    database, port = tmp_path / "state_service.db", free_port()
     charts = sorted(ROOT.glob("charts/*.yaml"), key=lambda path: (path.name != "states.yaml", path.name))
     options = [word for chart in charts for word in ("--chart", str(chart))]
-    command = [sys.executable, "state_service", *options, "--port", str(port)]
-    with (folder / "server.log").open("wb") as log, subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=log, stderr=log
-    ) as server:
-        try:
-            wait_until_ready(port, server, folder / "server.log")
-            yield Session(port, database, environment)
-        finally:
-            server.terminate()
-
-
-def wait_until_ready(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 60
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            opener.open(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"the server did not start:\n{log.read_text()}")
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    with serving(tmp_path) as session:
-        yield session
+    command = [sys.executable, str(ROOT / "state_service"), *options, "--port", str(port)]
+    with running(f"sqlite:///{database}", tmp_path, command, port) as server:
+        own = environment(f"sqlite:///{database}", {})
+        path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+        yield Session(port, database, server.log, own | {"PATH": path, "no_proxy": "*"})
 
 
 def test_readme_answers_as_it_says(session: Session) -> None:
@@ -210,6 +180,31 @@ def test_settings_that_pages_name_exist() -> None:
     known = {setting.variable for setting in list_settings()} | {"STATE_SERVICE_NO_SKIPS", "STATE_SERVICE_"}
     named = {(str(page), name) for page in PAGES for name in re.findall(r"STATE_SERVICE_[A-Z_]*", read_page(page))}
     assert {(page, name) for page, name in named if name not in known} == set()
+
+
+def test_http_page_has_every_reason_and_no_other() -> None:
+    section = HTTP.split("\n### Reasons\n")[1].split("\n#")[0]
+    assert {row[0] for row in table_rows(section, r"`\w+`")} == {f"`{reason}`" for reason in Reason}
+
+
+def test_http_page_has_every_metric_and_no_other(session: Session) -> None:
+    url = "http://localhost:5000"
+    _, text = session.run([Example(f"curl -sX PUT '{url}/state?state=x'", ""), Example(f"curl -s {url}/metrics", "")])
+    found = {re.sub(r"_total$", "", name) for name in re.findall(r"(?m)^# TYPE (\w+)", text)}
+    assert {re.sub(r"_total$", "", name) for name in re.findall(r"`(stateservice_\w+)`", HTTP)} == found
+
+
+def test_log_page_has_a_lines_fields(session: Session) -> None:
+    session.run([Example("curl -sX PUT 'http://localhost:5000/state?state=x'", "")])
+    lines = [json.loads(line) for line in session.log.read_text().splitlines() if line.startswith("{")]
+    shown = json.loads(blocks(read_page("docs/settings.md"), "json")[0])
+    assert list(next(line for line in lines if line["path"] == "/state")) == list(shown)
+
+
+def test_glossary_has_every_kind_of_log_row_and_no_other() -> None:
+    section = read_page("docs/glossary.md").split("\n## Kinds of log rows\n")[1]
+    cells = [row[0] for row in table_rows(section, r"`.+")]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == {str(kind) for kind in Kind}
 
 
 # A path's variables, as the page writes them.
@@ -317,3 +312,20 @@ def test_pages_checker_finds_the_first_wrong_row() -> None:
     assert scope["first_wrong"](hash_rows()) is None
     assert scope["first_wrong"]([{**row, "machine": "web-02"} for row in hash_rows()]) == 1
     assert scope["first_wrong"](hash_rows()[1:]) == 2
+
+
+def test_pages_checker_goes_on_from_a_prune() -> None:
+    first, second = hash_rows()
+    marker = first | {"kind": "prune", "reason": json.dumps({"hash": first["hash"]})}
+    scope: dict[str, Any] = {"__name__": "page"}
+    exec(blocks(HTTP, "python")[0], scope)
+    own_hash = chain_hash("", log_row(marker))
+    assert scope["first_wrong"]([marker | {"hash": own_hash}, dict(second)]) is None
+    assert scope["first_wrong"]([marker | {"hash": own_hash}, second | {"machine": "web-02"}]) == 2
+
+
+def test_settings_page_has_the_time_limits_that_a_pooler_keeps_out() -> None:
+    (block,) = blocks(read_page("docs/settings.md"), "sql")
+    found = {name: int(value) for name, value in re.findall(r"SET (\w+) = '(\d+)ms'", block)}
+    options = engine_options("postgresql://db.example/x")["connect_args"]["options"]
+    assert found == {name: int(value) for name, value in re.findall(r"-c (\w+)=(\d+)", options)}

@@ -9,27 +9,23 @@ import click
 
 from app import chart_file
 from app.cli.context import (
-    NO,
     USAGE,
     config_of,
     current_author,
     open_service,
-    print_json,
     print_problems,
-    print_table,
     read_file,
     reporting,
 )
+from app.cli.printing import print_json, print_table
 from app.core.errors import ChartFileError
 from app.service import reading
-from app.service.authors import HistoryFilter
 from app.service.imports import ImportRequest, import_chart
-from app.service.verify import list_logged_charts, verify
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group("chart", short_help="Charts: lint, import, list, show, export, history, verify.")
+@click.group("chart", short_help="Charts: lint, import, list, show, pause, resume, history, verify and more.")
 def group() -> None:
     """Charts."""
 
@@ -115,66 +111,3 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 def export(context: click.Context, name: str) -> None:
     """The chart NAME as a chart file, with its live values and current state."""
     click.echo(reading.export_chart(open_service(config_of(context)), name), nl=False)
-
-
-@group.command("history", epilog="Example: ./state_service chart history states --kind transition")
-@click.argument("name")
-@click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only rows after this one.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
-@click.option("--kind", help="Only rows of this kind: update, transition, timeout, pause, …")
-@click.option("--machine", help="Only rows of this machine.")
-@JSON
-@click.pass_context
-@reporting
-def history(
-    context: click.Context,
-    name: str,
-    after: int,
-    limit: int | None,
-    kind: str | None,
-    machine: str | None,
-    as_json: bool,
-) -> None:
-    """The log of the chart NAME, oldest first."""
-    wanted = HistoryFilter(after=after, limit=limit, kind=kind, machine=machine)
-    rows = reading.iterate_history(open_service(config_of(context)), name, wanted)
-    if as_json:
-        print_json([row.as_json() for row in rows])
-        return
-    print_table(
-        ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON"),
-        [
-            (
-                row.seq,
-                f"{row.at:%Y-%m-%d %H:%M:%S}",
-                row.kind,
-                row.from_state,
-                row.to_state,
-                row.key,
-                row.value_after,
-                row.machine,
-                row.actor,
-                row.reason,
-            )
-            for row in (item.row for item in rows)
-        ],
-    )
-
-
-@group.command("verify", epilog="Example: ./state_service chart verify states")
-@click.argument("names", nargs=-1)
-@click.pass_context
-@reporting
-def verify_(context: click.Context, names: tuple[str, ...]) -> None:
-    """Replay the log of the charts NAMES (of all without any) and check it and its chain; exit 1 if it differs."""
-    service = open_service(config_of(context))
-    is_bad = False
-    for name in names or list_logged_charts(service):
-        found = verify(service, name)
-        is_bad |= bool(found.differences)
-        for difference in found.differences:
-            click.echo(difference)
-        if not found.differences:
-            click.echo(f"{name}: {found.rows} rows, chain and position as they should be")
-    if is_bad:
-        sys.exit(NO)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -27,8 +26,10 @@ R = TypeVar("R")
 
 
 def open_service(config: Config) -> Service:
-    """The service on the database that `config` names."""
-    return service_of(create_app(config))
+    """The service on the database that `config` names; its connections are closed when the command ends."""
+    service = service_of(create_app(config))
+    click.get_current_context().call_on_close(service.database.engine.dispose)
+    return service
 
 
 def config_of(context: click.Context) -> Config:
@@ -47,7 +48,12 @@ def load_config(**options: Any) -> Config:
 
 def current_author() -> Author:
     """Who runs this command, as the log will have it."""
-    return Author(actor=f"{getpass.getuser()} (command line)")
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container's user often has a number and no name.
+        user = f"user {os.getuid()}"
+    return Author(actor=f"{user} (command line)")
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -83,21 +89,3 @@ def read_file(path: str) -> bytes:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         fail(f"{path}: {error.strerror}", USAGE)
-
-
-def print_json(value: Any) -> None:
-    """A value as indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows under headings, in columns as wide as they need."""
-    lines = [list(headings), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,17 +1,24 @@
-"""`./state_service db`: the database's schema."""
+"""`./state_service db`: the database's schema, its backup, and what is forgotten."""
 
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 
 import click
 
 from app import schema
-from app.cli.context import NO, config_of, reporting
+from app.cli.context import NO, config_of, current_author, open_service, reporting
+from app.cli.printing import print_json, progress
+from app.cli.types import Age
 from app.db import open_engine
+from app.service.backup import backup
+from app.service.context import Service
+from app.service.prune import Pruned, count_old_rows, prune
+from app.service.verify import list_logged_charts
 
 
-@click.group("db", short_help="The database: upgrade, check.")
+@click.group("db", short_help="The database: upgrade, check, backup, prune.")
 def group() -> None:
     """The database."""
 
@@ -22,6 +29,7 @@ def group() -> None:
 def upgrade(context: click.Context) -> None:
     """Bring the database's schema to what this version of the service needs. Safe to run at any time, by several."""
     engine = open_engine(config_of(context).database_url, create=True)
+    context.call_on_close(engine.dispose)
     schema.upgrade(engine)
     click.echo(f"the database is at revision {schema.head_revision()}")
 
@@ -31,9 +39,55 @@ def upgrade(context: click.Context) -> None:
 @reporting
 def check(context: click.Context) -> None:
     """Compare the database's schema with what this version of the service needs; exit 1 on a difference."""
-    differences = schema.check(open_engine(config_of(context).database_url))
+    engine = open_engine(config_of(context).database_url)
+    context.call_on_close(engine.dispose)
+    differences = schema.check(engine)
     for difference in differences:
         click.echo(difference)
     if differences:
         sys.exit(NO)
     click.echo(f"the database is at revision {schema.head_revision()}, as it should be")
+
+
+@group.command("backup", epilog="Example: ./state_service db backup /var/backups/state_service.db")
+@click.argument("file")
+@click.pass_context
+@reporting
+def backup_(context: click.Context, file: str) -> None:
+    """Copy the SQLite database to FILE, which must not exist, while others go on writing.
+
+    The copy is the database as it was at one moment, checked, and on the disk when this command ends. For PostgreSQL
+    it prints the pg_dump command that does the same, and exits 2.
+    """
+    size = backup(open_service(config_of(context)), file)
+    click.echo(f"{file}: {size} bytes, checked")
+
+
+@group.command("prune", epilog="Example: ./state_service db prune --keep 400d --dry-run")
+@click.argument("charts", nargs=-1)
+@click.option("--keep", required=True, type=Age(), metavar="AGE", help="How old a row may be and stay: 400d, 26h, …")
+@click.option("--dry-run", is_flag=True, help="Say how many rows would go and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+@reporting
+def prune_(context: click.Context, charts: tuple[str, ...], keep: timedelta, dry_run: bool, as_json: bool) -> None:
+    """Delete the log's rows older than AGE, of CHARTS or of all; a marker row stays, and the log still verifies.
+
+    A chart whose log does not verify is left alone, and the exit code is 1. An Idempotency-Key is forgotten with its
+    row. Safe while others write.
+    """
+    service = open_service(config_of(context))
+    results = []
+    for name in charts or list_logged_charts(service):
+        results.append(Pruned(name, count_old_rows(service, name, keep)) if dry_run else _prune(service, name, keep))
+        if not as_json:
+            click.echo(results[-1].as_text(dry_run=dry_run), nl=False)
+    if as_json:
+        print_json([found.as_json() for found in results])
+    if any(found.differences for found in results):
+        sys.exit(NO)
+
+
+def _prune(service: Service, name: str, keep: timedelta) -> Pruned:
+    with progress(f"{name}: reading") as reading, progress(f"{name}: pruning") as pruning:
+        return prune(service, name, keep, current_author(), reading, pruning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import chart, database
+from app.cli import acts, chart, database, log, token  # noqa: F401  acts and log add to the group of chart
 from app.cli.context import load_config, reporting
 from app.cli.serve import serve
 
@@ -49,3 +49,4 @@ def main(
 
 main.add_command(chart.group)
 main.add_command(database.group)
+main.add_command(token.group)

@@ -248,12 +248,11 @@ class _Making:
                 "this Idempotency-Key was used before with"
                 f" state {logged.state!r}, machine {logged.machine!r}, key {logged.key!r}"
             )
-        self.key, self.value = logged.key, self.value_now(logged.state, logged.key)
-        return self.done(Verdict.ACCEPTED, Reason.REPLAY)
+        return self.replay(logged.state, logged.machine, logged.key)
 
-    def replay(self, state: str, machine: str, key: str | None) -> Step:
+    def replay(self, state: str, machine: str | None, key: str | None) -> Step:
         self.key, self.value = key, self.value_now(state, key)
-        if state == self.position.state and machine in self.position.slots:
+        if machine is not None and state == self.position.state and machine in self.position.slots:
             # It claimed again after its report: what it came for this time is to give the slot back.
             self.free(machine)
         return self.done(Verdict.ACCEPTED, Reason.REPLAY)
@@ -352,7 +351,7 @@ class _Making:
         held = self.position.slots.get(claim.machine)
         if held is None and len(self.position.slots) >= rule.limit(self.position.reported):
             return self.refuse(Reason.FULL)
-        if held is not None and rule.lease is None:
+        if held is not None and rule.lease is None and held.expires_at is None:
             return self.done(Verdict.ACCEPTED, Reason.REPLAY)
         fence = held.fence if held is not None else self.position.fence + 1
         expires = None if rule.lease is None else self.now + rule.lease

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     RELEASE = "release"
     EXPIRE = "expire"
     EVICT = "evict"
+    # Stands in the place of the rows that a prune took.
+    PRUNE = "prune"
 
 
 # What the clock did, not whoever happened to touch the chart.

@@ -8,22 +8,39 @@ from dataclasses import dataclass, field, replace
 from app.core import funcs
 from app.core.chart import Chart, OnExpire, State
 from app.core.errors import LogDamagedError
-from app.core.log import LogRow
+from app.core.log import LogRow, chain_hash
+from app.core.marker import read_marker
 from app.core.position import Kind, Position, Slot
 
 
 @dataclass(slots=True)
 class Replay:
-    """A chart's history read again. `chart_of` returns the definition of a version number."""
+    """A chart's history read again. `chart_of` returns the definition of a version number.
+
+    `last_hash` is what the next row is chained to, `rows` how many were read.
+    """
 
     chart_of: Callable[[int], Chart]
     position: Position | None = None
     is_archived: bool = False
     seq: int = 0
     reports: dict[str, str | None] = field(default_factory=dict)
+    last_hash: str = ""
+    rows: int = 0
+
+    def read(self, row: LogRow, row_hash: str, log_key: bytes | None = None) -> None:
+        """Carry the chain and the position over one row. Raises LogDamagedError where it does not follow."""
+        if chain_hash(self.last_hash, row, log_key) != row_hash:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq}: the hash does not fit the row and its chain")
+        self.last_hash = row_hash
+        self.apply(row)
+        self.rows += 1
 
     def apply(self, row: LogRow) -> None:
         """Carry the position over one row. Raises LogDamagedError where the row does not follow."""
+        if row.kind == Kind.PRUNE:
+            self._restore(row)
+            return
         if row.seq != self.seq + 1:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} follows {self.seq}")
         self.seq = row.seq
@@ -52,6 +69,17 @@ class Replay:
                 self._expire(row)
         if row.kind in _MOVES:
             self._enter(row)
+
+    def _restore(self, row: LogRow) -> None:
+        if self.seq:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} is a prune, and rows come before it")
+        marker = read_marker(row)
+        self._state(row.version, row.to_state)
+        self.seq = row.seq
+        self.position = marker.position
+        self.reports = dict(marker.reports)
+        self.is_archived = marker.is_archived
+        self.last_hash = marker.hash
 
     def _begin(self, row: LogRow) -> None:
         here = self.position
@@ -89,10 +117,12 @@ class Replay:
 
     def _count(self, row: LogRow) -> None:
         here = self._here()
-        func = self._state(row.version, row.from_state).func
-        values = dict(here.values)
+        state = self._state(row.version, row.from_state)
+        func, values = state.func, dict(here.values)
         if func is None or row.key not in values:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} counts on {row.key!r}, which {here.state!r} lacks")
+        if state.slots is not None and row.machine not in here.slots:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} counts {row.machine!r}, which holds no slot")
         if row.machine is not None:
             moved_from = self.reports.get(row.machine)
             if moved_from is not None and moved_from in values and moved_from != row.key:
@@ -123,8 +153,11 @@ class Replay:
         if rule is None or row.machine is None or row.value_after is None:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims a slot of a state without slots")
         held = here.slots.get(row.machine)
-        if held is None and (row.value_after <= here.fence or len(here.slots) >= rule.limit(len(self.reports))):
+        if held is None and len(here.slots) >= rule.limit(len(self.reports)):
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
+        fences = (None, here.fence + 1) if held is None else (held.fence, held.fence)
+        if (row.value_before, row.value_after) != fences:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} claims with fence {row.value_after} out of turn")
         expires = None if rule.lease is None else row.at + rule.lease
         claimed = row.at if held is None else held.claimed_at
         slot = Slot(row.machine, row.value_after, claimed, row.at, expires)
@@ -145,8 +178,8 @@ class Replay:
 
     def _held(self, row: LogRow) -> Slot:
         slot = self._here().slots.get(row.machine or "")
-        if slot is None:
-            raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} holds no slot")
+        if slot is None or (row.key is None and row.value_before != slot.fence):
+            raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} holds no such slot")
         return slot
 
 

@@ -7,7 +7,7 @@ from app.core import machine
 from app.core.errors import ReasonRequiredError
 from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
 from app.db import retrying, transaction
-from app.service.context import Service, read_position
+from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe
 
 
@@ -30,7 +30,14 @@ def act(service: Service, name: str, happening: Happening, author: store.Author)
                 after = store.set_pause(connection, after, None, None)
             case Archive():
                 after = store.set_archived(connection, after, now)
-        status = describe(chart, after, step.position, now)
+        status = describe(
+            chart,
+            after,
+            step.position,
+            now,
+            list_waiting(connection, after, chart, now),
+            list_missing(connection, after, chart),
+        )
     service.tell(name, step)
     return status
 

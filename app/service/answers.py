@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.core.position import CLOCK_KINDS, Reason, Step, Verdict
-from app.store import ChartRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +44,12 @@ class Answer:
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
 
 
-def answer_step(before: ChartRow, after: ChartRow, state: str, step: Step) -> Answer:
-    """The answer that a decided PUT comes to."""
-    run, visit, seq = after.run, after.visit, after.seq
+def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
+    """The answer that a decided PUT comes to, `seq` being the chart's last log row before it."""
+    here = step.position
+    run, visit, last_seq = here.run, here.visit, seq + len(step.entries)
     if step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
         offset, entry = next(item for item in enumerate(step.entries, 1) if item[1].kind not in CLOCK_KINDS)
-        run, visit, seq = entry.run, entry.visit, before.seq + offset
-    return Answer(
-        before.name,
-        run,
-        visit,
-        seq,
-        state,
-        after.state,
-        step.verdict is Verdict.ACCEPTED,
-        step.reason,
-        step.key,
-        step.value,
-    )
+        run, visit, last_seq = entry.run, entry.visit, seq + offset
+    is_yes = step.verdict is Verdict.ACCEPTED
+    return Answer(chart, run, visit, last_seq, state, here.state, is_yes, step.reason, step.key, step.value)

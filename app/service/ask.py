@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -39,12 +40,15 @@ def ask(service: Service, name: str, question: Question, wait: float = 0) -> Ans
 def _wait(service: Service, name: str, question: Question, seconds: float) -> Answer:
     deadline = time.monotonic() + seconds
     with service.hub.waiting(Topic(name)) as waiter:
-        view = look(service, name)
+        view: View = waiter.share(lambda: look(service, name), is_fresh=True)
         while not view.answer(question).is_yes and not view.is_settled(question):
-            if not waiter.sleep(deadline - time.monotonic()):
-                # Time is up, or the server was told to stop: the last word is a fresh one.
-                return look(service, name).answer(question)
-            view = waiter.share(lambda: look(service, name))
+            is_woken = waiter.sleep(deadline - time.monotonic())
+            if service.hub.is_closed:
+                break
+            # When time is up, the last word is a fresh one.
+            view = waiter.share(lambda: look(service, name), is_fresh=not is_woken)
+            if not is_woken:
+                break
         return view.answer(question)
 
 
@@ -72,6 +76,7 @@ class View:
         self._row = row
         self._chart = chart
         self._entered = {row.state: True}
+        self._lock = threading.Lock()
 
     def answer(self, question: Question) -> Answer:
         """Yes or no to `question`."""
@@ -97,9 +102,11 @@ class View:
         return Reason.CURRENT if question.state == self._row.state else Reason.NOT_CURRENT
 
     def _was_entered(self, state: str) -> bool:
-        found = self._entered.get(state)
-        if found is None:
-            with asking(self._service.database) as connection:
-                found = store.was_entered(connection, self._row, state)
-            self._entered[state] = found
-        return found
+        # Once for all who share this view.
+        with self._lock:
+            found = self._entered.get(state)
+            if found is None:
+                with asking(self._service.database) as connection:
+                    found = store.was_entered(connection, self._row, state)
+                self._entered[state] = found
+            return found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -14,16 +16,20 @@ from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Database, asking
+from app.service.turns import Turns
 from app.waiting import Hub
+
+# The SQLite file (None on PostgreSQL), the chart's id, the version.
+DefinitionKey = tuple[tuple[int, int] | None, int, int]
 
 
 class Definitions:
-    """Charts by (chart id, version), which never change; past `max_states` states the least lately used go."""
+    """Charts by file, chart id and version, which never change; past `max_states` states the least lately used go."""
 
     def __init__(self, max_states: int = 200_000) -> None:
         self._max_states = max_states
         self._states = 0
-        self._charts: OrderedDict[tuple[int, int], Chart] = OrderedDict()
+        self._charts: OrderedDict[DefinitionKey, Chart] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, connection: Connection, row: store.ChartRow) -> Chart:
@@ -32,7 +38,8 @@ class Definitions:
 
     def get_version(self, connection: Connection, row: store.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
-        key = (row.id, version)
+        # A file that was put in SQLite's place numbers its charts on its own.
+        key = (connection.info.get("identity"), row.id, version)
         with self._lock:
             chart = self._charts.get(key)
             if chart is not None:
@@ -48,7 +55,7 @@ class Definitions:
             self._charts.clear()
             self._states = 0
 
-    def _put(self, key: tuple[int, int], chart: Chart) -> None:
+    def _put(self, key: DefinitionKey, chart: Chart) -> None:
         with self._lock:
             if key in self._charts:
                 return
@@ -61,12 +68,16 @@ class Definitions:
 
 @dataclass(slots=True)
 class Service:
-    """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart."""
+    """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
+
+    `turns` lets PUTs that want the same lock share a transaction.
+    """
 
     database: Database
     hub: Hub
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
+    turns: Turns[Any, Any] = field(default_factory=Turns)
 
     def tell(self, chart: str, step: Step) -> None:
         """Wake whoever waits for `chart` in this process, after the commit of `step`."""
@@ -105,3 +116,18 @@ def read_position(
         held, reported, holder_reports = store.read_slots(connection, row)
         position = replace(position, slots=held, reported=reported, holder_reports=holder_reports)
     return position, service.now(read)
+
+
+def list_missing(connection: Connection, row: store.ChartRow, chart: Chart) -> Sequence[str]:
+    """The machines of the roster that have not reported in this visit; none where there is no roster."""
+    if chart.roster is None or not chart.states[row.state].attributes:
+        return ()
+    reported = store.read_reports(connection, row)
+    return [machine for machine in chart.roster if machine not in reported]
+
+
+def list_waiting(connection: Connection, row: store.ChartRow, chart: Chart, now: datetime) -> list[str]:
+    """Return the machines that wait for a slot of the chart, longest first; none in a state without slots."""
+    if chart.states[row.state].slots is None:
+        return []
+    return store.list_slot_waiters(connection, [row.id], now).get(row.id, [])

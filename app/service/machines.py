@@ -42,10 +42,11 @@ class Machines:
         return "".join(f"{name}\n" for name in names)
 
 
-def list_machines(service: Service, name: str, state: str | None = None) -> Machines:
+def list_machines(service: Service, name: str, state: str | None = None, *, only_missing: bool = False) -> Machines:
     """The machines of the latest visit of `state`, by default the current state.
 
-    Raises ChartNotFoundError, and BadRequestError for a state that the chart does not have.
+    Raises ChartNotFoundError, and BadRequestError for a state that the chart does not have, or where the missing
+    ones are asked for and it has no roster.
     """
     with snapshot(service.database) as connection:
         row = store.get_chart(connection, name)
@@ -53,6 +54,8 @@ def list_machines(service: Service, name: str, state: str | None = None) -> Mach
         wanted = row.state if state is None else state
         if wanted not in chart.states:
             raise BadRequestError(f"chart {name!r} has no state {wanted!r}")
+        if only_missing and chart.roster is None:
+            raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so nobody can be missing")
         visit = store.find_latest_visit(connection, row, wanted)
         reports = () if visit is None else tuple(store.list_reports(connection, row, visit))
     missing = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from app import chart_file, store
 from app.db import asking, snapshot
-from app.service.context import Service, read_position
+from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe
 from app.waiting import Topic
 
@@ -21,10 +21,15 @@ def list_statuses(service: Service) -> list[Status]:
     with snapshot(service.database) as connection:
         now = service.now(store.read_now(connection))
         values = store.list_values(connection)
+        charts = [(row, service.definitions.get(connection, row)) for row in store.list_charts(connection)]
+        slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
+        slots, reported = store.list_slots(connection, slotted), store.count_reports(connection, slotted)
+        waiting = store.list_slot_waiters(connection, slotted, now)
         found = []
-        for row in store.list_charts(connection):
+        for row, chart in charts:
             position = store.build_position(row, values.get(row.id, {}))
-            found.append(describe(service.definitions.get(connection, row), row, position, now))
+            position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
+            found.append(describe(chart, row, position, now, waiting.get(row.id, ())))
         return found
 
 
@@ -34,9 +39,14 @@ def get_status(service: Service, name: str) -> Status:
         row = store.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
-        has_slots = chart.states[row.state].slots is not None
-        waiting = store.list_slot_waiters(connection, row.id, now) if has_slots else []
-        return describe(chart, row, position, now, waiting)
+        return describe(
+            chart,
+            row,
+            position,
+            now,
+            list_waiting(connection, row, chart, now),
+            list_missing(connection, row, chart),
+        )
 
 
 def export_chart(service: Service, name: str) -> str:

@@ -107,9 +107,17 @@ def _fields(item: Any) -> dict[str, Any]:
 
 
 def describe(
-    chart: Chart, row: store.ChartRow, position: Position, now: datetime, waiting: Sequence[str] = ()
+    chart: Chart,
+    row: store.ChartRow,
+    position: Position,
+    now: datetime,
+    waiting: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> Status:
-    """Return the status of `chart` at `position`; `waiting` are the machines that wait for a slot."""
+    """Return the status of `chart` at `position`.
+
+    `waiting` are the machines that wait for a slot, `missing` those of the roster that have not reported.
+    """
     state = chart.states[position.state]
     progress = find_progress(state, position)
     deadline = find_deadline(state, position)
@@ -132,7 +140,7 @@ def describe(
         chart.expect,
         row.entered_at,
         row.updated_at,
-        say_what_it_waits_for(state, row, position, now),
+        say_what_it_waits_for(state, row, position, now, missing),
         now,
         find_slots(state, position, waiting),
     )
@@ -161,19 +169,28 @@ def find_deadline(state: State, position: Position) -> Deadline | None:
 
 
 def find_slots(state: State, position: Position, waiting: Sequence[str]) -> SlotStatus | None:
-    """The slots of the current state, longest held first; None where it has none."""
+    """The slots of the current state, those past their lease first, then the longest held; None where it has none."""
     if state.slots is None:
         return None
-    holders = sorted(position.slots.values(), key=lambda slot: (slot.claimed_at, slot.fence))
-    return SlotStatus(state.slots.limit(position.reported), tuple(holders), tuple(waiting))
+    holders = sorted(position.slots.values(), key=lambda slot: (slot.expired_at is None, slot.claimed_at, slot.fence))
+    without = tuple(machine for machine in waiting if machine not in position.slots)
+    return SlotStatus(state.slots.limit(position.reported), tuple(holders), without)
 
 
 def say_slots(slots: SlotStatus, now: datetime) -> str:
     """One line: how many slots are held, by whom, for how long, and who waits; a lease that ran out is loud."""
-    named = ", ".join(_say_holder(slot, now) for slot in slots.holders[:MAX_NAMED])
-    more = f" and {len(slots.holders) - MAX_NAMED} more" if len(slots.holders) > MAX_NAMED else ""
-    waiting = f"; {len(slots.waiting)} waiting" if slots.waiting else ""
-    return f"slots: {len(slots.holders)} of {slots.limit} held" + (f": {named}{more}" if named else "") + waiting
+    held = _name_some([_say_holder(slot, now) for slot in slots.holders])
+    waiting = _name_some(slots.waiting)
+    return (
+        f"slots: {len(slots.holders)} of {slots.limit} held"
+        + (f": {held}" if held else "")
+        + (f"; {len(slots.waiting)} waiting: {waiting}" if waiting else "")
+    )
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _say_holder(slot: Slot, now: datetime) -> str:
@@ -182,24 +199,36 @@ def _say_holder(slot: Slot, now: datetime) -> str:
     return f"{slot.machine} ({_span(now - slot.claimed_at)}, fence {slot.fence})"
 
 
-def say_what_it_waits_for(state: State, row: store.ChartRow, position: Position, now: datetime) -> str:
-    """One sentence: what it takes for the chart to move on."""
+def say_what_it_waits_for(
+    state: State, row: store.ChartRow, position: Position, now: datetime, missing: Sequence[str] = ()
+) -> str:
+    """One sentence: how many more for which target, who is missing, and the deadline; or who paused it, and why."""
     if row.paused_at is not None:
         who = row.paused_by or "someone"
         return f"paused by {who} {_span(now - row.paused_at)} ago: {row.pause_reason}"
     if state.is_final:
         return f"nothing: {state.name} is final"
-    parts = [
+    parts = _say_expired(position, now)
+    parts += [
         _say_guard(state, position, item.guard, item.target)
         for item in state.transitions
         if isinstance(item.guard, CountGuard)
     ]
+    if missing:
+        parts.append(f"not heard of: {_name_some(missing)}")
     deadline = find_deadline(state, position)
     if deadline is not None and deadline.at is not None:
         left = deadline.at - now
         when = f"in {_span(left)}" if left > timedelta(0) else "now"
         parts.append(f"{deadline.target} {when}, by the clock")
     return "; ".join(parts)
+
+
+def _say_expired(position: Position, now: datetime) -> list[str]:
+    """Nobody else gets a slot that is held past its lease: whoever reads one line only must see that."""
+    over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
+    named = _name_some([f"{machine} (LEASE RAN OUT {_span(now - at)} ago, slot still held)" for at, machine in over])
+    return [named] if named else []
 
 
 def _say_guard(state: State, position: Position, guard: CountGuard, target: str) -> str:

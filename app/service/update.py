@@ -2,69 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection
 
 from app import store
 from app.core import machine
-from app.core.errors import ChartNotFoundError, ConflictError
-from app.core.position import LoggedUpdate, Tick, Update
+from app.core.errors import ChartNotFoundError, ConflictError, StateServiceError
+from app.core.position import Tick
 from app.db import asking, retrying, transaction
 from app.service.answers import Answer, answer_step
 from app.service.context import Service, read_position
+from app.service.standing import Put, Standing
+from app.service.turns import Ticket
+
+__all__ = ["Put", "sweep", "tick", "update"]
 
 # Charts one pass of the sweeper looks at; the rest follow in the next pass.
 SWEEP_LIMIT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
-    """What a machine says it did."""
+class _Sent:
+    """A PUT, to which chart, and from whom."""
 
-    state: str
-    machine: str | None = None
-    key: str | None = None
-    idempotency_key: str | None = None
+    chart: str
+    put: Put
+    author: store.Author
+
+
+def update(service: Service, name: str, put: Put, author: store.Author) -> Answer:
+    """Apply a PUT under the chart's row lock, in one transaction with whatever else waits for that lock here.
+
+    Each PUT is judged alone, in the order in which they came, and has its own log row and answer.
+    Raises ChartNotFoundError, BadRequestError, KeyReusedError, ConflictError, DatabaseUnavailableError.
+    """
+    # SQLite has one lock for all charts.
+    lock = "" if service.database.is_sqlite else name
+    answer: Answer = service.turns.request(lock, _Sent(name, put, author), partial(apply_all, service))
+    return answer
 
 
 @retrying
-def update(service: Service, name: str, put: Put, author: store.Author) -> Answer:
-    """Apply a PUT, in one transaction under the chart's row lock.
-
-    Raises ChartNotFoundError, BadRequestError, KeyReusedError, ConflictError, DatabaseUnavailableError.
-    """
+def apply_all(service: Service, tickets: Sequence[Ticket[_Sent, Answer]]) -> None:
+    """Answer every ticket, in one transaction."""
     with transaction(service.database) as connection:
+        decided = {name: _apply(service, connection, name, found) for name, found in _by_chart(tickets).items()}
+    for name, decisions in decided.items():
+        for decision in decisions:
+            service.tell(name, decision.step)
+
+
+def _by_chart(tickets: Sequence[Ticket[_Sent, Answer]]) -> dict[str, list[Ticket[_Sent, Answer]]]:
+    # In the order of their names, as whoever takes several row locks must.
+    found: dict[str, list[Ticket[_Sent, Answer]]] = {}
+    for ticket in sorted(tickets, key=lambda item: item.asked.chart):
+        found.setdefault(ticket.asked.chart, []).append(ticket)
+    return found
+
+
+def _apply(
+    service: Service, connection: Connection, name: str, tickets: Sequence[Ticket[_Sent, Answer]]
+) -> list[store.Decision]:
+    try:
         row = store.lock_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        position, now = read_position(service, connection, row, chart)
-        happening = _gather(service, connection, row, put)
-        step = machine.step(chart, position, happening, now)
-        after = store.record(connection, row, position, step, now, author, service.database.log_key)
-    service.tell(name, step)
-    return answer_step(row, after, put.state, step)
-
-
-def _gather(service: Service, connection: Connection, row: store.ChartRow, put: Put) -> Update:
-    """Read what the log and the reports already know of this PUT. The chart is locked."""
-    was_entered, report = False, None
-    if put.machine is not None:
-        was_entered, report = store.find_standing_report(connection, row, put.state, put.machine)
-    repeats = None
-    if put.idempotency_key is not None:
-        repeats = _find_repeated(service, connection, row, put.idempotency_key)
-    return Update(put.state, put.machine, put.key, report, was_entered, repeats)
-
-
-def _find_repeated(
-    service: Service, connection: Connection, row: store.ChartRow, idempotency_key: str
-) -> LoggedUpdate | None:
-    logged = store.find_logged_key(connection, row.name, idempotency_key)
-    if logged is None:
-        return None
-    # What a PUT without `key` meant is what the version of that time made of it.
-    chart = service.definitions.get_version(connection, row, logged.version)
-    return LoggedUpdate(logged.from_state, logged.machine, logged.key, chart.states[logged.from_state].default_key)
+    except ChartNotFoundError as error:
+        for ticket in tickets:
+            ticket.error = error
+        return []
+    chart = service.definitions.get(connection, row)
+    before, now = read_position(service, connection, row, chart)
+    standing = Standing(service, connection, row, [ticket.asked.put for ticket in tickets])
+    position, seq, decisions = before, row.seq, []
+    for ticket in tickets:
+        put = ticket.asked.put
+        try:
+            step = machine.step(chart, position, standing.gather(put), now)
+        except StateServiceError as error:
+            ticket.error = error
+            continue
+        ticket.error, ticket.answer = None, answer_step(name, seq, put.state, step)
+        standing.note(chart, put, step)
+        position, seq = step.position, seq + len(step.entries)
+        decisions.append(store.Decision(step, ticket.asked.author))
+    store.record_all(connection, row, before, decisions, now, service.database.log_key)
+    return decisions
 
 
 @retrying

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
 from app import store
-from app.core.errors import LogDamagedError, StateServiceError
-from app.core.log import chain_hash
+from app.core.errors import StateServiceError
 from app.core.machine import next_due
 from app.core.replay import Replay
 from app.db import snapshot
 from app.service.context import Service
+
+# Called now and then with how many rows are read, and of how many.
+Progress = Callable[[int, int], None]
+PROGRESS_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,16 @@ class Verification:
     rows: int
     differences: tuple[str, ...] = ()
 
+    def as_json(self) -> dict[str, Any]:
+        """The verification as `--json` gives it."""
+        return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
+
+    def as_text(self) -> str:
+        """One line if all is well, else a line a difference."""
+        if not self.differences:
+            return f"{self.chart}: {self.rows} rows, chain and position as they should be\n"
+        return "".join(f"{difference}\n" for difference in self.differences)
+
 
 def list_logged_charts(service: Service) -> list[str]:
     """Every chart that has a log, archived ones too, by name."""
@@ -33,39 +46,39 @@ def list_logged_charts(service: Service) -> list[str]:
         return store.list_all_chart_names(connection)
 
 
-def verify(service: Service, name: str, progress: Callable[[int], None] = lambda rows: None) -> Verification:
+def verify(service: Service, name: str, progress: Progress = lambda read, of: None) -> Verification:
     """Replay the log of a chart, check its chain, and compare the end with the live position and values.
 
-    `progress` is called with the number of rows read so far. Raises ChartNotFoundError.
+    Raises ChartNotFoundError.
     """
     with snapshot(service.database) as connection:
         row = store.get_chart_even_archived(connection, name)
         replay = Replay(lambda version: service.definitions.get_version(connection, row, version))
-        last_hash, damage = "", None
-        try:
-            last_hash = _read(service, connection, row, replay, progress)
-        except (LogDamagedError, StateServiceError) as error:
-            damage = str(error)
+        damage = _read(service, connection, row, replay, progress)
         if damage is not None:
-            return Verification(name, replay.seq, (damage,))
-        return Verification(name, replay.seq, tuple(_compare(connection, row, replay, last_hash)))
+            return Verification(name, replay.rows, (damage,))
+        return Verification(name, replay.rows, tuple(_compare(connection, row, replay)))
 
 
 def _read(
-    service: Service, connection: Connection, row: store.ChartRow, replay: Replay, progress: Callable[[int], None]
-) -> str:
-    last_hash = ""
-    for logged in store.stream_history(connection, row.name):
-        wanted = chain_hash(last_hash, logged.row, service.database.log_key)
-        if not hmac.compare_digest(wanted, logged.hash):
-            raise LogDamagedError(f"{row.name}: seq {logged.row.seq}: the hash does not fit the row and its chain")
-        replay.apply(logged.row)
-        last_hash = logged.hash
-        progress(replay.seq)
-    return last_hash
+    service: Service, connection: Connection, row: store.ChartRow, replay: Replay, progress: Progress
+) -> str | None:
+    """Read the whole log; return what is wrong with it, where something is."""
+    try:
+        for logged in store.stream_history(connection, row.name):
+            replay.read(logged.row, logged.hash, service.database.log_key)
+            if replay.rows % PROGRESS_ROWS == 0:
+                progress(replay.rows, row.seq - replay.seq + replay.rows)
+    except StateServiceError as error:
+        return str(error)
+    except (ValueError, TypeError, AttributeError) as error:
+        # SQLite keeps whatever was put into a column behind our back.
+        return f"{row.name}: the row after seq {replay.seq} cannot be read: {error}"
+    progress(replay.rows, replay.rows)
+    return None
 
 
-def _compare(connection: Connection, row: store.ChartRow, replay: Replay, last_hash: str) -> list[str]:
+def _compare(connection: Connection, row: store.ChartRow, replay: Replay) -> list[str]:
     position = replay.position
     if position is None:
         return [f"{row.name}: the log is empty"]
@@ -73,7 +86,7 @@ def _compare(connection: Connection, row: store.ChartRow, replay: Replay, last_h
     due_at = None if replay.is_archived else next_due(replay.chart_of(position.version), position)
     pairs = [
         ("seq", replay.seq, row.seq),
-        ("hash of the last row", last_hash, row.last_hash),
+        ("hash of the last row", replay.last_hash, row.last_hash),
         ("version", position.version, row.version),
         ("run", position.run, row.run),
         ("visit", position.visit, row.visit),

@@ -6,12 +6,16 @@ cache of compiled statements finds them.
 
 from app.store.definitions import Version, add_version, get_version, list_versions, load_chart
 from app.store.history import HashedRow, HistoryFilter, list_history, stream_history
+from app.store.metrics import ChartGauge, count_charts, find_oldest_due, list_chart_gauges
+from app.store.prune import find_old_rows, replace_rows
 from app.store.record import (
     CHANNEL,
     Author,
+    Decision,
     create_chart,
     drop_report_keys,
     record,
+    record_all,
     rename_visits,
     set_archived,
     set_pause,
@@ -20,8 +24,7 @@ from app.store.reports import MachineReport, find_latest_visit, list_reports
 from app.store.rows import (
     ChartRow,
     build_position,
-    find_logged_key,
-    find_standing_report,
+    find_reports,
     get_chart,
     get_chart_and_now,
     get_chart_even_archived,
@@ -29,6 +32,8 @@ from app.store.rows import (
     list_chart_names,
     list_charts,
     list_due_charts,
+    list_latest_visits,
+    list_logged_keys,
     list_marks,
     list_values,
     lock_chart,
@@ -40,13 +45,15 @@ from app.store.rows import (
     read_values_and_now,
     was_entered,
 )
-from app.store.slots import add_slot_waiter, list_slot_waiters, remove_slot_waiter
+from app.store.slots import add_slot_waiter, count_reports, list_slot_waiters, list_slots, remove_slot_waiter
 from app.store.tokens import TokenRow, add_token, find_token, find_token_named, list_tokens, revoke_token
 
 __all__ = [
     "CHANNEL",
     "Author",
+    "ChartGauge",
     "ChartRow",
+    "Decision",
     "HashedRow",
     "HistoryFilter",
     "MachineReport",
@@ -56,11 +63,14 @@ __all__ = [
     "add_token",
     "add_version",
     "build_position",
+    "count_charts",
+    "count_reports",
     "create_chart",
     "drop_report_keys",
     "find_latest_visit",
-    "find_logged_key",
-    "find_standing_report",
+    "find_old_rows",
+    "find_oldest_due",
+    "find_reports",
     "find_token",
     "find_token_named",
     "get_chart",
@@ -68,13 +78,17 @@ __all__ = [
     "get_chart_even_archived",
     "get_version",
     "list_all_chart_names",
+    "list_chart_gauges",
     "list_chart_names",
     "list_charts",
     "list_due_charts",
     "list_history",
+    "list_latest_visits",
+    "list_logged_keys",
     "list_marks",
     "list_reports",
     "list_slot_waiters",
+    "list_slots",
     "list_tokens",
     "list_values",
     "list_versions",
@@ -87,8 +101,10 @@ __all__ = [
     "read_values",
     "read_values_and_now",
     "record",
+    "record_all",
     "remove_slot_waiter",
     "rename_visits",
+    "replace_rows",
     "revoke_token",
     "set_archived",
     "set_pause",

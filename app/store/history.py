@@ -53,8 +53,10 @@ def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> l
 
 def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
     """Every row of a chart's log, oldest first, with flat memory, in the caller's transaction. Reader: verify."""
-    rows = connection.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter()))
-    return (HashedRow(LogRow(*row[:-1]), row.hash) for row in rows)
+    # Closed also where the reader stops early: a cursor of the server's own would stay open.
+    with connection.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter())) as rows:
+        for row in rows:
+            yield HashedRow(LogRow(*row[:-1]), row.hash)
 
 
 def _history(chart: str, wanted: HistoryFilter) -> Select[Any]:

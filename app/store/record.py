@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,8 +12,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.chart import Chart
 from app.core.log import COLUMNS, LogRow, chain_hash
-from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Slot, Step
+from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Slot, Step, Visit
 from app.models import attribute_values, charts, reports, slots, transition_log, visits
+from app.store.prepared import Prepared
 from app.store.rows import ChartRow
 
 MICROSECOND = timedelta(microseconds=1)
@@ -30,8 +31,8 @@ class Author:
     idempotency_key: str | None = None
 
 
-_INSERT_LOG = insert(transition_log)
-_UPDATE_VALUE = (
+_INSERT_LOG = Prepared(insert(transition_log).values({name: bindparam(name) for name in (*COLUMNS, "hash")}))
+_UPDATE_VALUE = Prepared(
     update(attribute_values)
     .where(attribute_values.c.chart_id == bindparam("b_chart_id"), attribute_values.c.key == bindparam("b_key"))
     .values(value=bindparam("b_value"))
@@ -50,11 +51,19 @@ _POSITION_COLUMNS = (
     "last_hash",
     "updated_at",
 )
-_UPDATE_CHART = (
+_UPDATE_CHART = Prepared(
     update(charts)
     .where(charts.c.id == bindparam("b_id"))
     .values({name: bindparam(f"b_{name}") for name in _POSITION_COLUMNS})
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A step, and who caused it."""
+
+    step: Step
+    author: Author
 
 
 def record(
@@ -66,19 +75,34 @@ def record(
     author: Author,
     log_key: bytes | None = None,
 ) -> ChartRow:
-    """Write what `step` decided: log rows, position, values, visits, reports, slots. Returns the chart's row after it.
+    """Write what one step decided; see `record_all`."""
+    return record_all(connection, row, before, [Decision(step, author)], now, log_key)
 
-    Holds no lock of its own: the caller has locked `row`.
+
+def record_all(
+    connection: Connection,
+    row: ChartRow,
+    before: Position,
+    decisions: Sequence[Decision],
+    now: datetime,
+    log_key: bytes | None = None,
+) -> ChartRow:
+    """Write what steps one after another decided: log rows, position, values, visits, reports, slots.
+
+    Returns the chart's row after them. Holds no lock of its own: the caller has locked `row`.
     """
-    if step.changes_nothing:
+    rows = _log_rows(row.name, row.seq, decisions, now)
+    if not rows:
         return row
-    seq, last_hash = append_log(connection, row.name, row.seq, row.last_hash, step.entries, now, author, log_key)
-    after = _update_chart(connection, row, step, now, seq, last_hash)
-    _write_values(connection, row.id, before, step)
-    _write_visits(connection, row.id, before, step, now)
-    _write_reports(connection, row, step, now)
-    _write_slots(connection, row.id, before, step.position)
-    if step.moves:
+    last_hash = append_log(connection, row.last_hash, rows, log_key)
+    last = decisions[-1].step
+    after = _update_chart(connection, row, last, now, rows[-1].seq, last_hash)
+    entered = [visit for decision in decisions for visit in decision.step.visits]
+    _write_values(connection, row.id, before, last.position)
+    _write_visits(connection, row.id, before, entered, now)
+    _write_reports(connection, row, decisions, rows, now)
+    _write_slots(connection, row.id, before, last.position)
+    if any(decision.step.moves for decision in decisions):
         announce(connection, row.name)
     return after
 
@@ -90,24 +114,19 @@ def announce(connection: Connection, name: str) -> None:
         connection.execute(select(func.pg_notify(CHANNEL, name)))
 
 
-def append_log(
-    connection: Connection,
-    chart: str,
-    seq: int,
-    last_hash: str,
-    entries: Iterable[Entry],
-    now: datetime,
-    author: Author,
-    log_key: bytes | None,
-) -> tuple[int, str]:
-    """Write one row an entry, chained to the row `seq`; return the last row's seq and hash."""
-    for entry in entries:
-        seq += 1
-        log_row = _log_row(chart, seq, entry, now, author)
-        last_hash = chain_hash(last_hash, log_row, log_key)
-        values = {name: getattr(log_row, name) for name in COLUMNS}
-        connection.execute(_INSERT_LOG, {**values, "hash": last_hash})
-    return seq, last_hash
+def append_log(connection: Connection, last_hash: str, rows: Sequence[LogRow], log_key: bytes | None) -> str:
+    """Write rows of the log, chained to the row whose hash is `last_hash`; return the last one's."""
+    parameters = []
+    for row in rows:
+        last_hash = chain_hash(last_hash, row, log_key)
+        parameters.append({**{name: getattr(row, name) for name in COLUMNS}, "hash": last_hash})
+    _INSERT_LOG.run_all(connection, parameters)
+    return last_hash
+
+
+def _log_rows(chart: str, seq: int, decisions: Sequence[Decision], now: datetime) -> list[LogRow]:
+    made = [(entry, decision.author) for decision in decisions for entry in decision.step.entries]
+    return [_log_row(chart, seq + offset, entry, now, author) for offset, (entry, author) in enumerate(made, 1)]
 
 
 def _log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
@@ -139,7 +158,7 @@ def _update_chart(
     connection: Connection, row: ChartRow, step: Step, now: datetime, seq: int, last_hash: str
 ) -> ChartRow:
     values = _position_values(step, now, seq, last_hash)
-    connection.execute(_UPDATE_CHART, {"b_id": row.id, **{f"b_{name}": value for name, value in values.items()}})
+    _UPDATE_CHART.run(connection, {"b_id": row.id, **{f"b_{name}": value for name, value in values.items()}})
     return replace(row, **values)
 
 
@@ -161,12 +180,11 @@ def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dic
     }
 
 
-def _write_values(connection: Connection, chart_id: int, before: Position, step: Step) -> None:
-    after = step.position
+def _write_values(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
     if before.values.keys() == after.values.keys():
         for key, value in after.values.items():
             if value != before.values[key]:
-                connection.execute(_UPDATE_VALUE, {"b_chart_id": chart_id, "b_key": key, "b_value": value})
+                _UPDATE_VALUE.run(connection, {"b_chart_id": chart_id, "b_key": key, "b_value": value})
         return
     connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == chart_id))
     _insert_values(connection, chart_id, after.values)
@@ -178,8 +196,10 @@ def _insert_values(connection: Connection, chart_id: int, values: Mapping[str, i
         connection.execute(insert(attribute_values), rows)
 
 
-def _write_visits(connection: Connection, chart_id: int, before: Position, step: Step, now: datetime) -> None:
-    if not step.visits:
+def _write_visits(
+    connection: Connection, chart_id: int, before: Position, entered: Sequence[Visit], now: datetime
+) -> None:
+    if not entered:
         return
     connection.execute(
         update(visits)
@@ -187,11 +207,11 @@ def _write_visits(connection: Connection, chart_id: int, before: Position, step:
         .where(visits.c.left_at.is_(None))
         .values(left_at=now)
     )
-    _insert_visits(connection, chart_id, step, now)
+    _insert_visits(connection, chart_id, entered, now)
 
 
-def _insert_visits(connection: Connection, chart_id: int, step: Step, now: datetime) -> None:
-    last = step.visits[-1]
+def _insert_visits(connection: Connection, chart_id: int, entered: Sequence[Visit], now: datetime) -> None:
+    last = entered[-1]
     rows = [
         {
             "chart_id": chart_id,
@@ -201,7 +221,7 @@ def _insert_visits(connection: Connection, chart_id: int, step: Step, now: datet
             "entered_at": now,
             "left_at": None if visit is last else now,
         }
-        for visit in step.visits
+        for visit in entered
     ]
     connection.execute(insert(visits), rows)
 
@@ -209,6 +229,7 @@ def _insert_visits(connection: Connection, chart_id: int, step: Step, now: datet
 def upsert(dialect: str, table: Any, keys: Sequence[str], columns: Sequence[str]) -> Any:
     """An INSERT that replaces `columns` where a row with these `keys` is there."""
     inserted = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    inserted = inserted.values({name: bindparam(name) for name in (*keys, *columns)})
     return inserted.on_conflict_do_update(
         index_elements=list(keys), set_={name: inserted.excluded[name] for name in columns}
     )
@@ -216,7 +237,7 @@ def upsert(dialect: str, table: Any, keys: Sequence[str], columns: Sequence[str]
 
 _REPORT_KEYS = ("chart_id", "run", "visit", "machine")
 _UPSERT_REPORT = {
-    dialect: upsert(dialect, reports, _REPORT_KEYS, ("key", "seq", "reported_at"))
+    dialect: Prepared(upsert(dialect, reports, _REPORT_KEYS, ("key", "seq", "reported_at")), (dialect,))
     for dialect in ("sqlite", "postgresql")
 }
 _UPSERT_SLOT = {
@@ -227,21 +248,27 @@ _UPSERT_SLOT = {
 }
 
 
-def _write_reports(connection: Connection, row: ChartRow, step: Step, now: datetime) -> None:
-    if not step.reports:
+def _write_reports(
+    connection: Connection, row: ChartRow, decisions: Sequence[Decision], rows: Sequence[LogRow], now: datetime
+) -> None:
+    latest = {(report.visit, report.machine): report for item in decisions for report in item.step.reports}
+    if not latest:
         return
-    seqs = {entry.machine: row.seq + offset for offset, entry in enumerate(step.entries, 1)}
-    for report in step.reports:
-        values = {
+    # Rows with a key: a claim or a release in the same transaction is no report.
+    seqs = {(logged.visit, logged.machine): logged.seq for logged in rows if logged.key is not None}
+    values = [
+        {
             "chart_id": row.id,
             "run": row.run,
             "visit": report.visit,
             "machine": report.machine,
             "key": report.key,
-            "seq": seqs[report.machine],
+            "seq": seqs[report.visit, report.machine],
             "reported_at": now,
         }
-        connection.execute(_UPSERT_REPORT[connection.dialect.name], values)
+        for report in latest.values()
+    ]
+    _UPSERT_REPORT[connection.dialect.name].run_all(connection, values)
 
 
 def _write_slots(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
@@ -261,11 +288,13 @@ def create_chart(
     connection: Connection, name: str, step: Step, now: datetime, author: Author, log_key: bytes | None = None
 ) -> ChartRow:
     """Write a new chart with the first step of its first run."""
-    seq, last_hash = append_log(connection, name, 0, "", step.entries, now, author, log_key)
+    rows = _log_rows(name, 0, [Decision(step, author)], now)
+    last_hash = append_log(connection, "", rows, log_key)
+    seq = rows[-1].seq
     values = {"name": name, "created_at": now, **_position_values(step, now, seq, last_hash)}
     row = ChartRow(*connection.execute(insert(charts).values(values).returning(charts)).one())
     _insert_values(connection, row.id, step.position.values)
-    _insert_visits(connection, row.id, step, now)
+    _insert_visits(connection, row.id, step.visits, now)
     return row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +12,7 @@ from app.core.errors import ChartNotFoundError
 from app.core.log import COLUMNS, LogRow
 from app.core.position import Position, Report, Slot
 from app.models import attribute_values, charts, reports, slots, transition_log, visits
+from app.store.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,11 @@ def is_sqlite(connection: Connection) -> bool:
 
 _CHART = select(charts).where(charts.c.name == bindparam("name"))
 _CHART_LOCKED = _CHART.with_for_update()
-_CHART_AND_NOW = select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
-    charts.c.name == bindparam("name")
+_CHART_PREPARED = Prepared(_CHART)
+_CHART_AND_NOW = Prepared(
+    select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
+        charts.c.name == bindparam("name")
+    )
 )
 
 
@@ -76,10 +80,10 @@ def get_chart(connection: Connection, name: str) -> ChartRow:
 
 def get_chart_even_archived(connection: Connection, name: str) -> ChartRow:
     """As `get_chart`, for whoever reads the log. Raises ChartNotFoundError where there never was such a chart."""
-    row = connection.execute(_CHART, {"name": name}).one_or_none()
-    if row is None:
+    rows = _CHART_PREPARED.rows(connection, {"name": name})
+    if not rows:
         raise ChartNotFoundError(name)
-    return ChartRow(*row)
+    return ChartRow(*rows[0])
 
 
 def list_all_chart_names(connection: Connection) -> list[str]:
@@ -91,10 +95,10 @@ def get_chart_and_now(connection: Connection, name: str) -> tuple[ChartRow, date
     """Read a chart's row and the database's time in one statement. Raises ChartNotFoundError."""
     if is_sqlite(connection):
         return get_chart(connection, name), datetime.now(UTC)
-    row = connection.execute(_CHART_AND_NOW, {"name": name}).one_or_none()
-    if row is None or row.archived_at is not None:
+    rows = _CHART_AND_NOW.rows(connection, {"name": name})
+    if not rows or rows[0][-2] is not None:  # archived_at, the column before now
         raise ChartNotFoundError(name)
-    return ChartRow(*row[:-1]), row.now
+    return ChartRow(*rows[0][:-1]), rows[0][-1]
 
 
 def list_charts(connection: Connection) -> list[ChartRow]:
@@ -105,8 +109,12 @@ def list_charts(connection: Connection) -> list[ChartRow]:
 
 def list_chart_names(connection: Connection, limit: int) -> list[str]:
     """Up to `limit` names of charts that are not archived."""
-    query = select(charts.c.name).where(charts.c.archived_at.is_(None)).order_by(charts.c.name).limit(limit)
-    return list(connection.execute(query).scalars())
+    return [name for (name,) in _NAMES.rows(connection, {"limit": limit})]
+
+
+_NAMES = Prepared(
+    select(charts.c.name).where(charts.c.archived_at.is_(None)).order_by(charts.c.name).limit(bindparam("limit"))
+)
 
 
 def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
@@ -139,16 +147,19 @@ def read_now(connection: Connection) -> datetime:
 
 # The live position
 
-_VALUES = select(attribute_values.c.key, attribute_values.c.value).where(
-    attribute_values.c.chart_id == bindparam("chart_id")
+_VALUES = Prepared(
+    select(attribute_values.c.key, attribute_values.c.value).where(attribute_values.c.chart_id == bindparam("chart_id"))
 )
 # Read after the lock is held, so that a PUT is judged at the time it holds it.
-_NOW_AND_VALUES = select(
-    func.clock_timestamp(type_=charts.c.due_at.type), attribute_values.c.key, attribute_values.c.value
-).select_from(
-    select(literal_column("1"))
-    .subquery("one")
-    .outerjoin(attribute_values, attribute_values.c.chart_id == bindparam("chart_id"))
+_NOW_AND_VALUES = Prepared(
+    select(
+        func.clock_timestamp(type_=charts.c.due_at.type), attribute_values.c.key, attribute_values.c.value
+    ).select_from(
+        select(literal_column("1"))
+        .subquery("one")
+        .outerjoin(attribute_values, attribute_values.c.chart_id == bindparam("chart_id"))
+    ),
+    ("postgresql",),
 )
 
 
@@ -156,13 +167,13 @@ def read_values_and_now(connection: Connection, chart_id: int) -> tuple[dict[str
     """The current state's values and the database's time."""
     if is_sqlite(connection):
         return read_values(connection, chart_id), datetime.now(UTC)
-    rows = connection.execute(_NOW_AND_VALUES, {"chart_id": chart_id}).all()
+    rows = _NOW_AND_VALUES.rows(connection, {"chart_id": chart_id})
     return {key: value for _, key, value in rows if key is not None}, rows[0][0]
 
 
 def read_values(connection: Connection, chart_id: int) -> dict[str, int]:
     """The current state's values."""
-    return dict(connection.execute(_VALUES, {"chart_id": chart_id}).all())
+    return dict(_VALUES.rows(connection, {"chart_id": chart_id}))
 
 
 def list_values(connection: Connection) -> dict[int, dict[str, int]]:
@@ -190,47 +201,48 @@ def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
 
 # What a PUT must know beside the position
 
-_STANDING = (
-    select(visits.c.visit, reports.c.machine, reports.c.key)
-    .select_from(
-        visits.outerjoin(
-            reports,
-            and_(
-                reports.c.chart_id == visits.c.chart_id,
-                reports.c.run == visits.c.run,
-                reports.c.visit == visits.c.visit,
-                reports.c.machine == bindparam("machine"),
-            ),
-        )
-    )
+_LATEST_VISITS = (
+    select(visits.c.state, func.max(visits.c.visit))
     .where(
         visits.c.chart_id == bindparam("chart_id"),
         visits.c.run == bindparam("run"),
-        visits.c.state == bindparam("state"),
+        visits.c.state.in_(bindparam("states", expanding=True)),
     )
-    .order_by(visits.c.visit.desc())
-    .limit(1)
+    .group_by(visits.c.state)
 )
 
 
-def find_standing_report(connection: Connection, row: ChartRow, state: str, machine: str) -> tuple[bool, Report | None]:
-    """Whether `state` was entered in this run, and the report of `machine` in its latest visit."""
-    parameters = {"chart_id": row.id, "run": row.run, "state": state, "machine": machine}
-    found = connection.execute(_STANDING, parameters).one_or_none()
-    if found is None:
-        return False, None
-    return True, None if found.machine is None else Report(found.visit, found.machine, found.key)
+def list_latest_visits(connection: Connection, row: ChartRow, states: Collection[str]) -> dict[str, int]:
+    """The number of the latest visit, in the current run, of each of `states` that was entered."""
+    parameters = {"chart_id": row.id, "run": row.run, "states": list(states)}
+    return dict(connection.execute(_LATEST_VISITS, parameters).all())
+
+
+_REPORTS = select(reports.c.visit, reports.c.machine, reports.c.key).where(
+    reports.c.chart_id == bindparam("chart_id"),
+    reports.c.run == bindparam("run"),
+    reports.c.visit.in_(bindparam("visits", expanding=True)),
+    reports.c.machine.in_(bindparam("machines", expanding=True)),
+)
+
+
+def find_reports(
+    connection: Connection, row: ChartRow, visits: Collection[int], machines: Collection[str]
+) -> list[Report]:
+    """The reports of `machines` in `visits` of the current run."""
+    parameters = {"chart_id": row.id, "run": row.run, "visits": list(visits), "machines": list(machines)}
+    return [Report(*found) for found in connection.execute(_REPORTS, parameters)]
 
 
 _LOGGED = select(*(transition_log.c[name] for name in COLUMNS)).where(
-    transition_log.c.chart == bindparam("chart"), transition_log.c.idempotency_key == bindparam("idempotency_key")
+    transition_log.c.chart == bindparam("chart"),
+    transition_log.c.idempotency_key.in_(bindparam("keys", expanding=True)),
 )
 
 
-def find_logged_key(connection: Connection, chart: str, idempotency_key: str) -> LogRow | None:
-    """The row that an Idempotency-Key stands for."""
-    found = connection.execute(_LOGGED, {"chart": chart, "idempotency_key": idempotency_key}).one_or_none()
-    return None if found is None else LogRow(*found)
+def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) -> list[LogRow]:
+    """The rows that Idempotency-Keys stand for."""
+    return [LogRow(*found) for found in connection.execute(_LOGGED, {"chart": chart, "keys": list(keys)})]
 
 
 _ENTERED = select(visits.c.visit).where(

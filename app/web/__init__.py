@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.web import acts, auth, charts, curl, fleetlock, health, history, machines, problems, slots, state
+from app.web import (
+    access,
+    acts,
+    auth,
+    charts,
+    curl,
+    diagram,
+    fleetlock,
+    health,
+    history,
+    machines,
+    metrics,
+    problems,
+    slots,
+    state,
+)
 from app.web.converters import ChartNameConverter
+from app.web.ui import site
 
 
 def register(app: Flask) -> None:
@@ -14,7 +30,9 @@ def register(app: Flask) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (state, slots, fleetlock, curl, charts, machines, history, acts, health):
+    for module in (state, slots, fleetlock, curl, charts, machines, history, diagram, acts, health, metrics):
         app.register_blueprint(module.blueprint)
+    site.register(app)
+    access.register(app)
     auth.register(app)
     problems.register(app)

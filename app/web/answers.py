@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flask import Response, request
+from flask import Response, g, request
 from werkzeug.datastructures import MIMEAccept
 
 from app.service.answers import Answer
@@ -27,6 +27,7 @@ def wants_json() -> bool:
 
 def answer_response(answer: Answer) -> Response:
     """200 and exactly the state's name for a yes, 406 and nothing for a no; the JSON form where it is asked for."""
+    g.answer = answer  # for the request's line in the log
     status = 200 if answer.is_yes else 406
     if wants_json():
         return json_response(answer.as_json(), status, "application/json")

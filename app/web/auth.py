@@ -10,6 +10,7 @@ from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.service.context import find_default_chart
 from app.service.tokens import ANYBODY, Holder, Role, TokenCache
 from app.web.current import current_service
+from app.web.ui import session
 
 # The role that each endpoint needs; None means that it is open to everybody.
 RULES: dict[str, Role | None] = {
@@ -39,6 +40,25 @@ RULES: dict[str, Role | None] = {
     # The chart is in the body: the views check the pattern themselves.
     "fleetlock.post_pre_reboot": Role.MACHINE,
     "fleetlock.post_steady_state": Role.MACHINE,
+    "metrics.get_metrics": Role.READER,
+    "diagram.get_diagram": Role.READER,
+    "static": None,
+    "ui.get_login": None,
+    "ui.post_login": None,
+    "ui.post_logout": None,
+    "ui.get_index": Role.READER,
+    "ui.get_chart": Role.READER,
+    "ui.get_changes": Role.READER,
+    "ui.get_chart_version": Role.READER,
+    "ui.get_nothing": Role.READER,
+    # The view asks for more where the act needs it.
+    "ui.post_act": Role.OPERATOR,
+    # The chart is in the body: the view checks the pattern itself.
+    "ui.get_import": Role.ADMIN,
+    "ui.post_import": Role.ADMIN,
+    "ui.get_tokens": Role.ADMIN,
+    "ui.post_token": Role.ADMIN,
+    "ui.post_revoke": Role.ADMIN,
     "health.get_healthz": None,
     "health.get_readyz": None,
 }
@@ -79,9 +99,12 @@ def check(holder: Holder, role: Role, chart: str | None) -> None:
 
 
 def authenticate() -> Holder:
-    """The holder of the token that the request carries. Raises UnauthenticatedError."""
+    """The holder of the token, or else of the session, that the request carries. Raises UnauthenticatedError."""
     secret = find_secret()
     if secret is None:
+        holder = session.find_holder()
+        if holder is not None:
+            return holder
         raise UnauthenticatedError("a token is required: Authorization: Bearer TOKEN")
     cache = cast(TokenCache, current_app.extensions["stateservice.tokens"])
     return cache.authenticate(current_service(), secret)

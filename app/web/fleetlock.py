@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from functools import wraps
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 
-from app.core import errors
+from app.core.errors import BadRequestError, StateServiceError
 from app.service import slots
 from app.service.tokens import Role
+from app.web import problems
 from app.web.answers import json_response
 from app.web.auth import check, current_holder
 from app.web.current import current_author, current_service
@@ -26,6 +26,8 @@ blueprint = Blueprint("fleetlock", __name__)
 
 _GROUP = re.compile(r"[a-zA-Z0-9.-]{1,128}")
 MAX_BODY = 64 * 1024
+# Clients count errors by kind: there must be few. Any other status is `unavailable`.
+KINDS = {401: "unauthorized", 403: "forbidden", 404: "unknown_group", 409: "refused", 413: "bad_request"}
 
 
 class FleetLockError(Exception):
@@ -38,46 +40,52 @@ class FleetLockError(Exception):
         self.value = value
 
 
-def answering(view: Callable[[str, str], None]) -> Callable[[], Response]:
-    """Run a view on the client's id and group, and answer as the protocol wants, errors too."""
+@blueprint.errorhandler(FleetLockError)
+def handle_refusal(error: FleetLockError) -> Response:
+    """Answer a no of our own."""
+    return json_response({"kind": error.kind, "value": error.value}, error.status, "application/json")
 
-    @wraps(view)
-    def run() -> Response:
-        try:
-            machine, group = read_client()
-            check(current_holder(), Role.MACHINE, group)
-            view(machine, group)
-        except FleetLockError as error:
-            return refuse(error.status, error.kind, error.value)
-        except errors.ChartNotFoundError as error:
-            return refuse(404, "unknown_group", str(error))
-        except (errors.BadRequestError, errors.ConflictError) as error:
-            return refuse(409, "refused", str(error))
-        return json_response({}, 200, "application/json")
 
-    return run
+@blueprint.errorhandler(Exception)
+def handle_error(error: Exception) -> Response:
+    """Answer any other error with the service's status for it, in the protocol's form."""
+    if isinstance(error, StateServiceError):
+        response = problems.handle_known(error)
+    elif isinstance(error, HTTPException):
+        response = problems.handle_http(error)
+    else:
+        response = problems.handle_unknown(error)
+    kind = KINDS.get(response.status_code, "unavailable")
+    response.data = json.dumps({"kind": kind, "value": response.get_json(force=True)["detail"]})
+    response.mimetype = "application/json"
+    return response
 
 
 @blueprint.post("/v1/pre-reboot", provide_automatic_options=False)
-@answering
-def post_pre_reboot(machine: str, group: str) -> None:
+def post_pre_reboot() -> Response:
     """Lock: claim a slot of the group's current state."""
-    answer = slots.claim(current_service(), group, None, machine, current_author())
+    machine, group = read_client()
+    try:
+        answer = slots.claim_current(current_service(), group, machine, current_author())
+    except BadRequestError as error:
+        raise FleetLockError(409, KINDS[409], str(error)) from None
     if not answer.is_yes:
         raise FleetLockError(409, "failed_lock", f"no slot of {answer.state} for {machine}: {answer.reason}")
+    return json_response({}, 200, "application/json")
 
 
 @blueprint.post("/v1/steady-state", provide_automatic_options=False)
-@answering
-def post_steady_state(machine: str, group: str) -> None:
+def post_steady_state() -> Response:
     """Unlock: report the machine as done, if it holds a slot; nothing otherwise."""
+    machine, group = read_client()
     answer = slots.report_if_held(current_service(), group, machine, current_author())
     if answer is not None and not answer.is_yes:
         raise FleetLockError(409, "failed_unlock", f"{machine} cannot report {answer.state}: {answer.reason}")
+    return json_response({}, 200, "application/json")
 
 
 def read_client() -> tuple[str, str]:
-    """The client's id and group. Raises FleetLockError 400 for anything that is not the protocol."""
+    """The client's id and group. Raises FleetLockError 400 for anything that is not the protocol, ForbiddenError."""
     if request.headers.get("fleet-lock-protocol") != "true":
         raise FleetLockError(400, "bad_request", "the header fleet-lock-protocol: true is missing")
     try:
@@ -90,9 +98,5 @@ def read_client() -> tuple[str, str]:
         raise FleetLockError(400, "bad_request", f"id is not 1 to {MACHINE_LENGTH} printable characters")
     if not isinstance(group, str) or not _GROUP.fullmatch(group):
         raise FleetLockError(400, "bad_request", "group is not made of a-z A-Z 0-9 . -")
+    check(current_holder(), Role.MACHINE, group)
     return machine, group
-
-
-def refuse(status: int, kind: str, value: str) -> Response:
-    """An error's body as the protocol has it."""
-    return json_response({"kind": kind, "value": value}, status, "application/json")

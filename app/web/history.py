@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from app.core.errors import BadRequestError
-from app.service.authors import HashedRow, HistoryFilter
+from app.service.authors import HistoryFilter
+from app.service.exports import as_csv, as_ndjson
 from app.service.reading import iterate_history, wait_for_history
 from app.web import parameters
 from app.web.current import current_service
@@ -38,7 +34,7 @@ def get_history(name: str) -> Response:
     rows = iterate_history(service, name, wanted)
     if form == "json":
         return jsonify([row.as_json() for row in rows])
-    return Response(_as_csv(rows) if form == "csv" else _as_ndjson(rows), mimetype=FORMATS[form])
+    return Response(as_csv(rows) if form == "csv" else as_ndjson(rows), mimetype=FORMATS[form])
 
 
 def _read_format(query: dict[str, list[str]]) -> str:
@@ -72,28 +68,3 @@ def _read_instant(query: dict[str, list[str]], name: str) -> datetime | None:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadRequestError(f"{name}={text} is not an ISO 8601 instant") from None
-
-
-def _as_ndjson(rows: Iterable[HashedRow]) -> Iterator[str]:
-    for row in rows:
-        yield json.dumps(row.as_json(), ensure_ascii=False) + "\n"
-
-
-def _as_csv(rows: Iterable[HashedRow]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(HashedRow.columns())
-    for row in rows:
-        writer.writerow([_cell(value) for value in row.as_json().values()])
-        if buffer.tell() > 65536:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    # A spreadsheet runs a cell that begins like this as a formula; a quote in front makes it text.
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value

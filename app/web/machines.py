@@ -20,10 +20,9 @@ def get_machines(name: str) -> Response:
     wanted = parameters.find_parameter(query, "is", NAME_LENGTH) or "reported"
     if wanted not in ("reported", "missing"):
         raise BadRequestError(f"is={wanted} is neither reported nor missing")
-    found = list_machines(current_service(), name, parameters.find_parameter(query, "state", NAME_LENGTH))
+    state = parameters.find_parameter(query, "state", NAME_LENGTH)
     only_missing = wanted == "missing"
-    if only_missing and found.missing is None:
-        raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so nobody can be missing")
+    found = list_machines(current_service(), name, state, only_missing=only_missing)
     if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
         return Response(found.as_text(only_missing=only_missing), mimetype="text/plain")
     return jsonify(found.as_json(only_missing=only_missing))

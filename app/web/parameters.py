@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from flask import request
+from flask import g, request
 
 from app.core.errors import BadRequestError
 
@@ -26,6 +26,7 @@ def read_query() -> dict[str, list[str]]:
     query: dict[str, list[str]] = {}
     for name, value in pairs:
         query.setdefault(name, []).append(value)
+    g.query = query  # for the request's line in the log
     return query
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from app.core import errors
@@ -89,6 +89,7 @@ def problem_response(status: int, detail: str, extra: dict[str, Any] | None = No
     if is_seed_path and status not in (401, 403, 405):
         status = 500
     line = " ".join(detail.split()) or TITLES.get(status, "Error")
+    g.problem = line  # for the request's line in the log
     if is_seed_path and not wants_json():
         response = plain_response(line + "\n", status)
     else:

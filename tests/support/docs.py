@@ -15,9 +15,9 @@ _FENCE = re.compile(r"(?m)^```(\w*)\n(.*?)^```$", flags=re.DOTALL)
 
 
 def list_pages() -> list[Path]:
-    """Every Markdown file of the repository, relative to its root."""
+    """Every Markdown file that is the project's own, relative to the root."""
     paths = (path.relative_to(ROOT) for path in sorted(ROOT.rglob("*.md")))
-    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    return [path for path in paths if not any(part.startswith(".") or part == "vendor" for part in path.parts)]
 
 
 def read_page(page: Path | str) -> str:
@@ -57,6 +57,7 @@ def examples(text: str) -> list[Example]:
 _CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{6}Z)?"), "INSTANT"),
     (re.compile(r"\bin \d+[smhd], by the clock"), "in SPAN, by the clock"),
+    (re.compile(r"\b\d+[smhd] ago: "), "SPAN ago: "),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),
     # A table's columns are as wide as its widest cell.
     (re.compile(r" +"), " "),
@@ -111,13 +112,19 @@ def stray_addresses(text: str) -> list[str]:
     """Paths of one machine, and addresses that are neither this host, nor made for examples, nor public pages."""
     found = _MACHINE_PATH.findall(text)
     found += [address for address in _IP.findall(text) if not address.startswith(_FINE_IPS)]
-    found += [domain for domain in _MAIL.findall(text) if not domain.endswith(".example")]
+    found += [domain for domain in _MAIL.findall(text) if not domain.endswith(".example") and not _IP.fullmatch(domain)]
     found += [host for scheme, host in _URL.findall(text) if not _is_fine_host(scheme, host)]
     return found
 
 
 def _is_fine_host(scheme: str, host: str) -> bool:
-    if scheme == "sqlite" or host == "localhost" or host.endswith(".example") or host.startswith(_FINE_IPS):
+    # A bare name in a database's address is one of the reader's own network.
+    if (
+        scheme in ("sqlite", "postgresql")
+        or host == "localhost"
+        or host.endswith(".example")
+        or host.startswith(_FINE_IPS)
+    ):
         return True
     return scheme == "https" and re.fullmatch(r"[\w-]+(\.[\w-]+)*\.(com|org|io|net|dev)", host) is not None
 
@@ -161,9 +168,9 @@ def _find_option(command: click.Command, name: str) -> click.Option | None:
 
 
 def endpoints(text: str) -> Iterator[str]:
-    """The endpoints that a page's headings name, as `METHOD /path`."""
-    for heading in re.findall(r"(?m)^#{2,4} (.*)$", without_blocks(text)):
-        yield from re.findall(r"`([A-Z]+ /\S*)`", heading)
+    """The endpoints that a page's headings, and the first cells of its tables, name as `METHOD /path`."""
+    for place in re.findall(r"(?m)^(?:#{2,4} .*|\| [^|]*)", without_blocks(text)):
+        yield from re.findall(r"`([A-Z]+ /\S*)`", place)
 
 
 def table_rows(text: str, first: str) -> list[list[str]]:

@@ -17,6 +17,7 @@ RANKS = {
     "app.schema": 1,
     "app.store": 2,
     "app.chart_file": 2,
+    "app.diagram": 1,
     "app.service": 3,
     "app.waiting": 3,
     "app.web": 4,

@@ -14,15 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import psutil
-from sqlalchemy import Connection, Engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection
 
 from app.db import APPLICATION_NAME, open_engine
 from app.waiting import LISTENER_NAME, MAX_WORKERS
@@ -127,7 +126,9 @@ class Server:
         rows: list[dict[str, Any]] = reply.json()["rows"]
         return rows
 
-    def hold(self, chart: str, state: str, rest: str = "state", count: int = 1, **parameters: str) -> list[Future[Reply]]:
+    def hold(
+        self, chart: str, state: str, rest: str = "state", count: int = 1, **parameters: str
+    ) -> list[Future[Reply]]:
         """Begin `count` questions that wait (55 s unless told), and return once the server holds them all."""
         before = self.waiters()
         asked = {"wait": "55", **parameters}
@@ -223,14 +224,10 @@ def _end(process: subprocess.Popen[str]) -> None:
     """End what is left of a server; its processes share a group of their own."""
     if process.poll() is None:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(10)
 
 
@@ -241,8 +238,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 def beside(database_url: str) -> Iterator[Connection]:
     """A connection of the test's own, that commits each statement at once."""
     engine = open_engine(database_url)
+    options: dict[str, Any] = {"begin": ""} if engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with engine.connect().execution_options(**options) as connection:
             yield connection
     finally:
         engine.dispose()

@@ -166,7 +166,7 @@ def test_name_that_no_chart_can_have_is_404(client: FlaskClient, name: str) -> N
         assert len(response.get_json()["detail"].splitlines()) == 1
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/chart/states", "/charts/states/nothing", "/states", "/favicon.ico"])
+@pytest.mark.parametrize("path", ["/nothing", "/chart/states", "/charts/states/nothing", "/states", "/favicon.ico"])
 def test_path_that_is_not_there_is_404(client: FlaskClient, path: str) -> None:
     response = client.post(path)
     assert response.status_code in (404, 405)

@@ -81,7 +81,7 @@ def test_header_is_utf8(client: FlaskClient) -> None:
     assert put(client, f"&machine={quote(name)}")["reason"] == "replay"
 
 
-@pytest.mark.parametrize("machine", ["m", "m" * 255, "a b", "a:b/c?d&e=f%25", "200", "日本語", "'; DROP TABLE charts;--"])
+@pytest.mark.parametrize("machine", ["m", "m" * 255, "a b", "a:b/c?d&e=f%25", "200", "日本語", "'; DROP TABLE x;--"])
 def test_machine_may_be_any_printable_text(client: FlaskClient, machine: str) -> None:
     more = f"&machine={quote(machine, safe='')}"
     assert [put(client, more)["reason"] for _ in range(2)] == ["updated", "replay"]

@@ -69,7 +69,9 @@ BAD_HEADERS = {
 }
 
 
-def send(client: FlaskClient, method: str, path: str, query: str, headers: dict[str, str] | None = None) -> TestResponse:
+def send(
+    client: FlaskClient, method: str, path: str, query: str, headers: dict[str, str] | None = None
+) -> TestResponse:
     # The client would decode and encode the query again: here the bytes arrive as they are.
     return client.open(path, method=method, headers=headers, environ_overrides={"QUERY_STRING": query})
 

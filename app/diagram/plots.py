@@ -1,0 +1,71 @@
+"""Small plots without words in them, stretched to the room they get; what they show is written beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from app.diagram.markup import clean, tag
+
+BAR_WIDTH, BAR_STEP, SPARK_HEIGHT = 3, 4, 24
+WIDTH, HEIGHT = 600.0, 120.0
+
+
+def draw_sparkline(bars: Sequence[float]) -> str:
+    """A bar for each hour, the tallest as high as the picture."""
+    highest = max(bars, default=0) or 1.0
+    width = BAR_STEP * len(bars) - (BAR_STEP - BAR_WIDTH)
+    drawn = []
+    for number, value in enumerate(bars):
+        height = max(value / highest * SPARK_HEIGHT, 2.0) if value > 0.05 else 1.0
+        at = {"x": number * BAR_STEP, "y": SPARK_HEIGHT - height, "width": BAR_WIDTH, "height": height}
+        drawn.append(tag("rect", class_="p-bar" if value > 0.05 else "p-none", fill="currentColor", **at))
+    title = tag("title", clean(f"{sum(bars):.0f} entries in the log in the last {len(bars)} hours"))
+    size = {"width": width, "height": SPARK_HEIGHT, "viewBox": f"0 0 {width} {SPARK_HEIGHT}"}
+    return tag("svg", title + "".join(drawn), role="img", class_="spark", **size)
+
+
+def draw_growth(points: Sequence[tuple[float, datetime]], bounds: Sequence[datetime]) -> str:
+    """How a count grew: a line over time, the stretches between `bounds` shaded in turn."""
+    if not points or len(bounds) < 2:
+        return ""
+    start, end = bounds[0], bounds[-1]
+    most = max(points[-1][0], 1.0)
+    bands = "".join(
+        tag(
+            "rect",
+            class_="p-band",
+            x=_x(left, start, end),
+            y=0,
+            width=_x(right, start, end) - _x(left, start, end),
+            height=HEIGHT,
+            fill="currentColor",
+            fill_opacity=0.06,
+        )
+        for number, (left, right) in enumerate(pairwise(bounds))
+        if number % 2
+    )
+    corners = [(_x(at, start, end), HEIGHT - count / most * (HEIGHT - 6)) for count, at in points]
+    corners.append((WIDTH, corners[-1][1]))
+    line = "L".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+    area = tag("path", class_="p-area", d=f"M{corners[0][0]:.1f},{HEIGHT}L{line}L{WIDTH},{HEIGHT}Z", fill_opacity=0.16)
+    stroke = {"fill": "none", "stroke_width": 2, "vector_effect": "non-scaling-stroke"}
+    curve = tag("path", class_="p-line", d=f"M{line}", stroke="currentColor", **stroke)
+    size = {"viewBox": f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", "preserveAspectRatio": "none"}
+    return tag("svg", bands + area + curve, class_="growth", aria_hidden="true", **size)
+
+
+def draw_stay(entered: datetime, span: timedelta, start: datetime, end: datetime) -> str:
+    """A bar from when a state was entered to when it was left, on a line from `start` to `end`."""
+    left = min(_x(entered, start, end), WIDTH - 4)
+    width = max(min(_x(entered + span, start, end), WIDTH) - left, 4.0)
+    line = tag("rect", class_="p-rail", x=0, y=5, width=WIDTH, height=2, fill="currentColor", fill_opacity=0.12)
+    bar = tag("rect", class_="p-stay", x=left, y=0, width=width, height=12, fill="currentColor")
+    size = {"viewBox": f"0 0 {WIDTH:.0f} 12", "preserveAspectRatio": "none"}
+    return tag("svg", line + bar, class_="stay", aria_hidden="true", **size)
+
+
+def _x(at: datetime, start: datetime, end: datetime) -> float:
+    whole = (end - start) or timedelta(microseconds=1)
+    return min(max((at - start) / whole, 0.0), 1.0) * WIDTH

@@ -1,0 +1,102 @@
+"""Core statements compiled once and run on the driver's own connection: for the two hot paths alone.
+
+SQLAlchemy's execution of a statement, though cached, costs several times what the driver needs to run it
+(docs/performance.md has the profile). The text is still SQLAlchemy's, from the same tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import ClauseElement
+
+from app.core.log import format_instant
+from app.db import wrap_driver_error
+from app.models import UtcDateTime
+
+_DIALECTS: dict[str, Any] = {
+    "sqlite": sqlite.dialect(paramstyle="named"),
+    "postgresql": postgresql.psycopg.dialect(),  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+}
+
+
+class Prepared:
+    """A statement with named parameters. SQLite's instants, which are text, are converted; all else is the driver's."""
+
+    def __init__(self, statement: ClauseElement, dialects: Sequence[str] = tuple(_DIALECTS)) -> None:
+        self._texts: dict[str, str] = {}
+        # What SQLAlchemy binds by itself: SQLite's LIMIT brings an OFFSET of 0.
+        self._defaults: dict[str, dict[str, Any]] = {}
+        for name in dialects:
+            compiled: Any = statement.compile(dialect=_DIALECTS[name])
+            self._texts[name] = str(compiled)
+            self._defaults[name] = {key: item.value for key, item in compiled.binds.items() if not item.required}
+            self._instant_parameters = [key for key, item in compiled.binds.items() if _is_instant(item)]
+            self._instant_columns = [number for number, item in enumerate(_columns(compiled)) if _is_instant(item)]
+
+    def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """Run the statement and return its rows. Raises DBAPIError."""
+        rows: Sequence[tuple[Any, ...]] = self._execute(connection, self._bind(connection, parameters)).fetchall()
+        if self._instant_columns and connection.dialect.name == "sqlite":
+            return [self._read_instants(row) for row in rows]
+        return rows
+
+    def run(self, connection: Connection, parameters: Mapping[str, Any]) -> None:
+        """Run the statement for its effect. Raises DBAPIError."""
+        self._execute(connection, self._bind(connection, parameters)).close()
+
+    def run_all(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
+        """Run the statement once for each of `parameters`. Raises DBAPIError."""
+        if len(parameters) == 1:
+            self.run(connection, parameters[0])
+            return
+        raw: Any = connection.connection.driver_connection
+        cursor = raw.cursor()
+        try:
+            cursor.executemany(
+                self._texts[connection.dialect.name], [self._bind(connection, item) for item in parameters]
+            )
+        except _driver_error(connection) as error:
+            raise wrap_driver_error(connection, error) from error
+        finally:
+            cursor.close()
+
+    def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:
+        raw: Any = connection.connection.driver_connection
+        try:
+            return raw.execute(self._texts[connection.dialect.name], parameters)
+        except _driver_error(connection) as error:
+            raise wrap_driver_error(connection, error) from error
+
+    def _bind(self, connection: Connection, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        defaults = self._defaults[connection.dialect.name]
+        bound = {**defaults, **parameters} if defaults else dict(parameters)
+        if connection.dialect.name != "sqlite":
+            return bound
+        for name in self._instant_parameters:
+            if bound[name] is not None:
+                bound[name] = format_instant(bound[name])
+        return bound
+
+    def _read_instants(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = list(row)
+        for number in self._instant_columns:
+            if values[number] is not None:
+                values[number] = datetime.fromisoformat(values[number])
+        return tuple(values)
+
+
+def _is_instant(item: Any) -> bool:
+    return isinstance(item.type, UtcDateTime)
+
+
+def _columns(compiled: Any) -> list[Any]:
+    return list(compiled.statement.selected_columns) if getattr(compiled.statement, "is_select", False) else []
+
+
+def _driver_error(connection: Connection) -> Any:
+    return connection.dialect.loaded_dbapi.Error

@@ -1,0 +1,115 @@
+"""Importing a chart by hand: paste or choose a file, see what it would do, and only then do it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from flask import Response, request
+
+from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, ConflictError, Problem
+from app.service.imports import MAX_BYTES, Imported, ImportRequest, import_chart
+from app.service.reading import get_status, get_version
+from app.service.tokens import Role
+from app.web.auth import check, current_holder
+from app.web.current import current_author, current_service
+from app.web.parameters import NAME_LENGTH
+from app.web.ui.base import blueprint, go_to, render
+from app.web.ui.diff import Line, compare
+from app.web.ui.forms import find_field, find_query
+
+# Lines shown around a problem of a long file.
+AROUND = 3
+WHOLE = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What was filled in; `default_name` is the stem of the file that was chosen."""
+
+    text: str
+    name: str | None = None
+    default_name: str | None = None
+    maps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedLine:
+    """A line of the file with what is wrong in it; `number` is None where lines are left out."""
+
+    number: int | None
+    text: str
+    problems: tuple[Problem, ...] = ()
+
+
+@blueprint.get("/ui/import", provide_automatic_options=False)
+def get_import() -> Response:
+    """The empty form; with `chart=NAME` that chart's text, to be changed."""
+    name = find_query("chart", NAME_LENGTH)
+    if name is None:
+        return render("import.html", form=Form(""))
+    service = current_service()
+    text = get_version(service, name, get_status(service, name).version).text
+    return render("import.html", form=Form(text, name))
+
+
+@blueprint.post("/ui/import", provide_automatic_options=False)
+def post_import() -> Response:
+    """Show what the import would do; with the field `apply`, do it."""
+    form = _read_form()
+    try:
+        would = _import(form, dry_run=True)
+        check(current_holder(), Role.ADMIN, would.status.chart)
+        if request.form.get("apply") is None:
+            return render("import.html", form=form, would=would, lines=_compare(form, would))
+        done = _import(form, dry_run=False)
+    except ChartFileError as error:
+        return render("import.html", 422, form=form, problems=error.problems, marked=mark_lines(form.text, error))
+    except (BadRequestError, ConflictError) as error:
+        return render("import.html", 409, form=form, refusal=str(error))
+    return go_to("ui.get_chart", name=done.status.chart, done=str(done.outcome))
+
+
+def _read_form() -> Form:
+    chosen = request.files.get("file")
+    content = chosen.read(MAX_BYTES + 1) if chosen is not None and chosen.filename else b""
+    text = content.decode(errors="replace") if content else request.form.get("text", "")
+    stem = (chosen.filename or "").rpartition("/")[2].rpartition(".")[0] if chosen is not None else ""
+    # A text area sends CR LF, whatever was pasted into it.
+    return Form(
+        text.replace("\r\n", "\n"),
+        find_field("name", NAME_LENGTH),
+        stem or find_field("default_name", NAME_LENGTH),
+        tuple(part.strip() for part in request.form.get("maps", "").splitlines() if part.strip()),
+    )
+
+
+def _import(form: Form, *, dry_run: bool) -> Imported:
+    wanted = ImportRequest(form.text, form.name, form.default_name, form.maps, dry_run)
+    return import_chart(current_service(), wanted, current_author())
+
+
+def _compare(form: Form, would: Imported) -> list[Line] | None:
+    service = current_service()
+    try:
+        running = get_status(service, would.status.chart).version
+    except ChartNotFoundError:
+        return []
+    return compare(get_version(service, would.status.chart, running).text, form.text)
+
+
+def mark_lines(text: str, error: ChartFileError) -> list[MarkedLine]:
+    """The lines of the file with the problems in each; of a long file those around its problems."""
+    problems: dict[int, list[Problem]] = defaultdict(list)
+    for problem in error.problems:
+        problems[problem.line].append(problem)
+    lines = text.split("\n")
+    near = {number + offset for number in problems for offset in range(-AROUND, AROUND + 1)}
+    marked: list[MarkedLine] = []
+    for number in range(1, max(len(lines), *problems) + 1):
+        if len(lines) <= WHOLE or number in near:
+            line = lines[number - 1] if number <= len(lines) else ""
+            marked.append(MarkedLine(number, line, tuple(problems.get(number, ()))))
+        elif marked and marked[-1].number is not None:
+            marked.append(MarkedLine(None, ""))
+    return marked

@@ -1,0 +1,122 @@
+"""The service on a real database, and the charts its tests import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from app import store
+from app.core.log import LogRow
+from app.db import Database, asking, open_engine, transaction
+from app.service import reading
+from app.service.authors import Author, HistoryFilter
+from app.service.context import Service
+from app.service.imports import Imported, ImportRequest, import_chart
+from app.service.update import Put, update
+from app.waiting import Hub
+from tests.core.support import NOON
+
+CHARTS = Path(__file__).resolve().parents[2] / "charts"
+SEED = (CHARTS / "states.yaml").read_text()
+NOBODY = Author()
+ANN = Author(actor="ann", remote_addr="192.0.2.7")
+
+CANARY = """\
+chart: web
+current_state: canary
+states:
+- name: canary
+  func: increment
+  current: [{key: count, value: 0}, {key: failed, value: 0}]
+  target:
+  - {name: rollback, when: {key: failed, value: 1}}
+  - {name: soak, when: {key: count, value: 2}}
+- name: soak
+  func: increment
+  current: {key: count, value: 0}
+  target: [{name: done, when: {key: count, value: 5}}, {name: done, when: {key: elapsed, value: 60s}}]
+- name: rollback
+- name: done
+"""
+
+REBOOT = """\
+chart: web
+current_state: reboot
+states:
+- name: reboot
+  func: increment
+  slots: 2
+  lease: 100s
+  on_expire: fail
+  current: [{key: count, value: 0}, {key: failed, value: 0}]
+  target: [{name: halted, when: {key: failed, value: 2}}, {name: done, when: {key: count, value: 9}}]
+- name: halted
+- name: done
+"""
+
+
+@dataclass
+class Clock:
+    """The database's time, in a test's hand."""
+
+    now: datetime = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@contextmanager
+def opened_service(url: str, *, pool_size: int = 10, log_key: bytes | None = None) -> Iterator[Service]:
+    """The service on the database at `url`; its connections are closed at the end."""
+    engine = open_engine(url, pool_size=pool_size)
+    database = Database(engine, log_key=log_key)
+    yield Service(database, Hub(database))
+    engine.dispose()
+
+
+def import_text(service: Service, chart_text: str, name: str | None = None, **options: Any) -> Imported:
+    """Import a chart file as Ann."""
+    request = ImportRequest(chart_text, name=name, default_name="web", **options)
+    return import_chart(service, request, ANN)
+
+
+def put(service: Service, state: str, machine: str | None = None, chart: str = "web", **fields: Any) -> Any:
+    """Send a PUT from nowhere in particular."""
+    author = Author(idempotency_key=fields.get("idempotency_key"))
+    return update(service, chart, Put(state, machine, **fields), author)
+
+
+def rows(service: Service, chart: str = "web", **wanted: Any) -> list[LogRow]:
+    """The chart's log."""
+    return [hashed.row for hashed in reading.iterate_history(service, chart, HistoryFilter(**wanted))]
+
+
+def kinds(service: Service, chart: str = "web") -> list[str]:
+    return [row.kind for row in rows(service, chart)]
+
+
+def query(service: Service, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """The rows of a SELECT, behind the service's back."""
+    with asking(service.database) as connection:
+        return [tuple(row) for row in connection.execute(text(sql), parameters)]
+
+
+def alter(service: Service, *statements: str) -> None:
+    """Change rows behind the service's back."""
+    with transaction(service.database) as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def get_row(service: Service, chart: str = "web") -> store.ChartRow:
+    with asking(service.database) as connection:
+        return store.get_chart_even_archived(connection, chart)

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.core.errors import BadRequestError, ChartFileError, ConflictError
+from app.service import acts, slots
+from app.service.ask import Question, ask
+from app.service.context import Service
+from app.service.imports import Outcome
+from app.service.reading import list_versions
+from app.service.verify import verify
+from tests.service.support import (
+    ANN,
+    CANARY,
+    NOBODY,
+    REBOOT,
+    Clock,
+    get_row,
+    import_text,
+    kinds,
+    put,
+    query,
+    rows,
+)
+
+WIDER = CANARY.replace("value: 2", "value: 3")
+NARROWER = CANARY.replace("value: 2", "value: 1")
+RENAMED = CANARY.replace("canary", "first")
+TABLES = [
+    *("charts", "chart_versions", "states", "attributes", "transitions", "roster"),
+    *("attribute_values", "visits", "reports", "slots", "transition_log"),
+]
+
+
+def counts(service: Service) -> dict[str, int]:
+    return {table: query(service, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
+
+
+# New
+
+
+def test_import_creates_a_chart_in_its_initial_state(service: Service) -> None:
+    imported = import_text(service, CANARY)
+    status = imported.status
+    assert (imported.outcome, status.version, status.run, status.visit) == (Outcome.CREATED, 1, 1, 1)
+    assert (status.current_state, status.values) == ("canary", {"count": 0, "failed": 0})
+
+
+def test_import_is_one_log_row_with_its_author(service: Service, clock: Clock) -> None:
+    import_text(service, CANARY)
+    (row,) = rows(service)
+    assert (row.kind, row.seq, row.at, row.actor) == ("import", 1, clock.now, "ann")
+    assert (row.from_state, row.to_state) == ("canary", "canary")
+
+
+def test_import_tells_the_warnings(service: Service) -> None:
+    assert "may wait for ever" in import_text(service, CANARY).warnings[0].message
+
+
+def test_import_takes_clock_guards_that_are_due_at_once(service: Service) -> None:
+    imported = import_text(service, CANARY.replace("{key: count, value: 2}", "{key: elapsed, value: 0s}"))
+    assert (imported.status.current_state, kinds(service)) == ("soak", ["import", "timeout"])
+    assert query(service, "SELECT visit, state FROM visits ORDER BY visit") == [(1, "canary"), (2, "soak")]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        pytest.param({"name": "given"}, "given", id="the name given"),
+        pytest.param({}, "web", id="the file's own"),
+    ],
+)
+def test_import_names_the_chart(service: Service, options: dict[str, Any], name: str) -> None:
+    assert import_text(service, CANARY, **options).status.chart == name
+
+
+def test_import_of_a_file_without_a_name_takes_the_default(service: Service) -> None:
+    assert import_text(service, CANARY.replace("chart: web\n", "")).status.chart == "web"
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_import_with_a_problem_changes_nothing(service: Service, dry_run: bool) -> None:
+    with pytest.raises(ChartFileError, match="no state"):
+        import_text(service, CANARY.replace("name: soak, when", "name: sook, when"), dry_run=dry_run)
+    assert set(counts(service).values()) == {0}
+
+
+# The same again
+
+
+def test_same_file_again_changes_nothing(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary")
+    before = counts(service)
+    imported = import_text(service, CANARY)
+    assert (imported.outcome, imported.entries, counts(service)) == (Outcome.UNCHANGED, (), before)
+    assert imported.status.values["count"] == 1
+
+
+def test_same_text_under_another_name_is_another_chart(service: Service) -> None:
+    import_text(service, CANARY)
+    assert import_text(service, CANARY, name="other").outcome is Outcome.CREATED
+
+
+# Upgrades
+
+
+def test_changed_file_is_an_upgrade_that_goes_on(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    imported = import_text(service, WIDER)
+    status = imported.status
+    assert (imported.outcome, status.version, status.run, status.visit) == (Outcome.UPGRADED, 2, 1, 1)
+    assert (status.values, kinds(service)[-1]) == ({"count": 1, "failed": 0}, "upgrade")
+
+
+def test_upgrade_keeps_reports(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    import_text(service, WIDER)
+    put(service, "canary", "m1")
+    assert get_row(service).seq == 3
+
+
+def test_upgrade_takes_a_guard_that_now_holds_in_the_same_transaction(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary")
+    imported = import_text(service, NARROWER)
+    assert (imported.status.current_state, kinds(service)[-2:]) == ("soak", ["upgrade", "transition"])
+    assert [row.version for row in rows(service)] == [1, 1, 2, 2]
+
+
+def test_upgrade_without_the_current_state_is_a_conflict_that_changes_nothing(service: Service) -> None:
+    import_text(service, CANARY)
+    before = counts(service)
+    with pytest.raises(ConflictError, match="name its new home"):
+        import_text(service, RENAMED)
+    assert counts(service) == before
+
+
+def test_upgrade_takes_a_mapped_state_to_its_new_home(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    status = import_text(service, RENAMED, maps=("canary:first",)).status
+    assert (status.current_state, status.visit, status.values["count"]) == ("first", 1, 1)
+    put(service, "first", "m1")
+    assert (get_row(service).seq, verify(service, "web").differences) == (3, ())
+
+
+def test_upgrade_drops_an_attribute_and_turns_its_reports_into_ones_on_none(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    text = CANARY.replace("[{key: count, value: 0}, {key: failed, value: 0}]", "{key: failed, value: 0}", 1)
+    import_text(service, text.replace("{name: soak, when: {key: count,", "{name: soak, when: {key: failed,"))
+    assert query(service, "SELECT machine, key FROM reports") == [("m1", None)]
+    assert query(service, "SELECT key, value FROM attribute_values") == [("failed", 0)]
+    assert verify(service, "web").differences == ()
+
+
+def test_rolling_back_is_importing_the_old_text(service: Service) -> None:
+    for text in (CANARY, WIDER, CANARY):
+        import_text(service, text)
+    assert [(found.version, found.text) for found in list_versions(service, "web")] == [
+        (1, CANARY),
+        (2, WIDER),
+        (3, CANARY),
+    ]
+
+
+def test_reset_after_an_upgrade_starts_in_the_new_initial_state(service: Service) -> None:
+    import_text(service, CANARY)
+    import_text(service, CANARY.replace("current_state: canary", "current_state: soak").replace(*SOAK_LEADS_BACK))
+    assert get_row(service).state == "canary"
+    assert acts.reset(service, "web", "again", ANN).current_state == "soak"
+
+
+SOAK_LEADS_BACK = (
+    "[{name: done, when: {key: count",
+    "[{name: canary, when: {key: count, value: 9}}, {name: done, when: {key: count",
+)
+
+
+def test_upgrade_while_paused_waits_for_resume(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary")
+    acts.pause(service, "web", "look", ANN)
+    assert import_text(service, NARROWER).status.current_state == "canary"
+    assert acts.resume(service, "web", "on", ANN).current_state == "soak"
+    assert verify(service, "web").differences == ()
+
+
+# Maps: a name may hold colons itself
+
+COLONS = """\
+current_state: "a:b"
+states:
+- {name: "a:b", func: increment, current: {key: count, value: 0}, target: {name: "a", when: {key: count, value: 9}}}
+- {name: "a", func: increment, current: {key: count, value: 0}, target: {name: end, when: {key: count, value: 9}}}
+- {name: end}
+"""
+
+HOMES = [
+    pytest.param("x", "a:b:x", id="a new name without colons"),
+    pytest.param("x:y", "a:b:x:y", id="a new name with one"),
+    pytest.param("b:c", "a:b:b:c", id="a name that could be cut in two ways"),
+]
+
+
+@pytest.mark.parametrize(("home", "text"), HOMES)
+def test_map_finds_the_names(service: Service, home: str, text: str) -> None:
+    import_text(service, COLONS)
+    imported = import_text(service, COLONS.replace('"a:b"', f'"{home}"'), maps=(text,))
+    assert imported.status.current_state == home
+
+
+def test_map_is_cut_where_the_old_state_is_gone(service: Service) -> None:
+    """`a:b:c` could also mean that `a` goes to `b:c`, but `a` is still there."""
+    import_text(service, COLONS)
+    new = COLONS.replace('"a:b"', '"c"').replace("name: end", 'name: "b:c"')
+    assert import_text(service, new, maps=("a:b:c", "end:b:c")).status.current_state == "c"
+
+
+WRONG_MAPS = [
+    pytest.param(("nowhere:first",), "is not OLD:NEW", id="an old state that never was"),
+    pytest.param(("canary:nowhere",), "is not OLD:NEW", id="a new state that is none"),
+    pytest.param(("canary",), "is not OLD:NEW", id="no colon"),
+    pytest.param(("soak:first",), "the new version still has the state 'soak'", id="a state that is kept"),
+    pytest.param(("canary:first", "canary:soak"), "is given two new homes", id="two homes"),
+]
+
+
+@pytest.mark.parametrize(("maps", "problem"), WRONG_MAPS)
+def test_wrong_map_is_an_error_that_changes_nothing(service: Service, maps: tuple[str, ...], problem: str) -> None:
+    import_text(service, CANARY)
+    before = counts(service)
+    with pytest.raises(BadRequestError, match=problem):
+        import_text(service, RENAMED, maps=maps)
+    assert counts(service) == before
+
+
+# Archived and back
+
+
+def test_import_after_an_archive_goes_on_with_version_run_and_seq(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1", idempotency_key="k1")
+    acts.archive(service, "web", "over", ANN)
+    imported = import_text(service, CANARY)
+    assert (imported.outcome, imported.status.version, imported.status.run) == (Outcome.CREATED, 2, 2)
+    assert [(row.seq, row.kind, row.run) for row in rows(service)][-2:] == [(3, "archive", 1), (4, "import", 2)]
+    assert verify(service, "web").differences == ()
+
+
+def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Service) -> None:
+    import_text(service, REBOOT)
+    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    acts.pause(service, "web", "look", ANN)
+    acts.archive(service, "web", "over", ANN)
+    status = import_text(service, REBOOT).status
+    assert (status.paused, status.paused_by, get_row(service).archived_at) == (False, None, None)
+    assert query(service, "SELECT machine FROM slots") == []
+    assert verify(service, "web").differences == ()
+
+
+def test_fence_rises_over_an_archive(service: Service) -> None:
+    import_text(service, REBOOT)
+    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    acts.archive(service, "web", "over", ANN)
+    import_text(service, REBOOT)
+    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    assert (get_row(service).fence, verify(service, "web").differences) == (2, ())
+
+
+def test_key_of_an_earlier_life_still_replays(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", idempotency_key="k1")
+    acts.archive(service, "web", "over", ANN)
+    import_text(service, CANARY)
+    put(service, "canary", idempotency_key="k1")
+    assert get_row(service).seq == 4
+
+
+def test_chart_that_came_back_as_another_one_answers_for_its_new_states(service: Service) -> None:
+    import_text(service, CANARY)
+    acts.archive(service, "web", "over", ANN)
+    import_text(service, REBOOT)
+    assert ask(service, "web", Question("reboot")).is_yes
+    assert verify(service, "web").differences == ()
+
+
+# A dry run is the real one, undone
+
+SITUATIONS: dict[str, Any] = {
+    "new": ([], CANARY, {}),
+    "unchanged": ([CANARY], CANARY, {}),
+    "upgraded": ([CANARY], WIDER, {}),
+    "upgraded, and a guard holds": ([CANARY], NARROWER, {}),
+    "mapped": ([CANARY], RENAMED, {"maps": ("canary:first",)}),
+    "back": ([CANARY, "archive"], CANARY, {}),
+    "back as another one": ([CANARY, "archive"], REBOOT, {}),
+}
+
+
+@pytest.mark.parametrize(("past", "text", "options"), SITUATIONS.values(), ids=SITUATIONS)
+def test_dry_run_answers_as_the_real_one_and_changes_nothing(
+    service: Service, past: list[str], text: str, options: dict[str, Any]
+) -> None:
+    for step in past:
+        if step == "archive":
+            acts.archive(service, "web", "over", ANN)
+        else:
+            import_text(service, step)
+            put(service, "canary", "m1")
+    before = counts(service)
+    dry = import_text(service, text, dry_run=True, **options)
+    assert counts(service) == before
+    assert replace(dry, dry_run=False) == import_text(service, text, **options)
+
+
+def test_dry_run_leaves_no_definition_behind(service: Service) -> None:
+    import_text(service, CANARY)
+    import_text(service, NARROWER, dry_run=True)
+    put(service, "canary")
+    import_text(service, WIDER)
+    assert put(service, "canary").current_state == "canary"
+    assert put(service, "canary").current_state == "soak"
