@@ -71,6 +71,9 @@ def normalize_url(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise SettingError(f"the database URL cannot be read: {error}") from None
+    except ValueError:
+        # Not the error's text: what stands where the port should may be a part of the password.
+        raise SettingError("the database URL cannot be read: its port is no number") from None
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
@@ -315,7 +318,7 @@ def transaction(database: Database) -> Iterator[Connection]:
     """
     started = time.monotonic()
     turn = _turn(database) if database.is_sqlite else nullcontext()
-    with turn, _errors_translated(), database.engine.connect() as connection:
+    with turn, errors_translated(), database.engine.connect() as connection:
         connection.execution_options(waited=time.monotonic() - started)
         begun = connection.begin()
         try:
@@ -356,7 +359,7 @@ def snapshot(database: Database) -> Iterator[Connection]:
     """Yield a connection whose statements all see the database at one moment; it cannot write."""
     options = {"begin": "BEGIN"} if database.is_sqlite else {"isolation_level": "REPEATABLE READ"}
     with (
-        _errors_translated(),
+        errors_translated(),
         database.engine.connect().execution_options(**options) as connection,
         connection.begin(),
     ):
@@ -367,7 +370,7 @@ def snapshot(database: Database) -> Iterator[Connection]:
 def asking(database: Database) -> Iterator[Connection]:
     """Yield a connection for one SELECT, without the round trips of a transaction."""
     options = {"begin": ""} if database.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-    with _errors_translated(), database.engine.connect().execution_options(**options) as connection:
+    with errors_translated(), database.engine.connect().execution_options(**options) as connection:
         yield connection
 
 
@@ -376,7 +379,8 @@ class _RetryableError(DatabaseUnavailableError):
 
 
 @contextmanager
-def _errors_translated() -> Iterator[None]:
+def errors_translated() -> Iterator[None]:
+    """Raise the driver's errors as this service's own (see `translate`)."""
     try:
         yield
     except PoolTimeoutError:

@@ -15,9 +15,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import CheckConstraint, Connection, Engine, inspect, text
 
 from app.core.errors import DatabaseUnavailableError
+from app.db import errors_translated
 from app.models import metadata
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -40,14 +42,22 @@ _one_command = threading.Lock()
 
 def upgrade(engine: Engine) -> None:
     """Bring the database to the newest revision; several processes may do so at once."""
-    with _one_command, engine.connect() as connection:
+    with _one_command, errors_translated(), _revisions_known(), engine.connect() as connection:
         command.upgrade(_config(connection), "head")
 
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Take the database back to `revision`; `base` drops everything, the log included."""
-    with _one_command, engine.connect() as connection:
+    with _one_command, errors_translated(), engine.connect() as connection:
         command.downgrade(_config(connection), revision)
+
+
+@contextmanager
+def _revisions_known() -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        raise DatabaseUnavailableError(f"the database is newer than this service, or is another's: {error}") from error
 
 
 @cache
@@ -70,7 +80,7 @@ def is_current(connection: Connection) -> bool:
 
 def check(engine: Engine) -> list[str]:
     """Return every difference between the database and the code, a line each; empty where all is well."""
-    with engine.connect() as connection:
+    with errors_translated(), engine.connect() as connection:
         revision = current_revision(connection)
         if revision != head_revision():
             return [f"the database is at revision {revision or 'none'}, the code needs {head_revision()}"]

@@ -15,7 +15,7 @@ from app import schema
 from app.cli.context import USAGE, current_author, fail, open_service, print_problems, read_file
 from app.config import HOME, PREFIX, Config, require_auth
 from app.core.errors import ChartFileError
-from app.db import open_engine
+from app.db import normalize_url, open_engine
 from app.logs import configure_logging
 from app.service.imports import ImportRequest, import_chart
 
@@ -25,6 +25,7 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> N
     if config.auth is None and is_loopback(host):
         config = replace(config, auth="open")
     require_auth(config)
+    config = with_absolute_paths(config)
     configure_logging(config.logger)
     engine = open_engine(config.database_url, create=True)
     schema.upgrade(engine)
@@ -34,6 +35,12 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> N
         config = replace(config, default_chart=names[0])
     click.echo(f"serving on http://{config.bind} (default chart: {config.default_chart or 'the only one'})", err=True)
     become_gunicorn(config, debug=debug)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The settings as they mean the same from any folder: gunicorn runs in this service's own."""
+    url = normalize_url(config.database_url).render_as_string(hide_password=False)
+    return replace(config, database_url=url, logger=config.logger and str(Path(config.logger).absolute()))
 
 
 def is_loopback(host: str) -> bool:

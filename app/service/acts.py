@@ -25,7 +25,7 @@ def act(service: Service, name: str, happening: Happening, author: store.Author)
         after = store.record(connection, row, position, step, now, author, service.database.log_key)
         match happening:
             case Pause():
-                after = store.set_pause(connection, after, author.actor, happening.reason)
+                after = store.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)
             case Resume():
                 after = store.set_pause(connection, after, None, None)
             case Archive():

@@ -43,6 +43,13 @@ class Failures:
     limit: int | None
     target: str | None
 
+    @property
+    def share(self) -> float:
+        """How near the failures are to their limit, from 0 to 1."""
+        if self.limit is None or self.limit <= 0:
+            return float(self.value > 0)
+        return min(self.value / self.limit, 1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -139,6 +146,7 @@ def say_span(span: timedelta) -> str:
     seconds = max(int(span.total_seconds()), 0)
     for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if seconds >= size:
-            rest = seconds % size // smaller
+            # Nobody counts the seconds of half an hour.
+            rest = 0 if small == "s" and seconds >= 600 else seconds % size // smaller
             return f"{seconds // size} {unit}" + (f" {rest} {small}" if rest else "")
     return f"{seconds} s"

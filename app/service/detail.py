@@ -27,7 +27,7 @@ from app.store.overview import MachineFilter, Sample, VisitRow
 PAGE_STATES = 60
 VISITS = 60
 POINTS = 160
-PAGE = 50
+PAGE = 20
 
 # How many machines reported on which attribute, for each visit.
 Counts = Mapping[int, Mapping[str | None, int]]

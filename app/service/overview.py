@@ -92,9 +92,9 @@ def _is_about(status: Status, text: str) -> bool:
 
 def _urgency(glance: Glance) -> tuple[object, ...]:
     bearing = glance.bearing
-    share = bearing.timing.share or 0.0
-    failures = bearing.failures.value if bearing.failures is not None else 0
-    return bearing.condition, -len(bearing.reasons), -share, -failures, -glance.status.updated_at.timestamp()
+    share = 0.0 if bearing.timing.is_planned else bearing.timing.share or 0.0
+    failures = bearing.failures.share if bearing.failures is not None else 0.0
+    return bearing.condition, -len(bearing.reasons), -failures, -share, -glance.status.updated_at.timestamp()
 
 
 def list_conditions() -> Iterable[Condition]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -18,11 +18,12 @@ from app import store
 from app.core import machine as chart_machine
 from app.core.chart import Chart
 from app.core.errors import DatabaseUnavailableError, StateServiceError
-from app.core.position import Claim, Position, Reason, Release, Step, Tick
+from app.core.position import Claim, Position, Reason, Release, Step, Tick, Verdict
 from app.db import retrying, snapshot, transaction
 from app.service.answers import Answer, SlotCount, answer_step
 from app.service.context import Service, read_position
-from app.service.update import Put, update
+from app.service.turns import Ticket
+from app.service.update import Put, tick, update
 from app.waiting import Topic
 
 # Reasons that a wait may change.
@@ -37,58 +38,97 @@ def claim(service: Service, name: str, state: str, machine: str, author: store.A
     Claiming again returns the same slot and renews its lease. Raises ChartNotFoundError, BadRequestError,
     TooManyWaitersError, DatabaseUnavailableError.
     """
-    answer, may_pass = _claim(service, name, state, machine, author)
-    if wait == 0 or not may_pass:
-        return answer
+    found = _look(service, name).find_no(state, machine) or _claim(service, name, state, machine, author)
+    if wait == 0 or not found.may_pass:
+        return found.answer
     deadline = time.monotonic() + wait
+    look = partial(_look, service, name)
     with service.hub.waiting(Topic(name, rows=True)) as waiter, _noted(service, name, machine, wait):
-        view: _View = waiter.share(partial(_View, service, name), is_fresh=True)
+        view: _View = waiter.share(look, is_fresh=True)
         while True:
-            if view.lets_try(Claim(state, machine)):
-                answer, may_pass = _try(service, name, state, machine, author)
-                if not may_pass:
-                    return answer
-            if not waiter.sleep(deadline - time.monotonic()):
+            no = view.find_no(state, machine)
+            if no is None and view.lets_try(state, machine):
+                no = _try(service, name, state, machine, author)
+            if no is not None and not no.may_pass:
+                return no.answer
+            is_woken = waiter.sleep(deadline - time.monotonic())
+            view = waiter.share(look, is_fresh=not is_woken)
+            if not is_woken:
                 # Time is up, or the server was told to stop: the last word is a fresh one.
-                return _claim(service, name, state, machine, author)[0]
-            view = waiter.share(partial(_View, service, name))
+                return (view.find_no(state, machine) or _claim(service, name, state, machine, author)).answer
 
 
 def claim_current(service: Service, name: str, machine: str, author: store.Author) -> Answer:
     """Give `machine` a slot of the current state, whichever that is; else as `claim`."""
-    return _claim(service, name, None, machine, author)[0]
+    view = _look(service, name)
+    return (view.find_no(view.state, machine) or _claim(service, name, None, machine, author)).answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The answer to a claim, and whether waiting may turn it into a yes."""
+
+    answer: Answer
+    may_pass: bool
 
 
 class _View:
-    """Where the chart stood when a change was noticed, shared by all who wait for a slot of it in this process.
+    """Where a chart stood when it was looked at, without its lock: most claims are refused, and need none for that.
 
-    It lets as many of them try as there were free slots; with each row that is then written they look again.
+    Shared by all who wait for a slot of it in this process, it lets as many of them try as there were free slots;
+    with each row that is then written they look again.
     """
 
     def __init__(self, service: Service, name: str) -> None:
         self._lock = threading.Lock()
         with snapshot(service.database) as connection:
-            row = store.get_chart(connection, name)
-            self._chart = service.definitions.get(connection, row)
-            position, self._now = read_position(service, connection, row, self._chart)
-        self._position = chart_machine.step(self._chart, position, Tick(), self._now).position
-        rule = self._chart.states[self._position.state].slots
+            self._row = store.get_chart(connection, name)
+            self._chart = service.definitions.get(connection, self._row)
+            self._position, self._now = read_position(service, connection, self._row, self._chart)
+        self.is_due = not self._decide(Tick()).changes_nothing
+        rule = self._chart.states[self.state].slots
         self._left = 0 if rule is None else rule.limit(self._position.reported) - len(self._position.slots)
 
-    def lets_try(self, wanted: Claim) -> bool:
-        """False where `wanted` would be in vain, or others are at it; True also where the answer is a no for good."""
-        step = chart_machine.step(self._chart, self._position, wanted, self._now)
-        if _may_pass(self._chart, wanted.state, step):
-            return False
-        return step.reason is not Reason.UPDATED or self._take()
+    @property
+    def state(self) -> str:
+        """The current state."""
+        return self._position.state
 
-    def _take(self) -> bool:
+    def find_no(self, state: str, machine: str) -> _Outcome | None:
+        """The no that a claim would get; None where it is worth a try. Raises BadRequestError."""
+        step = self._decide(Claim(state, machine))
+        if step.verdict is Verdict.ACCEPTED:
+            return None
+        return _conclude(self._row.name, self._row.seq, self._chart, state, machine, step)
+
+    def lets_try(self, state: str, machine: str) -> bool:
+        """True where a claim that is worth a try is not left to others that wait."""
+        if self._decide(Claim(state, machine)).reason is Reason.REPLAY:
+            return True
         with self._lock:
             self._left -= 1
             return self._left >= 0
 
+    def _decide(self, happening: Claim | Tick) -> Step:
+        return chart_machine.step(self._chart, self._position, happening, self._now)
 
-def _try(service: Service, name: str, state: str, machine: str, author: store.Author) -> tuple[Answer, bool]:
+
+def _look(service: Service, name: str) -> _View:
+    """Look at a chart, once for all who want to; its lock is taken only where its clock has something to do."""
+
+    def look(tickets: Sequence[Ticket[None, _View]]) -> None:
+        view = _View(service, name)
+        if view.is_due:
+            tick(service, name)
+            view = _View(service, name)
+        for ticket in tickets:
+            ticket.answer = view
+
+    view: _View = service.turns.request(f"look at {name}", None, look)
+    return view
+
+
+def _try(service: Service, name: str, state: str, machine: str, author: store.Author) -> _Outcome:
     try:
         return _claim(service, name, state, machine, author)
     except StateServiceError:
@@ -119,25 +159,55 @@ def _noted(service: Service, name: str, machine: str, seconds: float) -> Iterato
             pass
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who claims a slot of which state (None: of the current state)."""
+
+    state: str | None
+    machine: str
+    author: store.Author
+
+
+def _claim(service: Service, name: str, state: str | None, machine: str, author: store.Author) -> _Outcome:
+    """Claim under the chart's row lock, in one transaction with whoever else claims here meanwhile."""
+    asked = _Asked(state, machine, author)
+    found: _Outcome = service.turns.request(f"slots of {name}", asked, partial(_claim_all, service, name))
+    return found
+
+
 @retrying
-def _claim(service: Service, name: str, state: str | None, machine: str, author: store.Author) -> tuple[Answer, bool]:
-    """Claim in one transaction. The second value: whether waiting may turn a no into a yes."""
+def _claim_all(service: Service, name: str, tickets: Sequence[Ticket[_Asked, _Outcome]]) -> None:
     with transaction(service.database) as connection:
         row = store.lock_chart(connection, name)
         chart = service.definitions.get(connection, row)
-        position, now = read_position(service, connection, row, chart)
-        # The current state is that after the clock has done what is due.
-        wanted = state or chart_machine.step(chart, position, Tick(), now).position.state
-        step = chart_machine.step(chart, position, Claim(wanted, machine), now)
-        store.record(connection, row, position, step, now, author, service.database.log_key)
-    service.tell(name, step)
-    return _answer(row, chart, wanted, machine, step), _may_pass(chart, wanted, step)
+        before, now = read_position(service, connection, row, chart)
+        # Which state is current is asked after the clock has done what is due.
+        step = chart_machine.step(chart, before, Tick(), now)
+        decisions, position, seq = [store.Decision(step, store.Author())], step.position, row.seq + len(step.entries)
+        for ticket in tickets:
+            asked = ticket.asked
+            wanted = asked.state or position.state
+            try:
+                step = chart_machine.step(chart, position, Claim(wanted, asked.machine), now)
+            except StateServiceError as error:
+                ticket.error = error
+                continue
+            ticket.error, ticket.answer = None, _conclude(name, seq, chart, wanted, asked.machine, step)
+            decisions.append(store.Decision(step, asked.author))
+            position, seq = step.position, seq + len(step.entries)
+        store.record_all(connection, row, before, decisions, now, service.database.log_key)
+    for decision in decisions:
+        service.tell(name, decision.step)
 
 
-def _may_pass(chart: Chart, state: str, step: Step) -> bool:
-    if step.reason not in _MAY_PASS:
-        return False
-    return chart.states[state].slots is not None and not chart.states[step.position.state].is_final
+def _conclude(name: str, seq: int, chart: Chart, state: str, machine: str, step: Step) -> _Outcome:
+    """The outcome of a claim; `seq` is the chart's last log row before it."""
+    may_pass = (
+        step.reason in _MAY_PASS
+        and chart.states[state].slots is not None
+        and not chart.states[step.position.state].is_final
+    )
+    return _Outcome(_answer(name, seq, chart, state, machine, step), may_pass)
 
 
 @retrying
@@ -153,7 +223,7 @@ def release(service: Service, name: str, state: str, machine: str, author: store
         step = chart_machine.step(chart, position, Release(state, machine), now)
         store.record(connection, row, position, step, now, author, service.database.log_key)
     service.tell(name, step)
-    return _answer(row, chart, state, machine, step)
+    return _answer(name, row.seq, chart, state, machine, step)
 
 
 def report_if_held(service: Service, name: str, machine: str, author: store.Author) -> Answer | None:
@@ -171,8 +241,8 @@ def report_if_held(service: Service, name: str, machine: str, author: store.Auth
     return None if answer.reason in _SLOT_IS_GONE else answer
 
 
-def _answer(row: store.ChartRow, chart: Chart, state: str, machine: str, step: Step) -> Answer:
-    return replace(answer_step(row.name, row.seq, state, step), slots=_count(chart, step.position, machine))
+def _answer(name: str, seq: int, chart: Chart, state: str, machine: str, step: Step) -> Answer:
+    return replace(answer_step(name, seq, state, step), slots=_count(chart, step.position, machine))
 
 
 def _count(chart: Chart, position: Position, machine: str) -> SlotCount:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, Values, and_, cast, column, func, select, values
+from sqlalchemy import CTE, Connection, Select, and_, func, literal, select
 
 from app.core.log import COLUMNS, LogRow
 from app.models import chart_versions, charts, reports, roster, transition_log, visits
@@ -42,15 +42,16 @@ class VisitRow:
     left_at: datetime | None
 
 
-def _sample_numbers() -> Values:
-    return values(column("number", Integer), name="numbers").data([(number,) for number in range(SAMPLES + 1)])
+def _sample_numbers() -> CTE:
+    numbers = select(literal(0).label("number")).cte("numbers", recursive=True)
+    return numbers.union_all(select(numbers.c.number + 1).where(numbers.c.number < SAMPLES))
 
 
 def _sampled() -> Select[Any]:
     numbers = _sample_numbers()
     cube = numbers.c.number * numbers.c.number * numbers.c.number
     # The distance from the end grows with the cube, in whole numbers: log and charts meet in the index.
-    seq = charts.c.seq - cast((charts.c.seq - 1) * cube / (SAMPLES**3), transition_log.c.seq.type)
+    seq = charts.c.seq - (charts.c.seq - 1) * cube // SAMPLES**3
     wanted = and_(transition_log.c.chart == charts.c.name, transition_log.c.seq == seq)
     return (
         select(charts.c.name, transition_log.c.seq, transition_log.c.at)

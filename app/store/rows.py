@@ -46,7 +46,8 @@ def is_sqlite(connection: Connection) -> bool:
 # The chart's row
 
 _CHART = select(charts).where(charts.c.name == bindparam("name"))
-_CHART_LOCKED = _CHART.with_for_update()
+# NO KEY: a row that refers to the chart, such as a slot's waiter, need not wait for the lock.
+_CHART_LOCKED = _CHART.with_for_update(key_share=True)
 _CHART_PREPARED = Prepared(_CHART)
 _CHART_AND_NOW = Prepared(
     select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
@@ -65,7 +66,7 @@ def lock_chart(connection: Connection, name: str) -> ChartRow:
 
 def lock_chart_even_archived(connection: Connection, name: str) -> ChartRow | None:
     """As `lock_chart`, for an import, which brings an archived chart back; None where there never was one."""
-    # On SQLite the lock is the transaction's BEGIN IMMEDIATE, and FOR UPDATE is not rendered.
+    # On SQLite the lock is the transaction's BEGIN IMMEDIATE, and FOR NO KEY UPDATE is not rendered.
     row = connection.execute(_CHART_LOCKED, {"name": name}).one_or_none()
     return None if row is None else ChartRow(*row)
 

@@ -16,6 +16,7 @@ from app.web import (
     history,
     machines,
     metrics,
+    openapi,
     problems,
     slots,
     state,
@@ -30,7 +31,7 @@ def register(app: Flask) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (state, slots, fleetlock, curl, charts, machines, history, diagram, acts, health, metrics):
+    for module in (state, slots, fleetlock, curl, charts, machines, history, diagram, acts, health, metrics, openapi):
         app.register_blueprint(module.blueprint)
     site.register(app)
     access.register(app)

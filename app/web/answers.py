@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from flask import Response, g, request
 from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from app.service.answers import Answer
 
@@ -18,8 +20,15 @@ MAX_LINE = 128
 
 def wants_json() -> bool:
     """True where the caller asks for JSON rather than text; `*/*`, which curl sends, means text."""
+    return _wants_json(request.headers.get("Accept", "*/*"))
+
+
+@lru_cache(maxsize=256)
+def _wants_json(header: str) -> bool:
     # Without parameters: `application/json; charset=utf-8` asks for JSON, too.
-    accepted = MIMEAccept((value.partition(";")[0].strip(), quality) for value, quality in request.accept_mimetypes)
+    accepted = MIMEAccept(
+        (value.partition(";")[0].strip(), quality) for value, quality in parse_accept_header(header, MIMEAccept)
+    )
     return accepted.best_match(["text/plain", "application/json", "application/problem+json"], "text/plain") != (
         "text/plain"
     )

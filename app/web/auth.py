@@ -41,6 +41,7 @@ RULES: dict[str, Role | None] = {
     "fleetlock.post_pre_reboot": Role.MACHINE,
     "fleetlock.post_steady_state": Role.MACHINE,
     "metrics.get_metrics": Role.READER,
+    "openapi.get_openapi": Role.READER,
     "diagram.get_diagram": Role.READER,
     "static": None,
     "ui.get_login": None,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from flask import Blueprint, Response, jsonify, request
 
 from app.core.errors import BadRequestError
+from app.core.position import Kind
 from app.service.authors import HistoryFilter
 from app.service.exports import as_csv, as_ndjson
 from app.service.reading import iterate_history, wait_for_history
@@ -20,6 +21,7 @@ blueprint = Blueprint("history", __name__)
 MAX_ROWS = 1000
 FORMATS = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 MAX_SEQ = 2**63 - 1
+KINDS = tuple(str(kind) for kind in Kind)
 
 
 @blueprint.get("/charts/<chart:name>/history", provide_automatic_options=False)
@@ -51,11 +53,18 @@ def _read_filter(query: dict[str, list[str]], default_limit: int | None) -> Hist
     return HistoryFilter(
         after=parameters.find_number(query, "after", 0, MAX_SEQ) or 0,
         limit=parameters.find_number(query, "limit", 1, MAX_ROWS) or default_limit,
-        kind=parameters.find_parameter(query, "kind", 16),
+        kind=_read_kind(query),
         machine=parameters.find_parameter(query, "machine", MACHINE_LENGTH),
         since=_read_instant(query, "since"),
         until=_read_instant(query, "until"),
     )
+
+
+def _read_kind(query: dict[str, list[str]]) -> str | None:
+    kind = parameters.find_parameter(query, "kind", 20)
+    if kind is not None and kind not in KINDS:
+        raise BadRequestError(f"kind={kind} is none of {', '.join(KINDS)}")
+    return kind
 
 
 def _read_instant(query: dict[str, list[str]], name: str) -> datetime | None:

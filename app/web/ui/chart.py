@@ -13,6 +13,7 @@ from app.diagram import draw
 from app.diagram.plots import draw_growth, draw_stay
 from app.service.authors import HistoryFilter
 from app.service.detail import (
+    PAGE,
     PAGE_STATES,
     Detail,
     HistoryQuery,
@@ -60,7 +61,7 @@ def get_chart(name: str) -> Response:
 def get_changes(name: str) -> Response:
     """The chart's last row in the log, held back until it is past `after`, or for 25 seconds."""
     service = current_service()
-    after = find_whole("after") or 0
+    after = find_whole("after") or 1
     wait_for_history(service, name, HistoryFilter(after=after, limit=1), WAIT_SECONDS)
     return jsonify({"seq": get_seq(service, name)})
 
@@ -86,6 +87,7 @@ def _show(detail: Detail) -> dict[str, Any]:
         "detail": detail,
         "status": detail.status,
         "bearing": detail.bearing,
+        "page_size": PAGE,
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
         "diagram": Markup(draw(detail.chart, detail.standing, max_states=PAGE_STATES)),

@@ -64,9 +64,9 @@ def post_import() -> Response:
             return render("import.html", form=form, would=would, lines=_compare(form, would))
         done = _import(form, dry_run=False)
     except ChartFileError as error:
-        return render("import.html", 422, form=form, problems=error.problems, marked=mark_lines(form.text, error))
+        return render("import.html", form=form, problems=error.problems, marked=mark_lines(form.text, error))
     except (BadRequestError, ConflictError) as error:
-        return render("import.html", 409, form=form, refusal=str(error))
+        return render("import.html", form=form, refusal=str(error))
     return go_to("ui.get_chart", name=done.status.chart, done=str(done.outcome))
 
 

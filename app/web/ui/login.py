@@ -32,7 +32,7 @@ def post_login() -> Response:
     try:
         holder = cache.authenticate(current_service(), request.form.get("token", "").strip())
     except UnauthenticatedError as error:
-        return render("login.html", 401, can_start=True, next=_read_next(), problem=str(error))
+        return render("login.html", can_start=True, next=_read_next(), problem=str(error))
     response = cast(Response, redirect(_read_next(), code=303))
     session.start(response, holder)
     return response

@@ -28,7 +28,7 @@ def post_token() -> Response:
         role, pattern = read_role(get_field("role")), find_field("pattern") or "*"
         secret = create_token(current_service(), name, role, pattern, current_author())
     except (BadRequestError, ConflictError) as error:
-        return _page(422, problem=str(error))
+        return _page(problem=str(error))
     return _page(secret=secret, secret_name=name)
 
 
@@ -39,7 +39,7 @@ def post_revoke() -> Response:
     try:
         revoke_token(current_service(), get_field("name"))
     except ConflictError as error:
-        return _page(409, problem=str(error))
+        return _page(problem=str(error))
     return go_to("ui.get_tokens", done="revoke")
 
 
@@ -50,5 +50,5 @@ def _check() -> None:
         raise ForbiddenError(f"token {holder.name!r} is for charts {holder.pattern!r}; tokens take one for all charts")
 
 
-def _page(status: int = 200, **values: object) -> Response:
-    return render("tokens.html", status, tokens=list_tokens(current_service()), roles=tuple(Role), **values)
+def _page(**values: object) -> Response:
+    return render("tokens.html", tokens=list_tokens(current_service()), roles=tuple(Role), **values)

@@ -1,0 +1,152 @@
+"use strict";
+// The pages work without this. It keeps them up to date, filters as you type, and copies.
+
+const BUSY = 900; // milliseconds between two refreshes while much happens
+const QUIET = 5000; // between two looks at a page that nothing announces changes of
+const LOST = 2000; // before asking a server again that did not answer
+
+const lost = document.getElementById("lost");
+const said = document.getElementById("said");
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const isInUse = (element) =>
+  element.querySelector(":popover-open") || (element.contains(document.activeElement) && document.activeElement !== element && document.activeElement.matches("input, select, textarea"));
+
+class SignedOut extends Error {}
+
+async function get(url) {
+  const answer = await fetch(url, { headers: { Accept: "text/html, application/json" }, cache: "no-store" });
+  if (answer.status === 401 || (answer.redirected && new URL(answer.url).pathname.endsWith("/login"))) throw new SignedOut();
+  if (!answer.ok && answer.status !== 404) throw new Error(answer.status);
+  return answer;
+}
+
+// Swapping what is live for what the server says now.
+
+function swap(fresh) {
+  for (const old of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(old.id);
+    if (!next || isInUse(old) || old.innerHTML === next.innerHTML && old.dataset.seq === next.dataset.seq) continue;
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
+    const path = focused && focused.getAttribute("href");
+    const scrolled = [old, ...old.querySelectorAll(".scroll")].map((item) => [item.scrollLeft, item.scrollTop]);
+    const before = { ...old.dataset };
+    const copy = document.importNode(next, true);
+    old.replaceWith(copy);
+    [copy, ...copy.querySelectorAll(".scroll")].forEach((item, at) => { if (scrolled[at]) [item.scrollLeft, item.scrollTop] = scrolled[at]; });
+    if (path) [...copy.querySelectorAll("a")].find((link) => link.getAttribute("href") === path)?.focus();
+    announce(before, copy);
+  }
+  document.title = fresh.title;
+  dress();
+}
+
+function announce(before, now) {
+  const { state, condition } = now.dataset;
+  if (state === undefined || (before.state === state && before.condition === condition)) return;
+  said.textContent = before.state === state ? `${condition}.` : `Now in ${state}.`;
+  now.classList.add("is-new");
+}
+
+async function refresh(url = location.href) {
+  const answer = await get(url);
+  if (answer.status === 404) return location.reload();
+  swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
+}
+
+// Waiting for the log to grow, or looking again now and then.
+
+async function watch() {
+  let since = null;
+  for (;;) {
+    const watched = document.querySelector("[data-watch]");
+    try {
+      if (watched) {
+        const after = watched.dataset.seq;
+        const { seq } = await (await get(`${watched.dataset.watch}?after=${after}`)).json();
+        await refresh();
+        if (String(seq) !== after) await pause(BUSY);
+      } else {
+        await pause(QUIET);
+        if (document.visibilityState === "visible") await refresh();
+      }
+      if (since) { since = null; lost.hidden = true; said.textContent = "The server answers again."; }
+    } catch (error) {
+      since ??= new Date();
+      if (error instanceof SignedOut) return say(`You are signed out. `, "Sign in", location.href);
+      say(`No answer from the server since ${since.toISOString().slice(11, 19)} UTC: what you see may be old. Trying again.`);
+      await pause(LOST);
+    }
+  }
+}
+
+function say(text, link, href) {
+  lost.textContent = text;
+  if (link) { const anchor = document.createElement("a"); anchor.textContent = link; anchor.href = href; lost.append(anchor); }
+  lost.hidden = false;
+}
+
+// Small things.
+
+function filter() {
+  const field = document.querySelector("[data-filter]");
+  if (!field) return;
+  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const item of document.querySelectorAll(field.dataset.filter)) {
+    item.hidden = !words.every((word) => item.dataset.about.includes(word));
+    shown += item.hidden ? 0 : 1;
+  }
+  const none = document.getElementById("none");
+  if (none) none.hidden = shown > 0;
+}
+
+function dress() {
+  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
+  filter();
+}
+
+document.addEventListener("input", (event) => { if (event.target.matches("[data-filter]")) filter(); });
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+  button.textContent = "Copied";
+  said.textContent = "Copied.";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});
+
+// Filters and pages of a chart's lists change the list alone, and the address with it.
+async function follow(url) {
+  history.pushState(null, "", url);
+  try { await refresh(); } catch { location.reload(); }
+}
+
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-swap]")) return;
+  event.preventDefault();
+  const fields = [...new FormData(event.target)].filter(([, value]) => value !== "");
+  document.activeElement?.blur();
+  follow(`${location.pathname}?${new URLSearchParams(fields)}${event.target.getAttribute("action")}`);
+});
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".pages a, #machines .chips a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  follow(link.href);
+});
+
+window.addEventListener("popstate", () => location.reload());
+
+function showCurrent() {
+  const current = document.querySelector("#diagram .d-current, #diagram .d-paused");
+  const room = document.getElementById("diagram");
+  if (!current || room.scrollWidth <= room.clientWidth) return;
+  const { left, width } = current.getBoundingClientRect();
+  room.scrollLeft += left + width / 2 - room.getBoundingClientRect().left - room.clientWidth / 2;
+}
+
+dress();
+showCurrent();
+if (document.querySelector("[data-live]")) watch();
