@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from app import store
 from app.core.chart import Chart, CountGuard, Func, State
-from app.core.machine import due_at
+from app.core.guards import due_at
 from app.core.position import Position
 from app.diagram.plan import is_clock, list_failed_endings, list_planned
 from app.diagram.words import FAILED

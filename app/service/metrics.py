@@ -22,7 +22,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 LOCK_WAIT = Histogram(
     "stateservice_lock_wait_seconds",
-    "From a PUT's wish for a transaction to holding its chart's row: the pool, BEGIN and the row's lock.",
+    "From the wish for a transaction of PUTs to holding their chart's row: the pool, BEGIN and the row's lock.",
     buckets=BUCKETS,
     registry=REGISTRY,
 )
@@ -48,7 +48,7 @@ class Gauges:
 
 
 def lock_is_held(asked_at: float) -> None:
-    """Note that a PUT holds its chart's row, which it asked for at `asked_at` (perf_counter)."""
+    """Note that a transaction of PUTs holds its chart's row, which it began to ask for at `asked_at` (perf_counter)."""
     LOCK_WAIT.observe(time.perf_counter() - asked_at)
 
 

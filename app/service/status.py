@@ -9,8 +9,8 @@ from typing import Any
 
 from app import store
 from app.core.chart import Chart, CountGuard, Func, State
+from app.core.guards import due_at
 from app.core.log import format_instant
-from app.core.machine import due_at
 from app.core.position import Position, Slot
 
 # Machines named in a sentence; the rest are counted.

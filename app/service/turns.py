@@ -61,8 +61,11 @@ class Turns(Generic[Asked, Answered]):
         try:
             _answer(batch, run)
         except DatabaseUnavailableError as error:
-            _fail(batch, error)
             batch += self._fail_waiting(key, error)
+        except BaseException:
+            # The thread is made to end, perhaps between decision and commit: an answer may be there, and no row.
+            _fail(batch, DatabaseUnavailableError("the request was interrupted", "unknown"))
+            raise
         finally:
             self._pass_on(key)
             for other in batch[1:]:
@@ -104,17 +107,28 @@ class Turns(Generic[Asked, Answered]):
 
 
 def _answer(batch: list[Ticket[Asked, Answered]], run: Run[Asked, Answered]) -> None:
+    """Run the batch. Raises DatabaseUnavailableError once those whom that concerns have it."""
     try:
         run(batch)
-    except DatabaseUnavailableError:
+    except DatabaseUnavailableError as error:
+        _fail(batch, error)
         raise
     except Exception as error:
         if len(batch) == 1:
             _fail(batch, error)
             return
-        # A fault that one of them provokes must not be the others': each once more, alone.
-        for ticket in batch:
+        _answer_each(batch, run)
+
+
+def _answer_each(batch: list[Ticket[Asked, Answered]], run: Run[Asked, Answered]) -> None:
+    # A fault that one of them provokes must not be the others': each once more, alone.
+    for number, ticket in enumerate(batch, 1):
+        try:
             _answer([ticket], run)
+        except DatabaseUnavailableError as error:
+            # Those before are committed and keep their answers; those after were not begun.
+            _fail(batch[number:], DatabaseUnavailableError(str(error)))
+            raise
 
 
 def _fail(batch: list[Ticket[Asked, Answered]], error: Exception) -> None:

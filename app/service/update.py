@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from app.core.position import Tick
 from app.db import asking, retrying, transaction
 from app.service.answers import Answer, answer_step
 from app.service.context import Service, read_position
+from app.service.metrics import lock_is_held
 from app.service.standing import Put, Standing
 from app.service.turns import Ticket
 
@@ -48,8 +50,11 @@ def update(service: Service, name: str, put: Put, author: store.Author) -> Answe
 @retrying
 def apply_all(service: Service, tickets: Sequence[Ticket[_Sent, Answer]]) -> None:
     """Answer every ticket, in one transaction."""
+    asked_at = time.perf_counter()
     with transaction(service.database) as connection:
-        decided = {name: _apply(service, connection, name, found) for name, found in _by_chart(tickets).items()}
+        decided = {
+            name: _apply(service, connection, name, found, asked_at) for name, found in _by_chart(tickets).items()
+        }
     for name, decisions in decided.items():
         for decision in decisions:
             service.tell(name, decision.step)
@@ -64,10 +69,11 @@ def _by_chart(tickets: Sequence[Ticket[_Sent, Answer]]) -> dict[str, list[Ticket
 
 
 def _apply(
-    service: Service, connection: Connection, name: str, tickets: Sequence[Ticket[_Sent, Answer]]
+    service: Service, connection: Connection, name: str, tickets: Sequence[Ticket[_Sent, Answer]], asked_at: float
 ) -> list[store.Decision]:
     try:
         row = store.lock_chart(connection, name)
+        lock_is_held(asked_at)
     except ChartNotFoundError as error:
         for ticket in tickets:
             ticket.error = error

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from app import store
 from app.core.errors import StateServiceError
-from app.core.machine import next_due
+from app.core.guards import next_due
 from app.core.replay import Replay
 from app.db import snapshot
 from app.service.context import Service
