@@ -29,13 +29,16 @@ from app.core.errors import DatabaseUnavailableError, SettingError
 
 # Names this service's PostgreSQL sessions to whoever looks at pg_stat_activity.
 APPLICATION_NAME = "stateservice"
+# Where a database's URL comes from, for whoever gave a wrong one.
+URL_SETTING = "the database URL (STATE_SERVICE_DATABASE_URL or --database)"
+
 # Within five seconds every request is answered, whatever the database does: how long one waits for a connection of
 # the pool, for SQLite to open its file, and then for a lock; and after how long a transaction is not begun again.
 POOL_SECONDS = 1.0
-OPEN_SECONDS = 1.0
+OPEN_SECONDS = 0.5
 BUSY_SECONDS = 2.5
 # Who waits for a row on PostgreSQL waits twice, for a place in its queue and then for the row.
-LOCK_SECONDS = 1.75
+LOCK_SECONDS = 1.5
 RETRY_SECONDS = 1.0
 STATEMENT_SECONDS = 30.0
 BUSY_POLL_SECONDS = 0.001
@@ -70,17 +73,17 @@ def normalize_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise SettingError(f"the database URL cannot be read: {error}") from None
+        raise SettingError(f"{URL_SETTING} cannot be read: {error}") from None
     except ValueError:
         # Not the error's text: what stands where the port should may be a part of the password.
-        raise SettingError("the database URL cannot be read: its port is no number") from None
+        raise SettingError(f"{URL_SETTING} cannot be read: its port is no number") from None
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         if not parsed.database or parsed.database == ":memory:":
-            raise SettingError("an SQLite database needs a file: sqlite:///path/to/state_service.db")
+            raise SettingError(f"{URL_SETTING} must name a file: sqlite:///path/to/state_service.db")
         return parsed.set(drivername="sqlite", database=str(Path(parsed.database).absolute()))
-    raise SettingError(f"the database must be sqlite or postgresql, not {parsed.drivername!r}")
+    raise SettingError(f"{URL_SETTING} must be sqlite or postgresql, not {parsed.drivername!r}")
 
 
 def open_engine(
@@ -130,7 +133,9 @@ def engine_options(
             "statement_timeout": STATEMENT_SECONDS,
             "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
         }
-        options["connect_args"]["options"] = " ".join(f"-c {key}={int(value * 1000)}" for key, value in limits.items())
+        # In UTC: an instant of the year 9999, or 1, has no year in some other time zone that Python could read.
+        settings = {"timezone": "UTC"} | {key: str(int(value * 1000)) for key, value in limits.items()}
+        options["connect_args"]["options"] = " ".join(f"-c {key}={value}" for key, value in settings.items())
     return options
 
 
@@ -345,13 +350,19 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
     try:
         commit()
     except DBAPIError as error:
-        is_lost = error.connection_invalidated or "disk I/O error" in str(error.orig)
-        raise DatabaseUnavailableError(_one_line(error), "unknown" if is_lost else "not_applied") from error
+        raise DatabaseUnavailableError(_one_line(error), "unknown" if _is_open(error) else "not_applied") from error
     if "notice" in info:
         # PostgreSQL reports success with this warning when the wait for a synchronous standby was cancelled.
         raise DatabaseUnavailableError(f"commit not confirmed by the standby: {info['notice']}", "unknown")
     if "identity" in info and identity_of(info["path"]) != info["identity"]:
         raise DatabaseUnavailableError("the database file was replaced during the commit", "unknown")
+
+
+def _is_open(error: DBAPIError) -> bool:
+    """True where a COMMIT that failed so may have been done all the same."""
+    # A server that ends says 57P01 or 57P02 before it hangs up; the commit may have come before that.
+    is_ended = str(getattr(error.orig, "sqlstate", None)).startswith("57P")
+    return error.connection_invalidated or is_ended or "disk I/O error" in str(error.orig)
 
 
 @contextmanager

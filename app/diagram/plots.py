@@ -13,17 +13,23 @@ WIDTH, HEIGHT = 600.0, 120.0
 
 
 def draw_sparkline(bars: Sequence[float]) -> str:
-    """A bar for each hour, the tallest as high as the picture."""
+    """A bar for each hour, the tallest as high as the picture; a thin line where there was nothing."""
     highest = max(bars, default=0) or 1.0
     width = BAR_STEP * len(bars) - (BAR_STEP - BAR_WIDTH)
-    drawn = []
+    some, none = "", ""
     for number, value in enumerate(bars):
-        height = max(value / highest * SPARK_HEIGHT, 2.0) if value > 0.05 else 1.0
-        at = {"x": number * BAR_STEP, "y": SPARK_HEIGHT - height, "width": BAR_WIDTH, "height": height}
-        drawn.append(tag("rect", class_="p-bar" if value > 0.05 else "p-none", fill="currentColor", **at))
+        left = number * BAR_STEP
+        if value > 0.05:
+            some += (
+                f"M{left},{SPARK_HEIGHT}v-{max(round(value / highest * SPARK_HEIGHT), 2)}h{BAR_WIDTH}V{SPARK_HEIGHT}z"
+            )
+        else:
+            none += f"M{left},{SPARK_HEIGHT}v-1h{BAR_WIDTH}v1z"
+    drawn = tag("path", class_="p-none", d=none, fill="currentColor") if none else ""
+    drawn += tag("path", class_="p-bar", d=some, fill="currentColor") if some else ""
     title = tag("title", clean(f"{sum(bars):.0f} entries in the log in the last {len(bars)} hours"))
     size = {"width": width, "height": SPARK_HEIGHT, "viewBox": f"0 0 {width} {SPARK_HEIGHT}"}
-    return tag("svg", title + "".join(drawn), role="img", class_="spark", **size)
+    return tag("svg", title + drawn, role="img", class_="spark", **size)
 
 
 def draw_growth(points: Sequence[tuple[float, datetime]], bounds: Sequence[datetime]) -> str:

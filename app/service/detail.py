@@ -12,7 +12,7 @@ from app import store
 from app.core.chart import Chart
 from app.core.log import LogRow
 from app.core.position import Kind
-from app.db import snapshot
+from app.db import asking, snapshot
 from app.diagram.draw import is_large
 from app.diagram.standing import Standing
 from app.diagram.words import FAILED
@@ -120,10 +120,11 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         )
 
 
-def get_seq(service: Service, name: str) -> int:
-    """The chart's last row in its log. Raises ChartNotFoundError."""
-    with snapshot(service.database) as connection:
-        return store.get_chart(connection, name).seq
+def find_seq(service: Service, name: str) -> int | None:
+    """The chart's last row in its log; None once it is archived. Raises ChartNotFoundError."""
+    with asking(service.database) as connection:
+        row = store.get_chart_even_archived(connection, name)
+    return None if row.archived_at is not None else row.seq
 
 
 def list_kinds() -> tuple[str, ...]:

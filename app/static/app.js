@@ -13,6 +13,8 @@ const isInUse = (element) =>
 
 class SignedOut extends Error {}
 
+let leaving = false; // a form was sent: what follows is another page
+
 async function get(url) {
   const answer = await fetch(url, { headers: { Accept: "text/html, application/json" }, cache: "no-store" });
   if (answer.status === 401 || (answer.redirected && new URL(answer.url).pathname.endsWith("/login"))) throw new SignedOut();
@@ -47,9 +49,9 @@ function announce(before, now) {
   now.classList.add("is-new");
 }
 
-async function refresh(url = location.href) {
-  const answer = await get(url);
-  if (answer.status === 404) return location.reload();
+async function refresh() {
+  const answer = await get(location.href);
+  if (answer.status === 404 || leaving) return;
   swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
 }
 
@@ -63,6 +65,8 @@ async function watch() {
       if (watched) {
         const after = watched.dataset.seq;
         const { seq } = await (await get(`${watched.dataset.watch}?after=${after}`)).json();
+        if (leaving) return;
+        if (seq === null) return say("This chart was archived. ", "All charts", "/");
         await refresh();
         if (String(seq) !== after) await pause(BUSY);
       } else {
@@ -71,6 +75,7 @@ async function watch() {
       }
       if (since) { since = null; lost.hidden = true; said.textContent = "The server answers again."; }
     } catch (error) {
+      if (leaving) return;
       since ??= new Date();
       if (error instanceof SignedOut) return say(`You are signed out. `, "Sign in", location.href);
       say(`No answer from the server since ${since.toISOString().slice(11, 19)} UTC: what you see may be old. Trying again.`);
@@ -117,17 +122,25 @@ document.addEventListener("click", async (event) => {
 });
 
 // Filters and pages of a chart's lists change the list alone, and the address with it.
+let shown = location.pathname + location.search;
+
 async function follow(url) {
   history.pushState(null, "", url);
+  shown = location.pathname + location.search;
   try { await refresh(); } catch { location.reload(); }
 }
 
 document.addEventListener("submit", (event) => {
-  if (!event.target.matches("[data-swap]")) return;
+  const form = event.target;
+  if (!form.matches("[data-swap]")) { leaving = true; return; }
   event.preventDefault();
-  const fields = [...new FormData(event.target)].filter(([, value]) => value !== "");
+  const query = new URLSearchParams(location.search); // the other list's part of it stays
+  for (const { name, type, value } of form.elements) {
+    if (name && type !== "hidden") value ? query.set(name, value) : query.delete(name);
+  }
+  query.delete(form.dataset.swap); // from the first page on
   document.activeElement?.blur();
-  follow(`${location.pathname}?${new URLSearchParams(fields)}${event.target.getAttribute("action")}`);
+  follow(`${location.pathname}?${query}${form.getAttribute("action")}`);
 });
 
 document.addEventListener("click", (event) => {
@@ -137,7 +150,10 @@ document.addEventListener("click", (event) => {
   follow(link.href);
 });
 
-window.addEventListener("popstate", () => location.reload());
+window.addEventListener("popstate", () => {
+  // A link within the page comes here as well.
+  if (location.pathname + location.search !== shown) location.reload();
+});
 
 function showCurrent() {
   const current = document.querySelector("#diagram .d-current, #diagram .d-paused");

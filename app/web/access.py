@@ -76,7 +76,7 @@ def describe(answered: Request, noted: dict[str, Any], status: int, seconds: flo
         "state": _first(query, "state", NAME_LENGTH),
         "machine": _first(query, "machine", MACHINE_LENGTH) or _find_machine_header(answered),
         "actor": None if holder is None else holder.name,
-        "remote_addr": answered.remote_addr,
+        "remote_addr": answered.remote_addr or None,
         "outcome": find_outcome(answer, status),
         "reason": answer.reason if answer is not None else problem and problem[:REASON_LENGTH],
         "status": status,

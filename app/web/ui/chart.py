@@ -19,8 +19,8 @@ from app.service.detail import (
     HistoryQuery,
     MachineQuery,
     Stay,
+    find_seq,
     get_detail,
-    get_seq,
     list_kinds,
 )
 from app.service.reading import get_version, wait_for_history
@@ -59,11 +59,11 @@ def get_chart(name: str) -> Response:
 
 @blueprint.get("/ui/charts/<chart:name>/changes", provide_automatic_options=False)
 def get_changes(name: str) -> Response:
-    """The chart's last row in the log, held back until it is past `after`, or for 25 seconds."""
+    """The chart's last row in the log, held back until it is past `after`, or for 25 seconds; null once archived."""
     service = current_service()
     after = find_whole("after") or 1
     wait_for_history(service, name, HistoryFilter(after=after, limit=1), WAIT_SECONDS)
-    return jsonify({"seq": get_seq(service, name)})
+    return jsonify({"seq": find_seq(service, name)})
 
 
 @blueprint.get("/ui/charts/<chart:name>/versions/<int:version>", provide_automatic_options=False)
