@@ -11,11 +11,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock clean
+.PHONY: help run test prove check e2e lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## Install what is needed and serve the sample charts on 127.0.0.1:5000 (PORT=...)
 	@echo "Serving $(words $(CHARTS)) sample charts on 127.0.0.1:$(PORT); the database is instance/state_service.db."
@@ -32,6 +32,10 @@ test: $(VENV)/.installed-dev ## Run every test, on SQLite and on PostgreSQL (ARG
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)
 	@echo "All passed. Next: \`make check\` for style, types and layers; \`make run\` to use it."
 
+prove: $(VENV)/.installed-dev ## Break everything under load and check what was promised; up to 40 minutes (ARGS="power mutants")
+	$(BIN)/python -m tests.faults.prove $(ARGS)
+	@echo "Read build/reliability.json; docs/reliability.md says what each part means."
+
 check: $(VENV)/.installed-dev ## Check style, types, layers, the schema and the lock files
 	$(BIN)/ruff check . $(wildcard state_service)
 	$(BIN)/ruff format --check . $(wildcard state_service)
@@ -39,9 +43,15 @@ check: $(VENV)/.installed-dev ## Check style, types, layers, the schema and the 
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_requirements.py tests/test_migrations.py
 	@echo "All in order. Next: \`make test\` runs everything."
 
+e2e: $(VENV)/.installed-e2e ## Try the real thing: nginx, gunicorn, PostgreSQL, and every client (as root: it installs Debian packages)
+	sh tests/e2e/install.sh
+	$(BIN)/python -m pytest -q -n 2 $(or $(ARGS),tests/e2e)
+	@echo "All of it works together."
+
 lock: $(VENV)/.installed-dev ## Pin what requirements*.in ask for (UPGRADE=--upgrade takes the newest)
 	$(LOCK) $(UPGRADE) requirements.in --output-file requirements.txt
 	$(LOCK) $(UPGRADE) requirements-dev.in --output-file requirements-dev.txt
+	$(LOCK) $(UPGRADE) requirements-e2e.in --output-file requirements-e2e.txt
 	@echo "Read \`git diff requirements*.txt\`, then \`make test check\`."
 
 clean: ## Remove the virtual environment and caches; your database in instance/ stays
@@ -64,4 +74,9 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@echo "Installing what requirements-dev.txt pins ..."
 	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-e2e: requirements-e2e.txt $(VENV)/.installed-dev
+	@echo "Installing what requirements-e2e.txt pins ..."
+	@$(PIP_INSTALL) -r requirements-e2e.txt
 	@touch $@

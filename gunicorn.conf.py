@@ -29,6 +29,7 @@ def _remove_metrics(folder):
 
 atexit.register(_remove_metrics, os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
+from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 from prometheus_client.multiprocess import mark_process_dead
@@ -36,12 +37,14 @@ from prometheus_client.multiprocess import mark_process_dead
 from app.background import release_waiters, start, stop
 from app.config import find_unknown, read_config, require_auth
 from app.core.errors import SettingError
-from app.logs import configure_logging
+from app.db import normalize_url
+from app.logs import JsonFormatter, configure_logging
 from app.waiting import SharedPlaces
 
 try:
     _config = read_config(os.environ)
     require_auth(_config)
+    normalize_url(_config.database_url)
     configure_logging(_config.logger)
 except SettingError as error:
     sys.exit(str(error))
@@ -50,9 +53,10 @@ for _variable in find_unknown(os.environ):
 
 
 class Worker(ThreadWorker):
-    """gunicorn's threaded worker, but for one thing: it does not see connections off on the thread that accepts them.
+    """gunicorn's threaded worker, but for two things: how it sees connections off, and how it ends without its master.
 
-    gunicorn waits up to two seconds there for a peer to close its end; a few slow ones would hold up everybody.
+    gunicorn waits up to two seconds for a peer to close its end, on the thread that accepts connections; a few slow
+    ones would hold up everybody.
     """
 
     def handle(self, conn):
@@ -64,7 +68,29 @@ class Worker(ThreadWorker):
             conn.close = lambda graceful=False: None
         return is_kept
 
+    def is_parent_alive(self):
+        """False where the master is gone; no connection is kept any longer, nor does anybody wait.
 
+        Else a busy client would keep the orphan, and with it the port, for the whole graceful_timeout.
+        """
+        is_alive = super().is_parent_alive()
+        if not is_alive:
+            self.alive = False
+            release_waiters(self.wsgi)
+        return is_alive
+
+
+class JsonLogger(Logger):
+    """gunicorn's own log, in the form of this service's: one JSON object a line."""
+
+    def setup(self, cfg):
+        """Set gunicorn's log up, and give it our format."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(JsonFormatter())
+
+
+logger_class = JsonLogger
 bind = _config.bind
 workers = _config.workers
 # Threads, because a waiting request must not hold a worker; they are started only when they are needed.
@@ -86,6 +112,12 @@ _places = SharedPlaces()
 preload_app = False
 graceful_timeout = 30
 keepalive = 75
+# Of what a proxy says only ProxyFix believes anything, and that as STATE_SERVICE_PROXY_HOPS has it; gunicorn would
+# believe whoever connects from this machine.
+forwarded_allow_ips = ""
+# ... and over a Unix socket, anybody.
+secure_scheme_headers = {}
+forwarder_headers = ""
 # gunicorn's own control socket would be one more door; nothing here uses it.
 control_socket_disable = True
 
@@ -107,7 +139,8 @@ def post_worker_init(worker):
 
 def worker_exit(server, worker):
     """Stop the sweeper, so that it ends between two transactions and not within one."""
-    stop(worker.wsgi)
+    # A worker that could not load its application has none.
+    stop(getattr(worker, "wsgi", None))
 
 
 def child_exit(server, worker):

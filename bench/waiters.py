@@ -37,7 +37,7 @@ states:
   - name: done
 """
 RELEASE_SECONDS = 1.5
-STOP_SECONDS = 1.0
+STOP_SECONDS = 1.5
 # Other requests meanwhile: so many connections, each of which asks this often.
 ASKERS = 4
 PAUSE = 0.02

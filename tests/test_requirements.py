@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ["requirements", "requirements-dev"]
+LOCKS = ["requirements", "requirements-dev", "requirements-e2e"]
 
 
 def asked_for(text: str) -> set[str]:
@@ -46,7 +46,9 @@ def test_lock_file_names_no_download_address(lock: str) -> None:
     assert re.findall(r"https?://|--(?:extra-)?index-url|--find-links|file:", text) == []
 
 
-def test_shared_names_have_one_version_in_both_lock_files() -> None:
-    run, dev = (pinned((ROOT / f"{lock}.txt").read_text()) for lock in LOCKS)
-    versions = {name: (run[name].split()[0], dev[name].split()[0]) for name in run.keys() & dev.keys()}
-    assert {name: pair for name, pair in versions.items() if pair[0] != pair[1]} == {}
+def test_shared_names_have_one_version_in_all_lock_files() -> None:
+    versions: dict[str, set[str]] = {}
+    for lock in LOCKS:
+        for name, entry in pinned((ROOT / f"{lock}.txt").read_text()).items():
+            versions.setdefault(name, set()).add(entry.split()[0])
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.diagram.geometry import BOX_HEIGHT, Line, Point
 from app.diagram.markup import tag
 from app.diagram.theme import Theme
@@ -47,17 +49,36 @@ def octagon(at: Point, width: float, grow: float, **attributes: object) -> str:
     return tag("path", d="M" + "L".join(_at(corner) for corner in corners) + "Z", **attributes)
 
 
-def arrow_marks(line: Line, theme: Theme) -> str:
-    """An arrow: its line, dashed where the clock takes it, its head and its label."""
-    *before, (x, y) = line.corners
-    dash = "5 4" if line.arrow.is_clock else None
-    stroke = {"fill": "none", "stroke": theme.line, "stroke_width": 1.5, "stroke_dasharray": dash}
-    path = tag("path", class_="d-line", d=bent_path((*before, (x - 5, y))), **stroke)
-    head = tag("path", class_="d-head", d=f"M{_at((x - 1, y))}l-9,-4.5l0,9Z", fill=theme.line)
-    at = {"x": line.label_at[0], "y": line.label_at[1], "text_anchor": line.anchor}
+def draw_arrows(lines: Sequence[Line], theme: Theme) -> str:
+    """All arrows: their lines, dashed where the clock takes them, their heads and their labels.
+
+    What they have in common is said once, or a large picture would be twice as large.
+    """
+    paths = "".join(_line(line) for line in lines)
+    heads = "".join(head_at(line.corners[-1]) for line in lines)
+    labels = "".join(_label(line) for line in lines)
     # The paper-coloured rim keeps a label legible where a line passes beneath it.
     rim = {"stroke": theme.paper, "stroke_width": 4, "stroke_linejoin": "round", "paint_order": "stroke"}
-    return path + head + tag("text", line.label, class_="d-guard", fill=theme.quiet, font_size=11.5, **at, **rim)
+    return (
+        tag("g", paths, class_="d-line", fill="none", stroke=theme.line, stroke_width=1.5)
+        + tag("path", class_="d-head", d=heads, fill=theme.line)
+        + tag("g", labels, class_="d-guard", fill=theme.quiet, font_size=11.5, **rim)
+    )
+
+
+def head_at(tip: Point) -> str:
+    """The path of an arrow's head just before its tip."""
+    return f"M{_at((tip[0] - 1, tip[1]))}l-9,-4.5l0,9Z"
+
+
+def _line(line: Line) -> str:
+    *before, (x, y) = line.corners
+    return tag("path", d=bent_path((*before, (x - 5, y))), stroke_dasharray="5 4" if line.arrow.is_clock else None)
+
+
+def _label(line: Line) -> str:
+    anchor = None if line.anchor == "start" else line.anchor
+    return tag("text", line.label, x=line.label_at[0], y=line.label_at[1], text_anchor=anchor)
 
 
 def mark(kind: str, at: Point, colour: str) -> str:

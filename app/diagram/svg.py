@@ -55,8 +55,9 @@ class _Picture:
         theme, width = self.theme, self.geometry.width
         height = self.geometry.height + (22 if self.note else 0)
         paper = tag("rect", class_="d-paper", width=width, height=height, rx=8, fill=theme.paper)
-        lines = "".join(shapes.arrow_marks(line, theme) for line in self.list_lines())
+        lines = shapes.draw_arrows(self.list_lines(), theme)
         boxes = "".join(self.draw_state(state) for state in self.chart.states.values())
+        boxes = tag("g", boxes, class_="d-states", text_anchor="middle", font_size=14, font_weight=500)
         title = tag("title", clean(self.say_title())) + tag("desc", clean(self.say_all()))
         size = {"width": f"{width:.0f}", "height": f"{height:.0f}", "viewBox": f"0 0 {width:.0f} {height:.0f}"}
         content = title + paper + self.draw_start() + lines + boxes + self.draw_note(height)
@@ -76,7 +77,7 @@ class _Picture:
         x, y = self.geometry.box(self.start)[0], self.geometry.middle(self.start)
         dot = tag("circle", class_="d-start", cx=x - 32, cy=y, r=5.5, fill=self.theme.ink)
         line = tag("path", class_="d-line", d=f"M{x - 26:.1f},{y:.1f}L{x - 5:.1f},{y:.1f}", stroke=self.theme.line)
-        return dot + line + tag("path", class_="d-head", d=f"M{x - 1:.1f},{y:.1f}l-9,-4.5l0,9Z", fill=self.theme.line)
+        return dot + line + tag("path", class_="d-head", d=shapes.head_at((x, y)), fill=self.theme.line)
 
     def draw_state(self, state: State) -> str:
         kind = self.kind_of(state)
@@ -113,7 +114,7 @@ class _Picture:
         ink, quiet = (theme.on_current, theme.on_current) if kind == "current" else (theme.ink, theme.quiet)
         name, count = shorten(state.name, NAME_LIMIT), self.counts[state.name]
         centre, middle = at[0] + self.geometry.box_width / 2, at[1] + BOX_HEIGHT / 2
-        y = middle - 3 if count else middle + 5
+        y = middle - 5 if count else middle + 5
         sign = self.sign_of(state, kind)
         signs = ""
         if sign is not None:
@@ -121,12 +122,11 @@ class _Picture:
             left = centre - len(name) * NAME_EM / 2 - 5
             signs = shapes.mark(sign, (max(left, at[0] + 14), y - 5), failed if sign == "failed" else ink)
             centre += 8
-        weight = 600 if kind in ("current", "paused") else 500
-        text = {"text_anchor": "middle", "x": centre}
-        words = tag("text", clean(name), class_="d-name", y=y, fill=ink, font_size=14, font_weight=weight, **text)
+        weight = 600 if kind in ("current", "paused") else None
+        words = tag("text", clean(name), class_="d-name", x=centre, y=y, fill=ink, font_weight=weight)
         if count:
-            text["x"] = at[0] + self.geometry.box_width / 2
-            words += tag("text", clean(count), class_="d-count", y=y + 18, fill=quiet, font_size=12, **text)
+            x = at[0] + self.geometry.box_width / 2
+            words += tag("text", clean(count), class_="d-count", x=x, y=y + 18, fill=quiet, font_size=12)
         return signs + words
 
     def sign_of(self, state: State, kind: str) -> str | None:
@@ -142,7 +142,7 @@ class _Picture:
         done = self.standing.values.get(state.default_key, initial) - initial
         share = min(max(done / (needed - initial), 0.0), 1.0) if needed != initial else 1.0
         width = self.geometry.box_width - 28
-        bar = {"x": at[0] + 14, "y": at[1] + BOX_HEIGHT - 10, "height": 3.5, "rx": 1.7}
+        bar = {"x": at[0] + 14, "y": at[1] + BOX_HEIGHT - 9, "height": 3.5, "rx": 1.7}
         colour = self.theme.current if self.standing.is_paused else self.theme.on_current
         track = tag("rect", class_="d-track", width=width, fill=colour, fill_opacity=0.3, **bar)
         return track + (tag("rect", class_="d-done", width=width * share, fill=colour, **bar) if share else "")

@@ -126,7 +126,7 @@ def _say_late(timing: Timing) -> str | None:
     share = timing.share
     if share is None or timing.is_planned or share <= 0.5:
         return None
-    return f"{share:.0%} of its time is over"
+    return f"{share * 100:.0f} % of its time is over"
 
 
 def _say_quiet(state: State, row: store.ChartRow, position: Position, now: datetime) -> str | None:

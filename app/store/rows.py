@@ -119,12 +119,14 @@ _NAMES = Prepared(
 
 
 def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
-    """The charts whose clock has something to do, longest overdue first. Reader: the sweeper."""
+    """The charts whose clock has something to do and whose lock is free, longest overdue first. Reader: the sweeper."""
+    # Whoever holds a chart's lock sees to its clock; waiting for that lock would make every other chart late.
     query = (
         select(charts.c.name)
         .where(charts.c.due_at <= now, charts.c.archived_at.is_(None))
         .order_by(charts.c.due_at)
         .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
     )
     return list(connection.execute(query).scalars())
 

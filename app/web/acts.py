@@ -57,7 +57,11 @@ def read_reason() -> str:
 
 def read_field(name: str, limit: int) -> str | None:
     """A text of the JSON body, whatever Content-Type it was sent with. Raises BadRequestError."""
-    body = request.get_json(force=True, silent=True)
+    try:
+        body = request.get_json(force=True, silent=True)
+    except RecursionError:
+        # A hundred thousand opening brackets.
+        body = None
     if request.get_data() and not isinstance(body, dict):
         raise BadRequestError("the body is not a JSON object")
     value = (body or {}).get(name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request, url_for
 
+from app.core.errors import BadRequestError
 from app.service.reading import get_status
 from app.web import parameters
 from app.web.current import current_service
@@ -16,6 +18,7 @@ blueprint = Blueprint("curl", __name__)
 
 # Seconds for a request that is not asked to wait.
 MAX_TIME = 10
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 
 @blueprint.get("/charts/<chart:name>/can.curl", provide_automatic_options=False)
@@ -52,12 +55,18 @@ def _machine(query: dict[str, list[str]]) -> str | None:
 def _file(name: str, query: dict[str, list[str]], asked: dict[str, str], lines: list[str], max_time: int) -> Response:
     state = parameters.get_parameter(query, "state", NAME_LENGTH)
     machine = _machine(query)
+    if _HOST.fullmatch(request.host) is None:
+        raise BadRequestError("the Host header names no host, and the file must")
     get_status(current_service(), name)
+    header = [] if machine is None else [f"header = {quote(f'X-Machine: {machine}')}"]
+    if machine is not None and machine != machine.strip():
+        # A header loses the spaces around its value, and with it the machine its identity.
+        header, asked = [], {**asked, "machine": machine}
     url = url_for("state.get_state", name=name, _external=True) + "?" + urlencode({"state": state, **asked})
     text = [
         f"# {request.path.rpartition('/')[2]}: use it with `curl -K`. Exit 0 is yes, 22 is no.",
         f"url = {quote(url)}",
-        *([] if machine is None else [f"header = {quote(f'X-Machine: {machine}')}"]),
+        *header,
         "fail",
         "silent",
         "show-error",

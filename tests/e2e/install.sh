@@ -4,6 +4,7 @@ set -eu
 
 cd "$(dirname "$0")"
 missing=''
+# shellcheck disable=SC2013  # one word a line
 for package in $(grep -v '^#' packages.txt); do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done

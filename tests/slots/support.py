@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from app.core.log import LogRow
@@ -22,12 +22,11 @@ def rolling(
     count: str = "9",
     failed: str = "2",
     expect: str | None = None,
-    require_machine: bool = False,
+    deadline: str = "9d",
 ) -> str:
-    """A chart `web` that reboots with slots, then restarts services with one slot."""
+    """A chart `web` that reboots with slots, then, or when a deadline comes, restarts services with one slot."""
     lines = ["chart: web", "current_state: reboot"]
     lines += [f"expect: {expect}"] if expect else []
-    lines += ["require_machine: true"] if require_machine else []
     lines += ["states:", "- name: reboot", "  func: increment", f"  slots: {slots}"]
     lines += [f"  lease: {lease}"] if lease else []
     lines += [f"  on_expire: {on_expire}"] if on_expire else []
@@ -36,7 +35,8 @@ def rolling(
         "  target:",
         f"  - {{name: halted, when: {{key: failed, value: {failed}}}}}",
         f"  - {{name: restart, when: {{key: count, value: {count}}}}}",
-        "  - {name: plain, when: {key: elapsed, value: 9d}}",
+        f"  - {{name: restart, when: {{key: elapsed, value: {deadline}}}}}",
+        "  - {name: plain, when: {key: clock, value: 3000-01-01}}",
         "- name: restart",
         "  func: increment",
         "  slots: 1",
@@ -71,11 +71,11 @@ def is_sound(service: Service) -> bool:
 class Ledger:
     """Who holds a slot, by the log alone: written from the contract's text, shares nothing with the service's replay.
 
-    `stages` are the limits of the one state that has slots. `most` is the most that were ever held, `fences` the
-    number of every claim of a new slot, in order.
+    `stages` are the limits of the one state that has slots, by version. `most` is the most that were ever held,
+    `fences` the number of every claim of a new slot, in order.
     """
 
-    stages: tuple[int, ...]
+    stages: Mapping[int, tuple[int, ...]]
     holders: set[str] = field(default_factory=set)
     reported: set[str] = field(default_factory=set)
     most: int = 0
@@ -87,20 +87,21 @@ class Ledger:
             self._read(row)
         return self
 
-    def limit(self) -> int:
+    def limit(self, version: int) -> int:
         """How many slots there are after so many reports."""
         left = len(self.reported)
-        for stage in self.stages:
+        for stage in self.stages[version]:
             if left < stage:
                 return stage
             left -= stage
-        return self.stages[-1]
+        return self.stages[version][-1]
 
     def _read(self, row: LogRow) -> None:
         machine = str(row.machine)
         if row.kind == "claim" and row.value_before is None:
             assert machine not in self.holders, f"seq {row.seq}: {machine} holds one"
-            assert len(self.holders) < self.limit(), f"seq {row.seq}: {len(self.holders) + 1} of {self.limit()}"
+            limit = self.limit(row.version)
+            assert len(self.holders) < limit, f"seq {row.seq}: {len(self.holders) + 1} of {limit}"
             self.holders.add(machine)
             self.fences.append(int(row.value_after or 0))
         elif row.kind == "claim":
@@ -115,5 +116,5 @@ class Ledger:
         if row.key is not None and row.machine is not None:
             self.reported.add(machine)
         self.most = max(self.most, len(self.holders))
-        if row.kind in ("import", "reset", "goto") or (row.kind in ("transition", "timeout")):
+        if row.kind in ("import", "reset", "goto", "transition", "timeout"):
             self.holders, self.reported = set(), set()

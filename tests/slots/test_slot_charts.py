@@ -42,7 +42,7 @@ def test_slots_widen_as_machines_report(service: Service) -> None:
         claim_all(service, f"m{number}")
         put(service, "reboot", f"m{number}", key="failed" if number % 3 else "count")
     assert limits == [1] + [10] * 10 + [20] * 3
-    assert Ledger((1, 10, 20)).read(rows(service)).most == 1
+    assert Ledger({1: (1, 10, 20)}).read(rows(service)).most == 1
     assert is_sound(service)
 
 

@@ -23,11 +23,24 @@ from app.core.chart import (
     Transition,
 )
 from app.core.errors import StateServiceError
-from app.core.position import Archive, Claim, Evict, Goto, Happening, Pause, Release, Reset, Resume, Step, Tick
+from app.core.position import (
+    Archive,
+    Claim,
+    Evict,
+    Goto,
+    Happening,
+    Pause,
+    Position,
+    Release,
+    Reset,
+    Resume,
+    Step,
+    Tick,
+)
 from tests.core.support import NOON
 from tests.support.model import Model
 
-MACHINES = ["m1", "m2", "m3"]
+MACHINES = ["m1", "m2", "m3", "m4"]
 STATES = ["a", "b", "c", "d"]
 KEYS = ["count", "failed", "x"]
 
@@ -37,7 +50,7 @@ def small_charts(draw: st.DrawFn) -> Chart:
     """A chart of two to four states that a handful of machines moves about."""
     path = draw(st.permutations(STATES))[: draw(st.integers(2, 4))]
     states = [draw(_states(name, path, following)) for name, following in zip(path, [*path[1:], None], strict=True)]
-    roster = draw(st.none() | st.just(("m1", "m2")))
+    roster = draw(st.sampled_from([None, None, None, ("m1", "m2", "m3")]))
     return Chart(
         "web",
         path[0],
@@ -52,26 +65,26 @@ def small_charts(draw: st.DrawFn) -> Chart:
 def _states(draw: st.DrawFn, name: str, path: list[str], following: str | None) -> State:
     if following is None:
         return State(name)
-    func = draw(st.sampled_from([Func.INCREMENT, Func.INCREMENT, Func.DECREMENT, Func.TIME]))
+    func = draw(st.sampled_from([Func.INCREMENT] * 4 + [Func.DECREMENT] * 2 + [Func.TIME]))
     keys = [] if func is Func.TIME else draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True))
     attributes = tuple(Attribute(key, draw(st.integers(0, 1))) for key in keys)
     targets = [following, *draw(st.lists(st.sampled_from(path), max_size=2))]
-    transitions = [Transition(target, draw(_guards(attributes, func))) for target in targets]
-    slots = draw(st.none() | _rules("failed" in keys)) if attributes else None
-    return State(name, func, attributes, tuple(transitions), slots)
+    transitions = [Transition(target, draw(_guards(attributes, func))) for target in draw(st.permutations(targets))]
+    has_slots = bool(attributes) and draw(st.integers(0, 3)) == 0
+    return State(name, func, attributes, tuple(transitions), draw(_rules("failed" in keys)) if has_slots else None)
 
 
 @st.composite
 def _guards(draw: st.DrawFn, attributes: tuple[Attribute, ...], func: Func) -> Guard:
-    if not attributes or draw(st.integers(0, 3)) == 0:
-        seconds = draw(st.integers(0, 120))
+    if not attributes or draw(st.integers(0, 5)) == 0:
+        seconds = draw(st.sampled_from([10, 30, 60, 120, 30, 60, 120, 0]))
         if draw(st.booleans()):
             return ElapsedGuard(timedelta(seconds=seconds), f"{seconds}s")
         instant = NOON + timedelta(seconds=10 * seconds)
         return ClockGuard(instant, instant.isoformat())
     attribute = draw(st.sampled_from(attributes))
-    # At most as many reports as the shortest roster has machines, or the chart file would be refused.
-    threshold = attribute.value + draw(st.integers(0, 2)) * (1 if func is Func.INCREMENT else -1)
+    # At most as many reports as the roster has machines, or the chart file would be refused.
+    threshold = attribute.value + draw(st.sampled_from([3, 2, 3, 1, 3, 0])) * (1 if func is Func.INCREMENT else -1)
     op = draw(st.sampled_from([Op.EQ, Op.GE if func is Func.INCREMENT else Op.LE]))
     return CountGuard(attribute.key, op, threshold, str(threshold))
 
@@ -88,13 +101,12 @@ def _rules(draw: st.DrawFn, has_failed: bool) -> SlotRule:
 
 
 @st.composite
-def successors(draw: st.DrawFn, chart: Chart) -> Chart:
-    """Another version of `chart`: a state or two of it changed, or another chart altogether."""
-    other = draw(small_charts())
+def successors(draw: st.DrawFn, chart: Chart, here: Position) -> Chart:
+    """Another version of `chart`: a state of it changed, most often the current one, or another chart altogether."""
     if draw(st.integers(0, 3)) == 0:
-        return replace(other, name=chart.name)
+        return replace(draw(small_charts()), name=chart.name)
     names = list(chart.states)
-    name = draw(st.sampled_from(names))
+    name = draw(st.sampled_from([here.state, here.state, *names]))
     following = dict(zip(names, [*names[1:], None], strict=True))[name]
     changed = draw(_states(name, names, following))
     return replace(chart, states={**chart.states, name: changed})
@@ -107,21 +119,48 @@ def random_homes(chart: Chart, new: Chart) -> st.SearchStrategy[dict[str, str]]:
     return st.just({}) | st.fixed_dictionaries(dict.fromkeys(gone, home))
 
 
-def acts(chart: Chart) -> st.SearchStrategy[Happening]:
-    """Whatever may happen to `chart` besides a PUT and an import."""
-    state, machine = st.sampled_from(list(chart.states)), st.sampled_from(MACHINES)
-    slotted = [item.name for item in chart.states.values() if item.slots is not None]
-    claims = [st.builds(Claim, st.sampled_from(slotted), machine)] * 3 if slotted else []
-    releases = [st.builds(Release, st.sampled_from(slotted), machine), st.builds(Evict, machine, st.just("why"))]
-    return st.one_of(
-        st.just(Tick()),
-        st.just(Pause("why")),
-        st.just(Resume("why")),
-        st.just(Reset("why")),
-        st.builds(Goto, state, st.just("why")),
-        *claims,
-        *(releases if slotted else []),
-    )
+def takes_puts(model: Model) -> bool:
+    """True where a PUT could be accepted as the chart stands."""
+    here, state = model.here, model.chart.states[model.here.state]
+    is_full = state.slots is not None and not here.slots
+    return not (model.is_archived or here.is_paused or is_full or state.func in (None, Func.TIME))
+
+
+def likely(model: Model) -> list[str]:
+    """What is most worth doing: an act where a PUT could only be refused, else a PUT."""
+    return ["put"] * 5 + ["act"] if takes_puts(model) else ["act"] * 5 + ["put"]
+
+
+@st.composite
+def acts(draw: st.DrawFn, chart: Chart, here: Position) -> Happening:
+    """Whatever may happen to `chart` besides a PUT and an import; most often what makes sense `here`."""
+    if here.is_paused and draw(st.booleans()):
+        return Resume("why")
+    choices = ["goto", "goto", "reset", "pause", "resume", "tick"]
+    if chart.states[here.state].is_final:
+        choices = ["goto"] * 4 + ["reset"] * 2 + choices
+    if chart.states[here.state].slots is not None:
+        choices = ["claim"] * 8 + ["release", "release", "evict", *choices]
+    choice = draw(st.sampled_from(choices))
+    if choice == "goto":
+        return Goto(draw(st.sampled_from(list(chart.states))), "why")
+    if choice in SIMPLE:
+        return SIMPLE[choice]
+    machine = draw(_machines(here))
+    state = draw(st.sampled_from([here.state] * 5 + [item.name for item in chart.states.values() if item.slots]))
+    return {"claim": Claim(state, machine), "release": Release(state, machine), "evict": Evict(machine, "why")}[choice]
+
+
+SIMPLE: dict[str, Happening] = {
+    "reset": Reset("why"),
+    "pause": Pause("why"),
+    "resume": Resume("why"),
+    "tick": Tick(),
+}
+
+
+def _machines(here: Position) -> st.SearchStrategy[str]:
+    return st.sampled_from([*list(here.slots) * 6, *MACHINES])
 
 
 @dataclass
@@ -143,16 +182,16 @@ class Life:
         model, now = self.model, self.now
         if model.is_archived:
             return lambda: model.import_chart(model.chart, now)
-        choice = data.draw(st.sampled_from(["put"] * 6 + ["act"] * 4 + ["upgrade", "archive"]))
+        choice = data.draw(st.sampled_from(likely(model) * 4 + ["upgrade"] * 3 + ["archive"]))
         if choice == "put":
-            put = data.draw(puts(model.chart, model.here.state))
+            put = data.draw(puts(model.chart, model.here))
             return lambda: model.put(put.state, now, put.machine, put.key, put.idempotency_key)
         if choice == "act":
-            act = data.draw(acts(model.chart))
+            act = data.draw(acts(model.chart, model.here))
             return lambda: model.do(act, now)
         if choice == "archive":
             return lambda: model.do(Archive("why"), now)
-        new = data.draw(successors(model.chart))
+        new = data.draw(successors(model.chart, model.here))
         homes = data.draw(random_homes(model.chart, new))
         return lambda: model.import_chart(new, now, homes)
 
@@ -168,13 +207,13 @@ class RandomPut:
 
 
 @st.composite
-def puts(draw: st.DrawFn, chart: Chart, current: str) -> RandomPut:
-    """A PUT, most often on the current state, by one of few machines, with one of few keys."""
-    state = draw(st.sampled_from([current] * 4 + list(chart.states)))
+def puts(draw: st.DrawFn, chart: Chart, here: Position) -> RandomPut:
+    """A PUT, most often on the current state, by one of few machines, now and then with one of few keys."""
+    state = draw(st.sampled_from([here.state] * 9 + list(chart.states)))
     keys = [item.key for item in chart.states[state].attributes]
     return RandomPut(
         state,
-        draw(st.sampled_from([*MACHINES, None])),
+        draw(_machines(here) if draw(st.integers(0, 3)) else st.none()),
         draw(st.none() | st.sampled_from(keys) if keys else st.none()),
-        draw(st.sampled_from([None, None, None, "k1", "k2", "k3"])),
+        draw(st.sampled_from([None] * 8 + [f"k{number}" for number in range(8)])),
     )

@@ -65,6 +65,11 @@ class Model:
         assert self.position is not None
         return self.reports.get((self.position.run, self.position.visit), {})
 
+    def find_update(self) -> int:
+        """The seq of the last accepted PUT."""
+        counted = (Kind.UPDATE, Kind.TRANSITION)
+        return next(row.seq for row in reversed(self.rows) if row.kind in counted and row.key is not None)
+
     def import_chart(self, chart: Chart, now: datetime, homes: Mapping[str, str] | None = None) -> Step:
         """Create the chart, bring it back, or upgrade it. Raises ConflictError."""
         if self.position is not None and not self.is_archived:

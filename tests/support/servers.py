@@ -14,17 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import psutil
+import pytest
 from sqlalchemy import Connection
 
 from app.db import APPLICATION_NAME, open_engine
 from app.waiting import LISTENER_NAME, MAX_WORKERS
+from tests.conftest import database_on
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app")
@@ -53,12 +55,13 @@ def chart_path(chart: str, rest: str = "state", **parameters: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, and how long after it was asked for."""
+    """What came back, how long after it was asked for, and when (on the monotonic clock)."""
 
     status: int
     body: str
     headers: Mapping[str, str]
     seconds: float
+    at: float
 
     @property
     def answer(self) -> tuple[int, str]:
@@ -90,10 +93,19 @@ class Server:
         try:
             connection.request(method, path, body.encode() if body is not None else None, sent)
             response = connection.getresponse()
-            text = response.read().decode()
-            return Reply(response.status, text, dict(response.getheaders()), time.monotonic() - started)
+            text, ended = response.read().decode(), time.monotonic()
+            return Reply(response.status, text, dict(response.getheaders()), ended - started, ended)
         finally:
             connection.close()
+
+    def send_raw(self, request: bytes) -> bytes:
+        """Send these bytes and return whatever comes back until the server closes the connection."""
+        received = b""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_SECONDS) as connection:
+            connection.sendall(request)
+            while data := connection.recv(65536):
+                received += data
+        return received
 
     def get(self, chart: str, state: str, rest: str = "state", **parameters: str) -> Reply:
         """May I?"""
@@ -123,7 +135,7 @@ class Server:
     def history(self, chart: str, **parameters: str) -> list[dict[str, Any]]:
         """The rows of a chart's log, at most 1,000."""
         reply = self.ask("GET", chart_path(chart, "history", limit="1000", **parameters), **JSON)
-        rows: list[dict[str, Any]] = reply.json()["rows"]
+        rows: list[dict[str, Any]] = reply.json()
         return rows
 
     def hold(
@@ -133,8 +145,16 @@ class Server:
         before = self.waiters()
         asked = {"wait": "55", **parameters}
         held = [self.callers.submit(self.get, chart, state, rest, **asked) for _ in range(count)]
-        until(lambda: self.waiters() >= before + count or any(one.done() for one in held), f"{count} more waiters")
+        self.until_waiting(before + count)
         return held
+
+    def until_waiting(self, count: int) -> None:
+        """Return once the server holds `count` requests."""
+        until(lambda: self.waiters() == count, f"{count} requests are held")
+
+    def clock(self) -> float:
+        """The time that a reply's `at` is told in."""
+        return time.monotonic()
 
     def workers(self) -> list[int]:
         """The process ids of the workers, oldest first."""
@@ -143,15 +163,43 @@ class Server:
 
     def waiters(self) -> int:
         """How many requests the server holds, read from the memory that its workers count in."""
-        counts = self._find_places().read_bytes()
+        counts = b"".join(file.read_bytes() for file in self._find_places().values())
         return sum(int.from_bytes(counts[at : at + 8], sys.byteorder, signed=True) for at in range(0, len(counts), 8))
 
-    def _find_places(self) -> Path:
+    def _find_places(self) -> dict[int, Path]:
+        # By inode: a mapped file is open twice, and after a reload there may be two of them.
+        places = {}
         for file in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            found = file.stat()
-            if found.st_nlink == 0 and found.st_size == MAX_WORKERS * 8:
-                return file
-        raise AssertionError("the server has no shared count of waiters")
+            with suppress(FileNotFoundError):
+                found = file.stat()
+                if found.st_nlink == 0 and found.st_size == MAX_WORKERS * 8:
+                    places[found.st_ino] = file
+        return places
+
+    @property
+    def workers_left(self) -> list[int]:
+        """What is left of its process group, once its first process has ended."""
+        return [found.pid for found in psutil.process_iter() if _group_of(found.pid) == self.process.pid]
+
+    def connections(self) -> int:
+        """How many connections its workers have accepted and not closed."""
+        found = [one for pid in self.workers() for one in psutil.Process(pid).net_connections("tcp")]
+        return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port for one in found)
+
+    def beside(self) -> AbstractContextManager[Connection]:
+        """A connection of the test's own to its database."""
+        return beside(self.database_url)
+
+    @contextmanager
+    def locked(self, chart: str) -> Iterator[Connection]:
+        """Hold a chart's row lock, as a transaction in hand would; on SQLite that is the whole database's."""
+        with self.beside() as connection:
+            is_sqlite = connection.dialect.name == "sqlite"
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+            if not is_sqlite:
+                connection.exec_driver_sql(f"SELECT 1 FROM charts WHERE name = '{chart}' FOR UPDATE")
+            yield connection
+            connection.exec_driver_sql("ROLLBACK")
 
     def verify(self) -> None:
         """Fail unless every chart's log agrees with its tables."""
@@ -174,6 +222,13 @@ class Server:
         for pid in [self.process.pid, *self.workers()]:
             os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def free_port() -> int:
@@ -232,6 +287,19 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 # The database behind a server
+
+
+@contextmanager
+def shared_database(request: pytest.FixtureRequest, which: str, folder: Path) -> Iterator[str]:
+    """A migrated database of the kind `which`, for as long as the block lasts."""
+    if which == "sqlite":
+        copy = folder / "state_service.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), copy)
+        yield f"sqlite:///{copy}"
+        return
+    template = request.getfixturevalue("postgresql_template")
+    with contextmanager(database_on)(request.getfixturevalue("postgresql_server"), f"TEMPLATE {template}") as url:
+        yield url
 
 
 @contextmanager

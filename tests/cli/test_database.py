@@ -1,0 +1,107 @@
+"""`db upgrade|check`, and a database that is not there: one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from app.db import normalize_url
+from tests.cli.conftest import Done, Run, run_command
+from tests.support.servers import free_port
+
+COMMANDS = {
+    "upgrade": ("db", "upgrade"),
+    "check": ("db", "check"),
+    "list": ("chart", "list"),
+    "show": ("chart", "show", "states"),
+    "verify": ("chart", "verify"),
+}
+
+
+def assert_one_line(done: Done, code: int) -> None:
+    assert (done.code, done.out) == (code, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("state_service: ")
+
+
+def test_upgrade_migrates_and_check_is_content(empty_database_url: str) -> None:
+    before = run_command("--database", empty_database_url, "db", "check")
+    assert (before.code, "none" in before.out) == (1, True)
+    for _ in range(2):
+        assert run_command("--database", empty_database_url, "db", "upgrade").code == 0
+    after = run_command("--database", empty_database_url, "db", "check")
+    assert after.code == 0
+    assert "as it should be" in after.out
+
+
+def test_upgrade_makes_the_file_and_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "state.db"
+    assert run_command("--database", f"sqlite:///{path}", "db", "upgrade").code == 0
+    assert path.exists()
+
+
+def test_check_makes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    assert_one_line(run_command("--database", f"sqlite:///{path}", "db", "check"), 1)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE tokens", "DROP VIEW v_current"])
+def test_check_names_what_is_missing(database_url: str, statement: str) -> None:
+    engine = create_engine(normalize_url(database_url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+    done = run_command("--database", database_url, "db", "check")
+    assert done.code == 1
+    assert statement.split()[-1] in done.out
+
+
+def test_upgrade_refuses_a_database_that_is_newer(sqlite_url: str) -> None:
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as raw, raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    done = run_command("--database", sqlite_url, "db", "upgrade")
+    assert_one_line(done, 1)
+    assert "9999" in done.err
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_command_exits_1_when_postgresql_is_away(command: tuple[str, ...]) -> None:
+    assert_one_line(run_command("--database", f"postgresql://x@127.0.0.1:{free_port()}/x", *command), 1)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_command_exits_1_when_the_file_is_no_database(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "text.db"
+    path.write_text("this is no database\n" * 1000)
+    assert_one_line(run_command("--database", f"sqlite:///{path}", *command), 1)
+    assert path.read_text() == "this is no database\n" * 1000
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_command_exits_1_when_the_file_cannot_be_made(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    assert_one_line(run_command("--database", f"sqlite:///{tmp_path}/file/state.db", *command), 1)
+
+
+@pytest.mark.parametrize("command", [("chart", "list"), ("chart", "import", "-", "--name", "x")])
+def test_command_says_so_when_the_database_was_never_migrated(
+    empty_database_url: str, command: tuple[str, ...]
+) -> None:
+    done = run_command("--database", empty_database_url, *command, stdin="current_state: a\nstates: [{name: a}]\n")
+    assert_one_line(done, 1)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:", "postgresql://x:y:z/a"])
+def test_bad_url_exits_2(command: tuple[str, ...], url: str) -> None:
+    assert_one_line(run_command("--database", url, *command), 2)
+
+
+def test_url_is_never_printed_with_its_password(bare: Run) -> None:
+    done = bare("--database", f"postgresql://x:s3cret@127.0.0.1:{free_port()}/x", "chart", "list")
+    assert "s3cret" not in done.err + done.out

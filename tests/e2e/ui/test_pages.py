@@ -1,0 +1,162 @@
+"""Every page: accessible, at home on a telephone, quick, and quiet on the console."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.e2e.ui.charts import chain, new_chart, rollout
+from tests.e2e.ui.conftest import Client, Open
+from tests.support.servers import beside
+
+ROWS = 100_000
+PATHS = [
+    "/",
+    "/?show=stuck",
+    "/ui/charts/{name}",
+    "/ui/charts/{name}?is=missing&kind=pause",
+    "/ui/charts/{name}/versions/2",
+    "/ui/import",
+    "/ui/import?chart={name}",
+    "/ui/tokens",
+]
+
+
+@pytest.fixture
+def busy(client: Client) -> str:
+    """A chart with two versions, reports, a failure, slots and a pause."""
+    name = new_chart(client, rollout(needed=9))
+    client.ask(
+        "PUT",
+        f"/charts/{name}",
+        rollout(needed=15).replace("    func: increment\n", "    func: increment\n    slots: 3\n", 1),
+    )
+    for number in range(8):
+        client.ask("PUT", f"/charts/{name}/slot?state=canary&machine=m{number}")
+        if number < 6:
+            key = "&key=failed" if number == 3 else ""
+            client.ask("PUT", f"/charts/{name}/state?state=canary&machine=m{number}{key}")
+    client.ask("POST", f"/charts/{name}/pause", '{"reason": "a look at it"}', Content_Type="application/json")
+    return name
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{item['id']}: {node['html'][:200]} {node['failureSummary']}" for item in found for node in item["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_are_accessible(open_page: Open, busy: str, width: int, scheme: str) -> None:
+    page = open_page("admin", viewport={"width": width, "height": 900}, color_scheme=scheme)
+    for path in PATHS:
+        page.goto(path.format(name=busy))
+        assert violations(page) == [], path
+    page.goto(f"/ui/charts/{busy}")
+    page.get_by_role("button", name="Resume…").click()
+    assert violations(page) == []
+
+
+def test_login_and_errors_are_accessible(open_page: Open, client: Client) -> None:
+    page = open_page("admin")
+    page.context.clear_cookies()
+    page.goto("/ui/login")
+    assert violations(page) == []
+
+
+def test_import_with_problems_is_accessible(open_page: Open) -> None:
+    page = open_page("admin", "/ui/import")
+    page.get_by_label("Name").fill("with-problems")
+    page.get_by_label("Chart file (YAML)").fill(rollout().replace("increment", "incremet", 1))
+    page.get_by_role("button", name="Check").click()
+    expect(page.locator("tr.is-bad")).to_have_count(1)
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("width", [390, 320, 768, 1280])
+def test_no_page_scrolls_sideways(open_page: Open, client: Client, busy: str, width: int) -> None:
+    long = new_chart(client, rollout(description="x" * 300), prefix="a-very-long-name-of-a-chart-" * 4)
+    page = open_page("admin", viewport={"width": width, "height": 844})
+    for path in [*(path.format(name=busy) for path in PATHS), f"/ui/charts/{long}", f"/?q={long}"]:
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+
+
+def test_pages_ask_nobody_else(open_page: Open, busy: str) -> None:
+    page = open_page("admin")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in PATHS:
+        page.goto(path.format(name=busy))
+    base = page.url.split("/ui/")[0]
+    assert [url for url in asked if not url.startswith((base, "data:"))] == []
+
+
+def test_pages_work_without_a_script(open_page: Open, busy: str) -> None:
+    page = open_page("operator", f"/ui/charts/{busy}", java_script_enabled=False)
+    page.get_by_role("button", name="Resume…").click()
+    page.get_by_role("dialog").get_by_label("Reason").fill("without a script")
+    page.get_by_role("dialog").get_by_role("button", name="Resume", exact=True).click()
+    expect(page.locator("#now")).to_contain_text("waits for")
+    page.get_by_role("link", name="Failed").click()
+    expect(page.locator("#machines tbody tr")).to_have_count(1)
+    page.goto("/")
+    page.get_by_label("Search charts").fill(busy)
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".chart")).to_have_count(1)
+
+
+def test_printing_gives_the_record(open_page: Open, busy: str) -> None:
+    page = open_page("admin", f"/ui/charts/{busy}")
+    page.emulate_media(media="print")
+    for locator in (page.locator("#diagram"), page.locator("#machine-list"), page.locator("#history-list")):
+        expect(locator).to_be_visible()
+    for locator in (page.get_by_role("navigation", name="Main"), page.locator("#acts"), page.locator("#history form")):
+        expect(locator).to_be_hidden()
+    expect(page.get_by_text("read at")).to_be_visible()
+
+
+def seconds_of(page: Page, path: str) -> float:
+    """How long a page takes from asking to being drawn, the second of three times."""
+    taken = []
+    for _ in range(3):
+        page.goto(path)
+        timing: dict[str, Any] = page.evaluate("performance.getEntriesByType('navigation')[0].toJSON()")
+        taken.append((timing["domComplete"] - timing["requestStart"]) / 1000)
+    return statistics.median(taken)
+
+
+def test_chart_of_a_thousand_states_is_shown_in_a_second(open_page: Open, client: Client) -> None:
+    name = new_chart(client, chain(1000))
+    page = open_page("reader")
+    assert seconds_of(page, f"/ui/charts/{name}") < 1
+    assert seconds_of(page, f"/charts/{name}/diagram") < 1
+    expect(page.locator("svg")).to_have_count(1)
+
+
+def test_log_of_a_hundred_thousand_rows_is_shown_in_a_second(
+    open_page: Open, client: Client, ui_database_url: str
+) -> None:
+    name = new_chart(client, rollout())
+    with beside(ui_database_url) as connection:
+        connection.exec_driver_sql(
+            "WITH RECURSIVE n(seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM n WHERE seq < ?)"
+            " INSERT INTO transition_log (chart, version, run, visit, seq, at, kind, from_state, to_state, key,"
+            " value_before, value_after, machine, hash)"
+            " SELECT ?, 1, 1, 1, seq, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-' || (? - seq) || ' seconds'),"
+            " 'update', 'canary', 'canary', 'count', seq - 2, seq - 1, 'm' || seq, '' FROM n",
+            (ROWS, name, ROWS),
+        )
+        connection.exec_driver_sql("UPDATE charts SET seq = ? WHERE name = ?", (ROWS, name))
+    page = open_page("reader")
+    for query in ("", "?before=50000", "?kind=pause", "?by=m77"):
+        assert seconds_of(page, f"/ui/charts/{name}{query}") < 1, query
+    page.goto(f"/ui/charts/{name}")
+    expect(page.locator("#growth")).to_contain_text("100000 entries")
+    expect(page.locator("#history-list tbody tr")).to_have_count(20)
+    page.goto("/")
+    expect(page.get_by_role("link", name=name)).to_be_visible()

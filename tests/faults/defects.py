@@ -1,0 +1,217 @@
+"""Seeded defects: the service made wrong on purpose, to see that the checker sees it.
+
+Each replaces functions of the service in the process that serves, by `tests.faults.served` alone. The pauses widen
+what would otherwise be a race of microseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+import app.db
+import app.service.ask
+import app.service.context
+import app.service.standing
+import app.service.update
+import app.store
+from app.core.log import chain_hash
+from app.service.context import Service
+from app.store.rows import ChartRow
+
+# Names the defect, in the environment of a server of this suite.
+VARIABLE = "FAULTS_DEFECT"
+PAUSE = 0.02
+local = threading.local()
+# Not `app.store.record`, which is a function of that name. Untyped, all of them: they are overwritten here.
+recording: Any = importlib.import_module("app.store.record")
+store: Any = app.store
+db: Any = app.db
+updating: Any = app.service.update
+asking: Any = app.service.ask
+
+
+def no_lock() -> None:
+    """A PUT is decided from what was read before it held the lock; the log's seq and chain are those under it."""
+    updating.apply_all = _from_before(updating.apply_all, lambda tickets: [ticket.asked.chart for ticket in tickets])
+
+
+def sweeper_without_lock() -> None:
+    """The clock is judged from what was read before the lock was held."""
+    updating.tick = asking.tick = _from_before(updating.tick, lambda name: [name])
+
+
+def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
+    def run(service: Service, what: Any) -> Any:
+        with db.asking(service.database) as connection:
+            rows = [store.get_chart_and_now(connection, name)[0] for name in names_of(what)]
+            local.before = {row.id: (row, store.read_values(connection, row.id)) for row in rows}
+        time.sleep(3 * PAUSE)
+        try:
+            return use_case(service, what)
+        finally:
+            local.before = {}
+
+    original = updating.read_position
+
+    def read_position(service: Service, connection: Connection, row: ChartRow, chart: Any) -> Any:
+        found = original(service, connection, row, chart)
+        before = getattr(local, "before", {}).get(row.id)
+        if before is None:
+            return found
+        return store.build_position(*before), found[1]
+
+    updating.read_position = read_position
+    return run
+
+
+def no_replay_check() -> None:
+    """A PUT that was applied before is applied again."""
+    original = app.service.standing.Standing.gather
+
+    def gather(self: Any, put: Any) -> Any:
+        return replace(original(self, put), report=None, repeats=None)
+
+    app.service.standing.Standing.gather = gather  # type: ignore[method-assign]  # that is the defect
+
+
+def answer_before_commit() -> None:
+    """The answer is sent when the decision is made; the commit follows."""
+    original, commit = updating.apply_all, db._commit
+
+    def commit_late(connection: Connection, really: Callable[[], None]) -> None:
+        decided = getattr(local, "decided", None)
+        if decided is not None:
+            decided.set()
+            time.sleep(PAUSE)
+        commit(connection, really)
+
+    def apply_all(service: Service, tickets: Sequence[Any]) -> None:
+        decided = threading.Event()
+
+        def work() -> None:
+            local.decided = decided
+            try:
+                original(service, tickets)
+            finally:
+                decided.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        decided.wait()
+
+    db._commit = commit_late
+    updating.apply_all = apply_all
+
+
+def cached_get() -> None:
+    """What a chart was is remembered for a while."""
+    original = asking.look
+    cache: dict[str, tuple[float, Any]] = {}
+
+    def look(service: Service, name: str) -> Any:
+        until, view = cache.get(name, (0.0, None))
+        if time.monotonic() > until:
+            view = original(service, name)
+            cache[name] = (time.monotonic() + 10 * PAUSE, view)
+        return view
+
+    asking.look = look
+
+
+def log_outside_transaction() -> None:
+    """The row of the log follows in a transaction of its own."""
+    _write_after("append_log", lambda connection, last_hash, rows, log_key: _chain(last_hash, rows, log_key))
+
+
+def _chain(last_hash: str, rows: Sequence[Any], log_key: bytes | None) -> str:
+    for row in rows:
+        last_hash = chain_hash(last_hash, row, log_key)
+    return last_hash
+
+
+def reports_outside_transaction() -> None:
+    """What machines reported follows in a transaction of its own."""
+    _write_after("_write_reports", lambda *arguments: None)
+
+
+def _write_after(name: str, instead: Callable[..., Any]) -> None:
+    original, apply_all = getattr(recording, name), updating.apply_all
+
+    def put_off(connection: Connection, *arguments: Any) -> Any:
+        if not hasattr(local, "later"):
+            return original(connection, *arguments)
+        local.later.append(arguments)
+        return instead(connection, *arguments)
+
+    def apply_and_write(service: Service, tickets: Sequence[Any]) -> None:
+        local.later = []
+        try:
+            apply_all(service, tickets)
+            time.sleep(PAUSE)
+            with db.transaction(service.database) as connection:
+                for arguments in local.later:
+                    original(connection, *arguments)
+        finally:
+            del local.later
+
+    setattr(recording, name, put_off)
+    updating.apply_all = apply_and_write
+
+
+def waiter_answered_before_commit() -> None:
+    """Who waits is told of a move that is not committed yet."""
+    original_record, original_look = store.record_all, asking.look
+    ahead: dict[str, Any] = {}
+
+    def record_all(connection: Connection, row: ChartRow, *arguments: Any) -> ChartRow:
+        after: ChartRow = original_record(connection, row, *arguments)
+        service = getattr(local, "service", None)
+        if service is not None and after.visit != row.visit:
+            chart = service.definitions.get(connection, after)
+            ahead[row.name] = asking.View(service, after, chart)
+            service.hub.tell(row.name)
+            time.sleep(2 * PAUSE)
+            ahead.pop(row.name, None)
+        return after
+
+    def apply_all(service: Service, tickets: Sequence[Any]) -> None:
+        local.service = service
+        original_apply(service, tickets)
+
+    def wait(service: Service, name: str, question: Any, seconds: float) -> Any:
+        local.waits = True
+        try:
+            return original_wait(service, name, question, seconds)
+        finally:
+            local.waits = False
+
+    def look(service: Service, name: str) -> Any:
+        view = ahead.get(name) if getattr(local, "waits", False) else None
+        return original_look(service, name) if view is None else view
+
+    original_apply, original_wait = updating.apply_all, asking._wait
+    store.record_all = record_all
+    updating.apply_all = apply_all
+    asking._wait = wait
+    asking.look = look
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    defect.__name__: defect
+    for defect in (
+        no_lock,
+        no_replay_check,
+        answer_before_commit,
+        cached_get,
+        log_outside_transaction,
+        reports_outside_transaction,
+        sweeper_without_lock,
+        waiter_answered_before_commit,
+    )
+}

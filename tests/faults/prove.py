@@ -1,0 +1,157 @@
+"""`make prove`: the whole proof, with a line of progress all along and a report in build/.
+
+Exit 0 only where every run was valid, nothing was violated and every seeded defect was caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import DATABASES
+from tests.faults.campaign import Plan, Report, run, run_defect
+from tests.faults.crashes import POINTS
+from tests.faults.defects import DEFECTS
+from tests.faults.mutants import mutate
+from tests.faults.power import cut_power
+from tests.faults.stand import Database, postgresql_database, postgresql_server, sqlite_database
+from tests.support.servers import ROOT
+
+BUILD = ROOT / "build"
+CRASHES = dict.fromkeys(POINTS, 25)
+PROCESSES = {"kill_worker": 6, "kill_all": 4, "kill_gunicorn": 3, "stop_continue": 6}
+SERVER = {"pg_kill": 5, "pg_restart": 5, "pg_terminate": 5}
+ACKNOWLEDGED = 20_000
+DEFECT_SECONDS = (3, 6, 15, 30)
+CUTS = 50
+MUTANTS = 300_000
+
+
+@dataclass(slots=True)
+class Proof:
+    """What was tried so far, and what came of it."""
+
+    started: float = field(default_factory=time.monotonic)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        return all(part["is_proof"] for part in self.parts.values())
+
+    def say(self, line: str) -> None:
+        """Print a line of progress."""
+        sys.stdout.write(f"[{time.monotonic() - self.started:6.0f} s] {line}\n")
+        sys.stdout.flush()
+
+    def add(self, name: str, part: dict[str, Any], line: str) -> None:
+        """Note what a part came to."""
+        self.parts[name] = part
+        self.say(f"{name}: {line}")
+
+    def write(self, path: Path) -> None:
+        """Write the report."""
+        path.parent.mkdir(exist_ok=True)
+        report = {"is_proof": self.is_whole, "seconds": round(time.monotonic() - self.started), "parts": self.parts}
+        path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+@contextmanager
+def opened(which: str, folder: Path) -> Iterator[Database]:
+    """A new database of the kind `which`."""
+    if which == "sqlite":
+        with sqlite_database(folder) as file:
+            yield file
+        return
+    # Its runtime folder must be nobody else's.
+    data = Path(tempfile.mkdtemp(dir=folder))
+    with postgresql_server(data) as server, postgresql_database(server) as database:
+        yield database
+
+
+@contextmanager
+def new_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="prove-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def prove_faults(proof: Proof, which: str) -> None:
+    """Break everything that can be broken under `which`, under load."""
+    faults = CRASHES | PROCESSES | (SERVER if which == "postgresql" else {})
+    with new_folder() as folder, opened(which, folder) as database:
+        plan = Plan(faults, min_acknowledged=ACKNOWLEDGED, threads=10)
+        report = run(database, folder, plan, proof.say)
+    proof.add(f"faults on {which}", report.as_json(), report.as_line())
+
+
+def prove_defects(proof: Proof, which: str) -> None:
+    """Seed every defect on `which`, and see it caught."""
+    for defect in DEFECTS:
+        found = _find_defect(which, defect)
+        line = f"caught: {found.violations[0]}" if found.violations else "NOT CAUGHT"
+        part = {**found.as_json(), "is_proof": bool(found.violations), "violations": found.violations[:5]}
+        proof.add(f"{defect} on {which}", part, line)
+
+
+def _find_defect(which: str, defect: str) -> Report:
+    for seconds in DEFECT_SECONDS:
+        with new_folder() as folder, opened(which, folder) as database:
+            report = run_defect(database, folder, defect, seconds)
+        if report.violations:
+            break
+    return report
+
+
+def prove_power(proof: Proof) -> None:
+    """Cut SQLite's power again and again; and see that it is noticed where nothing is synced."""
+    with new_folder() as folder:
+        found = cut_power(folder, CUTS, proof.say)
+    proof.add("power cuts on sqlite", found.as_json(), found.as_line())
+    with new_folder() as folder:
+        unsynced = cut_power(folder, CUTS // 5, synchronous="OFF")
+    line = f"caught: {unsynced.as_line()}" if unsynced.lost else "NOT CAUGHT"
+    proof.add("no fsync on sqlite", {**unsynced.as_json(), "is_proof": bool(unsynced.lost)}, line)
+
+
+def prove_mutants(proof: Proof) -> None:
+    """Read chart files that were spoilt in every way."""
+    found = mutate(MUTANTS, proof.say)
+    proof.add("chart file mutants", found.as_json(), found.as_line())
+
+
+PARTS: dict[str, Callable[[Proof], None]] = {
+    **{f"faults-{which}": lambda proof, which=which: prove_faults(proof, which) for which in DATABASES},  # type: ignore[misc]
+    **{f"defects-{which}": lambda proof, which=which: prove_defects(proof, which) for which in DATABASES},  # type: ignore[misc]
+    "power": prove_power,
+    "mutants": prove_mutants,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prove the parts that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them where none is named")
+    parser.add_argument("--report", type=Path, default=BUILD / "reliability.json")
+    given = parser.parse_args(arguments)
+    unknown = set(given.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    proof = Proof()
+    for name in given.parts or PARTS:
+        PARTS[name](proof)
+        proof.write(given.report)
+    shown = os.path.relpath(given.report)
+    proof.say(f"{'All is proven' if proof.is_whole else 'NOT PROVEN'}; the report is {shown}")
+    return 0 if proof.is_whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

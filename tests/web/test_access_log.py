@@ -1,0 +1,205 @@
+"""One JSON line a request, whatever is in the request."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app import service_of
+from app.logs import JsonFormatter, configure_logging
+from app.service.authors import Author
+from app.service.tokens import Role, create_token
+from app.web.access import may_carry_id
+from tests.support.apps import SEED, import_text, opened_app
+
+HOSTILE = ['"', "\n", "\r\n", "\x00", "\x1b[31m", "é", "\u2028", "\\", '{"at": "forged"}', "%0a", "a" * 10_000]
+
+
+class Lines(logging.Handler):
+    """Keeps what a handler would have written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+        self.setFormatter(JsonFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.written.append(self.format(record))
+
+    def last(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.written[-1])
+        return found
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    logger = logging.getLogger("stateservice.access")
+    handler, level = Lines(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def test_put_is_one_line_that_says_who_and_what_came_of_it(client: FlaskClient, lines: Lines) -> None:
+    client.put("/charts/states/state?state=green_state&machine=web-01")
+    assert len(lines.written) == 1
+    line = lines.last()
+    assert 0 < line.pop("milliseconds") < 60_000
+    assert len(line.pop("request_id")) == 16
+    assert line.pop("at").endswith("Z")
+    assert line == {
+        "level": "info",
+        "logger": "stateservice.access",
+        "method": "PUT",
+        "path": "/charts/states/state",
+        "chart": "states",
+        "state": "green_state",
+        "machine": "web-01",
+        "actor": None,
+        "remote_addr": "127.0.0.1",
+        "outcome": "yes",
+        "reason": "transitioned",
+        "status": 200,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome", "reason", "status"),
+    [
+        ("/charts/states/state?state=blue_state", "no", "not_current", 406),
+        ("/charts/states/state", "refused", "state is missing", 400),
+        ("/charts/gone/state?state=a", "refused", "no chart named 'gone'", 404),
+        ("/state", "failed", "state is missing", 500),
+        ("/charts", "done", None, 200),
+    ],
+    ids=["no", "bad request", "not found", "seed's path", "done"],
+)
+def test_outcome_and_reason(
+    client: FlaskClient, lines: Lines, path: str, outcome: str, reason: str | None, status: int
+) -> None:
+    client.get(path)
+    line = lines.last()
+    assert (line["outcome"], line["reason"], line["status"]) == (outcome, reason, status)
+
+
+def test_default_chart_is_named(client: FlaskClient, lines: Lines) -> None:
+    client.get("/state?state=green_state", headers={"X-Machine": "wéb".encode().decode("latin-1")})
+    assert (lines.last()["chart"], lines.last()["machine"]) == ("states", "wéb")
+
+
+def test_actor_is_the_tokens_name_and_the_token_is_in_no_line(database_url: str, lines: Lines) -> None:
+    for app in opened_app(database_url, auth="tokens"):
+        import_text(app, SEED)
+        token = create_token(service_of(app), "fleet", Role.MACHINE, "*", Author())
+        path, sent = "/charts/states/state?state=green_state", {"Authorization": f"Bearer {token}"}
+        app.test_client().get(path, headers=sent)
+        app.test_client().get(path, headers={"Authorization": "Bearer sst_wrong"})
+        assert [json.loads(line)["actor"] for line in lines.written] == ["fleet", None]
+        assert lines.last()["status"] == 401
+        assert "sst_" not in "".join(lines.written)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_name_cannot_break_or_forge_a_line(client: FlaskClient, lines: Lines, text: str) -> None:
+    query = {"state": text, "machine": text, "key": text}
+    for path in ("/state", "/charts/states/state"):
+        client.put(path, query_string=query)
+    assert len(lines.written) == 2
+    for line in lines.written:
+        assert line.isascii()
+        assert line.isprintable()
+        assert json.loads(line)["logger"] == "stateservice.access"
+        assert len(line) < 2500
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_any_name_leaves_one_line(client: FlaskClient, lines: Lines, text: str) -> None:
+    before = len(lines.written)
+    client.get("/charts/states/state", query_string={"state": text, "machine": text})
+    assert len(lines.written) == before + 1
+    assert json.loads(lines.written[-1])["state"] == text
+
+
+def test_plain_formatter_prints_json_too(client: FlaskClient, lines: Lines) -> None:
+    lines.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    client.get("/charts/states/state", query_string={"state": "a\nb"})
+    level, _, message = lines.written[0].partition(" ")
+    assert (level, json.loads(message)["state"]) == ("INFO", "a\nb")
+
+
+def test_no_line_when_switched_off(database_url: str, lines: Lines) -> None:
+    for app in opened_app(database_url, access_log=False):
+        app.test_client().get("/healthz")
+        assert lines.written == []
+
+
+def test_logger_file_decides_where_lines_go(app: Flask, tmp_path: Path) -> None:
+    target = tmp_path / "access.log"
+    file = tmp_path / "logger.yaml"
+    file.write_text(
+        "version: 1\ndisable_existing_loggers: false\n"
+        "formatters: {json: {(): app.logs.JsonFormatter}}\n"
+        f"handlers: {{file: {{class: logging.FileHandler, filename: {target}, formatter: json}}}}\n"
+        "loggers: {stateservice.access: {level: INFO, handlers: [file], propagate: false}}\n"
+    )
+    logger = logging.getLogger("stateservice.access")
+    try:
+        configure_logging(str(file))
+        app.test_client().get("/charts/states/state?state=green_state")
+        assert json.loads(target.read_text())["outcome"] == "yes"
+    finally:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+
+
+# The request's id
+
+
+@pytest.mark.parametrize("sent", ["abc", "A-1_b.c", "f" * 64])
+def test_sane_id_is_taken_and_given_back(client: FlaskClient, lines: Lines, sent: str) -> None:
+    response = client.get("/charts/states", headers={"X-Request-Id": sent})
+    assert (response.headers["X-Request-Id"], lines.last()["request_id"]) == (sent, sent)
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "a" * 65, "a;b", "ä", "a\tb"])
+def test_other_id_is_replaced(client: FlaskClient, lines: Lines, sent: str) -> None:
+    response = client.get("/charts/states", headers={"X-Request-Id": sent})
+    assert response.headers["X-Request-Id"] == lines.last()["request_id"] != sent
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/state", "/reached", "/charts/states/state", "/charts/x/reached", "/charts/x/slot/"])
+def test_answer_about_a_state_carries_no_id(client: FlaskClient, method: str, path: str) -> None:
+    response = client.open(f"{path}?state=a", method=method, headers={"X-Request-Id": "200"})
+    assert "X-Request-Id" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "carries"),
+    [
+        ("/charts", True),
+        ("/charts/a", True),
+        ("/charts/state", True),
+        ("/charts/a/history", True),
+        ("/charts/a/state", False),
+        ("/chartstate", False),
+        ("/metrics", False),
+    ],
+)
+def test_id_is_for_paths_under_charts(path: str, carries: bool) -> None:
+    assert may_carry_id(path) is carries
