@@ -50,7 +50,11 @@ class Browser:
         """Send a form that is on `page`, by default on the page that it is sent to."""
         found = self.find_form_token(page or path) if form_token is None else form_token
         headers = {"Origin": origin} if origin is not None else {}
-        return self.client.post(path, data={"form_token": found, **fields}, headers=headers, content_type=FORM)
+        data = {"form_token": found, **fields}
+        response = self.client.post(path, data=data, headers=headers, content_type=FORM)
+        # A large form is in a temporary file, which the client leaves open.
+        response.request.environ["wsgi.input"].close()
+        return response
 
     def act(self, chart: str, act: str, **fields: object) -> TestResponse:
         """Send one of the forms of a chart's page."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from flask import Flask
 
 from app import service_of
@@ -75,8 +74,6 @@ def test_file_that_is_not_utf8_is_a_problem_and_no_error(browser: Browser) -> No
     assert "problem" in response.text
 
 
-# The test client's own temporary file, in which it keeps a large form.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_file_of_a_mebibyte_is_read_and_a_larger_one_refused(browser: Browser) -> None:
     whole = SMALL + "#" * (1024 * 1024 - len(SMALL))
     assert "A new chart: whole" in browser.post("/ui/import", {"text": whole, "name": "whole"}).text
