@@ -19,8 +19,8 @@ from app.db import Database, asking
 from app.service.turns import Turns
 from app.waiting import Hub
 
-# The SQLite file (None on PostgreSQL), the chart's id, the version.
-DefinitionKey = tuple[tuple[int, int] | None, int, int]
+# The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
+DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
 
 
 class Definitions:
@@ -38,8 +38,8 @@ class Definitions:
 
     def get_version(self, connection: Connection, row: store.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
-        # A file that was put in SQLite's place numbers its charts on its own.
-        key = (connection.info.get("identity"), row.id, version)
+        # A database put in this one's place numbers its charts on its own.
+        key = (connection.info.get("identity"), row.id, row.created_at, version)
         with self._lock:
             chart = self._charts.get(key)
             if chart is not None:
@@ -48,12 +48,6 @@ class Definitions:
         chart = store.load_chart(connection, row.id, row.name, version)
         self._put(key, chart)
         return chart
-
-    def clear(self) -> None:
-        """Forget everything: the database behind it is another one."""
-        with self._lock:
-            self._charts.clear()
-            self._states = 0
 
     def _put(self, key: DefinitionKey, chart: Chart) -> None:
         with self._lock:

@@ -6,13 +6,14 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
 from app.chart_file import dump
 from app.core.chart import Chart
 from app.core.errors import StateServiceError
+from app.core.position import Position
 from app.db import snapshot
 from app.models import metadata
 from app.service import acts, slots
@@ -22,9 +23,10 @@ from app.service.reading import get_status, iterate_history
 from app.service.update import Put, update
 from app.service.verify import verify
 from app.store import Author, HistoryFilter
-from tests.admin.support import ANN
+from tests.admin.support import ANN, query
+from tests.core.support import NOON
 from tests.service.support import Clock
-from tests.support.happenings import KEYS, MACHINES, STATES, small_charts
+from tests.support.happenings import KEYS, MACHINES, STATES, random_homes, small_charts, successors
 
 _numbers = itertools.count(1)
 
@@ -37,17 +39,18 @@ lives = st.lists(
 )
 # In hundreds of seconds: some come due only between the last report and the import.
 waits = st.integers(0, 20)
-maps = st.lists(st.tuples(texts, texts).map(":".join), max_size=2)
+NOWHERE = Position(1, 1, 1, "a", {}, NOON)
+bad_maps = st.lists(st.tuples(texts, texts).map(":".join), max_size=2)
 
 
-@given(old=small_charts(), new=small_charts(), life=lives, late=waits, homes=maps, is_whole=st.integers(0, 9).map(bool))
+@given(data=st.data(), old=small_charts(), life=lives, late=waits)
 @settings(
     max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_dry_run_foretells_what_the_import_does(
-    service: Service, old: Chart, new: Chart, life: list[Any], late: int, homes: list[str], is_whole: bool
+    service: Service, data: st.DataObject, old: Chart, life: list[Any], late: int
 ) -> None:
     clock = Clock()
     service.database.clock = clock
@@ -56,7 +59,7 @@ def test_dry_run_foretells_what_the_import_does(
     for happening in life:
         live(service, clock, name, *happening)
     clock.advance(late * 100)
-    text = write(new, name) if is_whole else write(new, name).replace("name: ", "nme: ", 1)
+    text, homes = data.draw(imports(service, old, name))
     before = read_tables(service)
 
     foretold = outcome(service, ImportRequest(text, maps=homes, dry_run=True))
@@ -64,10 +67,27 @@ def test_dry_run_foretells_what_the_import_does(
     done = outcome(service, ImportRequest(text, maps=homes))
 
     assert foretold == done
+    event(done.partition(":")[0] if isinstance(done, str) else f"{done['outcome']}, {len(done['steps'])} steps")
     if isinstance(done, str):
         assert read_tables(service) == before
         return
     check_what_was_done(service, name, done)
+
+
+@st.composite
+def imports(draw: st.DrawFn, service: Service, old: Chart, name: str) -> tuple[str, list[str]]:
+    """A chart file and maps: most often a version that could take over, now and then something that is wrong."""
+    here = query(service, f"SELECT state FROM charts WHERE name = '{name}'")[0][0]
+    new = draw(successors(old, replace(NOWHERE, state=here)))
+    homes = draw(random_homes(old, new))
+    text, maps = write(new, name), [":".join(pair) for pair in homes.items()]
+    match draw(st.integers(0, 9)):
+        case 0:
+            return text.replace("name: ", "nme: ", 1), maps
+        case 1:
+            return text, draw(bad_maps)
+        case _:
+            return text, maps
 
 
 def check_what_was_done(service: Service, name: str, done: dict[str, Any]) -> None:

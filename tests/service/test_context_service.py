@@ -108,15 +108,6 @@ def test_chart_larger_than_the_limit_is_kept_alone(service: Service) -> None:
     assert statements.count == 1
 
 
-def test_clear_forgets_everything(service: Service) -> None:
-    import_text(service, CANARY)
-    statements, definitions = Statements(service), Definitions()
-    get(service, definitions)
-    definitions.clear()
-    get(service, definitions)
-    assert statements.count == 2
-
-
 def test_definitions_are_safe_among_threads(service: Service) -> None:
     import_text(service, CANARY)
     row, definitions, found = get_row(service), Definitions(max_states=4), []

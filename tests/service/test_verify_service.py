@@ -8,7 +8,7 @@ from sqlalchemy import text
 from app.core.errors import ChartNotFoundError
 from app.db import transaction
 from app.service import acts, slots
-from app.service.context import Service
+from app.service.context import Definitions, Service
 from app.service.verify import list_logged_charts, verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, alter, import_text, put
 
@@ -180,7 +180,7 @@ def test_verify_finds_a_slot_that_nobody_claimed(service: Service) -> None:
 
 def test_verify_finds_a_changed_definition(service: Service) -> None:
     """Definitions are not hashed, but the replay follows them."""
-    service.definitions.clear()
+    service.definitions = Definitions()
     alter_definition = "UPDATE attributes SET value = 5 WHERE key = 'count'"
     with transaction(service.database) as connection:
         if service.database.is_sqlite:
