@@ -48,6 +48,8 @@ BUSY_POLL_SECONDS = 0.001
 _RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03"}
 # A schema that is not there: the database was never migrated, or is being migrated.
 _NOT_MIGRATED = {"42P01", "42703"}
+# A role that may not: `db prune` wants the owner of the tables.
+_NOT_ALLOWED = {"42501"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -406,7 +408,9 @@ def translate(error: DBAPIError) -> Exception:
     message = _one_line(error)
     if error.connection_invalidated or state in _RETRYABLE or "UNIQUE constraint failed" in message:
         return _RetryableError(message)
-    if isinstance(error, IntegrityError) or (isinstance(error, ProgrammingError) and state not in _NOT_MIGRATED):
+    if isinstance(error, IntegrityError) or (
+        isinstance(error, ProgrammingError) and state not in _NOT_MIGRATED | _NOT_ALLOWED
+    ):
         return error
     return DatabaseUnavailableError(message)
 

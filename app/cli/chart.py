@@ -17,11 +17,14 @@ from app.cli.context import (
     read_file,
     reporting,
 )
-from app.cli.printing import print_json, print_table
+from app.cli.printing import print_json, print_pieces, print_table
 from app.core.errors import ChartFileError
+from app.diagram import DARK, LIGHT, Form
 from app.service import reading
+from app.service.drawing import draw_chart
 from app.service.imports import ImportRequest, import_chart
 
+THEMES = {"light": LIGHT, "dark": DARK}
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -111,3 +114,14 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 def export(context: click.Context, name: str) -> None:
     """The chart NAME as a chart file, with its live values and current state."""
     click.echo(reading.export_chart(open_service(config_of(context)), name), nl=False)
+
+
+@group.command("diagram", epilog="Example: ./state_service chart diagram states --format dot | dot -Tpng > states.png")
+@click.argument("name")
+@click.option("--format", "form", default="svg", show_default=True, type=click.Choice([str(form) for form in Form]))
+@click.option("--theme", default="light", show_default=True, type=click.Choice(list(THEMES)), help="Of an SVG.")
+@click.pass_context
+@reporting
+def diagram(context: click.Context, name: str, form: str, theme: str) -> None:
+    """The chart NAME with its current state marked: SVG, Graphviz DOT or Mermaid."""
+    print_pieces([draw_chart(open_service(config_of(context)), name, Form(form), THEMES[theme])])

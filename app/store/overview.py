@@ -84,7 +84,10 @@ def list_log_samples(connection: Connection, chart: str, seqs: Sequence[int]) ->
 
 def find_first_seq(connection: Connection, row: ChartRow) -> int:
     """The first row of the current run in the log, found by halving: runs rise with `seq`."""
-    low, high = 1, row.seq
+    # A pruned log does not begin with 1.
+    first = select(func.min(transition_log.c.seq)).where(transition_log.c.chart == row.name)
+    low: int = connection.execute(first).scalar_one()
+    high = row.seq
     while low < high:
         middle = (low + high) // 2
         query = select(transition_log.c.run).where(transition_log.c.chart == row.name, transition_log.c.seq == middle)

@@ -100,6 +100,19 @@ def test_machines_are_listed(service: Service, run: Commands) -> None:
     assert json.loads(run("chart", "machines", "web", "--state", "done", "--json").stdout)["visit"] is None
 
 
+@pytest.mark.usefixtures("chart")
+@pytest.mark.parametrize(("form", "start"), [("svg", "<svg"), ("dot", "digraph"), ("mermaid", "stateDiagram-v2")])
+def test_diagram_is_drawn(run: Commands, form: str, start: str) -> None:
+    drawn = run("chart", "diagram", "web", "--format", form).stdout
+    assert start in drawn
+    assert "canary" in drawn
+
+
+def test_diagram_refuses(run: Commands) -> None:
+    run("chart", "diagram", "web", code=1)
+    run("chart", "diagram", "web", "--format", "png", code=2)
+
+
 # Tokens
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from flask.testing import FlaskClient
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app import store
+from app import service_of, store
 from app.core.errors import LogDamagedError
 from app.core.marker import read_marker
 from app.core.position import Kind
@@ -24,6 +26,7 @@ from app.service.prune import count_old_rows, prune
 from app.service.reading import iterate_history
 from app.service.verify import verify
 from tests.admin.support import ANN, DAY, REBOOT, ROLLOUT, Commands, import_text, put, query
+from tests.support.apps import opened_app
 
 
 class Clock:
@@ -181,6 +184,17 @@ def test_key_is_forgotten_with_its_row(service: Service, clock: Clock) -> None:
     assert put(service, "canary", idempotency_key="k").reason == "transitioned"
 
 
+@pytest.mark.parametrize("path", ["/", "/ui/charts/web", "/charts/web", "/charts/web/diagram", "/charts", "/metrics"])
+def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client: FlaskClient, path: str) -> None:
+    import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000}}"))
+    acts.reset(service, "web", "again", ANN)
+    for number in range(40):
+        put(service, "canary", f"m{number}")
+        clock.pass_days(1)
+    assert prune_web(service, 20) > 10
+    assert client.get(path).status_code == 200
+
+
 # What must not be
 
 
@@ -334,3 +348,24 @@ def test_command_refuses_what_is_no_length_of_time(run: Commands) -> None:
     run("db", "prune", "--keep", "400", code=2)
     run("db", "prune", code=2)
     run("db", "prune", "gone", "--keep", "400d", code=1)
+
+
+def test_prune_by_a_role_that_does_not_own_the_log_says_so(postgresql_url: str) -> None:
+    for app in opened_app(postgresql_url):
+        service = service_of(app)
+        clock = Clock(service)
+        import_text(service, ROLLOUT)
+        put(service, "canary", "m1")
+        clock.pass_days(1000)
+        role = f"role_{uuid.uuid4().hex[:8]}"
+        with service.database.engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+            connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        try:
+            url = make_url(postgresql_url).set(username=role).render_as_string(hide_password=False)
+            assert "must be owner" in Commands(url)("db", "prune", "--keep", "400d", code=1).stderr
+        finally:
+            with service.database.engine.begin() as connection:
+                connection.exec_driver_sql(f"DROP OWNED BY {role}")
+                connection.exec_driver_sql(f"DROP ROLE {role}")
+        assert len(history(service)) == 2

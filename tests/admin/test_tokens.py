@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -23,7 +24,7 @@ from app.service.context import Service
 from app.service.tokens import Holder, Role, create_token, revoke_token
 from app.web.auth import RULES
 from tests.admin.support import ANN, ROLLOUT, import_text, query
-from tests.support.apps import opened_app
+from tests.support.apps import ROOT, opened_app
 
 # What needs no chart: no pattern can be in its way.
 WITHOUT_CHART = {
@@ -160,6 +161,18 @@ def test_roles_are_those_that_are_documented() -> None:
     for endpoint, needed in RULES.items():
         if ".get_" in endpoint and not endpoint.startswith(PEOPLE):
             assert needed in (None, Role.READER), endpoint
+
+
+def test_page_says_who_may_do_what(app: Flask) -> None:
+    table = dict(re.findall(r"^\| `([A-Z]+ /\S*)` \| (.+?) \|$", (ROOT / "docs/tokens.md").read_text(), re.MULTILINE))
+    wanted = {}
+    for rule in app.url_map.iter_rules():
+        if rule.rule != "/" and not rule.rule.startswith(("/ui/", "/static/")):
+            path = re.sub(r"<[^:>]+:name>", "C", re.sub(r"<[^:>]+:version>", "N", rule.rule))
+            role = RULES[rule.endpoint]
+            for method in (rule.methods or set()) - {"HEAD"}:
+                wanted[f"{method} {path}"] = "nobody is asked" if role is None else str(role)
+    assert table == wanted
 
 
 def test_charts_lists_only_those_of_the_pattern(app: Flask) -> None:
