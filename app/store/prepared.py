@@ -1,7 +1,7 @@
 """Core statements compiled once and run on the driver's own connection: for the two hot paths alone.
 
 SQLAlchemy's execution of a statement, though cached, costs several times what the driver needs to run it
-(docs/performance.md has the profile). The text is still SQLAlchemy's, from the same tables.
+(docs/decisions.md says why they are). The text is still SQLAlchemy's, from the same tables.
 """
 
 from __future__ import annotations
