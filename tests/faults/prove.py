@@ -6,16 +6,10 @@ Exit 0 only where every run was valid, nothing was violated and every seeded def
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tests.conftest import DATABASES
 from tests.faults.campaign import Plan, Report, run, run_defect
@@ -23,7 +17,7 @@ from tests.faults.crashes import POINTS
 from tests.faults.defects import DEFECTS
 from tests.faults.mutants import mutate
 from tests.faults.power import cut_power
-from tests.faults.stand import Database, postgresql_database, postgresql_server, sqlite_database
+from tests.faults.proof import Proof, new_folder, opened
 from tests.support.servers import ROOT
 
 BUILD = ROOT / "build"
@@ -34,53 +28,6 @@ ACKNOWLEDGED = 20_000
 DEFECT_SECONDS = (3, 6, 15, 30)
 CUTS = 50
 MUTANTS = 300_000
-
-
-@dataclass(slots=True)
-class Proof:
-    """What was tried so far, and what came of it."""
-
-    started: float = field(default_factory=time.monotonic)
-    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def is_whole(self) -> bool:
-        return all(part["is_proof"] for part in self.parts.values())
-
-    def say(self, line: str) -> None:
-        """Print a line of progress."""
-        sys.stdout.write(f"[{time.monotonic() - self.started:6.0f} s] {line}\n")
-        sys.stdout.flush()
-
-    def add(self, name: str, part: dict[str, Any], line: str) -> None:
-        """Note what a part came to."""
-        self.parts[name] = part
-        self.say(f"{name}: {line}")
-
-    def write(self, path: Path) -> None:
-        """Write the report."""
-        path.parent.mkdir(exist_ok=True)
-        report = {"is_proof": self.is_whole, "seconds": round(time.monotonic() - self.started), "parts": self.parts}
-        path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-@contextmanager
-def opened(which: str, folder: Path) -> Iterator[Database]:
-    """A new database of the kind `which`."""
-    if which == "sqlite":
-        with sqlite_database(folder) as file:
-            yield file
-        return
-    # Its runtime folder must be nobody else's.
-    data = Path(tempfile.mkdtemp(dir=folder))
-    with postgresql_server(data) as server, postgresql_database(server) as database:
-        yield database
-
-
-@contextmanager
-def new_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="prove-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
 
 def prove_faults(proof: Proof, which: str) -> None:
