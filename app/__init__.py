@@ -31,9 +31,9 @@ def create_app(config: Config | None = None) -> Flask:
     service = Service(database, _open_hub(database, settings), default_chart=settings.default_chart)
     app.extensions["stateservice"] = service
     app.extensions["stateservice.config"] = settings
+    web.register(app)
     if settings.proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.proxy_hops, x_proto=1)  # type: ignore[method-assign]
-    web.register(app)
     return app
 
 

@@ -22,6 +22,7 @@ from app.web import (
     state,
 )
 from app.web.converters import ChartNameConverter
+from app.web.fastlane import FastLane
 from app.web.ui import site
 
 
@@ -37,3 +38,4 @@ def register(app: Flask) -> None:
     access.register(app)
     auth.register(app)
     problems.register(app)
+    app.wsgi_app = FastLane(app)  # type: ignore[method-assign]  # as Flask has one wrap it

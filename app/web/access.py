@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 import time
 from typing import Any
 
-from flask import Flask, Request, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 
 from app.config import Config
 from app.logs import JsonMessage
 from app.service.answers import Answer
-from app.service.tokens import Holder
 from app.web import metrics
+from app.web.note import Environ, Note, begin_note, note_of
 from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH
 
 logger = logging.getLogger("stateservice.access")
 
 REQUEST_ID = "X-Request-Id"
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Whoever greps a state's answer for 200 must not find it in an id.
 _ANSWERS = frozenset({"state", "reached", "slot"})
 REASON_LENGTH = 500
@@ -28,30 +25,33 @@ REASON_LENGTH = 500
 
 def register(app: Flask) -> None:
     """Have every request timed, counted and logged. Comes before all else that looks at requests."""
-    app.before_request(begin)
-    app.after_request(end)
+    app.before_request(_begin)
+    app.after_request(_end)
 
 
-def begin() -> None:
-    """Note when the request came, and what it is called."""
-    sent = request.headers.get(REQUEST_ID)
-    g.request_id = sent if sent is not None and _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
-    g.started = time.perf_counter()
+def _begin() -> None:
+    note = begin_note(request.environ)
+    note.chart = (request.view_args or {}).get("name")
 
 
-def end(response: Response) -> Response:
-    """Count and log the request, and name it in the answers that may carry its id."""
-    # The real request, not its proxy, which looks it up for every attribute.
-    answered: Request = request._get_current_object()  # type: ignore[attr-defined]  # a proxy to the type checker
-    noted = vars(g._get_current_object())
-    seconds = time.perf_counter() - noted["started"]
-    metrics.count_request(answered, response.status_code, seconds)
-    if may_carry_id(answered.path):
-        response.headers[REQUEST_ID] = noted["request_id"]
+def _end(response: Response) -> Response:
+    note, rule = note_of(request.environ), request.url_rule
+    if may_carry_id(request.path):
+        response.headers[REQUEST_ID] = note.request_id
     config: Config = current_app.extensions["stateservice.config"]
-    if config.access_log and logger.isEnabledFor(logging.INFO):
-        logger.info(JsonMessage(describe(answered, noted, response.status_code, seconds)))
+    finish(config, request.environ, None if rule is None else rule.rule, response.status_code)
     return response
+
+
+def finish(config: Config, environ: Environ, route: str | None, status: int) -> None:
+    """Count and log a request that is about to be answered."""
+    note = note_of(environ)
+    seconds = time.perf_counter() - note.started
+    metrics.count_request(environ["REQUEST_METHOD"], route, status, seconds)
+    if config.access_log and logger.isEnabledFor(logging.INFO):
+        message = JsonMessage(describe(environ, note, status, seconds))
+        # Not logger.info, which looks for its caller on the stack.
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None))
 
 
 def may_carry_id(path: str) -> bool:
@@ -62,23 +62,20 @@ def may_carry_id(path: str) -> bool:
     return parts[1] == "charts" and not (len(parts) == 4 and parts[3] in _ANSWERS)
 
 
-def describe(answered: Request, noted: dict[str, Any], status: int, seconds: float) -> dict[str, Any]:
-    """The fields of a request's line, from the request and what was `noted` on the way."""
-    answer: Answer | None = noted.get("answer")
-    holder: Holder | None = noted.get("holder")
-    query: dict[str, list[str]] = noted.get("query", {})
-    problem: str | None = noted.get("problem")
+def describe(environ: Environ, note: Note, status: int, seconds: float) -> dict[str, Any]:
+    """The fields of a request's line."""
+    answer, holder, query = note.answer, note.holder, note.query
     return {
-        "request_id": noted["request_id"],
-        "method": answered.method[:16],
-        "path": answered.path[:MACHINE_LENGTH],
-        "chart": answer.chart if answer is not None else (answered.view_args or {}).get("name"),
+        "request_id": note.request_id,
+        "method": environ["REQUEST_METHOD"][:16],
+        "path": _decode(environ["PATH_INFO"])[:MACHINE_LENGTH],
+        "chart": answer.chart if answer is not None else note.chart,
         "state": _first(query, "state", NAME_LENGTH),
-        "machine": _first(query, "machine", MACHINE_LENGTH) or _find_machine_header(answered),
+        "machine": _first(query, "machine", MACHINE_LENGTH) or _find_machine_header(environ),
         "actor": None if holder is None else holder.name,
-        "remote_addr": answered.remote_addr or None,
+        "remote_addr": environ.get("REMOTE_ADDR") or None,
         "outcome": find_outcome(answer, status),
-        "reason": answer.reason if answer is not None else problem and problem[:REASON_LENGTH],
+        "reason": answer.reason if answer is not None else note.problem and note.problem[:REASON_LENGTH],
         "status": status,
         "milliseconds": round(seconds * 1000, 3),
     }
@@ -93,10 +90,14 @@ def find_outcome(answer: Answer | None, status: int) -> str:
     return "refused" if status < 500 else "failed"
 
 
-def _find_machine_header(answered: Request) -> str | None:
-    sent = answered.headers.get("X-Machine")
-    # WSGI hands headers over as Latin-1; one that is no UTF-8 was refused, and is logged as well as can be.
-    return None if sent is None else sent.encode("latin-1").decode(errors="replace")[:MACHINE_LENGTH]
+def _find_machine_header(environ: Environ) -> str | None:
+    sent = environ.get("HTTP_X_MACHINE")
+    return None if sent is None else _decode(sent)[:MACHINE_LENGTH]
+
+
+def _decode(text: str) -> str:
+    # WSGI hands text over as Latin-1; what is no UTF-8 is logged as well as can be.
+    return text.encode("latin-1").decode(errors="replace")
 
 
 def _first(query: dict[str, list[str]], name: str, limit: int) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import Flask, current_app, g, request
+from flask import Flask, current_app, request
+from werkzeug.datastructures import Authorization
 
 from app.core.errors import ForbiddenError, UnauthenticatedError
-from app.service.context import find_default_chart
+from app.service.context import Service, find_default_chart
 from app.service.tokens import ANYBODY, Holder, Role, TokenCache
 from app.web.current import current_service
+from app.web.note import Environ, note_of
 from app.web.ui import session
 
 # The role that each endpoint needs; None means that it is open to everybody.
@@ -76,17 +78,24 @@ def register(app: Flask) -> None:
 
 def authorize() -> None:
     """Find out who sends the request and whether they may. Raises UnauthenticatedError, ForbiddenError."""
-    g.holder = ANYBODY
+    note = note_of(request.environ)
+    note.holder = ANYBODY
     endpoint = request.endpoint
     if current_app.extensions["stateservice.config"].auth != "tokens" or endpoint is None:
         return
     if endpoint not in RULES:
         raise ForbiddenError(f"{request.path} is allowed to nobody")
-    role = RULES[endpoint]
-    if role is None:
+    if RULES[endpoint] is None:
         return
-    g.holder = authenticate()
-    check(g.holder, role, _named_chart(endpoint))
+    note.holder = authenticate()
+    admit(current_service(), note.holder, endpoint, (request.view_args or {}).get("name"))
+
+
+def admit(service: Service, holder: Holder, endpoint: str, chart: str | None) -> None:
+    """Raise ForbiddenError unless `holder` may use `endpoint` on `chart`."""
+    role = RULES[endpoint]
+    if role is not None:
+        check(holder, role, find_default_chart(service) if endpoint in _DEFAULT_CHART else chart)
 
 
 def check(holder: Holder, role: Role, chart: str | None) -> None:
@@ -101,7 +110,7 @@ def check(holder: Holder, role: Role, chart: str | None) -> None:
 
 def authenticate() -> Holder:
     """The holder of the token, or else of the session, that the request carries. Raises UnauthenticatedError."""
-    secret = find_secret()
+    secret = find_secret(request.environ)
     if secret is None:
         holder = session.find_holder()
         if holder is not None:
@@ -111,22 +120,11 @@ def authenticate() -> Holder:
     return cache.authenticate(current_service(), secret)
 
 
-def find_secret() -> str | None:
+def find_secret(environ: Environ) -> str | None:
     """The token of `Authorization: Bearer TOKEN`, or the password of `curl -u NAME:TOKEN`."""
-    sent = request.authorization
+    sent = Authorization.from_header(environ.get("HTTP_AUTHORIZATION"))
     if sent is None:
         return None
     if sent.type == "basic":
         return sent.password or None
     return sent.token if sent.type == "bearer" else None
-
-
-def current_holder() -> Holder:
-    """Who sends this request."""
-    return cast(Holder, g.holder)
-
-
-def _named_chart(endpoint: str) -> str | None:
-    if endpoint in _DEFAULT_CHART:
-        return find_default_chart(current_service())
-    return (request.view_args or {}).get("name")

@@ -9,9 +9,8 @@ from app.core.errors import BadRequestError
 from app.service import reading
 from app.service.imports import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.tokens import Role
-from app.web import parameters
-from app.web.auth import current_holder
-from app.web.current import current_author, current_service
+from app.web.current import current_author, current_holder, current_service
+from app.web.parameters import read_query
 
 blueprint = Blueprint("charts", __name__)
 
@@ -54,14 +53,14 @@ def get_version(name: str, version: int) -> Response:
 @blueprint.put("/charts/<chart:name>", provide_automatic_options=False)
 def put_chart(name: str) -> tuple[Response, int]:
     """Import a chart file: 201 for a new chart, 200 for the same one again and for an upgrade."""
-    query = parameters.read_query()
+    query = read_query()
     imported = import_chart(
         current_service(),
         ImportRequest(
             read_body(),
             name=name,
-            maps=query.get("map", []),
-            dry_run=bool(parameters.find_number(query, "dry_run", 0, 1)),
+            maps=query.all("map"),
+            dry_run=bool(query.find_number("dry_run", 0, 1)),
         ),
         current_author(),
     )

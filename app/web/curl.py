@@ -9,9 +9,8 @@ from flask import Blueprint, Response, request, url_for
 
 from app.core.errors import BadRequestError
 from app.service.reading import get_status
-from app.web import parameters
 from app.web.current import current_service
-from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH
+from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH, Query, read_query
 from app.web.state import MAX_WAIT
 
 blueprint = Blueprint("curl", __name__)
@@ -24,8 +23,8 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 @blueprint.get("/charts/<chart:name>/can.curl", provide_automatic_options=False)
 def get_can(name: str) -> Response:
     """The file that asks; a no makes curl exit 22."""
-    query = parameters.read_query()
-    wait = parameters.find_number(query, "wait", 0, MAX_WAIT) or 0
+    query = read_query()
+    wait = query.find_number("wait", 0, MAX_WAIT) or 0
     asked = {"wait": str(wait)} if wait else {}
     lines = ["retry = 3", *(["# It waits for a yes up to so many seconds, see wait= in the url."] if wait else [])]
     return _file(name, query, asked, lines, max_time=MAX_TIME + wait)
@@ -34,8 +33,8 @@ def get_can(name: str) -> Response:
 @blueprint.get("/charts/<chart:name>/did.curl", provide_automatic_options=False)
 def get_did(name: str) -> Response:
     """The file that reports; a no makes curl exit 22."""
-    query = parameters.read_query()
-    key = parameters.find_parameter(query, "key", NAME_LENGTH)
+    query = read_query()
+    key = query.find("key", NAME_LENGTH)
     lines = ['request = "PUT"']
     if _machine(query) is None:
         # A count without a machine id cannot be told from its own retry.
@@ -48,12 +47,12 @@ def get_did(name: str) -> Response:
     return _file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
 
 
-def _machine(query: dict[str, list[str]]) -> str | None:
-    return parameters.find_parameter(query, "machine", MACHINE_LENGTH, "X-Machine")
+def _machine(query: Query) -> str | None:
+    return query.find("machine", MACHINE_LENGTH, "X-Machine")
 
 
-def _file(name: str, query: dict[str, list[str]], asked: dict[str, str], lines: list[str], max_time: int) -> Response:
-    state = parameters.get_parameter(query, "state", NAME_LENGTH)
+def _file(name: str, query: Query, asked: dict[str, str], lines: list[str], max_time: int) -> Response:
+    state = query.get("state", NAME_LENGTH)
     machine = _machine(query)
     if _HOST.fullmatch(request.host) is None:
         raise BadRequestError("the Host header names no host, and the file must")

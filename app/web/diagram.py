@@ -7,8 +7,8 @@ from flask import Blueprint, Response
 from app.core.errors import BadRequestError
 from app.diagram import DARK, LIGHT, Form
 from app.service.drawing import draw_chart
-from app.web import parameters
 from app.web.current import current_service
+from app.web.parameters import Query, read_query
 
 blueprint = Blueprint("diagram", __name__)
 
@@ -19,7 +19,7 @@ THEMES = {"light": LIGHT, "dark": DARK}
 @blueprint.get("/charts/<chart:name>/diagram", provide_automatic_options=False)
 def get_diagram(name: str) -> Response:
     """The chart with its current state marked: SVG, Graphviz DOT or Mermaid."""
-    query = parameters.read_query()
+    query = read_query()
     form = Form(_read_choice(query, "format", tuple(Form)))
     theme = THEMES[_read_choice(query, "theme", tuple(THEMES))]
     response = Response(draw_chart(current_service(), name, form, theme), mimetype=MIMETYPES[form])
@@ -30,8 +30,8 @@ def get_diagram(name: str) -> Response:
     return response
 
 
-def _read_choice(query: dict[str, list[str]], name: str, choices: tuple[str, ...]) -> str:
-    given = parameters.find_parameter(query, name, 20) or choices[0]
+def _read_choice(query: Query, name: str, choices: tuple[str, ...]) -> str:
+    given = query.find(name, 20) or choices[0]
     if given not in choices:
         raise BadRequestError(f"{name}={given} is none of {', '.join(choices)}")
     return given

@@ -13,13 +13,13 @@ import re
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
-from app.core.errors import BadRequestError, StateServiceError
+from app.core.errors import BadRequestError
 from app.service import slots
 from app.service.tokens import Role
 from app.web import problems
-from app.web.answers import json_response
-from app.web.auth import check, current_holder
-from app.web.current import current_author, current_service
+from app.web.answers import json_reply
+from app.web.auth import check
+from app.web.current import current_author, current_holder, current_service
 from app.web.parameters import MACHINE_LENGTH
 
 blueprint = Blueprint("fleetlock", __name__)
@@ -43,18 +43,13 @@ class FleetLockError(Exception):
 @blueprint.errorhandler(FleetLockError)
 def handle_refusal(error: FleetLockError) -> Response:
     """Answer a no of our own."""
-    return json_response({"kind": error.kind, "value": error.value}, error.status, "application/json")
+    return json_reply({"kind": error.kind, "value": error.value}, error.status).as_response()
 
 
 @blueprint.errorhandler(Exception)
 def handle_error(error: Exception) -> Response:
     """Answer any other error with the service's status for it, in the protocol's form."""
-    if isinstance(error, StateServiceError):
-        response = problems.handle_known(error)
-    elif isinstance(error, HTTPException):
-        response = problems.handle_http(error)
-    else:
-        response = problems.handle_unknown(error)
+    response = problems.handle_http(error) if isinstance(error, HTTPException) else problems.handle(error)
     kind = KINDS.get(response.status_code, "unavailable")
     response.data = json.dumps({"kind": kind, "value": response.get_json(force=True)["detail"]})
     response.mimetype = "application/json"
@@ -71,7 +66,7 @@ def post_pre_reboot() -> Response:
         raise FleetLockError(409, KINDS[409], str(error)) from None
     if not answer.is_yes:
         raise FleetLockError(409, "failed_lock", f"no slot of {answer.state} for {machine}: {answer.reason}")
-    return json_response({}, 200, "application/json")
+    return json_reply({}, 200).as_response()
 
 
 @blueprint.post("/v1/steady-state", provide_automatic_options=False)
@@ -81,7 +76,7 @@ def post_steady_state() -> Response:
     answer = slots.report_if_held(current_service(), group, machine, current_author())
     if answer is not None and not answer.is_yes:
         raise FleetLockError(409, "failed_unlock", f"{machine} cannot report {answer.state}: {answer.reason}")
-    return json_response({}, 200, "application/json")
+    return json_reply({}, 200).as_response()
 
 
 def read_client() -> tuple[str, str]:

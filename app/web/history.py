@@ -11,9 +11,8 @@ from app.core.position import Kind
 from app.service.authors import HistoryFilter
 from app.service.exports import as_csv, as_ndjson
 from app.service.reading import iterate_history, wait_for_history
-from app.web import parameters
 from app.web.current import current_service
-from app.web.parameters import MACHINE_LENGTH
+from app.web.parameters import MACHINE_LENGTH, Query, read_query
 from app.web.state import MAX_WAIT
 
 blueprint = Blueprint("history", __name__)
@@ -27,10 +26,10 @@ KINDS = tuple(str(kind) for kind in Kind)
 @blueprint.get("/charts/<chart:name>/history", provide_automatic_options=False)
 def get_history(name: str) -> Response:
     """The rows of the log, oldest first; JSON at most 1,000 at a time, CSV and NDJSON all of them."""
-    query = parameters.read_query()
+    query = read_query()
     form = _read_format(query)
     wanted = _read_filter(query, MAX_ROWS if form == "json" else None)
-    wait = parameters.find_number(query, "wait", 0, MAX_WAIT) or 0
+    wait = query.find_number("wait", 0, MAX_WAIT) or 0
     service = current_service()
     wait_for_history(service, name, wanted, wait)
     rows = iterate_history(service, name, wanted)
@@ -39,8 +38,8 @@ def get_history(name: str) -> Response:
     return Response(as_csv(rows) if form == "csv" else as_ndjson(rows), mimetype=FORMATS[form])
 
 
-def _read_format(query: dict[str, list[str]]) -> str:
-    given = parameters.find_parameter(query, "format", 20)
+def _read_format(query: Query) -> str:
+    given = query.find("format", 20)
     if given is not None and given not in FORMATS:
         raise BadRequestError(f"format={given} is none of {', '.join(FORMATS)}")
     if given is not None:
@@ -49,26 +48,26 @@ def _read_format(query: dict[str, list[str]]) -> str:
     return next(name for name, mimetype in FORMATS.items() if mimetype == accepted)
 
 
-def _read_filter(query: dict[str, list[str]], default_limit: int | None) -> HistoryFilter:
+def _read_filter(query: Query, default_limit: int | None) -> HistoryFilter:
     return HistoryFilter(
-        after=parameters.find_number(query, "after", 0, MAX_SEQ) or 0,
-        limit=parameters.find_number(query, "limit", 1, MAX_ROWS) or default_limit,
+        after=query.find_number("after", 0, MAX_SEQ) or 0,
+        limit=query.find_number("limit", 1, MAX_ROWS) or default_limit,
         kind=_read_kind(query),
-        machine=parameters.find_parameter(query, "machine", MACHINE_LENGTH),
+        machine=query.find("machine", MACHINE_LENGTH),
         since=_read_instant(query, "since"),
         until=_read_instant(query, "until"),
     )
 
 
-def _read_kind(query: dict[str, list[str]]) -> str | None:
-    kind = parameters.find_parameter(query, "kind", 20)
+def _read_kind(query: Query) -> str | None:
+    kind = query.find("kind", 20)
     if kind is not None and kind not in KINDS:
         raise BadRequestError(f"kind={kind} is none of {', '.join(KINDS)}")
     return kind
 
 
-def _read_instant(query: dict[str, list[str]], name: str) -> datetime | None:
-    text = parameters.find_parameter(query, name, 40)
+def _read_instant(query: Query, name: str) -> datetime | None:
+    text = query.find(name, 40)
     if text is None:
         return None
     try:

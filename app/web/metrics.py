@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from flask import Blueprint, Request, Response, current_app
+from flask import Blueprint, Response, current_app
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,8 +17,7 @@ from app.core.errors import DatabaseUnavailableError
 from app.service.context import Service
 from app.service.metrics import BUCKETS, REGISTRY, Gauges, read_gauges
 from app.service.tokens import Holder, Role
-from app.web.auth import current_holder
-from app.web.current import current_service
+from app.web.current import current_holder, current_service
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -40,15 +39,13 @@ PUT_SECONDS = Histogram(
     buckets=BUCKETS,
     registry=REGISTRY,
 )
-PUTS = frozenset({"state.put_default_state", "state.put_state"})
+PUTS = frozenset({"/state", "/charts/<chart:name>/state"})
 
 
-def count_request(answered: Request, status: int, seconds: float) -> None:
-    """Count a request that is about to be answered."""
-    rule = answered.url_rule
-    method = answered.method if answered.method in METHODS else OTHER
-    _find_counter(method, OTHER if rule is None else rule.rule, status).inc()
-    if rule is not None and method == "PUT" and rule.endpoint in PUTS:
+def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
+    """Count a request that is about to be answered; `route` is the rule that its path matched."""
+    _find_counter(method if method in METHODS else OTHER, route or OTHER, status).inc()
+    if method == "PUT" and route in PUTS:
         PUT_SECONDS.observe(seconds)
 
 

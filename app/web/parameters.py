@@ -4,69 +4,65 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from flask import g, request
+from flask import request
 
 from app.core.errors import BadRequestError
+from app.web.note import Environ, note_of
 
 NAME_LENGTH = 128
 MACHINE_LENGTH = 255
 MAX_PARAMETERS = 100
 
 
-def read_query() -> dict[str, list[str]]:
-    """The query's parameters with every value each was given. Raises BadRequestError for text that is no UTF-8."""
-    # Werkzeug's own parser replaces bytes that are not UTF-8, so that two different names could become one.
-    try:
-        text = request.query_string.decode()
-        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
-    except UnicodeDecodeError:
-        raise BadRequestError("the query is not UTF-8") from None
-    except ValueError:
-        raise BadRequestError(f"the query has more than {MAX_PARAMETERS} parameters") from None
-    query: dict[str, list[str]] = {}
-    for name, value in pairs:
-        query.setdefault(name, []).append(value)
-    g.query = query  # for the request's line in the log
-    return query
+class Query:
+    """The parameters of a request: those of its query, and the headers that may stand in for them."""
 
+    def __init__(self, environ: Environ) -> None:
+        """Raise BadRequestError for a query that is no UTF-8, or has too many parameters."""
+        self._environ = environ
+        self._values = note_of(environ).query = _parse(environ.get("QUERY_STRING", ""))
 
-def find_parameter(query: dict[str, list[str]], name: str, limit: int, header: str | None = None) -> str | None:
-    """The one value of a parameter, else of the header beside it; None where neither is sent.
+    def all(self, name: str) -> list[str]:
+        """Every value that a parameter was given."""
+        return self._values.get(name, [])
 
-    Raises BadRequestError where it is repeated, empty, longer than `limit` characters or not printable.
-    """
-    values = query.get(name)
-    if values is None:
-        sent = request.headers.get(header) if header is not None else None
-        if sent is None:
+    def find(self, name: str, limit: int, header: str | None = None) -> str | None:
+        """The one value of a parameter, else of the header beside it; None where neither is sent.
+
+        Raises BadRequestError where it is repeated, empty, longer than `limit` characters or not printable.
+        """
+        values = self._values.get(name)
+        if values is None:
+            return None if header is None else self.find_header(header, limit)
+        if len(values) != 1:
+            raise BadRequestError(f"{name} is given {len(values)} times")
+        return check_text(name, values[0], limit)
+
+    def get(self, name: str, limit: int) -> str:
+        """As `find`, for one that must be there."""
+        value = self.find(name, limit)
+        if value is None:
+            raise BadRequestError(f"{name} is missing")
+        return value
+
+    def find_number(self, name: str, low: int, high: int) -> int | None:
+        """A parameter that is a whole number from `low` to `high`. Raises BadRequestError."""
+        text = self.find(name, 20)
+        if text is None:
             return None
-        name, values = str(header), [_decode_header(str(header), sent)]
-    if len(values) != 1:
-        raise BadRequestError(f"{name} is given {len(values)} times")
-    return check_text(name, values[0], limit)
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise BadRequestError(f"{name}={text} is not a whole number from {low} to {high}")
+        return int(text)
+
+    def find_header(self, name: str, limit: int) -> str | None:
+        """A header of our own, 1 to `limit` printable characters. Raises BadRequestError."""
+        sent = self._environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+        return None if sent is None else check_text(name, _decode_header(name, sent), limit)
 
 
-def find_header(name: str, limit: int) -> str | None:
-    """A header of our own, 1 to `limit` printable characters. Raises BadRequestError."""
-    return find_parameter({}, name, limit, name)
-
-
-def get_parameter(query: dict[str, list[str]], name: str, limit: int) -> str:
-    """As `find_parameter`, for one that must be there."""
-    value = find_parameter(query, name, limit)
-    if value is None:
-        raise BadRequestError(f"{name} is missing")
-    return value
-
-
-def find_number(query: dict[str, list[str]], name: str, low: int, high: int) -> int | None:
-    """A parameter that is a whole number from `low` to `high`. Raises BadRequestError."""
-    text = find_parameter(query, name, 20)
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise BadRequestError(f"{name}={text} is not a whole number from {low} to {high}")
-    return int(text)
+def read_query() -> Query:
+    """The parameters of the request that Flask has in hand. Raises BadRequestError."""
+    return Query(request.environ)
 
 
 def check_text(name: str, value: str, limit: int) -> str:
@@ -78,6 +74,22 @@ def check_text(name: str, value: str, limit: int) -> str:
     if not value.isprintable():
         raise BadRequestError(f"{name} has characters that cannot be printed")
     return value
+
+
+def _parse(text: str) -> dict[str, list[str]]:
+    # Werkzeug's own parser replaces bytes that are not UTF-8, so that two different names could become one.
+    try:
+        # WSGI hands the query over as Latin-1, whatever its bytes meant.
+        decoded = text.encode("latin-1").decode()
+        pairs = parse_qsl(decoded, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+    except UnicodeError:
+        raise BadRequestError("the query is not UTF-8") from None
+    except ValueError:
+        raise BadRequestError(f"the query has more than {MAX_PARAMETERS} parameters") from None
+    query: dict[str, list[str]] = {}
+    for name, value in pairs:
+        query.setdefault(name, []).append(value)
+    return query
 
 
 def _decode_header(name: str, value: str) -> str:

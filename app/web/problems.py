@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from app.core import errors
-from app.web.answers import json_response, plain_response, wants_json
+from app.web.answers import json_reply, plain_reply, wants_json
+from app.web.note import Environ, note_of
+from app.web.reply import Reply
 
 STATUS = {
     errors.BadRequestError: 400,
@@ -47,13 +50,32 @@ logger = logging.getLogger("stateservice.web")
 
 def register(app: Flask) -> None:
     """Have `app` answer every error through this module."""
-    app.register_error_handler(errors.StateServiceError, handle_known)
+    app.register_error_handler(errors.StateServiceError, handle)
     app.register_error_handler(HTTPException, handle_http)
-    app.register_error_handler(Exception, handle_unknown)
+    app.register_error_handler(Exception, handle)
 
 
-def handle_known(error: errors.StateServiceError) -> Response:
-    """Answer an error of the service's own tree."""
+def handle(error: Exception) -> Response:
+    """Answer an error in the request that Flask has in hand."""
+    return problem_reply(error, request.environ).as_response()
+
+
+def handle_http(error: HTTPException) -> Response:
+    """Answer an error that Flask or Werkzeug raised: no such path, wrong method, body too large."""
+    status = error.code or 500
+    detail = f"{request.method} {request.path}" if status in (404, 405) else error.description or error.name
+    response = describe(status, str(detail), request.environ).as_response()
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def problem_reply(error: Exception, environ: Environ) -> Reply:
+    """Answer an error of the service's own tree; of any other, its own mistake, the log has the traceback."""
+    if not isinstance(error, errors.StateServiceError):
+        logger.error("unhandled error", exc_info=error)
+        return describe(500, "the service failed; its log says how", environ)
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     extra: dict[str, Any] = {}
     if isinstance(error, errors.ChartFileError):
@@ -63,41 +85,26 @@ def handle_known(error: errors.StateServiceError) -> Response:
     if isinstance(error, errors.DatabaseUnavailableError):
         extra["outcome"] = error.outcome
         logger.error("the database failed: %s (outcome %s)", error, error.outcome)
-    return problem_response(status, str(error), extra)
+    return describe(status, str(error), environ, extra)
 
 
-def handle_http(error: HTTPException) -> Response:
-    """Answer an error that Flask or Werkzeug raised: no such path, wrong method, body too large."""
-    status = error.code or 500
-    detail = f"{request.method} {request.path}" if status in (404, 405) else error.description or error.name
-    response = problem_response(status, str(detail))
-    for name, value in error.get_headers():
-        if name == "Allow":
-            response.headers[name] = value
-    return response
-
-
-def handle_unknown(error: Exception) -> Response:
-    """Answer a mistake of this service's own; the log has the traceback, the caller has no details."""
-    logger.error("unhandled error", exc_info=error)
-    return problem_response(500, "the service failed; its log says how")
-
-
-def problem_response(status: int, detail: str, extra: dict[str, Any] | None = None) -> Response:
+def describe(status: int, detail: str, environ: Environ, extra: dict[str, Any] | None = None) -> Reply:
     """The error's body: problem+json; under /state 500 and one line, or problem+json where JSON is asked for."""
-    is_seed_path = request.path.removesuffix("/") in SEED_PATHS
+    is_seed_path = environ["PATH_INFO"].removesuffix("/") in SEED_PATHS
     if is_seed_path and status not in (401, 403, 405):
         status = 500
     line = " ".join(detail.split()) or TITLES.get(status, "Error")
-    g.problem = line  # for the request's line in the log
-    if is_seed_path and not wants_json():
-        response = plain_response(line + "\n", status)
+    note_of(environ).problem = line
+    if is_seed_path and not wants_json(environ):
+        reply = plain_reply(line + "\n", status)
     else:
         title = TITLES.get(status, "Error")
         fields = {"type": "about:blank", "title": title, "status": status, "detail": line, **(extra or {})}
-        response = json_response(fields, status, "application/problem+json")
-    if status == 503:
-        response.headers["Retry-After"] = str(RETRY_SECONDS)
-    if status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="stateservice"'
-    return response
+        reply = json_reply(fields, status, "application/problem+json")
+    return replace(reply, headers=_HEADERS.get(status, ()))
+
+
+_HEADERS = {
+    401: (("WWW-Authenticate", 'Bearer realm="stateservice"'),),
+    503: (("Retry-After", str(RETRY_SECONDS)),),
+}

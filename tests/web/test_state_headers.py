@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from app.web.answers import json_response, plain_response
+from app.web.answers import json_reply, plain_reply
 from tests.support.apps import SEED, import_text
 
 DIGITS = ("200", "406", "500")
@@ -57,14 +57,14 @@ def test_plain_answer_is_short(client: FlaskClient, query: str) -> None:
 
 def test_no_header_has_a_status_in_it_for_a_name_of_any_length() -> None:
     for length in range(1, 129):
-        response = plain_response("s" * length, 200)
+        response = plain_reply("s" * length, 200).as_response()
         assert response.headers["Content-Length"] == str(length)
         assert headers_with_digits(response) == []
 
 
 @given(text=st.text(TEXT, max_size=700), status=st.sampled_from([200, 406, 500, 400, 503]))
 def test_json_body_of_any_length_is_padded_past_the_digits(text: str, status: int) -> None:
-    response = json_response({"detail": text}, status, "application/json")
+    response = json_reply({"detail": text}, status).as_response()
     assert headers_with_digits(response) == []
     assert json.loads(response.get_data()) == {"detail": text}
     assert int(response.headers["Content-Length"]) == len(response.get_data())
@@ -72,14 +72,14 @@ def test_json_body_of_any_length_is_padded_past_the_digits(text: str, status: in
 
 def test_json_body_is_padded_at_every_length() -> None:
     for length in (*range(150, 520), 1990, 2000, 4060, 5000, 14060, 20000):
-        response = json_response({"d": "x" * (length - len('{"d": ""}'))}, 200, "application/json")
+        response = json_reply({"d": "x" * (length - len('{"d": ""}'))}, 200).as_response()
         assert headers_with_digits(response) == []
         assert length <= len(response.get_data()) <= length + 1200
 
 
 @given(text=st.text(TEXT, max_size=300))
 def test_plain_error_is_short_text_whatever_it_says(text: str) -> None:
-    response = plain_response(text, 500)
+    response = plain_reply(text, 500).as_response()
     assert len(response.get_data()) <= 128
     assert text.startswith(response.get_data().decode())
 

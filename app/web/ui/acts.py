@@ -9,8 +9,8 @@ from flask import Response
 from app.core.errors import BadRequestError
 from app.service import acts
 from app.service.tokens import Role
-from app.web.auth import check, current_holder
-from app.web.current import current_author, current_service
+from app.web.auth import check
+from app.web.current import current_author, current_holder, current_service
 from app.web.parameters import MACHINE_LENGTH, NAME_LENGTH
 from app.web.ui.base import blueprint, go_to
 from app.web.ui.forms import get_field, get_reason

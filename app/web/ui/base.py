@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Blueprint, Response, current_app, g, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, current_app, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException, NotFound
 
 from app.core.errors import StateServiceError, UnauthenticatedError
 from app.service.tokens import Holder, Role
+from app.web.note import note_of
 from app.web.problems import STATUS, TITLES
 from app.web.ui import csrf, session, words
 
@@ -46,7 +47,11 @@ def go_to(endpoint: str, **values: Any) -> Response:
 
 def find_viewer() -> Holder | None:
     """Who looks at the page; None where nobody is signed in yet."""
-    return None if uses_tokens() and request.endpoint in ("ui.get_login", "ui.post_login") else g.get("holder")
+    return (
+        None
+        if uses_tokens() and request.endpoint in ("ui.get_login", "ui.post_login")
+        else note_of(request.environ).holder
+    )
 
 
 def uses_tokens() -> bool:
@@ -117,7 +122,7 @@ def _handle_unknown(error: Exception) -> Response:
 
 
 def _error_page(status: int, detail: str) -> Response:
-    g.problem = detail
+    note_of(request.environ).problem = detail
     return render("error.html", status, status=status, title=TITLES.get(status, "Error"), detail=detail)
 
 

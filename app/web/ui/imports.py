@@ -11,8 +11,8 @@ from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError,
 from app.service.imports import MAX_BYTES, Imported, ImportRequest, import_chart
 from app.service.reading import get_status, get_version
 from app.service.tokens import Role
-from app.web.auth import check, current_holder
-from app.web.current import current_author, current_service
+from app.web.auth import check
+from app.web.current import current_author, current_holder, current_service
 from app.web.parameters import NAME_LENGTH
 from app.web.ui.base import blueprint, go_to, render
 from app.web.ui.diff import Line, compare

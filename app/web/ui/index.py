@@ -9,8 +9,7 @@ from app.diagram.plots import draw_sparkline
 from app.service.condition import Condition
 from app.service.overview import get_overview
 from app.service.tokens import Role
-from app.web.auth import current_holder
-from app.web.current import current_service
+from app.web.current import current_holder, current_service
 from app.web.ui.base import blueprint, render
 from app.web.ui.forms import find_query
 

@@ -6,8 +6,7 @@ from flask import Response
 
 from app.core.errors import BadRequestError, ConflictError, ForbiddenError
 from app.service.tokens import Role, create_token, list_tokens, read_role, revoke_token
-from app.web.auth import current_holder
-from app.web.current import current_author, current_service
+from app.web.current import current_author, current_holder, current_service
 from app.web.ui.base import blueprint, go_to, render
 from app.web.ui.forms import find_field, find_query, get_field
 
