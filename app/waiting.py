@@ -25,6 +25,7 @@ import psycopg
 from app import store
 from app.core.errors import StateServiceError, TooManyWaitersError
 from app.db import Database, asking, identity_of, normalize_url, open_sqlite
+from app.patience import PatientConnection
 
 logger = logging.getLogger("stateservice.waiting")
 
@@ -146,7 +147,7 @@ class _Room:
         self.mark: Any = None
         self.reading = threading.Lock()
         self.read_generation = -1
-        self.read_began = 0.0
+        self.read_began = self.read_ended = 0.0
         self.shared: Any = None
         self.error: StateServiceError | None = None
 
@@ -163,6 +164,11 @@ class _Room:
         except StateServiceError as error:
             self.shared, self.error = None, error
         self.read_generation = max(self.read_generation, generation)
+        self.read_ended = time.monotonic()
+
+    def failed_since(self, asked: float) -> bool:
+        """True where a read ended in an error after `asked`: to try once more would only take as long again."""
+        return self.error is not None and self.read_ended > asked
 
 
 class Waiter:
@@ -191,7 +197,8 @@ class Waiter:
         asked = time.monotonic()
         room = self._room
         with room.reading:
-            if room.read_generation < self._seen or (is_fresh and room.read_began < asked):
+            is_stale = room.read_generation < self._seen or (is_fresh and room.read_began < asked)
+            if is_stale and not room.failed_since(asked):
                 room.read(read, self._seen)
             shared, error = room.shared, room.error
         if error is not None:
@@ -352,7 +359,7 @@ def _watch_postgresql(hub: Hub, url: str) -> None:
     """Listen for NOTIFY on a connection of its own; look at every chart after a loss, since it may have missed one."""
     options: dict[str, Any] = {"connect_timeout": 3, "application_name": LISTENER_NAME, **_KEEPALIVE}
     try:
-        with psycopg.connect(url, autocommit=True, **options) as heard:
+        with PatientConnection.connect(url, autocommit=True, **options) as heard:
             heard.execute(f"LISTEN {store.CHANNEL}")
             _listen(hub, heard)
     except (psycopg.Error, StateServiceError) as error:
