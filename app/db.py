@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection as CoreConnection
+from sqlalchemy import CursorResult, Engine, Executable, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -154,13 +155,14 @@ def _has_several_hosts(url: URL) -> bool:
 def prepare_engine(engine: Engine) -> None:
     """Attach what each connection needs to an engine made with `engine_options`."""
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "begin", _begin_core)
         event.listen(engine, "connect", _note_file)
         event.listen(engine, "checkout", _check_file)
         event.listen(engine, "handle_error", _drop_read_only)
     else:
         event.listen(engine, "do_connect", connect_patiently)
-        event.listen(engine, "connect", _watch_notices)
+        event.listen(engine, "begin", _begin_core)
+        event.listen(engine, "connect", _prepare_session)
         event.listen(engine, "checkout", _check_session)
 
 
@@ -239,34 +241,15 @@ def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
         time.sleep(0.01)
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_core(connection: CoreConnection) -> None:
+    """Begin for whoever uses the engine in SQLAlchemy's way, as migrations do; "" as `begin` option begins nothing."""
     options = connection.get_execution_options()
     raw: Any = connection.connection.driver_connection
-    begin = options.get("begin", "BEGIN IMMEDIATE")
-    try:
-        if begin == "BEGIN IMMEDIATE":
-            _begin_immediate(raw, connection.info["busy_milliseconds"], options.get("waited", 0.0))
-        elif begin:
-            raw.execute(begin).close()
-    except sqlite3.Error as error:
-        raise wrap_driver_error(connection, error) from error
-
-
-def wrap_driver_error(connection: Connection, error: Any) -> DBAPIError:
-    """The driver's error as SQLAlchemy would raise it; the connection is dropped where it is of no more use.
-
-    For what is run on the driver's own connection, past SQLAlchemy.
-    """
-    raw: Any = connection.connection.driver_connection
-    driver: Any = connection.dialect.loaded_dbapi
-    is_lost = connection.dialect.is_disconnect(error, raw, None) or _is_read_only(error)
-    if is_lost:
-        connection.invalidate(error)
-    wrapped = DBAPIError.instance(
-        None, None, error, driver.Error, connection_invalidated=is_lost, dialect=connection.dialect
-    )
-    assert isinstance(wrapped, DBAPIError)  # it was given a driver's error
-    return wrapped
+    is_sqlite = connection.dialect.name == "sqlite"
+    begin = options.get("begin", "BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+    # After a migration's own use of AUTOCOMMIT, psycopg begins by itself.
+    if begin and (is_sqlite or (raw.autocommit and options.get("isolation_level") != "AUTOCOMMIT")):
+        raw.execute(begin).close()
 
 
 def _begin_immediate(raw: sqlite3.Connection, busy_milliseconds: int, waited: float) -> None:
@@ -336,11 +319,88 @@ def _has_input(socket: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _watch_notices(connection: Any, record: Any) -> None:
+def _prepare_session(connection: Any, record: Any) -> None:
+    # BEGIN is ours to say: a question needs none.
+    connection.autocommit = True
+
     def remember(diagnostic: Any) -> None:
         record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
 
     connection.add_notice_handler(remember)
+
+
+class Connection:
+    """A connection out of the pool, with what `transaction`, `snapshot` or `asking` began on it.
+
+    `driver` is the driver's own, for prepared statements (app/store/prepared.py), on which everything else rests;
+    SQLAlchemy's, which costs more than a short statement does, is made over it when it is first asked for.
+    """
+
+    __slots__ = ("_core", "_engine", "_pooled", "dialect", "driver")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pooled = engine.raw_connection()
+        self._core: CoreConnection | None = None
+        self.driver: Any = self._pooled.driver_connection
+        self.dialect = engine.dialect.name
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.dialect == "sqlite"
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """What is known of the driver's connection for as long as it lives."""
+        return self._pooled.info
+
+    @property
+    def core(self) -> CoreConnection:
+        """SQLAlchemy's connection over the same; what was begun on it is not its to end."""
+        if self._core is None:
+            self._core = CoreConnection(self._engine, self._pooled).execution_options(begin="")
+        return self._core
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement through SQLAlchemy. Raises DBAPIError."""
+        return self.core.execute(statement, parameters)
+
+    def exec_driver_sql(self, text: str) -> CursorResult[*tuple[Any, ...]]:
+        """Run a text as it is through SQLAlchemy. Raises DBAPIError."""
+        return self.core.exec_driver_sql(text)
+
+    def run(self, act: Callable[..., R], *arguments: Any) -> R:
+        """Do something on the driver's connection, raising the driver's errors as SQLAlchemy does: DBAPIError.
+
+        A connection that is of no more use then is dropped from the pool.
+        """
+        try:
+            return act(*arguments)
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise self._wrap(error) from error
+
+    def _wrap(self, error: Any) -> DBAPIError:
+        dialect, driver = self._engine.dialect, self._engine.dialect.loaded_dbapi.Error
+        is_lost = dialect.is_disconnect(error, self.driver, None) or _is_read_only(error)
+        if is_lost:
+            self._pooled.invalidate(error)
+        wrapped = DBAPIError.instance(None, None, error, driver, connection_invalidated=is_lost, dialect=dialect)
+        assert isinstance(wrapped, DBAPIError)  # it was given a driver's error
+        return wrapped
+
+    def close(self) -> None:
+        """Give the connection back to the pool, which rolls back what is still open on it."""
+        self._pooled.close()
+
+
+@contextmanager
+def _connected(database: Database, started: float) -> Iterator[Connection]:
+    connection = Connection(database.engine)
+    try:
+        set_deadline(connection.driver, started + ANSWER_SECONDS)
+        yield connection
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -352,26 +412,28 @@ def transaction(database: Database, *, is_long: bool = False) -> Iterator[Connec
     """
     started = time.monotonic()
     turn = _turn(database) if database.is_sqlite else nullcontext()
-    with turn, errors_translated(), database.engine.connect() as connection:
-        connection.execution_options(waited=time.monotonic() - started)
-        begun = connection.begin()
-        try:
-            _set_limits(connection, started, is_long)
-            yield connection
-        except BaseException:
-            begun.rollback()
-            raise
+    with turn, errors_translated(), _connected(database, started) as connection:
+        _begin(connection, "BEGIN IMMEDIATE" if connection.is_sqlite else "BEGIN", started)
+        _give_time(connection, is_long)
+        yield connection
         if is_long:
-            set_deadline(connection, time.monotonic() + ANSWER_SECONDS)
-        _commit(connection, begun.commit)
+            set_deadline(connection.driver, time.monotonic() + ANSWER_SECONDS)
+        _commit(connection, connection.driver.commit)
 
 
-def _set_limits(connection: Connection, started: float, is_long: bool) -> None:
-    set_deadline(connection, started + ANSWER_SECONDS)
-    if is_long and connection.dialect.name != "sqlite":
-        # A database that hangs is found out before it is given the time that a long statement may need.
-        connection.exec_driver_sql("SELECT 1")
-        set_deadline(connection, None)
+def _begin(connection: Connection, begin: str, started: float) -> None:
+    driver = connection.driver
+    if begin == "BEGIN IMMEDIATE":
+        waited = time.monotonic() - started
+        connection.run(_begin_immediate, driver, connection.info["busy_milliseconds"], waited)
+    else:
+        connection.run(driver.execute, begin).close()
+
+
+def _give_time(connection: Connection, is_long: bool) -> None:
+    # Only now: a database that hangs was found out by BEGIN, before it is given the time a long statement may need.
+    if is_long:
+        set_deadline(connection.driver, None)
 
 
 @contextmanager
@@ -388,7 +450,7 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
     info = connection.info
     info.pop("notice", None)
     try:
-        commit()
+        connection.run(commit)
     except DBAPIError as error:
         raise DatabaseUnavailableError(_one_line(error), "unknown" if _is_open(error) else "not_applied") from error
     if "notice" in info:
@@ -412,23 +474,16 @@ def snapshot(database: Database, *, is_long: bool = True) -> Iterator[Connection
     One that is not `is_long` ends within ANSWER_SECONDS, whatever the database does.
     """
     started = time.monotonic()
-    options = {"begin": "BEGIN"} if database.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-    with (
-        errors_translated(),
-        database.engine.connect().execution_options(**options) as connection,
-        connection.begin(),
-    ):
-        _set_limits(connection, started, is_long)
+    with errors_translated(), _connected(database, started) as connection:
+        _begin(connection, "BEGIN" if connection.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ", started)
+        _give_time(connection, is_long)
         yield connection
 
 
 @contextmanager
 def asking(database: Database) -> Iterator[Connection]:
     """Yield a connection for one SELECT, without the round trips of a transaction; it ends within ANSWER_SECONDS."""
-    started = time.monotonic()
-    options = {"begin": ""} if database.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-    with errors_translated(), database.engine.connect().execution_options(**options) as connection:
-        set_deadline(connection, started + ANSWER_SECONDS)
+    with errors_translated(), _connected(database, time.monotonic()) as connection:
         yield connection
 
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout  # what psycopg's waits raise, and what it catches from them itself
-from sqlalchemy import Connection
 
 # What is done with a connection for one request has this long, with the wait for a connection in it.
 ANSWER_SECONDS = 4.0
@@ -56,11 +55,10 @@ def connect_patiently(dialect: Any, record: Any, arguments: Any, options: Any) -
     return connection
 
 
-def set_deadline(connection: Connection, deadline: float | None) -> None:
-    """Have what is done with `connection` from now on end by `deadline`, on the monotonic clock.
+def set_deadline(driver: Any, deadline: float | None) -> None:
+    """Have what is done with a driver's connection from now on end by `deadline`, on the monotonic clock.
 
     None gives each statement LONG_SECONDS, and `math.inf` sets no limit. SQLite never hangs, and is left alone.
     """
-    driver: Any = connection.connection.driver_connection
     if isinstance(driver, PatientConnection):
         driver.deadline = deadline

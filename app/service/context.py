@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
-from app.db import Database, asking
+from app.db import Connection, Database, asking
 from app.service.turns import Turns
 from app.waiting import Hub
 

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core.chart import Chart
 from app.core.log import LogRow
 from app.core.position import Kind
-from app.db import asking, snapshot
+from app.db import Connection, asking, snapshot
 from app.diagram.draw import is_large
 from app.diagram.standing import Standing
 from app.diagram.words import FAILED

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core.chart import Chart
-from app.db import snapshot
+from app.db import Connection, snapshot
 from app.diagram import LIGHT, Form, Standing, Theme, draw
 from app.service.context import Service
 from app.store import overview

@@ -11,7 +11,7 @@ from app.service.context import Service
 def check_ready(service: Service) -> None:
     """Return if the database is reachable and migrated. Raises DatabaseUnavailableError, which says what is wrong."""
     with asking(service.database) as connection:
-        revision = schema.current_revision(connection)
+        revision = schema.current_revision(connection.core)
     if revision != schema.head_revision():
         raise DatabaseUnavailableError(
             f"the database is at revision {revision or 'none'}, this service needs {schema.head_revision()}:"

@@ -8,14 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection
-
 from app import chart_file, store
 from app.core import machine
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, Problem
 from app.core.position import Entry, Step, Upgrade
-from app.db import retrying, transaction
+from app.db import Connection, retrying, transaction
 from app.service.context import Service, read_position
 from app.service.status import Status, describe
 

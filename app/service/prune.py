@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core.log import LogRow, chain_hash
 from app.core.marker import Marker
 from app.core.replay import Replay
-from app.db import retrying, snapshot, transaction
+from app.db import Connection, retrying, snapshot, transaction
 from app.service.context import Service
 from app.service.verify import Progress, verify
 

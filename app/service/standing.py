@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core.chart import Chart
 from app.core.position import CLOCK_KINDS, LoggedUpdate, Reason, Report, Step, Update
+from app.db import Connection
 from app.service.context import Service
 
 

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core import machine
 from app.core.errors import ChartNotFoundError, ConflictError, StateServiceError
 from app.core.position import Tick
-from app.db import asking, retrying, transaction
+from app.db import Connection, asking, retrying, transaction
 from app.service.answers import Answer, answer_step
 from app.service.context import Service, read_position
 from app.service.metrics import lock_is_held

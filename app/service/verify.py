@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection
-
 from app import store
 from app.core.errors import StateServiceError
 from app.core.guards import next_due
 from app.core.replay import Replay
-from app.db import snapshot
+from app.db import Connection, snapshot
 from app.service.context import Service
 
 # Called now and then with how many rows are read, and of how many.

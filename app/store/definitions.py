@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Row, insert, select
 
 from app.core.chart import (
     Attribute,
@@ -26,6 +26,7 @@ from app.core.chart import (
 )
 from app.core.errors import VersionNotFoundError
 from app.core.log import format_instant
+from app.db import Connection
 from app.models import attributes, chart_versions, roster, states, transitions
 
 MICROSECOND = timedelta(microseconds=1)

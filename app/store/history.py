@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Select, select
 
 from app.core.log import COLUMNS, LogRow
+from app.db import Connection
 from app.models import transition_log
 
 _ROW = tuple(transition_log.c[name] for name in COLUMNS)
@@ -54,7 +55,7 @@ def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> l
 def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
     """Every row of a chart's log, oldest first, with flat memory, in the caller's transaction. Reader: verify."""
     # Closed also where the reader stops early: a cursor of the server's own would stay open.
-    with connection.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter())) as rows:
+    with connection.core.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter())) as rows:
         for row in rows:
             yield HashedRow(LogRow(*row[:-1]), row.hash)
 

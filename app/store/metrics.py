@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Connection, String, and_, column, func, select, table
+from sqlalchemy import BigInteger, Boolean, ColumnElement, String, and_, column, func, select, table
 
+from app.db import Connection
 from app.models import UtcDateTime, attribute_values, charts
 
 # A report on this attribute is a failure: the convention of charts, of `on_expire: fail` and of the clients.
@@ -58,9 +59,8 @@ def list_chart_gauges(connection: Connection, limit: int) -> list[ChartGauge]:
 
 def count_charts(connection: Connection) -> int:
     """How many charts there are, archived ones left out. Reader: /metrics."""
-    return connection.execute(
-        select(func.count()).select_from(charts).where(charts.c.archived_at.is_(None))
-    ).scalar_one()
+    query = select(func.count()).select_from(charts).where(charts.c.archived_at.is_(None))
+    return int(connection.execute(query).scalar_one())
 
 
 def find_oldest_due(connection: Connection) -> datetime | None:

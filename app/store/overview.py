@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CTE, Connection, Select, and_, func, literal, select
+from sqlalchemy import CTE, Select, and_, func, literal, select
 
 from app.core.log import COLUMNS, LogRow
+from app.db import Connection
 from app.models import chart_versions, charts, reports, roster, transition_log, visits
 from app.store.history import HistoryFilter
 from app.store.reports import MachineReport

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
 from app.core.log import format_instant
-from app.db import wrap_driver_error
+from app.db import Connection
 from app.models import UtcDateTime
 
 _DIALECTS: dict[str, Any] = {
@@ -40,42 +39,36 @@ class Prepared:
 
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         """Run the statement and return its rows. Raises DBAPIError."""
-        rows: Sequence[tuple[Any, ...]] = self._execute(connection, self._bind(connection, parameters)).fetchall()
-        if self._instant_columns and connection.dialect.name == "sqlite":
+        rows: Sequence[tuple[Any, ...]] = self._execute(connection, parameters).fetchall()
+        if self._instant_columns and connection.is_sqlite:
             return [self._read_instants(row) for row in rows]
         return rows
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> None:
         """Run the statement for its effect. Raises DBAPIError."""
-        self._execute(connection, self._bind(connection, parameters)).close()
+        self._execute(connection, parameters).close()
 
     def run_all(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement once for each of `parameters`. Raises DBAPIError."""
         if len(parameters) == 1:
             self.run(connection, parameters[0])
             return
-        raw: Any = connection.connection.driver_connection
-        cursor = raw.cursor()
+        dialect = connection.dialect
+        cursor = connection.driver.cursor()
         try:
-            cursor.executemany(
-                self._texts[connection.dialect.name], [self._bind(connection, item) for item in parameters]
-            )
-        except _driver_error(connection) as error:
-            raise wrap_driver_error(connection, error) from error
+            bound = [self._bind(dialect, item) for item in parameters]
+            connection.run(cursor.executemany, self._texts[dialect], bound)
         finally:
             cursor.close()
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:
-        raw: Any = connection.connection.driver_connection
-        try:
-            return raw.execute(self._texts[connection.dialect.name], parameters)
-        except _driver_error(connection) as error:
-            raise wrap_driver_error(connection, error) from error
+        dialect = connection.dialect
+        return connection.run(connection.driver.execute, self._texts[dialect], self._bind(dialect, parameters))
 
-    def _bind(self, connection: Connection, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        defaults = self._defaults[connection.dialect.name]
+    def _bind(self, dialect: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        defaults = self._defaults[dialect]
         bound = {**defaults, **parameters} if defaults else dict(parameters)
-        if connection.dialect.name != "sqlite":
+        if dialect != "sqlite":
             return bound
         for name in self._instant_parameters:
             if bound[name] is not None:
@@ -96,7 +89,3 @@ def _is_instant(item: Any) -> bool:
 
 def _columns(compiled: Any) -> list[Any]:
     return list(compiled.statement.selected_columns) if getattr(compiled.statement, "is_select", False) else []
-
-
-def _driver_error(connection: Connection) -> Any:
-    return connection.dialect.loaded_dbapi.Error

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from app.core.log import COLUMNS, LogRow
+from app.db import Connection
 from app.models import transition_log
 
 # What refuses UPDATE and DELETE; INSERT is checked throughout.
@@ -47,7 +48,7 @@ def _lifted(connection: Connection) -> Iterator[None]:
 
     An error needs no care: DDL is part of the transaction on both databases.
     """
-    if connection.dialect.name == "sqlite":
+    if connection.is_sqlite:
         query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")
         sources = [connection.execute(query, {"name": name}).scalar_one() for name in TRIGGERS]
         for name in TRIGGERS:

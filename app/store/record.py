@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.chart import Chart
 from app.core.log import COLUMNS, LogRow, chain_hash
 from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Slot, Step, Visit
+from app.db import Connection
 from app.models import attribute_values, charts, reports, slots, transition_log, visits
 from app.store.prepared import Prepared
 from app.store.rows import ChartRow
@@ -110,7 +111,7 @@ def record_all(
 def announce(connection: Connection, name: str) -> None:
     """Have PostgreSQL tell every listening process, at COMMIT, that a chart moved; SQLite has its change counter."""
     # Not for every count: NOTIFY makes commits queue for one lock.
-    if connection.dialect.name == "postgresql":
+    if not connection.is_sqlite:
         connection.execute(select(func.pg_notify(CHANNEL, name)))
 
 
@@ -268,7 +269,7 @@ def _write_reports(
         }
         for report in latest.values()
     ]
-    _UPSERT_REPORT[connection.dialect.name].run_all(connection, values)
+    _UPSERT_REPORT[connection.dialect].run_all(connection, values)
 
 
 def _write_slots(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
@@ -281,7 +282,7 @@ def _write_slots(connection: Connection, chart_id: int, before: Position, after:
     for machine, slot in after.slots.items():
         if before.slots.get(machine) != slot:
             values = {name: getattr(slot, name) for name in Slot.__slots__}
-            connection.execute(_UPSERT_SLOT[connection.dialect.name], {"chart_id": chart_id, **values})
+            connection.execute(_UPSERT_SLOT[connection.dialect], {"chart_id": chart_id, **values})
 
 
 def create_chart(

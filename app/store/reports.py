@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from app.core.log import format_instant
+from app.db import Connection
 from app.models import reports, visits
 from app.store.rows import ChartRow
 

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, and_, bindparam, func, literal_column, select
+from sqlalchemy import and_, bindparam, func, literal_column, select
 
 from app.core.errors import ChartNotFoundError
 from app.core.log import COLUMNS, LogRow
 from app.core.position import Position, Report, Slot
+from app.db import Connection
 from app.models import attribute_values, charts, reports, slots, transition_log, visits
 from app.store.prepared import Prepared
 
@@ -37,10 +38,6 @@ class ChartRow:
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None
-
-
-def is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"
 
 
 # The chart's row
@@ -94,7 +91,7 @@ def list_all_chart_names(connection: Connection) -> list[str]:
 
 def get_chart_and_now(connection: Connection, name: str) -> tuple[ChartRow, datetime]:
     """Read a chart's row and the database's time in one statement. Raises ChartNotFoundError."""
-    if is_sqlite(connection):
+    if connection.is_sqlite:
         return get_chart(connection, name), datetime.now(UTC)
     rows = _CHART_AND_NOW.rows(connection, {"name": name})
     if not rows or rows[0][-2] is not None:  # archived_at, the column before now
@@ -142,7 +139,7 @@ _MARK = ("version", "run", "visit", "state", "paused_at", "archived_at")
 
 def read_now(connection: Connection) -> datetime:
     """The database's time; SQLite's is that of the process it is embedded in."""
-    if is_sqlite(connection):
+    if connection.is_sqlite:
         return datetime.now(UTC)
     now: datetime = connection.execute(select(func.clock_timestamp(type_=charts.c.due_at.type))).scalar_one()
     return now
@@ -168,7 +165,7 @@ _NOW_AND_VALUES = Prepared(
 
 def read_values_and_now(connection: Connection, chart_id: int) -> tuple[dict[str, int], datetime]:
     """The current state's values and the database's time."""
-    if is_sqlite(connection):
+    if connection.is_sqlite:
         return read_values(connection, chart_id), datetime.now(UTC)
     rows = _NOW_AND_VALUES.rows(connection, {"chart_id": chart_id})
     return {key: value for _, key, value in rows if key is not None}, rows[0][0]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, func, select
+from sqlalchemy import and_, delete, func, select
 
 from app.core.position import Slot
+from app.db import Connection
 from app.models import charts, reports, slot_waiters, slots
 from app.store.record import upsert
 
@@ -20,7 +21,7 @@ _UPSERT = {
 def add_slot_waiter(connection: Connection, chart_id: int, machine: str, since: datetime, until: datetime) -> None:
     """Note that a machine waits for a slot of a chart, at the latest until then."""
     values = {"chart_id": chart_id, "machine": machine, "since": since, "until": until}
-    connection.execute(_UPSERT[connection.dialect.name], values)
+    connection.execute(_UPSERT[connection.dialect], values)
 
 
 def remove_slot_waiter(connection: Connection, chart_id: int, machine: str) -> None:
