@@ -63,7 +63,12 @@ def chain_hash(previous: str, row: LogRow, key: bytes | None = None) -> str:
 
     The first row of a chart has the empty text for its previous hash.
     """
-    message = (previous + canonical(row)).encode()
+    return chain_text(previous, canonical(row), key)
+
+
+def chain_text(previous: str, text: str, key: bytes | None = None) -> str:
+    """As `chain_hash`, of a row whose canonical `text` is at hand."""
+    message = (previous + text).encode()
     if key is None:
         return hashlib.sha256(message).hexdigest()
     return hmac.new(key, message, hashlib.sha256).hexdigest()

@@ -6,10 +6,12 @@ SQLAlchemy's execution of a statement, though cached, costs several times what t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import ColumnElement, any_, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
@@ -17,25 +19,29 @@ from app.core.log import format_instant
 from app.db import Connection
 from app.models import UtcDateTime
 
-_DIALECTS: dict[str, Any] = {
+DIALECTS: dict[str, Any] = {
     "sqlite": sqlite.dialect(paramstyle="named"),
     "postgresql": postgresql.psycopg.dialect(),  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
 }
 
 
 class Prepared:
-    """A statement with named parameters. SQLite's instants, which are text, are converted; all else is the driver's."""
+    """A statement with named parameters, or one for each database.
 
-    def __init__(self, statement: ClauseElement, dialects: Sequence[str] = tuple(_DIALECTS)) -> None:
+    All values are the driver's own, but for SQLite's instants, which are text, and lists (see `among`), which are JSON.
+    """
+
+    def __init__(self, statement: ClauseElement | Mapping[str, ClauseElement]) -> None:
+        statements = statement if isinstance(statement, Mapping) else dict.fromkeys(DIALECTS, statement)
         self._texts: dict[str, str] = {}
         # What SQLAlchemy binds by itself: SQLite's LIMIT brings an OFFSET of 0.
         self._defaults: dict[str, dict[str, Any]] = {}
-        for name in dialects:
-            compiled: Any = statement.compile(dialect=_DIALECTS[name])
+        for name, item in statements.items():
+            compiled: Any = item.compile(dialect=DIALECTS[name])
             self._texts[name] = str(compiled)
-            self._defaults[name] = {key: item.value for key, item in compiled.binds.items() if not item.required}
-            self._instant_parameters = [key for key, item in compiled.binds.items() if _is_instant(item)]
-            self._instant_columns = [number for number, item in enumerate(_columns(compiled)) if _is_instant(item)]
+            self._defaults[name] = {key: bind.value for key, bind in compiled.binds.items() if not bind.required}
+            self._instant_parameters = [key for key, bind in compiled.binds.items() if _is_instant(bind)]
+            self._instant_columns = [number for number, column in enumerate(_columns(compiled)) if _is_instant(column)]
 
     def rows(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         """Run the statement and return its rows. Raises DBAPIError."""
@@ -73,6 +79,9 @@ class Prepared:
         for name in self._instant_parameters:
             if bound[name] is not None:
                 bound[name] = format_instant(bound[name])
+        for name, value in bound.items():
+            if isinstance(value, list):
+                bound[name] = json.dumps(value)
         return bound
 
     def _read_instants(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -81,6 +90,13 @@ class Prepared:
             if values[number] is not None:
                 values[number] = datetime.fromisoformat(values[number])
         return tuple(values)
+
+
+def among(column: ColumnElement[Any], name: str) -> dict[str, ColumnElement[bool]]:
+    """For each database, whether `column` is one of the parameter `name`, a list of any length."""
+    listed = select(func.json_each(bindparam(name)).table_valued("value").c.value)
+    array = bindparam(name, type_=postgresql.ARRAY(column.type))
+    return {"sqlite": column.in_(listed), "postgresql": column == any_(array)}
 
 
 def _is_instant(item: Any) -> bool:

@@ -13,7 +13,7 @@ from app.core.log import COLUMNS, LogRow
 from app.core.position import Position, Report, Slot
 from app.db import Connection
 from app.models import attribute_values, charts, reports, slots, transition_log, visits
-from app.store.prepared import Prepared
+from app.store.prepared import Prepared, among
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ChartRow:
 
 _CHART = select(charts).where(charts.c.name == bindparam("name"))
 # NO KEY: a row that refers to the chart, such as a slot's waiter, need not wait for the lock.
-_CHART_LOCKED = _CHART.with_for_update(key_share=True)
+_CHART_LOCKED = Prepared(_CHART.with_for_update(key_share=True))
 _CHART_PREPARED = Prepared(_CHART)
 _CHART_AND_NOW = Prepared(
     select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
@@ -64,8 +64,8 @@ def lock_chart(connection: Connection, name: str) -> ChartRow:
 def lock_chart_even_archived(connection: Connection, name: str) -> ChartRow | None:
     """As `lock_chart`, for an import, which brings an archived chart back; None where there never was one."""
     # On SQLite the lock is the transaction's BEGIN IMMEDIATE, and FOR NO KEY UPDATE is not rendered.
-    row = connection.execute(_CHART_LOCKED, {"name": name}).one_or_none()
-    return None if row is None else ChartRow(*row)
+    rows = _CHART_LOCKED.rows(connection, {"name": name})
+    return ChartRow(*rows[0]) if rows else None
 
 
 def get_chart(connection: Connection, name: str) -> ChartRow:
@@ -152,14 +152,15 @@ _VALUES = Prepared(
 )
 # Read after the lock is held, so that a PUT is judged at the time it holds it.
 _NOW_AND_VALUES = Prepared(
-    select(
-        func.clock_timestamp(type_=charts.c.due_at.type), attribute_values.c.key, attribute_values.c.value
-    ).select_from(
-        select(literal_column("1"))
-        .subquery("one")
-        .outerjoin(attribute_values, attribute_values.c.chart_id == bindparam("chart_id"))
-    ),
-    ("postgresql",),
+    {
+        "postgresql": select(
+            func.clock_timestamp(type_=charts.c.due_at.type), attribute_values.c.key, attribute_values.c.value
+        ).select_from(
+            select(literal_column("1"))
+            .subquery("one")
+            .outerjoin(attribute_values, attribute_values.c.chart_id == bindparam("chart_id"))
+        )
+    }
 )
 
 
@@ -201,28 +202,31 @@ def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
 
 # What a PUT must know beside the position
 
-_LATEST_VISITS = (
-    select(visits.c.state, func.max(visits.c.visit))
-    .where(
-        visits.c.chart_id == bindparam("chart_id"),
-        visits.c.run == bindparam("run"),
-        visits.c.state.in_(bindparam("states", expanding=True)),
-    )
-    .group_by(visits.c.state)
+_LATEST_VISITS = Prepared(
+    {
+        dialect: select(visits.c.state, func.max(visits.c.visit))
+        .where(visits.c.chart_id == bindparam("chart_id"), visits.c.run == bindparam("run"), is_asked)
+        .group_by(visits.c.state)
+        for dialect, is_asked in among(visits.c.state, "states").items()
+    }
 )
 
 
 def list_latest_visits(connection: Connection, row: ChartRow, states: Collection[str]) -> dict[str, int]:
     """The number of the latest visit, in the current run, of each of `states` that was entered."""
-    parameters = {"chart_id": row.id, "run": row.run, "states": list(states)}
-    return dict(connection.execute(_LATEST_VISITS, parameters).all())
+    return dict(_LATEST_VISITS.rows(connection, {"chart_id": row.id, "run": row.run, "states": list(states)}))
 
 
-_REPORTS = select(reports.c.visit, reports.c.machine, reports.c.key).where(
-    reports.c.chart_id == bindparam("chart_id"),
-    reports.c.run == bindparam("run"),
-    reports.c.visit.in_(bindparam("visits", expanding=True)),
-    reports.c.machine.in_(bindparam("machines", expanding=True)),
+_REPORTS = Prepared(
+    {
+        dialect: select(reports.c.visit, reports.c.machine, reports.c.key).where(
+            reports.c.chart_id == bindparam("chart_id"),
+            reports.c.run == bindparam("run"),
+            among(reports.c.visit, "visits")[dialect],
+            is_asked,
+        )
+        for dialect, is_asked in among(reports.c.machine, "machines").items()
+    }
 )
 
 
@@ -231,18 +235,22 @@ def find_reports(
 ) -> list[Report]:
     """The reports of `machines` in `visits` of the current run."""
     parameters = {"chart_id": row.id, "run": row.run, "visits": list(visits), "machines": list(machines)}
-    return [Report(*found) for found in connection.execute(_REPORTS, parameters)]
+    return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
 
 
-_LOGGED = select(*(transition_log.c[name] for name in COLUMNS)).where(
-    transition_log.c.chart == bindparam("chart"),
-    transition_log.c.idempotency_key.in_(bindparam("keys", expanding=True)),
+_LOGGED = Prepared(
+    {
+        dialect: select(*(transition_log.c[name] for name in COLUMNS)).where(
+            transition_log.c.chart == bindparam("chart"), is_asked
+        )
+        for dialect, is_asked in among(transition_log.c.idempotency_key, "keys").items()
+    }
 )
 
 
 def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) -> list[LogRow]:
     """The rows that Idempotency-Keys stand for."""
-    return [LogRow(*found) for found in connection.execute(_LOGGED, {"chart": chart, "keys": list(keys)})]
+    return [LogRow(*found) for found in _LOGGED.rows(connection, {"chart": chart, "keys": list(keys)})]
 
 
 _ENTERED = select(visits.c.visit).where(
