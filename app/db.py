@@ -48,6 +48,10 @@ RETRY_SECONDS = 1.0
 STATEMENT_SECONDS = 30.0
 BUSY_POLL_SECONDS = 0.001
 
+# SQLite has one lock for all charts, taken here; on PostgreSQL a chart's row is locked when it is read.
+BEGIN_WRITING = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+BEGIN_SNAPSHOT = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ"}
+
 # A failed transaction that may simply be tried again: serialization failure, deadlock, unique violation (two
 # imports of one new chart), and the server's own shutdowns.
 _RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03"}
@@ -246,7 +250,7 @@ def _begin_core(connection: CoreConnection) -> None:
     options = connection.get_execution_options()
     raw: Any = connection.connection.driver_connection
     is_sqlite = connection.dialect.name == "sqlite"
-    begin = options.get("begin", "BEGIN IMMEDIATE" if is_sqlite else "BEGIN")
+    begin = options.get("begin", BEGIN_WRITING[connection.dialect.name])
     # After a migration's own use of AUTOCOMMIT, psycopg begins by itself.
     if begin and (is_sqlite or (raw.autocommit and options.get("isolation_level") != "AUTOCOMMIT")):
         raw.execute(begin).close()
@@ -413,7 +417,7 @@ def transaction(database: Database, *, is_long: bool = False) -> Iterator[Connec
     started = time.monotonic()
     turn = _turn(database) if database.is_sqlite else nullcontext()
     with turn, errors_translated(), _connected(database, started) as connection:
-        _begin(connection, "BEGIN IMMEDIATE" if connection.is_sqlite else "BEGIN", started)
+        _begin(connection, BEGIN_WRITING[connection.dialect], started)
         _give_time(connection, is_long)
         yield connection
         if is_long:
@@ -475,7 +479,7 @@ def snapshot(database: Database, *, is_long: bool = True) -> Iterator[Connection
     """
     started = time.monotonic()
     with errors_translated(), _connected(database, started) as connection:
-        _begin(connection, "BEGIN" if connection.is_sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ", started)
+        _begin(connection, BEGIN_SNAPSHOT[connection.dialect], started)
         _give_time(connection, is_long)
         yield connection
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app import db
 from app.core.position import Reason
 from app.service import acts
 from app.service.ask import Question, ask
@@ -122,9 +123,9 @@ def test_put_on_another_chart_does_not_wait_on_postgresql(postgresql_url: str, h
 
 def without_lock(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     if service.database.is_sqlite:
-        service.database.engine.update_execution_options(begin="BEGIN")
+        monkeypatch.setitem(db.BEGIN_WRITING, "sqlite", "BEGIN")
     else:
-        monkeypatch.setattr(store_rows, "_CHART_LOCKED", store_rows._CHART)
+        monkeypatch.setattr(store_rows, "_CHART_LOCKED", store_rows._CHART_PREPARED)
 
 
 def test_missing_lock_is_found_out(
