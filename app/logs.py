@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import os
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
 from app.core.errors import SettingError
 from app.core.log import format_instant
+
+# How long a line of the access log may wait for others.
+BATCH_SECONDS = 0.02
 
 
 class JsonMessage(dict[str, Any]):
@@ -39,16 +48,65 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class BatchHandler(logging.Handler):
+    """Writes lines together, a moment later, on a thread of its own.
+
+    A request that writes its own line lets go of the interpreter for it, and queues up to get it back: under load
+    that costs as much as a question does. What is not yet written is lost with a process that is killed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: deque[str] = deque()
+        self._has_lines = threading.Event()
+        self._writing = threading.Lock()
+        # Threads do not come along into a fork.
+        self._process = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line."""
+        try:
+            self._lines.append(self.format(record))
+            if not self._has_lines.is_set():
+                self._has_lines.set()
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                threading.Thread(target=self._write_for_ever, name="access-log", daemon=True).start()
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what there is, as Python does with every handler when it ends."""
+        with self._writing:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            # Where standard error is gone there is nobody to tell; the next lines may have more luck.
+            with suppress(OSError, ValueError):
+                self._stream.write("".join(f"{line}\n" for line in lines))
+                self._stream.flush()
+
+    def _write_for_ever(self) -> None:
+        while True:
+            self._has_lines.wait()
+            time.sleep(BATCH_SECONDS)
+            self._has_lines.clear()
+            self.flush()
+
+
 def configure_logging(path: str | None, level: str = "INFO") -> None:
     """Set logging up, from the YAML file `path` where there is one. Raises SettingError, naming the file."""
     if path is not None:
         _configure_from(Path(path))
         return
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("stateservice")
-    logger.handlers[:] = [handler]
     logger.setLevel(level)
+    _give(logger, logging.StreamHandler())
+    _give(logging.getLogger("stateservice.access"), BatchHandler(sys.stderr))
+
+
+def _give(logger: logging.Logger, handler: logging.Handler) -> None:
+    handler.setFormatter(JsonFormatter())
+    logger.handlers[:] = [handler]
     logger.propagate = False
 
 

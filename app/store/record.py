@@ -49,11 +49,6 @@ _INSERT_LOG_ROWS = Prepared(
         )
     }
 )
-_UPDATE_VALUE = Prepared(
-    update(attribute_values)
-    .where(attribute_values.c.chart_id == bindparam("b_chart_id"), attribute_values.c.key == bindparam("b_key"))
-    .values(value=bindparam("b_value"))
-)
 _POSITION_COLUMNS = (
     "version",
     "run",
@@ -68,11 +63,20 @@ _POSITION_COLUMNS = (
     "last_hash",
     "updated_at",
 )
-_UPDATE_CHART = Prepared(
+_SET_VALUE = (
+    update(attribute_values)
+    .where(attribute_values.c.chart_id == bindparam("b_id"), attribute_values.c.key == bindparam("b_key"))
+    .values(value=bindparam("b_value"))
+)
+_SET_CHART = (
     update(charts)
     .where(charts.c.id == bindparam("b_id"))
     .values({name: bindparam(f"b_{name}") for name in _POSITION_COLUMNS})
 )
+_UPDATE_VALUE = Prepared(_SET_VALUE)
+_UPDATE_CHART = Prepared(_SET_CHART)
+# What nearly every PUT writes beside its log row, in one round trip.
+_UPDATE_BOTH = Prepared({"postgresql": _SET_VALUE.add_cte(_SET_CHART.cte("moved"))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +117,8 @@ def record_all(
         return row
     last_hash = append_log(connection, row.last_hash, rows, log_key)
     last = decisions[-1].step
-    after = _update_chart(connection, row, last, now, rows[-1].seq, last_hash)
+    after = _update_chart(connection, row, before, last, now, rows[-1].seq, last_hash)
     entered = [visit for decision in decisions for visit in decision.step.visits]
-    _write_values(connection, row.id, before, last.position)
     _write_visits(connection, row.id, before, entered, now)
     _write_reports(connection, row, decisions, rows, now)
     _write_slots(connection, row.id, before, last.position)
@@ -185,10 +188,17 @@ def _log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) 
 
 
 def _update_chart(
-    connection: Connection, row: ChartRow, step: Step, now: datetime, seq: int, last_hash: str
+    connection: Connection, row: ChartRow, before: Position, step: Step, now: datetime, seq: int, last_hash: str
 ) -> ChartRow:
     values = _position_values(step, now, seq, last_hash)
-    _UPDATE_CHART.run(connection, {"b_id": row.id, **{f"b_{name}": value for name, value in values.items()}})
+    parameters = {"b_id": row.id, **{f"b_{name}": value for name, value in values.items()}}
+    changed = _changed_values(before, step.position)
+    if changed is not None and len(changed) == 1 and not connection.is_sqlite:
+        ((key, value),) = changed
+        _UPDATE_BOTH.run(connection, {**parameters, "b_key": key, "b_value": value})
+    else:
+        _UPDATE_CHART.run(connection, parameters)
+        _write_values(connection, row.id, step.position.values, changed)
     return replace(row, **values)
 
 
@@ -210,14 +220,22 @@ def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dic
     }
 
 
-def _write_values(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
-    if before.values.keys() == after.values.keys():
-        for key, value in after.values.items():
-            if value != before.values[key]:
-                _UPDATE_VALUE.run(connection, {"b_chart_id": chart_id, "b_key": key, "b_value": value})
+def _changed_values(before: Position, after: Position) -> list[tuple[str, int]] | None:
+    """The values that differ; None where there are other keys, so that all must be written anew."""
+    if before.values.keys() != after.values.keys():
+        return None
+    return [(key, value) for key, value in after.values.items() if value != before.values[key]]
+
+
+def _write_values(
+    connection: Connection, chart_id: int, values: Mapping[str, int], changed: Sequence[tuple[str, int]] | None
+) -> None:
+    if changed is None:
+        connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == chart_id))
+        _insert_values(connection, chart_id, values)
         return
-    connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == chart_id))
-    _insert_values(connection, chart_id, after.values)
+    for key, value in changed:
+        _UPDATE_VALUE.run(connection, {"b_id": chart_id, "b_key": key, "b_value": value})
 
 
 def _insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import service_of
-from app.logs import JsonFormatter, configure_logging
+from app.logs import BatchHandler, JsonFormatter, configure_logging
 from app.service.authors import Author
 from app.service.tokens import Role, create_token
 from app.web.access import may_carry_id
 from tests.support.apps import SEED, import_text, opened_app
+from tests.support.servers import until
 
 HOSTILE = ['"', "\n", "\r\n", "\x00", "\x1b[31m", "é", "\u2028", "\\", '{"at": "forged"}', "%0a", "a" * 10_000]
 
@@ -203,3 +206,65 @@ def test_answer_about_a_state_carries_no_id(client: FlaskClient, method: str, pa
 )
 def test_id_is_for_paths_under_charts(path: str, carries: bool) -> None:
     assert may_carry_id(path) is carries
+
+
+# Lines written together
+
+
+def batch_logger(stream: Any) -> tuple[logging.Logger, BatchHandler]:
+    handler = BatchHandler(stream)
+    logger = logging.getLogger("stateservice.batch")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers[:] = [handler]
+    return logger, handler
+
+
+def test_lines_come_in_their_order_without_being_asked_for() -> None:
+    stream = StringIO()
+    logger, _ = batch_logger(stream)
+    for number in range(100):
+        logger.info(str(number))
+    until(lambda: stream.getvalue().count("\n") == 100, "the lines are written")
+    assert stream.getvalue().split() == [str(number) for number in range(100)]
+
+
+def test_what_is_left_is_written_at_the_end() -> None:
+    stream = StringIO()
+    logger, handler = batch_logger(stream)
+    logger.info("last words")
+    handler.flush()
+    assert stream.getvalue() == "last words\n"
+
+
+def test_broken_stream_loses_its_lines_and_no_more() -> None:
+    class Flaky(StringIO):
+        is_broken = True
+
+        def write(self, text: str) -> int:
+            if self.is_broken:
+                raise BrokenPipeError
+            return super().write(text)
+
+    stream = Flaky()
+    logger, handler = batch_logger(stream)
+    logger.info("lost")
+    handler.flush()
+    stream.is_broken = False
+    logger.info("found")
+    until(lambda: stream.getvalue() == "found\n", "the next line is written")
+
+
+def test_forked_process_writes_its_lines_too(tmp_path: Path) -> None:
+    target = tmp_path / "log"
+    with target.open("w") as stream:
+        logger, handler = batch_logger(stream)
+        logger.info("parent")
+        handler.flush()
+        child = os.fork()
+        if child == 0:
+            logger.info("child")
+            until(lambda: "child" in target.read_text(), "the child's line is written")
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    assert target.read_text() == "parent\nchild\n"
