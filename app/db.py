@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
+import psycopg
 from sqlalchemy import Connection as CoreConnection
 from sqlalchemy import CursorResult, Engine, Executable, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
@@ -326,6 +327,8 @@ def _has_input(socket: int) -> bool:
 def _prepare_session(connection: Any, record: Any) -> None:
     # BEGIN is ours to say: a question needs none.
     connection.autocommit = True
+    # One for all prepared statements: to make one costs as much as to send a short statement.
+    record.info["cursor"] = psycopg.RawCursor(connection)
 
     def remember(diagnostic: Any) -> None:
         record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
@@ -336,11 +339,11 @@ def _prepare_session(connection: Any, record: Any) -> None:
 class Connection:
     """A connection out of the pool, with what `transaction`, `snapshot` or `asking` began on it.
 
-    `driver` is the driver's own, for prepared statements (app/store/prepared.py), on which everything else rests;
-    SQLAlchemy's, which costs more than a short statement does, is made over it when it is first asked for.
+    `driver` is the driver's own, on which everything else rests, and `cursor` what runs prepared statements on it
+    (app/store/prepared.py); SQLAlchemy's, which costs more than a short statement, is made when it is first asked for.
     """
 
-    __slots__ = ("_core", "_engine", "_pooled", "dialect", "driver")
+    __slots__ = ("_core", "_engine", "_pooled", "cursor", "dialect", "driver")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -348,6 +351,8 @@ class Connection:
         self._core: CoreConnection | None = None
         self.driver: Any = self._pooled.driver_connection
         self.dialect = engine.dialect.name
+        # SQLite's makes one for each statement by itself.
+        self.cursor: Any = self._pooled.info.get("cursor", self.driver)
 
     @property
     def is_sqlite(self) -> bool:

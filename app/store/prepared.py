@@ -21,7 +21,7 @@ from app.models import UtcDateTime
 
 DIALECTS: dict[str, Any] = {
     "sqlite": sqlite.dialect(paramstyle="named"),
-    "postgresql": postgresql.psycopg.dialect(),  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+    "postgresql": postgresql.psycopg.dialect(paramstyle="numeric_dollar"),  # type: ignore[no-untyped-call]  # its own
 }
 
 
@@ -34,11 +34,14 @@ class Prepared:
     def __init__(self, statement: ClauseElement | Mapping[str, ClauseElement]) -> None:
         statements = statement if isinstance(statement, Mapping) else dict.fromkeys(DIALECTS, statement)
         self._texts: dict[str, str] = {}
+        # PostgreSQL's parameters have numbers: their names in that order.
+        self._names: list[str] = []
         # What SQLAlchemy binds by itself: SQLite's LIMIT brings an OFFSET of 0.
         self._defaults: dict[str, dict[str, Any]] = {}
         for name, item in statements.items():
             compiled: Any = item.compile(dialect=DIALECTS[name])
             self._texts[name] = str(compiled)
+            self._names = compiled.positiontup or self._names
             self._defaults[name] = {key: bind.value for key, bind in compiled.binds.items() if not bind.required}
             self._instant_parameters = [key for key, bind in compiled.binds.items() if _is_instant(bind)]
             self._instant_columns = [number for number, column in enumerate(_columns(compiled)) if _is_instant(column)]
@@ -52,30 +55,24 @@ class Prepared:
 
     def run(self, connection: Connection, parameters: Mapping[str, Any]) -> None:
         """Run the statement for its effect. Raises DBAPIError."""
-        self._execute(connection, parameters).close()
+        self._execute(connection, parameters)
 
     def run_all(self, connection: Connection, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Run the statement once for each of `parameters`. Raises DBAPIError."""
         if len(parameters) == 1:
             self.run(connection, parameters[0])
             return
-        dialect = connection.dialect
-        cursor = connection.driver.cursor()
-        try:
-            bound = [self._bind(dialect, item) for item in parameters]
-            connection.run(cursor.executemany, self._texts[dialect], bound)
-        finally:
-            cursor.close()
+        bound = [self._bind(connection, item) for item in parameters]
+        connection.run(connection.cursor.executemany, self._texts[connection.dialect], bound)
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:
-        dialect = connection.dialect
-        return connection.run(connection.driver.execute, self._texts[dialect], self._bind(dialect, parameters))
+        bound = self._bind(connection, parameters)
+        return connection.run(connection.cursor.execute, self._texts[connection.dialect], bound)
 
-    def _bind(self, dialect: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        defaults = self._defaults[dialect]
-        bound = {**defaults, **parameters} if defaults else dict(parameters)
-        if dialect != "sqlite":
-            return bound
+    def _bind(self, connection: Connection, parameters: Mapping[str, Any]) -> Mapping[str, Any] | list[Any]:
+        bound = {**self._defaults[connection.dialect], **parameters}
+        if not connection.is_sqlite:
+            return [bound[name] for name in self._names]
         for name in self._instant_parameters:
             if bound[name] is not None:
                 bound[name] = format_instant(bound[name])
