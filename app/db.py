@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, Integr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError, SettingError
+from app.patience import ANSWER_SECONDS, connect_patiently, set_deadline
 
 # Names this service's PostgreSQL sessions to whoever looks at pg_stat_activity.
 APPLICATION_NAME = "stateservice"
@@ -36,6 +37,9 @@ URL_SETTING = "the database URL (STATE_SERVICE_DATABASE_URL or --database)"
 # the pool, for SQLite to open its file, and then for a lock; and after how long a transaction is not begun again.
 POOL_SECONDS = 1.0
 OPEN_SECONDS = 0.5
+# How long a new connection may take; each of several hosts is tried for as long as psycopg lets one choose at least.
+CONNECT_SECONDS = 3
+CONNECT_SECONDS_A_HOST = 2
 BUSY_SECONDS = 2.5
 # Who waits for a row on PostgreSQL waits twice, for a place in its queue and then for the row.
 LOCK_SECONDS = 1.5
@@ -50,6 +54,9 @@ _RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03"}
 _NOT_MIGRATED = {"42P01", "42703"}
 # A role that may not: `db prune` wants the owner of the tables.
 _NOT_ALLOWED = {"42501"}
+
+# What SQLite says on a connection that is of no more use, even once the file is well again.
+_SPOILT = ("readonly database", "disk image is malformed", "is not a database")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -126,7 +133,8 @@ def engine_options(
     if parsed.drivername == "sqlite":
         options["creator"] = partial(open_sqlite, parsed, create, busy_seconds)
         return options
-    options["connect_args"] = {"application_name": APPLICATION_NAME, "connect_timeout": 3}
+    timeout = CONNECT_SECONDS_A_HOST if _has_several_hosts(parsed) else CONNECT_SECONDS
+    options["connect_args"] = {"application_name": APPLICATION_NAME, "connect_timeout": timeout}
     if pooler:
         options["connect_args"]["prepare_threshold"] = None
     else:
@@ -141,14 +149,20 @@ def engine_options(
     return options
 
 
+def _has_several_hosts(url: URL) -> bool:
+    hosts = url.query.get("host", ())
+    return "," in hosts or (not isinstance(hosts, str) and len(hosts) > 1)
+
+
 def prepare_engine(engine: Engine) -> None:
     """Attach what each connection needs to an engine made with `engine_options`."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "connect", _note_file)
         event.listen(engine, "checkout", _check_file)
-        event.listen(engine, "handle_error", _drop_read_only)
+        event.listen(engine, "handle_error", _drop_spoilt)
     else:
+        event.listen(engine, "do_connect", connect_patiently)
         event.listen(engine, "connect", _watch_notices)
         event.listen(engine, "checkout", _check_session)
 
@@ -158,8 +172,8 @@ def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECON
     path = Path(str(url.database))
     if create:
         _make_folder(path.parent)
-    else:
-        _refuse_foreign_file(str(path))
+        _wait_while_empty(str(path))
+    _refuse_foreign_file(str(path))
     # mode=rw: a file that has gone must be an error, never an empty database that hides the loss.
     address = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
     patience = min(busy_seconds, OPEN_SECONDS)
@@ -187,10 +201,24 @@ def _make_folder(folder: Path) -> None:
         raise sqlite3.OperationalError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
+def _wait_while_empty(path: str) -> None:
+    # Another process may be making it at this moment.
+    deadline = time.monotonic() + OPEN_SECONDS
+    while _is_empty(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_empty(path: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) == 0
+
+
 def _refuse_foreign_file(path: str) -> None:
     """Raise where opening the file would spoil it: it is empty, or lies beside the write-ahead log of another one."""
-    if os.path.isfile(path) and os.path.getsize(path) == 0:
-        raise sqlite3.OperationalError(f"the database file {path} is empty: its content is lost, put a backup there")
+    if _is_empty(path):
+        raise sqlite3.OperationalError(
+            f"the database file {path} is empty: its content is lost. Put a backup in its place; or remove it, and"
+            " ./state_service db upgrade makes a new one"
+        )
     # SQLite would read the pages in that log into the file that took the other one's place.
     before, log = _opened.get(path, ((0, 0), (0, 0)))
     is_replaced = before != (0, 0) and identity_of(path) not in (before, (0, 0))
@@ -234,7 +262,7 @@ def wrap_driver_error(connection: Connection, error: Any) -> DBAPIError:
     """
     raw: Any = connection.connection.driver_connection
     driver: Any = connection.dialect.loaded_dbapi
-    is_lost = connection.dialect.is_disconnect(error, raw, None) or _is_read_only(error)
+    is_lost = connection.dialect.is_disconnect(error, raw, None) or _is_spoilt(error)
     if is_lost:
         connection.invalidate(error)
     wrapped = DBAPIError.instance(
@@ -287,14 +315,15 @@ def _check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None
         raise DisconnectionError("the database file was replaced")
 
 
-def _drop_read_only(context: ExceptionContext) -> None:
-    if _is_read_only(context.original_exception):
+def _drop_spoilt(context: ExceptionContext) -> None:
+    if _is_spoilt(context.original_exception):
         context.is_disconnect = True
 
 
-def _is_read_only(error: BaseException) -> bool:
-    # A connection opened while the file was read-only stays so after the file no longer is.
-    return "readonly database" in str(error)
+def _is_spoilt(error: BaseException) -> bool:
+    # A connection opened while the file was read-only stays so after the file no longer is, and one that has read
+    # damaged pages remembers them after the file was mended.
+    return any(text in str(error) for text in _SPOILT)
 
 
 def _check_session(connection: Any, record: Any, proxy: Any) -> None:
@@ -302,6 +331,7 @@ def _check_session(connection: Any, record: Any, proxy: Any) -> None:
     # seen without a round trip.
     if connection.closed or _has_input(connection.fileno()):
         raise DisconnectionError("the database ended the session")
+    connection.deadline = None
 
 
 def _has_input(socket: int) -> bool:
@@ -318,9 +348,10 @@ def _watch_notices(connection: Any, record: Any) -> None:
 
 
 @contextmanager
-def transaction(database: Database) -> Iterator[Connection]:
+def transaction(database: Database, *, is_long: bool = False) -> Iterator[Connection]:
     """Yield a connection in a writer's transaction; COMMIT when the block ends, ROLLBACK when it raises.
 
+    One that is not `is_long` ends within ANSWER_SECONDS, whatever the database does.
     Raises DatabaseUnavailableError, which says whether the outcome is known.
     """
     started = time.monotonic()
@@ -329,11 +360,22 @@ def transaction(database: Database) -> Iterator[Connection]:
         connection.execution_options(waited=time.monotonic() - started)
         begun = connection.begin()
         try:
+            _set_limits(connection, started, is_long)
             yield connection
         except BaseException:
             begun.rollback()
             raise
+        if is_long:
+            set_deadline(connection, time.monotonic() + ANSWER_SECONDS)
         _commit(connection, begun.commit)
+
+
+def _set_limits(connection: Connection, started: float, is_long: bool) -> None:
+    set_deadline(connection, started + ANSWER_SECONDS)
+    if is_long and connection.dialect.name != "sqlite":
+        # A database that hangs is found out before it is given the time that a long statement may need.
+        connection.exec_driver_sql("SELECT 1")
+        set_deadline(connection, None)
 
 
 @contextmanager
@@ -368,22 +410,29 @@ def _is_open(error: DBAPIError) -> bool:
 
 
 @contextmanager
-def snapshot(database: Database) -> Iterator[Connection]:
-    """Yield a connection whose statements all see the database at one moment; it cannot write."""
+def snapshot(database: Database, *, is_long: bool = True) -> Iterator[Connection]:
+    """Yield a connection whose statements all see the database at one moment; it cannot write.
+
+    One that is not `is_long` ends within ANSWER_SECONDS, whatever the database does.
+    """
+    started = time.monotonic()
     options = {"begin": "BEGIN"} if database.is_sqlite else {"isolation_level": "REPEATABLE READ"}
     with (
         errors_translated(),
         database.engine.connect().execution_options(**options) as connection,
         connection.begin(),
     ):
+        _set_limits(connection, started, is_long)
         yield connection
 
 
 @contextmanager
 def asking(database: Database) -> Iterator[Connection]:
-    """Yield a connection for one SELECT, without the round trips of a transaction."""
+    """Yield a connection for one SELECT, without the round trips of a transaction; it ends within ANSWER_SECONDS."""
+    started = time.monotonic()
     options = {"begin": ""} if database.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
     with errors_translated(), database.engine.connect().execution_options(**options) as connection:
+        set_deadline(connection, started + ANSWER_SECONDS)
         yield connection
 
 

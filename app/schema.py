@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -17,17 +18,23 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import CheckConstraint, Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from app.core.errors import DatabaseUnavailableError
 from app.db import errors_translated
 from app.models import metadata
+from app.patience import set_deadline
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
-# How long an upgrade waits for another one to end, and, on PostgreSQL, for a table that a query is reading:
-# every PUT would queue behind an ALTER that waits.
+# How long an upgrade waits for another one to end.
 TURN_SECONDS = 60
-LOCK_SECONDS = 3
+# How long, on PostgreSQL, it waits for a table that somebody reads: every PUT queues behind an ALTER that waits. So it
+# gives way soon, lets the PUTs pass, and asks again, up to so long in all.
+LOCK_MILLISECONDS = 400
+GIVE_WAY_SECONDS = 1.0
+PATIENCE_SECONDS = 60
+_LOCK_NOT_AVAILABLE = "55P03"
 
 # Any constant will do; it is this service's alone.
 ADVISORY_LOCK = 0x57A7E5E2
@@ -41,9 +48,31 @@ _one_command = threading.Lock()
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to the newest revision; several processes may do so at once."""
+    """Bring the database to the newest revision, while others write; several processes may do so at once.
+
+    On PostgreSQL each revision is a transaction of its own: those before one that fails stay.
+    Raises DatabaseUnavailableError.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _try_to_upgrade(engine):
+        if time.monotonic() > deadline:
+            raise DatabaseUnavailableError(
+                f"other sessions hold tables that the migration needs, for {PATIENCE_SECONDS} s already:"
+                " see pg_stat_activity for the oldest xact_start, and try again"
+            )
+        time.sleep(GIVE_WAY_SECONDS)
+
+
+def _try_to_upgrade(engine: Engine) -> bool:
+    """Bring the database to the newest revision; False where a lock was not to be had."""
     with _one_command, errors_translated(), _revisions_known(), engine.connect() as connection:
-        command.upgrade(_config(connection), "head")
+        try:
+            command.upgrade(_config(connection), "head")
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            return False
+    return True
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -76,6 +105,11 @@ def current_revision(connection: Connection) -> str | None:
 
 def is_current(connection: Connection) -> bool:
     return current_revision(connection) == head_revision()
+
+
+def is_later(revision: str | None) -> bool:
+    """True for a revision that came after this code. Migrations only add to what it needs, so that it can go on."""
+    return revision is not None and revision > head_revision()
 
 
 def check(engine: Engine) -> list[str]:
@@ -142,11 +176,14 @@ def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
     _take_advisory_lock(connection)
     try:
         with connection.begin():
-            connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MILLISECONDS}")
             connection.exec_driver_sql("SET statement_timeout = 0")
+        set_deadline(connection, math.inf)
         yield
     finally:
         if not connection.invalidated:
+            # Each migration has committed; what is open is that Alembic looked where the database stands.
+            connection.rollback()
             with connection.begin():
                 connection.exec_driver_sql("RESET lock_timeout")
                 connection.exec_driver_sql("RESET statement_timeout")

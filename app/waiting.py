@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from app import store
 from app.core.errors import StateServiceError, TooManyWaitersError
 from app.db import Database, asking, identity_of, normalize_url, open_sqlite
+from app.patience import PatientConnection
 
 logger = logging.getLogger("stateservice.waiting")
 
@@ -146,7 +148,7 @@ class _Room:
         self.mark: Any = None
         self.reading = threading.Lock()
         self.read_generation = -1
-        self.read_began = 0.0
+        self.read_began = self.read_ended = 0.0
         self.shared: Any = None
         self.error: StateServiceError | None = None
 
@@ -163,6 +165,11 @@ class _Room:
         except StateServiceError as error:
             self.shared, self.error = None, error
         self.read_generation = max(self.read_generation, generation)
+        self.read_ended = time.monotonic()
+
+    def failed_since(self, asked: float) -> bool:
+        """True where a read ended in an error after `asked`: to try once more would only take as long again."""
+        return self.error is not None and self.read_ended > asked
 
 
 class Waiter:
@@ -191,7 +198,8 @@ class Waiter:
         asked = time.monotonic()
         room = self._room
         with room.reading:
-            if room.read_generation < self._seen or (is_fresh and room.read_began < asked):
+            is_stale = room.read_generation < self._seen or (is_fresh and room.read_began < asked)
+            if is_stale and not room.failed_since(asked):
                 room.read(read, self._seen)
             shared, error = room.shared, room.error
         if error is not None:
@@ -345,14 +353,16 @@ def _count(hub: Hub, connection: sqlite3.Connection, path: str) -> None:
 
 def _listen_url(database: Database, given: str | None) -> str:
     url = database.engine.url if given is None else normalize_url(given)
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # Not as it is written: `?host=a:5432&host=b:5432` is SQLAlchemy's way to name several, and libpq has another.
+    _, options = url.get_dialect()().create_connect_args(url)
+    return make_conninfo(**options)
 
 
 def _watch_postgresql(hub: Hub, url: str) -> None:
     """Listen for NOTIFY on a connection of its own; look at every chart after a loss, since it may have missed one."""
     options: dict[str, Any] = {"connect_timeout": 3, "application_name": LISTENER_NAME, **_KEEPALIVE}
     try:
-        with psycopg.connect(url, autocommit=True, **options) as heard:
+        with PatientConnection.connect(url, autocommit=True, **options) as heard:
             heard.execute(f"LISTEN {store.CHANNEL}")
             _listen(hub, heard)
     except (psycopg.Error, StateServiceError) as error:

@@ -101,7 +101,7 @@ def import_chart(service: Service, request: ImportRequest, author: store.Author)
     """
     parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name)
     try:
-        with transaction(service.database) as connection:
+        with transaction(service.database, is_long=True) as connection:
             imported = _import(service, connection, parsed, request, author)
             if request.dry_run:
                 raise _DryRunError(imported)

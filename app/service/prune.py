@@ -81,7 +81,7 @@ def prune(
 def _prune_chunk(service: Service, name: str, last: int, author: store.Author) -> int:
     """Replay the oldest rows up to the seq `last`, and put one marker in their place; return how many went."""
     log_key = service.database.log_key
-    with transaction(service.database) as connection:
+    with transaction(service.database, is_long=True) as connection:
         row = store.lock_chart_even_archived(connection, name)
         assert row is not None  # a chart is archived, never deleted
         replay = Replay(lambda version: service.definitions.get_version(connection, row, version))

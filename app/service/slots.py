@@ -81,7 +81,7 @@ class _View:
 
     def __init__(self, service: Service, name: str) -> None:
         self._lock = threading.Lock()
-        with snapshot(service.database) as connection:
+        with snapshot(service.database, is_long=False) as connection:
             self._row = store.get_chart(connection, name)
             self._chart = service.definitions.get(connection, self._row)
             self._position, self._now = read_position(service, connection, self._row, self._chart)
@@ -231,7 +231,7 @@ def report_if_held(service: Service, name: str, machine: str, author: store.Auth
 
     Raises ChartNotFoundError, DatabaseUnavailableError.
     """
-    with snapshot(service.database) as connection:
+    with snapshot(service.database, is_long=False) as connection:
         row = store.get_chart(connection, name)
         held, _, _ = store.read_slots(connection, row)
     if machine not in held:
