@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove check e2e lock clean
+.PHONY: help run test prove bench check e2e lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -35,6 +35,11 @@ test: $(VENV)/.installed-dev ## Run every test, on SQLite and on PostgreSQL (ARG
 prove: $(VENV)/.installed-dev ## Break everything under load and check what was promised; up to 40 minutes (ARGS="power mutants")
 	$(BIN)/python -m tests.faults.prove $(ARGS)
 	@echo "Read build/reliability.json; docs/reliability.md says what each part means."
+
+bench: $(VENV)/.installed-dev ## Measure it beside its peers, in 15 minutes (as root: it installs wrk and etcd; ARGS="--only get")
+	sh tests/e2e/install.sh bench/packages.txt
+	$(BIN)/python -m bench.run $(ARGS)
+	@echo "docs/performance.md says how to read it; \`$(BIN)/python -m bench.run --write-docs\` puts the table there."
 
 check: $(VENV)/.installed-dev ## Check style, types, layers, the schema and the lock files
 	$(BIN)/ruff check . $(wildcard state_service)

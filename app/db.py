@@ -61,6 +61,9 @@ _NOT_MIGRATED = {"42P01", "42703"}
 # A role that may not: `db prune` wants the owner of the tables.
 _NOT_ALLOWED = {"42501"}
 
+# What SQLite says on a connection that is of no more use, even once the file is well again.
+_SPOILT = ("readonly database", "disk image is malformed", "is not a database")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -163,7 +166,7 @@ def prepare_engine(engine: Engine) -> None:
         event.listen(engine, "begin", _begin_core)
         event.listen(engine, "connect", _note_file)
         event.listen(engine, "checkout", _check_file)
-        event.listen(engine, "handle_error", _drop_read_only)
+        event.listen(engine, "handle_error", _drop_spoilt)
     else:
         event.listen(engine, "do_connect", connect_patiently)
         event.listen(engine, "begin", _begin_core)
@@ -300,14 +303,15 @@ def _check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None
         raise DisconnectionError("the database file was replaced")
 
 
-def _drop_read_only(context: ExceptionContext) -> None:
-    if _is_read_only(context.original_exception):
+def _drop_spoilt(context: ExceptionContext) -> None:
+    if _is_spoilt(context.original_exception):
         context.is_disconnect = True
 
 
-def _is_read_only(error: BaseException) -> bool:
-    # A connection opened while the file was read-only stays so after the file no longer is.
-    return "readonly database" in str(error)
+def _is_spoilt(error: BaseException) -> bool:
+    # A connection opened while the file was read-only stays so after the file no longer is, and one that has read
+    # damaged pages remembers them after the file was mended.
+    return any(text in str(error) for text in _SPOILT)
 
 
 def _check_session(connection: Any, record: Any, proxy: Any) -> None:
@@ -390,7 +394,7 @@ class Connection:
 
     def _wrap(self, error: Any) -> DBAPIError:
         dialect, driver = self._engine.dialect, self._engine.dialect.loaded_dbapi.Error
-        is_lost = dialect.is_disconnect(error, self.driver, None) or _is_read_only(error)
+        is_lost = dialect.is_disconnect(error, self.driver, None) or _is_spoilt(error)
         if is_lost:
             self._pooled.invalidate(error)
         wrapped = DBAPIError.instance(None, None, error, driver, connection_invalidated=is_lost, dialect=dialect)

@@ -107,6 +107,11 @@ def is_current(connection: Connection) -> bool:
     return current_revision(connection) == head_revision()
 
 
+def is_later(revision: str | None) -> bool:
+    """True for a revision that came after this code. Migrations only add to what it needs, so that it can go on."""
+    return revision is not None and revision > head_revision()
+
+
 def check(engine: Engine) -> list[str]:
     """Return every difference between the database and the code, a line each; empty where all is well."""
     with errors_translated(), engine.connect() as connection:
@@ -173,7 +178,7 @@ def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
         with connection.begin():
             connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MILLISECONDS}")
             connection.exec_driver_sql("SET statement_timeout = 0")
-        set_deadline(connection, math.inf)
+        set_deadline(connection.connection.driver_connection, math.inf)
         yield
     finally:
         if not connection.invalidated:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from app import store
 from app.core.errors import StateServiceError, TooManyWaitersError
@@ -352,7 +353,9 @@ def _count(hub: Hub, connection: sqlite3.Connection, path: str) -> None:
 
 def _listen_url(database: Database, given: str | None) -> str:
     url = database.engine.url if given is None else normalize_url(given)
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # Not as it is written: `?host=a:5432&host=b:5432` is SQLAlchemy's way to name several, and libpq has another.
+    _, options = url.get_dialect()().create_connect_args(url)
+    return make_conninfo(**options)
 
 
 def _watch_postgresql(hub: Hub, url: str) -> None:

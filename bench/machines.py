@@ -1,4 +1,4 @@
-"""5,000 machines report three times at once each, and 1,000 keys are sent 16 times at once: `python bench/machines.py`.
+"""5,000 machines report three times at once each, and 1,000 keys are sent 16 times at once: `python -m bench.machines`.
 
 Starts a server of its own on a new database, asserts that each machine and each key counted once, that everybody got
 a yes, and that the log verifies; prints the rates.
@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a plain script sees only its own folder
 
 from tests.support.databases import new_database
 from tests.support.rush import PROCESSES, SENDS, rush_of_keys, rush_of_machines

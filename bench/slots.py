@@ -1,4 +1,4 @@
-"""Let 200 machines churn through 7 slots for a minute, clients and workers crashing: `python bench/slots.py`.
+"""Let 200 machines churn through 7 slots for a minute, clients and workers crashing: `python -m bench.slots`.
 
 Starts a server of four workers on a new database, kills one of them now and then, and reads the log afterwards: it
 must never show more slots held than there are, and must lead to what the tables have. Prints the figures.
@@ -10,8 +10,6 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a plain script sees only its own folder
 
 from tests.slots.churn import churn
 from tests.support.databases import new_database

@@ -1,4 +1,4 @@
-"""Hold 2,000 waiting requests, release them by one PUT, and see what others feel: `python bench/waiters.py`.
+"""Hold 2,000 waiting requests, release them by one PUT, and see what others feel: `python -m bench.waiters`.
 
 Starts a server of its own on a new database, asserts that no waiter is lost, late or answered wrongly, that one
 more than the limit is turned away, and that a stop answers everybody; prints the figures.
@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a plain script sees only its own folder
 
 import psutil
 

@@ -1,4 +1,4 @@
-"""What Alembic runs for every command: one transaction, alone on the database, on the service's own engine."""
+"""What Alembic runs for every command: alone on the database, on the service's own engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ DEFAULT_URL = "sqlite:///instance/state_service.db"
 def migrate(connection: Connection) -> None:
     """Run the command's migrations on `connection`, which has begun no transaction yet."""
     with schema.alone(connection):
-        context.configure(connection=connection, target_metadata=metadata, **schema.compare_options(connection))
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            # A lock that a migration took is not held while the next one runs. On SQLite there is one lock, and the
+            # migrations are alone because they are one transaction.
+            transaction_per_migration=connection.dialect.name == "postgresql",
+            **schema.compare_options(connection),
+        )
         with context.begin_transaction():
             context.run_migrations()
 

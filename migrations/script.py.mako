@@ -1,6 +1,6 @@
 """${message}.
 
-A table rebuilt in batch mode on SQLite loses its triggers without a word: create them again here.
+`migrations/online.py` has what changes a table while others write to it.
 """
 
 from __future__ import annotations

@@ -190,7 +190,9 @@ def test_a_failed_migration_changes_nothing(empty_engine: Engine, monkeypatch: p
     with pytest.raises((DatabaseError, DatabaseUnavailableError)):
         schema.upgrade(empty_engine)
 
-    assert inspect(empty_engine).get_table_names() == []
+    assert set(inspect(empty_engine).get_table_names()) <= {"alembic_version"}
+    with empty_engine.connect() as connection:
+        assert schema.current_revision(connection) is None
 
 
 def test_sqlite_migration_refuses_to_leave_broken_references(sqlite_url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app import store
 from app.core import machine
-from app.core.errors import ReasonRequiredError
+from app.core.errors import BadRequestError, ReasonRequiredError
 from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
 from app.db import retrying, transaction
 from app.service.context import Service, list_missing, list_waiting, read_position
@@ -76,4 +76,7 @@ def _given(reason: str) -> str:
     text = reason.strip()
     if not text:
         raise ReasonRequiredError("a reason is required: the log keeps it")
+    if not text.isprintable():
+        # It is shown on terminals, as a line among others.
+        raise BadRequestError("reason has characters that cannot be printed")
     return text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
-from app.db import normalize_url
+from app.db import normalize_url, open_sqlite
 from tests.cli.conftest import Done, Run, run_command
 from tests.support.servers import free_port
 
@@ -42,6 +43,25 @@ def test_upgrade_makes_the_file_and_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "state.db"
     assert run_command("--database", f"sqlite:///{path}", "db", "upgrade").code == 0
     assert path.exists()
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check", "list"])
+def test_empty_file_is_refused_since_its_content_is_lost(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "state.db"
+    path.touch()
+    done = run_command("--database", f"sqlite:///{path}", *COMMANDS[command])
+    assert_one_line(done, 1)
+    assert f"{path} is empty" in done.err
+    assert "backup" in done.err
+    assert [file.stat().st_size for file in tmp_path.iterdir()] == [0], "nothing hides the loss"
+
+
+def test_several_may_make_the_file_at_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    with ThreadPoolExecutor(8) as many:
+        found = list(many.map(lambda _: open_sqlite(make_url(url), create=True), range(8)))
+    for connection in found:
+        connection.close()
 
 
 def test_check_makes_no_file(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 #!/bin/sh
-# Installs the Debian packages of packages.txt that are missing. Run by `make e2e`.
+# Installs the Debian packages of a list that are missing: packages.txt here, or the one that is named. Run by
+# `make e2e` and `make bench`.
 set -eu
 
-cd "$(dirname "$0")"
+list=${1:-"$(dirname "$0")/packages.txt"}
 missing=''
 # shellcheck disable=SC2013  # one word a line
-for package in $(grep -v '^#' packages.txt); do
+for package in $(grep -v '^#' "$list"); do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "make e2e needs these packages; install them as root, or run it with sudo:" >&2
+    echo "These packages are needed; install them as root, or run it with sudo:" >&2
     echo "  apt-get update && apt-get install --no-install-recommends$missing" >&2
     exit 1
 fi

@@ -1,7 +1,7 @@
 """Seeded defects: the service made wrong on purpose, to see that the checker sees it.
 
-Each replaces functions of the service in the process that serves, by `tests.faults.served` alone. The pauses widen
-what would otherwise be a race of microseconds.
+Each replaces functions of the service in the process that serves, by `tests.faults.served` alone. What would otherwise
+be a race of microseconds is held open until somebody else has run into it, or for a while.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import app.service.update
 import app.store
 from app.core.log import chain_hash
 from app.service.context import Service
+from app.service.turns import Ticket, Turns
 from app.store.rows import ChartRow
 
 # Names the defect, in the environment of a server of this suite.
 VARIABLE = "FAULTS_DEFECT"
-PAUSE = 0.02
+HELD_SECONDS = 0.3
+LOOK_SECONDS = 0.005
 local = threading.local()
 # Not `app.store.record`, which is a function of that name. Untyped, all of them: they are overwritten here.
 recording: Any = importlib.import_module("app.store.record")
@@ -37,8 +39,47 @@ updating: Any = app.service.update
 asking: Any = app.service.ask
 
 
+def _hold(until: Callable[[], bool], seconds: float = HELD_SECONDS) -> None:
+    """Wait until somebody ran into what is held open; not for ever, for perhaps nobody comes."""
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+
+
+def _each_alone() -> None:
+    """PUTs of one process share no transaction, so that they run into each other as those of two processes do."""
+
+    def request(self: Turns[Any, Any], key: str, asked: Any, run: Any) -> Any:
+        ticket: Ticket[Any, Any] = Ticket(asked)
+        run([ticket])
+        return ticket.take()
+
+    Turns.request = request  # type: ignore[method-assign]  # that is the defect
+
+
+class _Looks:
+    """Counts the looks at charts that this process answers."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        original = asking.look
+
+        def look(service: Service, name: str) -> Any:
+            view = original(service, name)
+            self.count += 1
+            return view
+
+        asking.look = look
+
+    def until_another(self) -> None:
+        """Return once somebody has looked from now on."""
+        before = self.count
+        _hold(lambda: self.count > before)
+
+
 def no_lock() -> None:
     """A PUT is decided from what was read before it held the lock; the log's seq and chain are those under it."""
+    _each_alone()
     updating.apply_all = _from_before(updating.apply_all, lambda tickets: [ticket.asked.chart for ticket in tickets])
 
 
@@ -52,7 +93,7 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         with db.asking(service.database) as connection:
             rows = [store.get_chart_and_now(connection, name)[0] for name in names_of(what)]
             local.before = {row.id: (row, store.read_values(connection, row.id)) for row in rows}
-        time.sleep(3 * PAUSE)
+        _hold(lambda: _has_moved(service, rows))
         try:
             return use_case(service, what)
         finally:
@@ -65,10 +106,16 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         before = getattr(local, "before", {}).get(row.id)
         if before is None:
             return found
-        return store.build_position(*before), found[1]
+        # The visit's number is the one under the lock: UNIQUE (chart, run, visit) would refuse any other.
+        return replace(store.build_position(*before), visit=found[0].visit), found[1]
 
     updating.read_position = read_position
     return run
+
+
+def _has_moved(service: Service, rows: Sequence[ChartRow]) -> bool:
+    with db.asking(service.database) as connection:
+        return any(store.get_chart_and_now(connection, row.name)[0].seq != row.seq for row in rows)
 
 
 def no_replay_check() -> None:
@@ -83,13 +130,13 @@ def no_replay_check() -> None:
 
 def answer_before_commit() -> None:
     """The answer is sent when the decision is made; the commit follows."""
-    original, commit = updating.apply_all, db._commit
+    original, commit, looks = updating.apply_all, db._commit, _Looks()
 
     def commit_late(connection: Connection, really: Callable[[], None]) -> None:
         decided = getattr(local, "decided", None)
         if decided is not None:
             decided.set()
-            time.sleep(PAUSE)
+            looks.until_another()
         commit(connection, really)
 
     def apply_all(service: Service, tickets: Sequence[Any]) -> None:
@@ -118,7 +165,7 @@ def cached_get() -> None:
         until, view = cache.get(name, (0.0, None))
         if time.monotonic() > until:
             view = original(service, name)
-            cache[name] = (time.monotonic() + 10 * PAUSE, view)
+            cache[name] = (time.monotonic() + HELD_SECONDS, view)
         return view
 
     asking.look = look
@@ -141,6 +188,7 @@ def reports_outside_transaction() -> None:
 
 
 def _write_after(name: str, instead: Callable[..., Any]) -> None:
+    _each_alone()
     original, apply_all = getattr(recording, name), updating.apply_all
 
     def put_off(connection: Connection, *arguments: Any) -> Any:
@@ -153,7 +201,7 @@ def _write_after(name: str, instead: Callable[..., Any]) -> None:
         local.later = []
         try:
             apply_all(service, tickets)
-            time.sleep(PAUSE)
+            time.sleep(HELD_SECONDS / 3)
             with db.transaction(service.database) as connection:
                 for arguments in local.later:
                     original(connection, *arguments)
@@ -176,7 +224,7 @@ def waiter_answered_before_commit() -> None:
             chart = service.definitions.get(connection, after)
             ahead[row.name] = asking.View(service, after, chart)
             service.hub.tell(row.name)
-            time.sleep(2 * PAUSE)
+            time.sleep(HELD_SECONDS)
             ahead.pop(row.name, None)
         return after
 

@@ -41,6 +41,8 @@ states:
 TIMEOUT = 10.0
 PAUSE = 0.02
 TRIES = 12
+# After so many a connection is opened anew, or one worker might serve everybody.
+REQUESTS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Spec:
     threads: int
     waiters: int
     path: Path
+    rest: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Connection:
     def __init__(self, port: int) -> None:
         self._port = port
         self._http: http.client.HTTPConnection | None = None
+        self._left = REQUESTS
 
     def ask(self, method: str, path: str, headers: dict[str, str], timeout: float = TIMEOUT) -> tuple[int, bytes]:
         """Send one request, once. Raises OSError or HTTPException; NotSentError where it never left."""
@@ -86,14 +90,18 @@ class Connection:
                 opened.connect()
             except OSError as error:
                 raise NotSentError from error
-            self._http = opened
+            self._http, self._left = opened, REQUESTS
         try:
             self._http.request(method, path, headers=headers)
             response = self._http.getresponse()
-            return response.status, response.read()
+            status, body = response.status, response.read()
         except (OSError, http.client.HTTPException):
             self.close()
             raise
+        self._left -= 1
+        if self._left == 0:
+            self.close()
+        return status, body
 
     def close(self) -> None:
         """Hang up; the next request opens another one."""
@@ -132,6 +140,7 @@ class Machine:
     def report(self) -> None:
         """Send updates and questions until told to stop."""
         while not self.shared.stop.is_set():
+            time.sleep(self.shared.spec.rest)
             chart = self.random.choice(self.shared.spec.charts)
             draw = self.random.random()
             if draw < 0.2:
@@ -142,7 +151,7 @@ class Machine:
                 self.put_something(chart)
 
     def put_something(self, chart: str) -> None:
-        """Send a new update, and sometimes the same machine's other report."""
+        """Send a new update, and sometimes look what came of it, or send the same machine's other report."""
         self.sent += 1
         identity = f"{self.name}-{self.sent}"
         state = self.shared.current.get(chart, STATES[0])
@@ -157,7 +166,11 @@ class Machine:
             put = Put(chart, state, machine=identity, is_plain=is_plain)
         if put.may_be_repeated:
             self.shared.recent.append(put)
-        if self.put_until_known(put) and put.machine and not put.idempotency_key and self.random.random() < 0.15:
+        if not self.put_until_known(put):
+            return
+        if self.random.random() < 0.25:
+            self.get(chart, state, is_plain=is_plain)
+        if put.machine and not put.idempotency_key and self.random.random() < 0.15:
             self.put_until_known(Put(chart, state, machine=identity, key="failed"))
 
     def put_until_known(self, put: Put) -> bool:
@@ -229,7 +242,7 @@ class Machine:
         chart, number = self.random.choice(self.shared.spec.charts), 0
         while not self.shared.stop.is_set():
             state = STATES[number % len(STATES)]
-            waited = self.get(chart, state, is_plain=True, wait=2)
+            waited = self.get(chart, state, is_plain=True, wait=1)
             if waited is not None and waited.is_yes:
                 self.get(chart, state, is_plain=True)
                 number += 1
@@ -294,14 +307,24 @@ class Load:
 
 @contextmanager
 def loaded(
-    port: int, charts: tuple[str, ...], folder: Path, processes: int = 2, threads: int = 6, waiters: int = 2
+    port: int,
+    charts: tuple[str, ...],
+    folder: Path,
+    processes: int = 2,
+    threads: int = 6,
+    waiters: int = 2,
+    first: int = 0,
+    rest: float = 0,
 ) -> Iterator[Load]:
-    """Run client processes against a server while the block lasts."""
+    """Run client processes against a server while the block lasts.
+
+    `first` numbers them apart from those of another call; each thread rests for `rest` seconds between two updates.
+    """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     taken: list[Any] = [context.Value("q", 0) for _ in range(processes)]
-    paths = [folder / f"attempts-{number}.jsonl" for number in range(processes)]
-    specs = [Spec(number, port, charts, threads, waiters, path) for number, path in enumerate(paths)]
+    paths = [folder / f"attempts-{number}.jsonl" for number in range(first, first + processes)]
+    specs = [Spec(number, port, charts, threads, waiters, path, rest) for number, path in enumerate(paths, first)]
     started = [
         context.Process(target=run_process, args=(spec, stop, count)) for spec, count in zip(specs, taken, strict=True)
     ]

@@ -6,8 +6,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,24 @@ class Proof:
         path.write_text(json.dumps(report, indent=2) + "\n")
 
 
+Opener = Callable[[Path], AbstractContextManager[Database]]
+
+
+@contextmanager
+def opener(which: str, folder: Path) -> Iterator[Opener]:
+    """What opens new databases of the kind `which`, each with a folder of its own."""
+    if which == "sqlite":
+        yield sqlite_database
+        return
+    # Its runtime folder must be nobody else's.
+    with postgresql_server(Path(tempfile.mkdtemp(dir=folder))) as server:
+        yield lambda folder: postgresql_database(server)
+
+
 @contextmanager
 def opened(which: str, folder: Path) -> Iterator[Database]:
     """A new database of the kind `which`."""
-    if which == "sqlite":
-        with sqlite_database(folder) as file:
-            yield file
-        return
-    # Its runtime folder must be nobody else's.
-    data = Path(tempfile.mkdtemp(dir=folder))
-    with postgresql_server(data) as server, postgresql_database(server) as database:
+    with opener(which, folder) as open_database, open_database(folder) as database:
         yield database
 
 

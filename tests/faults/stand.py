@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from app.db import APPLICATION_NAME, normalize_url
 from tests.conftest import database_on, migrate, start_postgresql
 from tests.faults import crashes, defects
 from tests.faults.load import RING
+from tests.support.hanging import stopped
 from tests.support.servers import ROOT, environment, until
 
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "tests.faults.served:app")
@@ -36,7 +37,7 @@ START_SECONDS = 60
 # The server
 
 
-def _quiet_port() -> int:
+def quiet_port() -> int:
     """A free port that no outgoing connection is given either, while the server that had it is dead."""
     while True:
         port = random.SystemRandom().randrange(12_000, 32_000)
@@ -52,7 +53,7 @@ class Server:
     database_url: str
     folder: Path
     defect: str = ""
-    port: int = field(default_factory=_quiet_port)
+    port: int = field(default_factory=quiet_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -248,6 +249,19 @@ class PostgresqlDatabase:
         )
         with engine.connect() as connection:
             return int(connection.exec_driver_sql(query).scalar_one() > 0)
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """The server is stopped while the block lasts."""
+        self._control("stop", "-m", "fast")
+        try:
+            yield
+        finally:
+            self._start()
+
+    def hung(self) -> AbstractContextManager[None]:
+        """Every process of the server is stopped in its tracks while the block lasts."""
+        return stopped(self.server)
 
     def _start(self) -> None:
         # The shared memory of a killed server is in use until the last of its processes has gone.

@@ -13,7 +13,7 @@ from tests.faults.conftest import opened
 from tests.faults.defects import DEFECTS
 from tests.faults.stand import Database
 
-# A race may need more than one try.
+# A busy machine may need more than one try.
 SECONDS = (2, 6, 15)
 SEEDED = [(defect, DATABASES[number % 2]) for number, defect in enumerate(DEFECTS)]
 

@@ -18,8 +18,6 @@ from app import background, service_of
 from app.core.errors import DatabaseUnavailableError
 from app.db import asking, snapshot
 from app.patience import PatientConnection
-from tests.faults_databases.hanging import Network, network_to, stop_all, stopped
-from tests.faults_databases.hanging import continue_all as go_on
 from tests.support.apps import import_text, opened_app
 from tests.support.faults import (
     ANSWER_SECONDS,
@@ -30,6 +28,8 @@ from tests.support.faults import (
     put_often,
     timed,
 )
+from tests.support.hanging import Network, network_to, stop_all, stopped
+from tests.support.hanging import continue_all as go_on
 from tests.support.servers import until
 
 CROWD = 60

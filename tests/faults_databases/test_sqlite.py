@@ -255,6 +255,24 @@ def test_damage_under_open_connections_is_no_internal_error(app: Flask, client: 
     assert_refuses(client, "PUT", "GET")
 
 
+def test_file_that_was_mended_is_served_by_the_connections_that_saw_it_damaged(
+    app: Flask, client: FlaskClient, path: Path
+) -> None:
+    taken = put_often(client, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        # What another one wrote makes the service read anew. As long as that one reads the file, nobody writes to it.
+        other.execute("PRAGMA user_version=1")
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM charts").fetchall()
+        whole = path.read_bytes()
+        spoil(path, 4096)
+        assert_refuses(client, "GET", "PUT")
+        with path.open("r+b") as file:
+            file.write(whole)
+        assert_heals(app, taken)
+
+
 # Deleted, moved, replaced, empty
 
 

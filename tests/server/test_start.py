@@ -106,6 +106,16 @@ def test_start_is_refused_when_the_database_is_away(sqlite_url: str, seed: Path)
     assert done.stderr.startswith("state_service: ")
 
 
+def test_start_is_refused_when_the_file_is_empty(tmp_path: Path, seed: Path) -> None:
+    path = tmp_path / "state.db"
+    path.touch()
+    done = start(f"sqlite:///{path}", "--chart", seed)
+    assert done.returncode == 1
+    assert f"{path} is empty" in done.stderr
+    assert "backup" in done.stderr
+    assert path.stat().st_size == 0, "nothing hides the loss"
+
+
 def test_gunicorn_starts_without_its_database_and_heals(tmp_path: Path, sqlite_template: Path) -> None:
     path = tmp_path / "late.db"
     command, log = list(GUNICORN), tmp_path / "log"

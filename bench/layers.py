@@ -1,0 +1,168 @@
+"""Ever larger parts of one GET and one PUT, called in a loop: the driver, the transaction, the use case, the app."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import psycopg
+
+from app import create_app, service_of
+from app.config import Config
+from app.db import Database, asking, normalize_url, str_url, transaction
+from app.service.ask import Question, ask
+from app.service.authors import Author
+from app.service.context import Service
+from app.service.imports import ImportRequest, import_chart
+from app.service.update import Put, update
+from bench import empty
+from bench.charts import HOT, STATE, chart_text
+from bench.statements import LOCK, READ, VALUES, WRITES, for_psycopg
+
+PATH = f"/charts/{HOT}/state"
+TEXTS = {
+    "sqlite": [VALUES["sqlite"], *WRITES],
+    "postgresql": [for_psycopg(text) for text in (VALUES["postgresql"], *WRITES)],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Microseconds of one call: of this process's CPU, of the clock on the wall."""
+
+    cpu: float
+    wall: float
+
+    def minus(self, other: Cost) -> Cost:
+        return Cost(self.cpu - other.cpu, self.wall - other.wall)
+
+
+def measure(call: Callable[[], Any], count: int) -> Cost:
+    """The cost of `call`, the least of five rounds: what else the machine does only adds."""
+    for _ in range(20):
+        call()
+    rounds = []
+    for _ in range(5):
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(count):
+            call()
+        rounds.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return Cost(*(min(values) / count * 1e6 for values in zip(*rounds, strict=True)))
+
+
+def read_driver(raw: Any) -> None:
+    """The one SELECT of a GET."""
+    raw.execute(READ).fetchall()
+
+
+def write_driver(raw: Any, which: str) -> None:
+    """The five statements of a PUT, without BEGIN and COMMIT."""
+    cursor = raw.execute(LOCK[which])
+    found = dict(zip((column[0] for column in cursor.description), cursor.fetchone(), strict=True))
+    values, *writes = TEXTS[which]
+    *now, key, value = raw.execute(values, {"id": found["id"]}).fetchone()
+    found |= {"now": now[0] if now else found["updated_at"], "key": key, "value": value}
+    found |= {"next_seq": found["seq"] + 1, "next_value": value + 1}
+    for text in writes:
+        raw.execute(text, found).close()
+
+
+def transact_driver(raw: Any, which: str) -> None:
+    """One PUT on the driver's connection alone."""
+    raw.execute("BEGIN IMMEDIATE" if which == "sqlite" else "BEGIN")
+    write_driver(raw, which)
+    raw.execute("COMMIT")
+
+
+def read_core(database: Database) -> None:
+    """The SELECT of a GET on a connection as the service takes it."""
+    with asking(database) as connection:
+        read_driver(connection.connection.driver_connection)
+
+
+def write_core(database: Database, which: str) -> None:
+    """The statements of a PUT in a transaction as the service opens it."""
+    with transaction(database) as connection:
+        write_driver(connection.connection.driver_connection, which)
+
+
+def wsgi_call(application: Any, method: str, path: str, query: str = "") -> Callable[[], None]:
+    """A request as gunicorn hands it over, without gunicorn."""
+    base = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "5000",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "127.0.0.1:5000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+
+    def call() -> None:
+        statuses: list[str] = []
+        environ = {**base, "wsgi.input": BytesIO(), "wsgi.errors": None}
+        body = application(environ, lambda status, headers, error=None: statuses.append(status))
+        for _ in body:
+            pass
+        body.close()
+        assert statuses == ["200 OK"], statuses
+
+    return call
+
+
+@contextmanager
+def raw_connection(url: str) -> Iterator[Any]:
+    """The driver's own connection."""
+    parsed = normalize_url(url)
+    if parsed.drivername == "sqlite":
+        raw: Any = sqlite3.connect(str(parsed.database), isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON"):
+            raw.execute(f"PRAGMA {pragma}")
+    else:
+        raw = psycopg.connect(str_url(parsed.set(drivername="postgresql")), autocommit=True)
+    yield raw
+    raw.close()
+
+
+def relax(raw: Any, which: str, *, durable: bool) -> None:
+    """Have commits wait for the disk, or not."""
+    if which == "sqlite":
+        raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+    else:
+        raw.execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
+
+
+def layers_in_process(url: str, which: str, count: int) -> dict[str, dict[str, Cost]]:
+    """The costs of a GET's and a PUT's parts, each with all that is below it."""
+    app = create_app(Config(database_url=url, auth="open"))
+    found: Service = service_of(app)
+    import_chart(found, ImportRequest(chart_text(), name=HOT), Author())
+    get, put = f"GET {which}", f"PUT {which}"
+    costs: dict[str, dict[str, Cost]] = {get: {}, put: {}}
+    with raw_connection(url) as raw:
+        costs[get]["fast"] = costs[get]["driver"] = measure(lambda: read_driver(raw), count)
+        relax(raw, which, durable=False)
+        costs[put]["fast"] = measure(lambda: transact_driver(raw, which), count)
+        relax(raw, which, durable=True)
+        costs[put]["driver"] = measure(lambda: transact_driver(raw, which), count)
+    costs[get]["core"] = measure(lambda: read_core(found.database), count)
+    costs[put]["core"] = measure(lambda: write_core(found.database, which), count)
+    costs[get]["service"] = measure(lambda: ask(found, HOT, Question(STATE)), count)
+    costs[put]["service"] = measure(lambda: update(found, HOT, Put(STATE), Author()), count)
+    for name, method in ((get, "GET"), (put, "PUT")):
+        costs[name]["wsgi"] = measure(wsgi_call(app, method, PATH, f"state={STATE}"), count)
+        costs[name]["empty"] = measure(wsgi_call(empty.app, method, "/"), count)
+    found.database.engine.dispose()
+    return costs

@@ -1,0 +1,71 @@
+"""What happens once: the release of all who wait, and the import of a large chart."""
+
+from __future__ import annotations
+
+import time
+
+from bench.charts import chart_text
+from bench.databases import DATABASES, Databases
+from bench.rounds import TITLES, Options
+from bench.servers import service
+from bench.table import Row
+from bench.waiters import CHART, hold, memory
+from tests.support.crowd import Crowd
+from tests.support.servers import Server
+
+RELEASE_SECONDS = 1.0
+IMPORT_SECONDS = 3.0
+
+
+def measure_waiters(found: Databases, options: Options) -> list[Row]:
+    """2,000 machines wait for a state; one PUT makes it current."""
+    rows = []
+    for which in DATABASES:
+        url = found.new(which)
+        with service(url, found.folder) as server:
+            taken = [_release(server, f"w{number}", options.waiters) for number in range(options.rounds)]
+        found.drop(url)
+        what = f"{options.waiters:,} waiters, {TITLES[which]}"
+        seconds, first = [time for time, _ in taken], taken[0][1]
+        rows.append(
+            Row(f"{what}: all answered after the PUT was sent", "s", seconds, goal=RELEASE_SECONDS, at_most=True)
+        )
+        # Later ones reuse the threads and the memory of the first.
+        rows.append(Row(f"{what}: memory of each", "kB", [first / options.waiters * 1000]))
+    return rows
+
+
+def _release(server: Server, chart: str, waiters: int) -> tuple[float, float]:
+    """Hold `waiters` and release them; return the seconds to the last answer, and the MB that they took."""
+    server.import_chart(chart, CHART)
+    before = memory(server)
+    with Crowd(server.port) as crowd:
+        hold(server, crowd, chart, waiters)
+        taken = memory(server) - before
+        sent = time.monotonic()
+        put = server.put(chart, "wait")
+        answered = crowd.collect(30)
+    assert put.answer == (200, "wait"), put
+    assert len(answered) == waiters, f"{waiters - len(answered)} were lost"
+    wrong = [one for one in answered if (one.status, one.body) != (200, "go")]
+    assert not wrong, f"{len(wrong)} were answered wrongly, such as {wrong[0].received[:300]!r}"
+    return max(float(one.at) for one in answered if one.at is not None) - sent, taken
+
+
+def measure_import(found: Databases, options: Options) -> list[Row]:
+    """A chart of 10,000 states, sent over HTTP."""
+    rows = []
+    for which in DATABASES:
+        url = found.new(which)
+        with service(url, found.folder) as server:
+            seconds = [_import(server, f"i{number}", options.states) for number in range(options.rounds)]
+        found.drop(url)
+        what = f"import of {options.states:,} states, {TITLES[which]}"
+        rows.append(Row(what, "s", seconds, goal=IMPORT_SECONDS, at_most=True))
+    return rows
+
+
+def _import(server: Server, chart: str, states: int) -> float:
+    started = time.monotonic()
+    server.import_chart(chart, chart_text(states))
+    return time.monotonic() - started
