@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -199,7 +199,7 @@ def _update_chart(
     else:
         _UPDATE_CHART.run(connection, parameters)
         _write_values(connection, row.id, step.position.values, changed)
-    return replace(row, **values)
+    return row._replace(**values)
 
 
 def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def set_pause(connection: Connection, row: ChartRow, paused_by: str | None, reas
 
 def _set(connection: Connection, row: ChartRow, values: dict[str, Any]) -> ChartRow:
     connection.execute(update(charts).where(charts.c.id == row.id).values(values))
-    return replace(row, **values)
+    return row._replace(**values)
 
 
 def rename_visits(connection: Connection, row: ChartRow, homes: Mapping[str, str]) -> None:

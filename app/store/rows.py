@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import and_, bindparam, func, literal_column, select
 
@@ -16,8 +16,7 @@ from app.models import attribute_values, charts, reports, slots, transition_log,
 from app.store.prepared import Prepared, among
 
 
-@dataclass(frozen=True, slots=True)
-class ChartRow:
+class ChartRow(NamedTuple):
     """A chart's row: its identity and its position, without the values."""
 
     id: int
