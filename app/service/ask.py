@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from app import store
 from app.core.chart import Chart
+from app.core.errors import DatabaseUnavailableError
 from app.core.position import Reason
 from app.db import asking
 from app.service.answers import Answer
 from app.service.context import Service
+from app.service.turns import Ticket
 from app.service.update import tick
 from app.waiting import Topic
 
@@ -28,9 +32,10 @@ class Question:
 def ask(service: Service, name: str, question: Question, wait: float = 0) -> Answer:
     """Answer a question, holding it for up to `wait` seconds until the answer is yes or can no longer be.
 
+    Questions about one chart that come while it is being read share the next reading.
     Raises ChartNotFoundError, TooManyWaitersError, DatabaseUnavailableError.
     """
-    view = look(service, name)
+    view: View = service.looks.request(name, None, partial(_look_for_all, service, name))
     answer = view.answer(question)
     if wait == 0 or answer.is_yes or view.is_settled(question):
         return answer
@@ -50,6 +55,13 @@ def _wait(service: Service, name: str, question: Question, seconds: float) -> An
             if not is_woken:
                 break
         return view.answer(question)
+
+
+def _look_for_all(service: Service, name: str, tickets: Sequence[Ticket[None, View]]) -> None:
+    # What is read now is no older than any of these questions: all had been asked.
+    view = look(service, name)
+    for ticket in tickets:
+        ticket.answer = view
 
 
 def look(service: Service, name: str) -> View:
@@ -75,7 +87,7 @@ class View:
         self._service = service
         self._row = row
         self._chart = chart
-        self._entered = {row.state: True}
+        self._entered: dict[str, bool | DatabaseUnavailableError] = {row.state: True}
         self._lock = threading.Lock()
 
     def answer(self, question: Question) -> Answer:
@@ -102,11 +114,18 @@ class View:
         return Reason.CURRENT if question.state == self._row.state else Reason.NOT_CURRENT
 
     def _was_entered(self, state: str) -> bool:
-        # Once for all who share this view.
+        # Once for all who share this view, be it in vain: each would wait as long as the first.
         with self._lock:
-            found = self._entered.get(state)
-            if found is None:
-                with asking(self._service.database) as connection:
-                    found = store.was_entered(connection, self._row, state)
-                self._entered[state] = found
-            return found
+            if state not in self._entered:
+                self._entered[state] = self._read_entered(state)
+            found = self._entered[state]
+        if isinstance(found, DatabaseUnavailableError):
+            raise found
+        return found
+
+    def _read_entered(self, state: str) -> bool | DatabaseUnavailableError:
+        try:
+            with asking(self._service.database) as connection:
+                return store.was_entered(connection, self._row, state)
+        except DatabaseUnavailableError as error:
+            return error

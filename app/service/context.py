@@ -62,7 +62,7 @@ class Definitions:
 class Service:
     """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
 
-    `turns` lets PUTs that want the same lock share a transaction.
+    `turns` lets PUTs that want the same lock share a transaction, and `looks` questions about a chart a reading.
     """
 
     database: Database
@@ -70,6 +70,7 @@ class Service:
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
     turns: Turns[Any, Any] = field(default_factory=Turns)
+    looks: Turns[Any, Any] = field(default_factory=Turns)
 
     def tell(self, chart: str, step: Step) -> None:
         """Wake whoever waits for `chart` in this process, after the commit of `step`."""
