@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -111,7 +112,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     proof = Proof()
     for name in given.parts or PARTS:
-        PARTS[name](proof)
+        try:
+            PARTS[name](proof)
+        except Exception as error:
+            # What could not be tried is not proven; the other parts may be.
+            traceback.print_exc()
+            proof.add(name, {"is_proof": False, "error": repr(error)}, f"FAILED: {error!r}")
         proof.write(given.report)
     shown = os.path.relpath(given.report)
     proof.say(f"{'All is proven' if proof.is_whole else 'NOT PROVEN'}; the report is {shown}")
