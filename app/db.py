@@ -351,7 +351,10 @@ class Connection:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._pooled = engine.raw_connection()
+        try:
+            self._pooled = engine.raw_connection()
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise _wrap(engine, error, None) from error
         self._core: CoreConnection | None = None
         self.driver: Any = self._pooled.driver_connection
         self.dialect = engine.dialect.name
@@ -390,20 +393,23 @@ class Connection:
         try:
             return act(*arguments)
         except self._engine.dialect.loaded_dbapi.Error as error:
-            raise self._wrap(error) from error
-
-    def _wrap(self, error: Any) -> DBAPIError:
-        dialect, driver = self._engine.dialect, self._engine.dialect.loaded_dbapi.Error
-        is_lost = dialect.is_disconnect(error, self.driver, None) or _is_spoilt(error)
-        if is_lost:
-            self._pooled.invalidate(error)
-        wrapped = DBAPIError.instance(None, None, error, driver, connection_invalidated=is_lost, dialect=dialect)
-        assert isinstance(wrapped, DBAPIError)  # it was given a driver's error
-        return wrapped
+            wrapped = _wrap(self._engine, error, self.driver)
+            if wrapped.connection_invalidated:
+                self._pooled.invalidate(error)
+            raise wrapped from error
 
     def close(self) -> None:
         """Give the connection back to the pool, which rolls back what is still open on it."""
         self._pooled.close()
+
+
+def _wrap(engine: Engine, error: Any, driver: Any) -> DBAPIError:
+    dialect = engine.dialect
+    is_lost = dialect.is_disconnect(error, driver, None) or _is_spoilt(error)
+    base = dialect.loaded_dbapi.Error
+    wrapped = DBAPIError.instance(None, None, error, base, connection_invalidated=is_lost, dialect=dialect)
+    assert isinstance(wrapped, DBAPIError)  # it was given a driver's error
+    return wrapped
 
 
 @contextmanager
