@@ -437,7 +437,7 @@ def transaction(database: Database, *, is_long: bool = False) -> Iterator[Connec
         yield connection
         if is_long:
             set_deadline(connection.driver, time.monotonic() + ANSWER_SECONDS)
-        _commit(connection, connection.driver.commit)
+        _commit(connection, partial(connection.run, connection.driver.commit))
 
 
 def _begin(connection: Connection, begin: str, started: float) -> None:
@@ -469,7 +469,7 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
     info = connection.info
     info.pop("notice", None)
     try:
-        connection.run(commit)
+        commit()
     except DBAPIError as error:
         raise DatabaseUnavailableError(_one_line(error), "unknown" if _is_open(error) else "not_applied") from error
     if "notice" in info:

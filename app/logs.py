@@ -6,10 +6,12 @@ import json
 import logging
 import logging.config
 import os
+import select
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,8 +84,9 @@ class BatchHandler(logging.Handler):
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             # Where standard error is gone there is nobody to tell; the next lines may have more luck.
             with suppress(OSError, ValueError):
-                self._stream.write("".join(f"{line}\n" for line in lines))
-                self._stream.flush()
+                for piece in _pieces(lines):
+                    self._stream.write(piece)
+                    self._stream.flush()
 
     def _write_for_ever(self) -> None:
         while True:
@@ -91,6 +94,18 @@ class BatchHandler(logging.Handler):
             time.sleep(BATCH_SECONDS)
             self._has_lines.clear()
             self.flush()
+
+
+def _pieces(lines: Sequence[str]) -> Iterator[str]:
+    """Whole lines, as many together as no other process that writes to the same pipe can come between."""
+    piece = ""
+    for line in lines:
+        if piece and len(piece) + len(line) >= select.PIPE_BUF:
+            yield piece
+            piece = ""
+        piece += f"{line}\n"
+    if piece:
+        yield piece
 
 
 def configure_logging(path: str | None, level: str = "INFO") -> None:

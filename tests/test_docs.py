@@ -42,7 +42,7 @@ from tests.support.docs import (
     stray_addresses,
     table_rows,
 )
-from tests.support.servers import environment, free_port, running
+from tests.support.servers import environment, free_port, running, until
 
 PAGES = list_pages()
 RUN_PAGES = ("README.md", "docs/http.md")
@@ -196,9 +196,13 @@ def test_http_page_has_every_metric_and_no_other(session: Session) -> None:
 
 def test_log_page_has_a_lines_fields(session: Session) -> None:
     session.run([Example("curl -sX PUT 'http://localhost:5000/state?state=x'", "")])
-    lines = [json.loads(line) for line in session.log.read_text().splitlines() if line.startswith("{")]
     shown = json.loads(blocks(read_page("docs/settings.md"), "json")[0])
-    assert list(next(line for line in lines if line.get("path") == "/state")) == list(shown)
+
+    def find_line() -> dict[str, Any] | None:
+        lines = [json.loads(line) for line in session.log.read_text().splitlines() if line.startswith("{")]
+        return next((line for line in lines if line.get("path") == "/state"), None)
+
+    assert list(until(find_line, "the line is written") or ()) == list(shown)
 
 
 def test_glossary_has_every_kind_of_log_row_and_no_other() -> None:

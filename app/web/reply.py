@@ -11,7 +11,8 @@ from flask import Response
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
-STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+# As Werkzeug writes them.
+STATUS_LINES = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}
 # Never to be kept by a cache, nor taken for something else by a browser.
 CLOSED = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 

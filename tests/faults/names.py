@@ -440,8 +440,12 @@ def try_names(
 def try_access_log(server: Server, names: Sequence[bytes]) -> list[str]:
     """Send each name to a running server; return what is wrong with its log."""
     sent = 0
-    before = len(_read_lines(server))
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    # Lines come a moment after their answers: those of earlier requests must be there before any is counted.
+    connection.request("GET", "/before")
+    connection.getresponse().read()
+    until(lambda: any('"path": "/before"' in line for line in _read_lines(server)), "earlier lines are written")
+    before = len(_read_lines(server))
     for name in names:
         coded = quote_from_bytes(name, safe="")
         for path in (

@@ -362,7 +362,7 @@ HOLES = {
     "a role too low": f"import app.web.auth as auth; auth.RULES['{HOLED}'] = auth.Role.READER",
     "a token in the query": (
         "import app.web.auth as auth\n"
-        "find = auth.find_secret; auth.find_secret = lambda: auth.request.args.get('token') or find()"
+        "find = auth.find_secret; auth.find_secret = lambda environ: auth.request.args.get('token') or find(environ)"
     ),
 }
 

@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 from flask import Flask
-from sqlalchemy import event, make_url
+from sqlalchemy import make_url
 from werkzeug.test import TestResponse
 
-from app import background, service_of
+from app import background, db, service_of
 from app.core.errors import DatabaseUnavailableError
 from app.db import asking, snapshot
 from app.patience import PatientConnection
@@ -140,7 +140,7 @@ def end(app: Flask, chart: str) -> None:
 def test_put_says_what_is_known_when_the_server_hangs_at(own_server: Any, app: Flask, moment: str) -> None:
     client = app.test_client()
     taken = put_often(client, 3)
-    with hanging_from(own_server, app, moment):
+    with hanging_from(own_server, moment):
         answer = timed(client, "PUT", f"{PATH}&machine=m")
     expected = "unknown" if moment == "commit" else "not_applied"
     assert (answer.status_code, answer.get_json()["outcome"]) == (503, expected)
@@ -151,19 +151,21 @@ def test_put_says_what_is_known_when_the_server_hangs_at(own_server: Any, app: F
 
 
 @contextmanager
-def hanging_from(server: Any, app: Flask, moment: str) -> Iterator[None]:
+def hanging_from(server: Any, moment: str) -> Iterator[None]:
     """Have the server hang from a transaction's `moment` on, until the block ends."""
-    engine = service_of(app).database.engine
+    name = f"_{moment}"
+    original = getattr(db, name)
 
-    def hang(connection: object) -> None:
+    def hang(*arguments: object) -> None:
         stop_all(server)
+        original(*arguments)
 
-    event.listen(engine, moment, hang)
+    setattr(db, name, hang)
     try:
         yield
     finally:
         go_on(server)
-        event.remove(engine, moment, hang)
+        setattr(db, name, original)
 
 
 def test_sweeper_and_waiters_outlive_a_server_that_hung(own_server: Any, app: Flask) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import service_of
-from app.logs import BatchHandler, JsonFormatter, configure_logging
+from app.logs import BatchHandler, JsonFormatter, _pieces, configure_logging
 from app.service.authors import Author
 from app.service.tokens import Role, create_token
 from app.web.access import may_carry_id
@@ -235,6 +235,14 @@ def test_what_is_left_is_written_at_the_end() -> None:
     logger.info("last words")
     handler.flush()
     assert stream.getvalue() == "last words\n"
+
+
+def test_pieces_are_whole_lines_that_a_pipe_takes_at_once() -> None:
+    lines = [str(number) * length for number, length in enumerate([10, 3000, 1000, 90, 4095, 5000, 1])]
+    pieces = list(_pieces(lines))
+    assert "".join(pieces) == "".join(f"{line}\n" for line in lines)
+    assert [piece.count("\n") for piece in pieces] == [3, 1, 1, 1, 1]
+    assert list(_pieces([])) == []
 
 
 def test_broken_stream_loses_its_lines_and_no_more() -> None:
