@@ -82,13 +82,13 @@ def transact_driver(raw: Any, which: str) -> None:
 def read_core(database: Database) -> None:
     """The SELECT of a GET on a connection as the service takes it."""
     with asking(database) as connection:
-        read_driver(connection.connection.driver_connection)
+        read_driver(connection.driver)
 
 
 def write_core(database: Database, which: str) -> None:
     """The statements of a PUT in a transaction as the service opens it."""
     with transaction(database) as connection:
-        write_driver(connection.connection.driver_connection, which)
+        write_driver(connection.driver, which)
 
 
 def wsgi_call(application: Any, method: str, path: str, query: str = "") -> Callable[[], None]:
@@ -116,7 +116,8 @@ def wsgi_call(application: Any, method: str, path: str, query: str = "") -> Call
         body = application(environ, lambda status, headers, error=None: statuses.append(status))
         for _ in body:
             pass
-        body.close()
+        if hasattr(body, "close"):
+            body.close()
         assert statuses == ["200 OK"], statuses
 
     return call

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import logging
+import os
 import pstats
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
 from app import create_app, service_of
 from app.config import Config
 from app.db import normalize_url
+from app.logs import BatchHandler, JsonFormatter
 from bench.charts import HOT, STATE, chart_text
 from bench.databases import DATABASES, Databases, databases
 from bench.layers import PATH, Cost, layers_in_process, wsgi_call
@@ -86,16 +90,16 @@ def print_layers(costs: dict[str, dict[str, Cost]], served: dict[str, dict[str, 
     print("| layer, µs of CPU / of wall a request | " + " | ".join(columns) + " |")
     print("|---|" + "--:|" * len(columns))
     lines: list[tuple[str, Callable[[dict[str, Cost]], Cost]]] = [
-        ("an empty Flask view", lambda of: of["empty"]),
         (
-            "our web code: parameters, access, log, metrics, answer",
-            lambda of: of["wsgi"].minus(of["service"]).minus(of["empty"]),
+            "our web code, past Flask: parameters, access, log, metrics, answer",
+            lambda of: of["wsgi"].minus(of["service"]),
         ),
         ("service, decision, store", lambda of: of["service"].minus(of["core"])),
         ("SQLAlchemy: pool, transaction", lambda of: of["core"].minus(of["driver"])),
         ("driver, and the database's work", lambda of: of["fast"]),
         ("waiting for the disk", lambda of: of["driver"].minus(of["fast"])),
         ("**in process, in all**", lambda of: of["wsgi"]),
+        ("beside it: an empty Flask view", lambda of: of["empty"]),
     ]
     for name, cost in lines:
         cells = [cost(of) for of in costs.values()]
@@ -125,6 +129,16 @@ def print_functions(url: str, count: int, lines: int) -> None:
     service_of(app).database.engine.dispose()
 
 
+def log_to(stream: TextIO) -> None:
+    """Have requests in this process write their lines as those of a server do, to `stream`."""
+    handler = BatchHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("stateservice.access")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers[:] = [handler]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,7 +147,8 @@ def main() -> None:
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also the N functions that cost most")
     options = parser.parse_args()
     costs: dict[str, dict[str, Cost]] = {}
-    with databases() as found:
+    with Path(os.devnull).open("w") as nowhere, databases() as found:
+        log_to(nowhere)
         for which in DATABASES:
             url = found.new(which)
             costs |= layers_in_process(url, which, options.count)
