@@ -16,7 +16,7 @@ from werkzeug.sansio.utils import host_is_trusted
 from app.config import Config
 from app.service.answers import Answer
 from app.service.context import Service
-from app.service.tokens import ANYBODY, Holder, TokenCache
+from app.service.tokens import ANYBODY, TokenCache
 from app.web import access, state
 from app.web.answers import answer_reply
 from app.web.auth import admit, find_secret
@@ -56,11 +56,16 @@ class FastLane:
         self.behind = cast(Application, app.wsgi_app)
         self._service: Service = app.extensions["stateservice"]
         self._config: Config = app.extensions["stateservice.config"]
+        self._uses_tokens = self._config.auth == "tokens"
         self._tokens: TokenCache = app.extensions["stateservice.tokens"]
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         method, match = environ["REQUEST_METHOD"], _PATH.fullmatch(environ["PATH_INFO"])
-        if match is None or not self._is_plain(environ):
+        if match is None or not self._is_host_ours(environ):
+            return self.behind(environ, start_response)
+        secret = find_secret(environ) if self._uses_tokens else None
+        if self._uses_tokens and secret is None:
+            # Whoever has a session of the pages for a token, or nothing.
             return self.behind(environ, start_response)
         name, resource = match.groups()
         is_head = method == "HEAD"
@@ -69,26 +74,20 @@ class FastLane:
             return self.behind(environ, start_response)
         begin_note(environ).chart = name
         try:
-            reply = answer_reply(self._answer(environ, route, name), environ)
+            reply = answer_reply(self._answer(environ, route, name, secret), environ)
         except Exception as error:
             reply = problem_reply(error, environ)
         access.finish(self._config, environ, route.rule, reply.status)
         return reply.send(start_response, is_head=is_head)
 
-    def _is_plain(self, environ: Environ) -> bool:
-        """False for a host that is not ours, and for whoever has a session of the pages, or nothing, for a token."""
+    def _is_host_ours(self, environ: Environ) -> bool:
         hosts = self._config.trusted_hosts
-        if hosts and not host_is_trusted(environ.get("HTTP_HOST"), hosts):
-            return False
-        return self._config.auth != "tokens" or find_secret(environ) is not None
+        return not hosts or host_is_trusted(environ.get("HTTP_HOST"), hosts)
 
-    def _answer(self, environ: Environ, route: Route, name: str | None) -> Answer:
-        note_of(environ).holder = holder = self._find_holder(environ)
+    def _answer(self, environ: Environ, route: Route, name: str | None, secret: str | None) -> Answer:
+        holder = ANYBODY if secret is None else self._tokens.authenticate(self._service, secret)
+        note_of(environ).holder = holder
         admit(self._service, holder, route.endpoint, name)
         if environ["REQUEST_METHOD"] == "PUT":
             return state.answer_put(self._service, environ, name)
         return state.answer_get(self._service, environ, name, reached=route.is_reached)
-
-    def _find_holder(self, environ: Environ) -> Holder:
-        secret = find_secret(environ) if self._config.auth == "tokens" else None
-        return ANYBODY if secret is None else self._tokens.authenticate(self._service, secret)

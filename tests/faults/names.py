@@ -23,7 +23,6 @@ from werkzeug.test import TestResponse
 from app import create_app, service_of
 from app.config import Config
 from app.core.errors import StateServiceError
-from app.logs import JsonFormatter
 from app.service import acts
 from app.service.authors import Author
 from app.web.ui import csrf
@@ -43,6 +42,7 @@ from tests.faults.readings import (
     unquoted,
 )
 from tests.faults.stand import sqlite_database
+from tests.support.lines import Lines
 from tests.support.servers import Server, running, until
 
 # Bytes, because not all of them are text.
@@ -179,18 +179,6 @@ class Outcome:
         """The outcome in a line."""
         tried = f"{self.names} names, {self.routes} routes, {self.requests} requests, read {self.read}"
         return f"{tried}; {len(self.wrong)} wrong: {self.wrong[:3]}"
-
-
-class Lines(logging.Handler):
-    """Keeps what the service would have logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[str] = []
-        self.setFormatter(JsonFormatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.written.append(self.format(record))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def _echo(response: names.TestResponse) -> names.TestResponse:
 
 
 def log_as_text(app: Flask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(names.JsonFormatter, "format", lambda self, record: str(dict(record.msg).get("state")))
+    patch.setattr("app.logs.JsonFormatter.format", lambda self, record: str(dict(record.msg).get("state")))
 
 
 def take_any_text(app: Flask, patch: pytest.MonkeyPatch) -> None:

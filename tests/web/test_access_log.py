@@ -17,30 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import service_of
-from app.logs import BatchHandler, JsonFormatter, _pieces, configure_logging
+from app.logs import BatchHandler, _pieces, configure_logging
 from app.service.authors import Author
 from app.service.tokens import Role, create_token
 from app.web.access import may_carry_id
 from tests.support.apps import SEED, import_text, opened_app
+from tests.support.lines import Lines
 from tests.support.servers import until
 
 HOSTILE = ['"', "\n", "\r\n", "\x00", "\x1b[31m", "é", "\u2028", "\\", '{"at": "forged"}', "%0a", "a" * 10_000]
-
-
-class Lines(logging.Handler):
-    """Keeps what a handler would have written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[str] = []
-        self.setFormatter(JsonFormatter())
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.written.append(self.format(record))
-
-    def last(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.written[-1])
-        return found
 
 
 @pytest.fixture
