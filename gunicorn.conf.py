@@ -37,7 +37,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from app.background import release_waiters, start, stop
 from app.config import find_unknown, read_config, require_auth
 from app.core.errors import SettingError
-from app.db import normalize_url
+from app.db.engine import normalize_url
 from app.logs import JsonFormatter, configure_logging
 from app.waiting import SharedPlaces
 

@@ -11,7 +11,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import web
 from app.config import Config, read_config
-from app.db import Database, engine_options, normalize_url, prepare_engine
+from app.db import Database
+from app.db.engine import engine_options, normalize_url, prepare_engine
 from app.models import metadata
 from app.service.context import Service
 from app.waiting import Hub

@@ -21,9 +21,9 @@ from sqlalchemy import CheckConstraint, Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from app.core.errors import DatabaseUnavailableError
-from app.db import errors_translated
+from app.db.errors import errors_translated
+from app.db.patience import set_deadline
 from app.models import metadata
-from app.patience import set_deadline
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 

@@ -25,8 +25,10 @@ from psycopg.conninfo import make_conninfo
 
 from app import store
 from app.core.errors import StateServiceError, TooManyWaitersError
-from app.db import Database, asking, identity_of, normalize_url, open_sqlite
-from app.patience import PatientConnection
+from app.db import Database, asking
+from app.db.engine import normalize_url
+from app.db.patience import PatientConnection
+from app.db.sqlite import identity_of, open_sqlite
 
 logger = logging.getLogger("stateservice.waiting")
 

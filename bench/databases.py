@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from app.db import normalize_url, str_url
+from app.db.engine import normalize_url, str_url
 from tests.conftest import start_postgresql
 from tests.support.databases import migrated
 

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from app.db import Database, normalize_url, open_engine
+from app.db import Database
+from app.db.engine import normalize_url, open_engine
 from app.models import attribute_values, attributes, chart_versions, charts, states, transition_log, transitions, visits
 from app.service.authors import Author
 from app.service.context import Service

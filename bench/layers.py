@@ -14,7 +14,8 @@ import psycopg
 
 from app import create_app, service_of
 from app.config import Config
-from app.db import Database, asking, normalize_url, str_url, transaction
+from app.db import Database, asking, transaction
+from app.db.engine import normalize_url, str_url
 from app.service.ask import Question, ask
 from app.service.authors import Author
 from app.service.context import Service

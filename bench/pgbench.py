@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from app.db import normalize_url, str_url
+from app.db.engine import normalize_url, str_url
 from bench.statements import pgbench_script
 from bench.wrk import InvalidRoundError, Sample
 

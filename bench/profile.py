@@ -22,7 +22,7 @@ import psutil
 
 from app import create_app, service_of
 from app.config import Config
-from app.db import normalize_url
+from app.db.engine import normalize_url
 from app.logs import BatchHandler, JsonFormatter
 from bench.charts import HOT, STATE, chart_text
 from bench.databases import DATABASES, Databases, databases

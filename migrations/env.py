@@ -10,7 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from app import schema
-from app.db import open_engine
+from app.db.engine import open_engine
 from app.models import metadata
 
 DEFAULT_URL = "sqlite:///instance/state_service.db"

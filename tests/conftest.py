@@ -21,7 +21,7 @@ from hypothesis import settings
 from sqlalchemy import URL, Engine, create_engine, make_url
 
 from app import schema
-from app.db import normalize_url, open_engine
+from app.db.engine import normalize_url, open_engine
 
 settings.register_profile("ci", max_examples=1000, deadline=None)
 settings.register_profile("local", max_examples=200, deadline=None)

@@ -25,7 +25,7 @@ from app.cli import main
 from app.config import HOME, Config, Setting, list_settings
 from app.core.log import LogRow, canonical, chain_hash
 from app.core.position import Kind, Reason
-from app.db import engine_options
+from app.db.engine import engine_options
 from tests.support.docs import (
     ROOT,
     Example,

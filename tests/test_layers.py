@@ -22,7 +22,7 @@ BROKEN = {
     "core imports in a function": ("app/core/x.py", "def f():\n    import flask", "standard library alone, not flask"),
     "models imports the store": ("app/models.py", "import app.store", "app.models must not import app.store"),
     "models imports its neighbour": ("app/models.py", "from app import db", "app.models must not import app.db"),
-    "db imports the schema": ("app/db.py", "from app.schema import upgrade", "app.db must not import app.schema"),
+    "db imports the schema": ("app/db/x.py", "from app.schema import upgrade", "app.db must not import app.schema"),
     "schema imports the store": ("app/schema.py", "from app import store", "app.schema must not import app.store"),
     "store imports its neighbour": (
         "app/store/x.py",
@@ -63,7 +63,7 @@ SOUND = {
     "core imports itself and the standard library": ("app/core/x.py", "import json\nfrom app.core.chart import Chart"),
     "core imports itself relatively": ("app/core/x.py", "from . import chart\nfrom .chart import Chart"),
     "a package imports its modules relatively": ("app/store/__init__.py", "from .rows import ChartRow"),
-    "db commits": ("app/db.py", "connection.begin()\nconnection.commit()\ntransaction(x)"),
+    "db commits": ("app/db/x.py", "connection.begin()\nconnection.commit()\ntransaction(x)"),
     "schema begins": ("app/schema.py", "from app import db, models\nimport alembic\nconnection.begin()"),
     "store imports down": ("app/store/x.py", "import sqlalchemy\nfrom app import core, db, models"),
     "service imports down and wakes": ("app/service/x.py", "from app import store, waiting\ntransaction(x)"),

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from app import schema
 from app.core.errors import DatabaseUnavailableError
-from app.db import open_engine
+from app.db.engine import open_engine
 from app.models import attribute_values, metadata, transition_log
 from tests.support.rows import NOON, insert_chart, log_row
 from tests.support.schema_dump import dump_schema
@@ -94,7 +94,7 @@ def test_schema_is_the_golden_one(engine: Engine) -> None:
 
 def upgrade_in_process(url: str) -> subprocess.Popen[str]:
     program = (
-        "import sys; from app import schema; from app.db import open_engine;"
+        "import sys; from app import schema; from app.db.engine import open_engine;"
         " sys.stdin.readline(); schema.upgrade(open_engine(sys.argv[1], create=True))"
     )
     return subprocess.Popen(

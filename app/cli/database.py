@@ -11,7 +11,7 @@ from app import schema
 from app.cli.context import NO, config_of, current_author, open_service, reporting
 from app.cli.printing import print_json, progress
 from app.cli.types import Age
-from app.db import open_engine
+from app.db.engine import open_engine
 from app.service.backup import backup
 from app.service.context import Service
 from app.service.prune import Pruned, count_old_rows, prune

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from app import store
-from app.core import machine
 from app.core.errors import BadRequestError, ReasonRequiredError
 from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
 from app.db import retrying, transaction
-from app.service.context import Service, list_missing, list_waiting, read_position
+from app.service.context import Service, list_missing, list_waiting
+from app.service.held import hold
 from app.service.status import Status, describe
 
 
@@ -18,11 +18,10 @@ def act(service: Service, name: str, happening: Happening, author: store.Author)
     Raises ChartNotFoundError, BadRequestError, ConflictError.
     """
     with transaction(service.database) as connection:
-        row = store.lock_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        position, now = read_position(service, connection, row, chart)
-        step = machine.step(chart, position, happening, now)
-        after = store.record(connection, row, position, step, now, author, service.database.log_key)
+        held = hold(service, connection, name)
+        chart, now = held.chart, held.now
+        step = held.decide(happening, author)
+        after = held.record()
         match happening:
             case Pause():
                 after = store.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)

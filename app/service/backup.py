@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from app.core.errors import BadRequestError, ConflictError, DatabaseUnavailableError
-from app.db import open_sqlite
+from app.db.sqlite import open_sqlite
 from app.service.context import Service
 
 

@@ -14,7 +14,8 @@ from app.core.chart import Chart
 from app.core.errors import BadRequestError, Problem
 from app.core.position import Entry, Step, Upgrade
 from app.db import Connection, retrying, transaction
-from app.service.context import Service, read_position
+from app.service.context import Service
+from app.service.held import Held
 from app.service.status import Status, describe
 
 # The largest chart file.
@@ -136,15 +137,16 @@ def _begin(
     author: store.Author,
 ) -> tuple[store.ChartRow, Step]:
     """Start a new chart, or bring an archived one back with its next version, run and seq."""
-    chart, log_key = parsed.chart, service.database.log_key
+    chart = parsed.chart
     if row is None:
         step = machine.start(chart, 1, 1, now)
-        row = store.create_chart(connection, chart.name, step, now, author, log_key)
+        row = store.create_chart(connection, chart.name, step, now, author, service.database.log_key)
     else:
-        before, _ = read_position(service, connection, row, service.definitions.get(connection, row))
-        step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
         row = store.set_archived(connection, store.set_pause(connection, row, None, None), None)
-        row = store.record(connection, row, before, step, now, author, log_key)
+        held = Held(service, connection, row)
+        step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
+        held.take(step, author)
+        row = held.record()
     store.add_version(connection, row.id, row.version, chart, parsed.text, now, author.actor)
     return row, step
 
@@ -157,16 +159,16 @@ def _upgrade_or_keep(
     request: ImportRequest,
     author: store.Author,
 ) -> Imported:
-    running = service.definitions.get(connection, row)
-    position, now = read_position(service, connection, row, running)
+    held = Held(service, connection, row)
+    running, now = held.chart, held.now
     if store.get_version(connection, row.id, row.version).text == parsed.text:
-        status = describe(running, row, position, now)
+        status = describe(running, row, held.position, now)
         return Imported(Outcome.UNCHANGED, status, parsed.warnings, (), request.dry_run)
     chart = parsed.chart
     homes = read_homes(request.maps, running, chart)
-    step = machine.step(running, position, Upgrade(chart, row.version + 1, homes), now)
+    step = held.decide(Upgrade(chart, row.version + 1, homes), author)
     store.add_version(connection, row.id, row.version + 1, chart, parsed.text, now, author.actor)
-    after = store.record(connection, row, position, step, now, author, service.database.log_key)
+    after = held.record()
     store.rename_visits(connection, row, homes)
     store.drop_report_keys(connection, row, chart)
     status = describe(chart, after, step.position, now)

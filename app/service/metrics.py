@@ -17,7 +17,7 @@ from app.db import snapshot
 from app.service.context import Service
 
 REGISTRY = CollectorRegistry()
-# From a request that nobody else's touches to one that ran into the lock's time limit (app/db.py).
+# From a request that nobody else's touches to one that ran into the lock's time limit (app/db/).
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 LOCK_WAIT = Histogram(

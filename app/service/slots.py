@@ -22,6 +22,7 @@ from app.core.position import Claim, Position, Reason, Release, Step, Tick, Verd
 from app.db import retrying, snapshot, transaction
 from app.service.answers import Answer, SlotCount, answer_step
 from app.service.context import Service, read_position
+from app.service.held import Held, hold
 from app.service.turns import Ticket
 from app.service.update import Put, tick, update
 from app.waiting import Topic
@@ -178,26 +179,20 @@ def _claim(service: Service, name: str, state: str | None, machine: str, author:
 @retrying
 def _claim_all(service: Service, name: str, tickets: Sequence[Ticket[_Asked, _Outcome]]) -> None:
     with transaction(service.database) as connection:
-        row = store.lock_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        before, now = read_position(service, connection, row, chart)
+        held = hold(service, connection, name)
         # Which state is current is asked after the clock has done what is due.
-        step = chart_machine.step(chart, before, Tick(), now)
-        decisions, position, seq = [store.Decision(step, store.Author())], step.position, row.seq + len(step.entries)
+        held.decide(Tick())
         for ticket in tickets:
-            asked = ticket.asked
-            wanted = asked.state or position.state
-            try:
-                step = chart_machine.step(chart, position, Claim(wanted, asked.machine), now)
-            except StateServiceError as error:
-                ticket.error = error
-                continue
-            ticket.error, ticket.answer = None, _conclude(name, seq, chart, wanted, asked.machine, step)
-            decisions.append(store.Decision(step, asked.author))
-            position, seq = step.position, seq + len(step.entries)
-        store.record_all(connection, row, before, decisions, now, service.database.log_key)
-    for decision in decisions:
-        service.tell(name, decision.step)
+            ticket.settle(partial(_judge, held))
+        held.record()
+    for step in held.steps:
+        service.tell(name, step)
+
+
+def _judge(held: Held, asked: _Asked) -> _Outcome:
+    seq, state = held.seq, asked.state or held.position.state
+    step = held.decide(Claim(state, asked.machine), asked.author)
+    return _conclude(held.row.name, seq, held.chart, state, asked.machine, step)
 
 
 def _conclude(name: str, seq: int, chart: Chart, state: str, machine: str, step: Step) -> _Outcome:
@@ -217,13 +212,11 @@ def release(service: Service, name: str, state: str, machine: str, author: store
     Raises ChartNotFoundError, DatabaseUnavailableError.
     """
     with transaction(service.database) as connection:
-        row = store.lock_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        position, now = read_position(service, connection, row, chart)
-        step = chart_machine.step(chart, position, Release(state, machine), now)
-        store.record(connection, row, position, step, now, author, service.database.log_key)
+        held = hold(service, connection, name)
+        step = held.decide(Release(state, machine), author)
+        held.record()
     service.tell(name, step)
-    return _answer(name, row.seq, chart, state, machine, step)
+    return _answer(name, held.row.seq, held.chart, state, machine, step)
 
 
 def report_if_held(service: Service, name: str, machine: str, author: store.Author) -> Answer | None:

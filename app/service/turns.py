@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from app.core.errors import DatabaseUnavailableError
+from app.core.errors import DatabaseUnavailableError, StateServiceError
 
 # The most that share a transaction: it bounds how long one of them can take.
 MAX_BATCH = 64
@@ -38,6 +38,14 @@ class Ticket(Generic[Asked, Answered]):
     def wake(self) -> None:
         """End the sleep."""
         self._asleep.release()
+
+    def settle(self, decide: Callable[[Asked], Answered]) -> None:
+        """Note what `decide` makes of what was asked: its answer, or why it refuses."""
+        self.answer, self.error = None, None
+        try:
+            self.answer = decide(self.asked)
+        except StateServiceError as error:
+            self.error = error
 
     def take(self) -> Answered:
         """Return the answer, or raise the error."""

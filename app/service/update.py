@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from app import store
-from app.core import machine
-from app.core.errors import ChartNotFoundError, ConflictError, StateServiceError
-from app.core.position import Tick
+from app.core.errors import ChartNotFoundError, ConflictError
+from app.core.position import Step, Tick
 from app.db import Connection, asking, retrying, transaction
 from app.service.answers import Answer, answer_step
-from app.service.context import Service, read_position
+from app.service.context import Service
+from app.service.held import Held, hold
 from app.service.metrics import lock_is_held
 from app.service.standing import Put, Standing
 from app.service.turns import Ticket
@@ -53,9 +53,9 @@ def apply_all(service: Service, tickets: Sequence[Ticket[_Sent, Answer]]) -> Non
         decided = {
             name: _apply(service, connection, name, found, asked_at) for name, found in _by_chart(tickets).items()
         }
-    for name, decisions in decided.items():
-        for decision in decisions:
-            service.tell(name, decision.step)
+    for name, steps in decided.items():
+        for step in steps:
+            service.tell(name, step)
 
 
 def _by_chart(tickets: Sequence[Ticket[_Sent, Answer]]) -> dict[str, list[Ticket[_Sent, Answer]]]:
@@ -68,7 +68,7 @@ def _by_chart(tickets: Sequence[Ticket[_Sent, Answer]]) -> dict[str, list[Ticket
 
 def _apply(
     service: Service, connection: Connection, name: str, tickets: Sequence[Ticket[_Sent, Answer]], asked_at: float
-) -> list[store.Decision]:
+) -> list[Step]:
     try:
         row = store.lock_chart(connection, name)
         lock_is_held(asked_at)
@@ -76,34 +76,28 @@ def _apply(
         for ticket in tickets:
             ticket.error = error
         return []
-    chart = service.definitions.get(connection, row)
-    before, now = read_position(service, connection, row, chart)
+    held = Held(service, connection, row)
     standing = Standing(service, connection, row, [ticket.asked.put for ticket in tickets])
-    position, seq, decisions = before, row.seq, []
     for ticket in tickets:
-        put = ticket.asked.put
-        try:
-            step = machine.step(chart, position, standing.gather(put), now)
-        except StateServiceError as error:
-            ticket.error = error
-            continue
-        ticket.error, ticket.answer = None, answer_step(name, seq, put.state, step)
-        standing.note(chart, put, step)
-        position, seq = step.position, seq + len(step.entries)
-        decisions.append(store.Decision(step, ticket.asked.author))
-    store.record_all(connection, row, before, decisions, now, service.database.log_key)
-    return decisions
+        ticket.settle(partial(_judge, held, standing))
+    held.record()
+    return held.steps
+
+
+def _judge(held: Held, standing: Standing, sent: _Sent) -> Answer:
+    seq = held.seq
+    step = held.decide(standing.gather(sent.put), sent.author)
+    standing.note(held.chart, sent.put, step)
+    return answer_step(sent.chart, seq, sent.put.state, step)
 
 
 @retrying
 def tick(service: Service, name: str) -> store.ChartRow:
     """Take the clock transitions of a chart that are due; return its row as it is then."""
     with transaction(service.database) as connection:
-        row = store.lock_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        position, now = read_position(service, connection, row, chart)
-        step = machine.step(chart, position, Tick(), now)
-        after = store.record(connection, row, position, step, now, store.Author(), service.database.log_key)
+        held = hold(service, connection, name)
+        step = held.decide(Tick())
+        after = held.record()
     service.tell(name, step)
     return after
 

@@ -87,19 +87,6 @@ class Decision:
     author: Author
 
 
-def record(
-    connection: Connection,
-    row: ChartRow,
-    before: Position,
-    step: Step,
-    now: datetime,
-    author: Author,
-    log_key: bytes | None = None,
-) -> ChartRow:
-    """Write what one step decided; see `record_all`."""
-    return record_all(connection, row, before, [Decision(step, author)], now, log_key)
-
-
 def record_all(
     connection: Connection,
     row: ChartRow,

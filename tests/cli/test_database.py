@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from app.db import normalize_url, open_sqlite
+from app.db.engine import normalize_url
+from app.db.sqlite import open_sqlite
 from tests.cli.conftest import Done, Run, run_command
 from tests.support.servers import free_port
 

@@ -20,7 +20,8 @@ from sqlalchemy.pool import NullPool
 from app import create_app, schema, service_of, store
 from app.config import Config
 from app.core.errors import StateServiceError
-from app.db import normalize_url, snapshot
+from app.db import snapshot
+from app.db.engine import normalize_url
 from app.service.context import Service
 from app.service.verify import list_logged_charts, verify
 from tests.conftest import database_on, url_text

@@ -6,7 +6,6 @@ be a race of microseconds is held open until somebody else has run into it, or f
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,10 +16,11 @@ from sqlalchemy import Connection
 
 import app.db
 import app.service.ask
-import app.service.context
+import app.service.held
 import app.service.standing
 import app.service.update
 import app.store
+import app.store.record
 from app.core.log import chain_hash
 from app.service.context import Service
 from app.service.turns import Ticket, Turns
@@ -31,11 +31,12 @@ VARIABLE = "FAULTS_DEFECT"
 HELD_SECONDS = 0.3
 LOOK_SECONDS = 0.005
 local = threading.local()
-# Not `app.store.record`, which is a function of that name. Untyped, all of them: they are overwritten here.
-recording: Any = importlib.import_module("app.store.record")
+# Untyped, all of them: they are overwritten here.
+recording: Any = app.store.record
 store: Any = app.store
 db: Any = app.db
 updating: Any = app.service.update
+holding: Any = app.service.held
 asking: Any = app.service.ask
 
 
@@ -99,7 +100,7 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         finally:
             local.before = {}
 
-    original = updating.read_position
+    original = holding.read_position
 
     def read_position(service: Service, connection: Connection, row: ChartRow, chart: Any) -> Any:
         found = original(service, connection, row, chart)
@@ -109,7 +110,7 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         # The visit's number is the one under the lock: UNIQUE (chart, run, visit) would refuse any other.
         return replace(store.build_position(*before), visit=found[0].visit), found[1]
 
-    updating.read_position = read_position
+    holding.read_position = read_position
     return run
 
 

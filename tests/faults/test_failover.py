@@ -10,7 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.db import Database, open_engine
+from app.db import Database
+from app.db.engine import open_engine
 from app.waiting import _listen_url
 from tests.conftest import FOLDER
 from tests.faults.failover import Plan, run_failovers

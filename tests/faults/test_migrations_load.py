@@ -9,7 +9,7 @@ import pytest
 
 from app import schema
 from app.core.errors import DatabaseUnavailableError
-from app.db import open_engine
+from app.db.engine import open_engine
 from tests.faults.migrations_load import Plan, make_next_release, migrate_under_load
 from tests.faults.stand import Database
 from tests.support.apps import opened_app

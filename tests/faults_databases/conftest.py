@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from app.db import normalize_url
+from app.db.engine import normalize_url
 from tests.conftest import FOLDER, database_on, migrate, start_postgresql
 
 

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from app import background, db, service_of
 from app.core.errors import DatabaseUnavailableError
 from app.db import asking, snapshot
-from app.patience import PatientConnection
+from app.db.patience import PatientConnection
 from tests.support.apps import import_text, opened_app
 from tests.support.faults import (
     ANSWER_SECONDS,

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 
 from app import service_of
-from app.db import open_engine
+from app.db.engine import open_engine
 from tests.support.apps import SEED, import_text, opened_app
 from tests.support.faults import (
     COUNTING,

@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from app import store
 from app.core.log import LogRow
-from app.db import Database, asking, open_engine, transaction
+from app.db import Database, asking, transaction
+from app.db.engine import open_engine
 from app.service import reading
 from app.service.authors import Author, HistoryFilter
 from app.service.context import Service

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app import schema
-from app.db import normalize_url, open_engine, str_url
+from app.db.engine import normalize_url, open_engine, str_url
 from tests.conftest import start_postgresql
 
 

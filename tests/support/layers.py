@@ -10,7 +10,6 @@ from pathlib import Path
 # From the bottom up; a module may import what is below it, and itself. A new module of `app` gets its place here.
 RANKS = {
     "app.core": 0,
-    "app.patience": 0,
     "app.models": 1,
     "app.db": 1,
     "app.config": 1,

@@ -24,7 +24,7 @@ import psutil
 import pytest
 from sqlalchemy import Connection
 
-from app.db import APPLICATION_NAME, open_engine
+from app.db.engine import APPLICATION_NAME, open_engine
 from app.waiting import LISTENER_NAME, MAX_WORKERS
 from tests.conftest import database_on
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from app import create_app, schema, service_of
 from app.config import Config
-from app.db import open_engine
+from app.db.engine import open_engine
 from app.service.authors import Author
 from app.service.tokens import Role, create_token
 from tests.e2e.ui.chromium import launch

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, sync_playwright  # noqa: E402  the path
 
 from app import create_app, schema, service_of  # noqa: E402
 from app.config import Config  # noqa: E402
-from app.db import open_engine  # noqa: E402
+from app.db.engine import open_engine  # noqa: E402
 from app.service.authors import Author  # noqa: E402
 from app.service.tokens import Role, create_token  # noqa: E402
 from tests.e2e.ui.chromium import launch  # noqa: E402
