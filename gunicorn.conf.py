@@ -39,7 +39,7 @@ from app.config import find_unknown, read_config, require_auth
 from app.core.errors import SettingError
 from app.db.engine import normalize_url
 from app.logs import JsonFormatter, configure_logging
-from app.waiting import SharedPlaces
+from app.waiting.places import SharedPlaces
 
 try:
     _config = read_config(os.environ)

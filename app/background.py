@@ -13,7 +13,8 @@ from app.core.errors import StateServiceError
 from app.service.context import Service
 from app.service.metrics import sweep_is_done
 from app.service.update import sweep
-from app.waiting import Hub, Places
+from app.waiting import Hub
+from app.waiting.places import Places
 
 logger = logging.getLogger("stateservice.sweeper")
 

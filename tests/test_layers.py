@@ -37,7 +37,7 @@ BROKEN = {
     "service imports Flask": ("app/service/x.py", "from flask import g", "app.service must not import flask"),
     "service imports the web": ("app/service.py", "from app.web import x", "app.service must not import app.web"),
     "service commits": ("app/service/x.py", "connection.commit()", "only app.db commits"),
-    "waiting imports a use case": ("app/waiting.py", "import app.service", "app.waiting must not import app.service"),
+    "waiting imports a use case": ("app/waiting/x.py", "import app.service", "app.waiting must not import app.service"),
     "web imports the store": ("app/web/x.py", "from app.store import list_history", "must not import app.store"),
     "web imports the models": ("app/web/x.py", "from app import models", "must not import app.models"),
     "web imports SQLAlchemy": ("app/web/x.py", "import sqlalchemy.exc", "app.web must not import sqlalchemy"),

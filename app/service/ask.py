@@ -17,7 +17,7 @@ from app.service.answers import Answer
 from app.service.context import Service
 from app.service.turns import Ticket
 from app.service.update import tick
-from app.waiting import Topic
+from app.waiting.rooms import Topic
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from app import chart_file, store
 from app.db import asking, snapshot
 from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe
-from app.waiting import Topic
+from app.waiting.rooms import Topic
 
 # Rows of the log read at a time.
 PAGE = 2000

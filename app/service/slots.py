@@ -25,7 +25,7 @@ from app.service.context import Service, read_position
 from app.service.held import Held, hold
 from app.service.turns import Ticket
 from app.service.update import Put, tick, update
-from app.waiting import Topic
+from app.waiting.rooms import Topic
 
 # Reasons that a wait may change.
 _MAY_PASS = frozenset({Reason.FULL, Reason.NOT_CURRENT})

@@ -12,7 +12,7 @@ import pytest
 
 from app.db import Database
 from app.db.engine import open_engine
-from app.waiting import _listen_url
+from app.waiting.watching import read_listen_url
 from tests.conftest import FOLDER
 from tests.faults.failover import Plan, run_failovers
 from tests.faults.load import RING
@@ -76,7 +76,7 @@ HOSTS = {
 def test_a_waiting_room_listens_to_the_one_of_several_hosts_that_takes_writes(pair: Pair, hosts: str) -> None:
     query = hosts.format(pair.standby.port, pair.primary.port)
     engine = open_engine(f"postgresql://postgres@/state?{query}&target_session_attrs=read-write")
-    with psycopg.connect(_listen_url(Database(engine), None)) as listening:
+    with psycopg.connect(read_listen_url(Database(engine), None)) as listening:
         assert listening.info.port == pair.primary.port
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT inet_server_port()").scalar_one() == pair.primary.port

@@ -25,7 +25,8 @@ import pytest
 from sqlalchemy import Connection
 
 from app.db.engine import APPLICATION_NAME, open_engine
-from app.waiting import LISTENER_NAME, MAX_WORKERS
+from app.waiting.places import MAX_WORKERS
+from app.waiting.watching import LISTENER_NAME
 from tests.conftest import database_on
 
 ROOT = Path(__file__).resolve().parent.parent.parent
