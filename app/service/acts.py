@@ -7,7 +7,7 @@ from app.core.errors import BadRequestError, ReasonRequiredError
 from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
 from app.db import retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
-from app.service.held import hold
+from app.service.held import hold, record
 from app.service.status import Status, describe
 
 
@@ -21,7 +21,7 @@ def act(service: Service, name: str, happening: Happening, author: store.Author)
         held = hold(service, connection, name)
         chart, now = held.chart, held.now
         step = held.decide(happening, author)
-        after = held.record()
+        after = record(service, connection, held)
         match happening:
             case Pause():
                 after = store.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -102,13 +102,28 @@ def find_default_chart(service: Service) -> str:
 def read_position(
     service: Service, connection: Connection, row: store.ChartRow, chart: Chart
 ) -> tuple[Position, datetime]:
-    """Return where the locked chart stands, and the time at which it is judged."""
-    values, read = store.read_values_and_now(connection, row.id)
+    """Return where the chart stands, and the time at which it is judged."""
+    ((position,), now) = read_positions(service, connection, [row], [chart])
+    return position, now
+
+
+def read_positions(
+    service: Service, connection: Connection, rows: Sequence[store.ChartRow], charts: Sequence[Chart]
+) -> tuple[list[Position], datetime]:
+    """As `read_position`, of several charts at one time."""
+    values, read = store.read_values_and_now(connection, [row.id for row in rows])
+    positions = [
+        _build_position(connection, row, chart, values[row.id]) for row, chart in zip(rows, charts, strict=True)
+    ]
+    return positions, service.now(read)
+
+
+def _build_position(connection: Connection, row: store.ChartRow, chart: Chart, values: Mapping[str, int]) -> Position:
     position = store.build_position(row, values)
-    if chart.states[row.state].slots is not None:
-        held, reported, holder_reports = store.read_slots(connection, row)
-        position = replace(position, slots=held, reported=reported, holder_reports=holder_reports)
-    return position, service.now(read)
+    if chart.states[row.state].slots is None:
+        return position
+    held, reported, holder_reports = store.read_slots(connection, row)
+    return replace(position, slots=held, reported=reported, holder_reports=holder_reports)
 
 
 def list_missing(connection: Connection, row: store.ChartRow, chart: Chart) -> Sequence[str]:

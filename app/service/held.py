@@ -1,12 +1,16 @@
-"""A chart under its lock: what happens to it is decided step by step, and written at once."""
+"""Charts under their locks: what happens to each is decided step by step, and all of it written at once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from app import store
 from app.core import machine
-from app.core.position import Happening, Step
+from app.core.chart import Chart
+from app.core.position import Happening, Position, Step
 from app.db import Connection
-from app.service.context import Service, read_position
+from app.service.context import Service, read_positions
 
 # Who causes what the clock does.
 NOBODY = store.Author()
@@ -15,20 +19,24 @@ NOBODY = store.Author()
 class Held:
     """A chart whose row the caller's transaction has locked; `position` and `seq` follow each step decided."""
 
-    def __init__(self, service: Service, connection: Connection, row: store.ChartRow) -> None:
+    def __init__(self, row: store.ChartRow, chart: Chart, position: Position, now: datetime) -> None:
         self.row = row
-        self.chart = service.definitions.get(connection, row)
-        self.position, self.now = read_position(service, connection, row, self.chart)
+        self.chart = chart
+        self.position = position
+        self.now = now
         self.seq = row.seq
-        self._before = self.position
+        self._before = position
         self._decisions: list[store.Decision] = []
-        self._connection = connection
-        self._log_key = service.database.log_key
 
     @property
     def steps(self) -> list[Step]:
         """What was decided, in order."""
         return [decision.step for decision in self._decisions]
+
+    @property
+    def change(self) -> store.Change:
+        """What is to be written."""
+        return store.Change(self.row, self._before, self._decisions)
 
     def decide(self, happening: Happening, author: store.Author = NOBODY) -> Step:
         """Decide what `happening` does to the chart as it is after the steps before.
@@ -45,11 +53,32 @@ class Held:
         self.position = step.position
         self.seq += len(step.entries)
 
-    def record(self) -> store.ChartRow:
-        """Write every step, once; return the chart's row as it is then."""
-        return store.record_all(self._connection, self.row, self._before, self._decisions, self.now, self._log_key)
-
 
 def hold(service: Service, connection: Connection, name: str) -> Held:
     """Lock a chart. Raises ChartNotFoundError."""
-    return Held(service, connection, store.lock_chart(connection, name))
+    return hold_row(service, connection, store.lock_chart(connection, name))
+
+
+def hold_row(service: Service, connection: Connection, row: store.ChartRow) -> Held:
+    """Read what a decision on the chart with a locked `row` must know."""
+    (held,) = hold_rows(service, connection, [row])
+    return held
+
+
+def hold_rows(service: Service, connection: Connection, rows: Sequence[store.ChartRow]) -> list[Held]:
+    """As `hold_row`, for several charts; each is judged at the same time."""
+    charts = [service.definitions.get(connection, row) for row in rows]
+    positions, now = read_positions(service, connection, rows, charts)
+    return [Held(row, chart, position, now) for row, chart, position in zip(rows, charts, positions, strict=True)]
+
+
+def record(service: Service, connection: Connection, held: Held) -> store.ChartRow:
+    """Write every step decided, once; return the chart's row as it is then."""
+    (after,) = record_all(service, connection, [held])
+    return after
+
+
+def record_all(service: Service, connection: Connection, helds: Sequence[Held]) -> list[store.ChartRow]:
+    """As `record`, for charts that were held together."""
+    changes = [held.change for held in helds]
+    return store.record_all(connection, changes, helds[0].now, service.database.log_key)

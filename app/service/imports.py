@@ -15,7 +15,7 @@ from app.core.errors import BadRequestError, Problem
 from app.core.position import Entry, Step, Upgrade
 from app.db import Connection, retrying, transaction
 from app.service.context import Service
-from app.service.held import Held
+from app.service.held import hold_row, record
 from app.service.status import Status, describe
 
 # The largest chart file.
@@ -143,10 +143,10 @@ def _begin(
         row = store.create_chart(connection, chart.name, step, now, author, service.database.log_key)
     else:
         row = store.set_archived(connection, store.set_pause(connection, row, None, None), None)
-        held = Held(service, connection, row)
+        held = hold_row(service, connection, row)
         step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
         held.take(step, author)
-        row = held.record()
+        row = record(service, connection, held)
     store.add_version(connection, row.id, row.version, chart, parsed.text, now, author.actor)
     return row, step
 
@@ -159,7 +159,7 @@ def _upgrade_or_keep(
     request: ImportRequest,
     author: store.Author,
 ) -> Imported:
-    held = Held(service, connection, row)
+    held = hold_row(service, connection, row)
     running, now = held.chart, held.now
     if store.get_version(connection, row.id, row.version).text == parsed.text:
         status = describe(running, row, held.position, now)
@@ -168,7 +168,7 @@ def _upgrade_or_keep(
     homes = read_homes(request.maps, running, chart)
     step = held.decide(Upgrade(chart, row.version + 1, homes), author)
     store.add_version(connection, row.id, row.version + 1, chart, parsed.text, now, author.actor)
-    after = held.record()
+    after = record(service, connection, held)
     store.rename_visits(connection, row, homes)
     store.drop_report_keys(connection, row, chart)
     status = describe(chart, after, step.position, now)

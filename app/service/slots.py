@@ -22,7 +22,7 @@ from app.core.position import Claim, Position, Reason, Release, Step, Tick, Verd
 from app.db import retrying, snapshot, transaction
 from app.service.answers import Answer, SlotCount, answer_step
 from app.service.context import Service, read_position
-from app.service.held import Held, hold
+from app.service.held import Held, hold, record
 from app.service.turns import Ticket
 from app.service.update import Put, tick, update
 from app.waiting.rooms import Topic
@@ -184,7 +184,7 @@ def _claim_all(service: Service, name: str, tickets: Sequence[Ticket[_Asked, _Ou
         held.decide(Tick())
         for ticket in tickets:
             ticket.settle(partial(_judge, held))
-        held.record()
+        record(service, connection, held)
     for step in held.steps:
         service.tell(name, step)
 
@@ -214,7 +214,7 @@ def release(service: Service, name: str, state: str, machine: str, author: store
     with transaction(service.database) as connection:
         held = hold(service, connection, name)
         step = held.decide(Release(state, machine), author)
-        held.record()
+        record(service, connection, held)
     service.tell(name, step)
     return _answer(name, held.row.seq, held.chart, state, machine, step)
 

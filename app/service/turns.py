@@ -90,6 +90,10 @@ class Turns(Generic[Asked, Answered]):
                 other.wake()
         return ticket.take()
 
+    def is_asked(self, key: str) -> bool:
+        """True while something is asked under `key`."""
+        return key in self._waiting
+
     def _enter(self, key: str, ticket: Ticket[Asked, Answered]) -> bool:
         """Queue up; True where there is no leader, and this one is it."""
         with self._lock:

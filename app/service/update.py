@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 
 from app import store
 from app.core.errors import ChartNotFoundError, ConflictError
-from app.core.position import Step, Tick
+from app.core.position import Tick
 from app.db import Connection, asking, retrying, transaction
 from app.service.answers import Answer, answer_step
 from app.service.context import Service
-from app.service.held import Held, hold
+from app.service.held import Held, hold, hold_rows, record, record_all
 from app.service.metrics import lock_is_held
 from app.service.standing import Put, Standing
 from app.service.turns import Ticket
@@ -22,6 +23,8 @@ __all__ = ["Put", "sweep", "tick", "update"]
 
 # Charts one pass of the sweeper looks at; the rest follow in the next pass.
 SWEEP_LIMIT = 500
+# The turn of PUTs on whichever chart; no chart has this name.
+_ANY_CHART = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,55 +36,92 @@ class _Sent:
     author: store.Author
 
 
-def update(service: Service, name: str, put: Put, author: store.Author) -> Answer:
-    """Apply a PUT under the chart's row lock, in one transaction with whatever else waits for that lock here.
+class _Elsewhere(Enum):
+    """What a PUT comes to that is to be answered in another transaction."""
 
-    Each PUT is judged alone, in the order in which they came, and has its own log row and answer.
+    LOCKED = "somebody else has locked its chart"
+
+
+_Ticket = Ticket[_Sent, Answer | _Elsewhere]
+
+
+def update(service: Service, name: str, put: Put, author: store.Author) -> Answer:
+    """Apply a PUT under the chart's row lock, in one transaction with others that came meanwhile.
+
+    Each PUT is judged alone, in the order in which they came, and has its own log row and answer. A transaction for
+    several charts waits for none of their locks; who must wait does it with others for the same chart.
     Raises ChartNotFoundError, BadRequestError, KeyReusedError, ConflictError, DatabaseUnavailableError.
     """
-    # SQLite has one lock for all charts.
-    lock = "" if service.database.is_sqlite else name
-    answer: Answer = service.turns.request(lock, _Sent(name, put, author), partial(apply_all, service))
+    sent = _Sent(name, put, author)
+    if service.database.is_sqlite:
+        # One lock for all charts, which the transaction begins with.
+        return _request(service, _ANY_CHART, sent)
+    if not service.turns.is_asked(name):
+        answer: Answer | _Elsewhere = service.turns.request(
+            _ANY_CHART, sent, partial(apply_all, service, skip_locked=True)
+        )
+        if answer is not _Elsewhere.LOCKED:
+            return answer
+    return _request(service, name, sent)
+
+
+def _request(service: Service, key: str, sent: _Sent) -> Answer:
+    answer: Answer = service.turns.request(key, sent, partial(apply_all, service))
     return answer
 
 
 @retrying
-def apply_all(service: Service, tickets: Sequence[Ticket[_Sent, Answer]]) -> None:
-    """Answer every ticket, in one transaction."""
+def apply_all(service: Service, tickets: Sequence[_Ticket], *, skip_locked: bool = False) -> None:
+    """Answer every ticket, in one transaction; with `skip_locked` only those whose chart's lock is free."""
     asked_at = time.perf_counter()
+    found = _by_chart(tickets)
     with transaction(service.database) as connection:
-        decided = {
-            name: _apply(service, connection, name, found, asked_at) for name, found in _by_chart(tickets).items()
-        }
-    for name, steps in decided.items():
-        for step in steps:
-            service.tell(name, step)
+        rows = _lock(connection, found, skip_locked)
+        if not rows:
+            return
+        lock_is_held(asked_at)
+        helds = hold_rows(service, connection, rows)
+        for held in helds:
+            _judge_all(service, connection, held, found[held.row.name])
+        record_all(service, connection, helds)
+    for held in helds:
+        for step in held.steps:
+            service.tell(held.row.name, step)
 
 
-def _by_chart(tickets: Sequence[Ticket[_Sent, Answer]]) -> dict[str, list[Ticket[_Sent, Answer]]]:
-    # In the order of their names, as whoever takes several row locks must.
-    found: dict[str, list[Ticket[_Sent, Answer]]] = {}
-    for ticket in sorted(tickets, key=lambda item: item.asked.chart):
+def _by_chart(tickets: Sequence[_Ticket]) -> dict[str, list[_Ticket]]:
+    found: dict[str, list[_Ticket]] = {}
+    for ticket in tickets:
         found.setdefault(ticket.asked.chart, []).append(ticket)
     return found
 
 
-def _apply(
-    service: Service, connection: Connection, name: str, tickets: Sequence[Ticket[_Sent, Answer]], asked_at: float
-) -> list[Step]:
-    try:
-        row = store.lock_chart(connection, name)
-        lock_is_held(asked_at)
-    except ChartNotFoundError as error:
-        for ticket in tickets:
-            ticket.error = error
-        return []
-    held = Held(service, connection, row)
-    standing = Standing(service, connection, row, [ticket.asked.put for ticket in tickets])
+def _lock(connection: Connection, found: Mapping[str, Sequence[_Ticket]], skip_locked: bool) -> list[store.ChartRow]:
+    """Lock the charts that can be had, and answer the tickets of the others."""
+    if skip_locked:
+        rows = store.lock_free_charts(connection, found)
+        for ticket in _tickets_without(rows, found):
+            ticket.settle(lambda sent: _Elsewhere.LOCKED)
+        return rows
+    rows = store.lock_charts(connection, found)
+    for ticket in _tickets_without(rows, found):
+        ticket.settle(_raise_not_found)
+    return rows
+
+
+def _tickets_without(rows: Sequence[store.ChartRow], found: Mapping[str, Sequence[_Ticket]]) -> Iterator[_Ticket]:
+    for name in found.keys() - {row.name for row in rows}:
+        yield from found[name]
+
+
+def _raise_not_found(sent: _Sent) -> Answer:
+    raise ChartNotFoundError(sent.chart)
+
+
+def _judge_all(service: Service, connection: Connection, held: Held, tickets: Sequence[_Ticket]) -> None:
+    standing = Standing(service, connection, held.row, [ticket.asked.put for ticket in tickets])
     for ticket in tickets:
         ticket.settle(partial(_judge, held, standing))
-    held.record()
-    return held.steps
 
 
 def _judge(held: Held, standing: Standing, sent: _Sent) -> Answer:
@@ -97,7 +137,7 @@ def tick(service: Service, name: str) -> store.ChartRow:
     with transaction(service.database) as connection:
         held = hold(service, connection, name)
         step = held.decide(Tick())
-        after = held.record()
+        after = record(service, connection, held)
     service.tell(name, step)
     return after
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, cast, column, delete, func, insert, select, update
+from sqlalchemy import Column, TableValuedAlias, and_, bindparam, cast, column, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.chart import Chart
-from app.core.log import COLUMNS, LogRow, canonical, chain_hash, chain_text
+from app.core.log import COLUMNS, LogRow, canonical, chain_hash, chain_text, format_instant
 from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Slot, Step, Visit
 from app.db import Connection
 from app.models import attribute_values, charts, reports, slots, transition_log, visits
@@ -33,19 +34,24 @@ class Author:
     idempotency_key: str | None = None
 
 
+def _recordset(parameter: str, *columns: Column[Any]) -> TableValuedAlias:
+    """On PostgreSQL, the rows in a JSON array."""
+    return (
+        func.jsonb_to_recordset(cast(bindparam(parameter), JSONB))
+        .table_valued(*(column(item.name, item.type) for item in columns), name=parameter)
+        .render_derived(with_types=True)
+    )
+
+
 _INSERT_LOG = Prepared(insert(transition_log).values({name: bindparam(name) for name in (*COLUMNS, "hash")}))
 _LOG_COLUMNS = tuple(transition_log.c[name] for name in (*COLUMNS, "hash"))
 # The trigger that checks each row's seq sees the rows before it: they must come in their order.
-_ROWS = (
-    func.jsonb_to_recordset(cast(bindparam("rows"), JSONB))
-    .table_valued(*(column(item.name, item.type) for item in _LOG_COLUMNS))
-    .render_derived(with_types=True)
-)
+_ROWS = _recordset("rows", *_LOG_COLUMNS)
 _INSERT_LOG_ROWS = Prepared(
     {
         "postgresql": insert(transition_log).from_select(
             [item.name for item in _LOG_COLUMNS],
-            select(*(_ROWS.c[item.name] for item in _LOG_COLUMNS)).order_by(_ROWS.c.seq),
+            select(*(_ROWS.c[item.name] for item in _LOG_COLUMNS)).order_by(_ROWS.c.chart, _ROWS.c.seq),
         )
     }
 )
@@ -77,6 +83,20 @@ _UPDATE_VALUE = Prepared(_SET_VALUE)
 _UPDATE_CHART = Prepared(_SET_CHART)
 # What nearly every PUT writes beside its log row, in one round trip.
 _UPDATE_BOTH = Prepared({"postgresql": _SET_VALUE.add_cte(_SET_CHART.cte("moved"))})
+# The same for many charts.
+_POSITIONS = _recordset("positions", charts.c.id, *(charts.c[name] for name in _POSITION_COLUMNS))
+_VALUES = _recordset("values", *attribute_values.c)
+_SET_VALUES = (
+    update(attribute_values)
+    .where(attribute_values.c.chart_id == _VALUES.c.chart_id, attribute_values.c.key == _VALUES.c.key)
+    .values(value=_VALUES.c.value)
+)
+_SET_CHARTS = (
+    update(charts)
+    .where(charts.c.id == _POSITIONS.c.id)
+    .values({name: _POSITIONS.c[name] for name in _POSITION_COLUMNS})
+)
+_UPDATE_MANY = Prepared({"postgresql": _SET_VALUES.add_cte(_SET_CHARTS.cte("moved"))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +107,61 @@ class Decision:
     author: Author
 
 
-def record_all(
-    connection: Connection,
-    row: ChartRow,
-    before: Position,
-    decisions: Sequence[Decision],
-    now: datetime,
-    log_key: bytes | None = None,
-) -> ChartRow:
-    """Write what steps one after another decided: log rows, position, values, visits, reports, slots.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was decided on a chart, step after step, from where it stood `before`. The caller has locked `row`."""
 
-    Returns the chart's row after them. Holds no lock of its own: the caller has locked `row`.
+    row: ChartRow
+    before: Position
+    decisions: Sequence[Decision]
+
+    @property
+    def last(self) -> Step:
+        """The step that the others led to."""
+        return self.decisions[-1].step
+
+    @property
+    def changed_values(self) -> list[tuple[str, int]] | None:
+        """The values that differ; None where there are other keys, so that all must be written anew."""
+        before, after = self.before.values, self.last.position.values
+        if before.keys() != after.keys():
+            return None
+        return [(key, value) for key, value in after.items() if value != before[key]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A change, the rows of the log that it makes, and the chart's row after it."""
+
+    change: Change
+    rows: Sequence[LogRow]
+    after: ChartRow
+
+
+def record_all(
+    connection: Connection, changes: Sequence[Change], now: datetime, log_key: bytes | None = None
+) -> list[ChartRow]:
+    """Write what was decided on each chart: log rows, position, values, visits, reports, slots.
+
+    Returns each chart's row after it.
     """
-    rows = _log_rows(row.name, row.seq, decisions, now)
-    if not rows:
-        return row
-    last_hash = append_log(connection, row.last_hash, rows, log_key)
-    last = decisions[-1].step
-    after = _update_chart(connection, row, before, last, now, rows[-1].seq, last_hash)
-    entered = [visit for decision in decisions for visit in decision.step.visits]
-    _write_visits(connection, row.id, before, entered, now)
-    _write_reports(connection, row, decisions, rows, now)
-    _write_slots(connection, row.id, before, last.position)
-    if any(decision.step.moves for decision in decisions):
-        announce(connection, row.name)
-    return after
+    made = [(change, _log_rows(change, now)) for change in changes]
+    logs = [(change.row.last_hash, rows) for change, rows in made if rows]
+    if not logs:
+        return [change.row for change in changes]
+    hashes = iter(append_log(connection, logs, log_key))
+    written = [
+        _Written(change, rows, _row_after(change, now, rows[-1].seq, next(hashes))) for change, rows in made if rows
+    ]
+    _update_charts(connection, written)
+    for item in written:
+        _write_visits(connection, item.change, now)
+        _write_slots(connection, item.change)
+        if any(decision.step.moves for decision in item.change.decisions):
+            announce(connection, item.after.name)
+    _write_reports(connection, written, now)
+    afters = {item.after.id: item.after for item in written}
+    return [afters.get(change.row.id, change.row) for change in changes]
 
 
 def announce(connection: Connection, name: str) -> None:
@@ -121,32 +171,41 @@ def announce(connection: Connection, name: str) -> None:
         connection.execute(select(func.pg_notify(CHANNEL, name)))
 
 
-def append_log(connection: Connection, last_hash: str, rows: Sequence[LogRow], log_key: bytes | None) -> str:
-    """Write rows of the log, chained to the row whose hash is `last_hash`; return the last one's."""
-    if len(rows) > 1 and not connection.is_sqlite:
-        return _append_together(connection, last_hash, rows, log_key)
-    parameters = []
-    for row in rows:
-        last_hash = chain_hash(last_hash, row, log_key)
-        parameters.append({**{name: getattr(row, name) for name in COLUMNS}, "hash": last_hash})
+def append_log(
+    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
+) -> list[str]:
+    """Write rows of charts' logs, each chart's chained to the row with the hash before them; return its last hash."""
+    if not connection.is_sqlite and sum(len(rows) for _, rows in logs) > 1:
+        return _append_together(connection, logs, log_key)
+    parameters, hashes = [], []
+    for last_hash, rows in logs:
+        for row in rows:
+            last_hash = chain_hash(last_hash, row, log_key)
+            parameters.append({**{name: getattr(row, name) for name in COLUMNS}, "hash": last_hash})
+        hashes.append(last_hash)
     _INSERT_LOG.run_all(connection, parameters)
-    return last_hash
+    return hashes
 
 
-def _append_together(connection: Connection, last_hash: str, rows: Sequence[LogRow], log_key: bytes | None) -> str:
+def _append_together(
+    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
+) -> list[str]:
     # One statement for all: on a hot chart a statement a row is most of what a PUT costs.
-    texts = []
-    for row in rows:
-        text = canonical(row)
-        last_hash = chain_text(last_hash, text, log_key)
-        texts.append(f'{text[:-1]},"hash":"{last_hash}"}}')
+    texts, hashes = [], []
+    for last_hash, rows in logs:
+        for row in rows:
+            text = canonical(row)
+            last_hash = chain_text(last_hash, text, log_key)
+            texts.append(f'{text[:-1]},"hash":"{last_hash}"}}')
+        hashes.append(last_hash)
     _INSERT_LOG_ROWS.run(connection, {"rows": f"[{','.join(texts)}]"})
-    return last_hash
+    return hashes
 
 
-def _log_rows(chart: str, seq: int, decisions: Sequence[Decision], now: datetime) -> list[LogRow]:
-    made = [(entry, decision.author) for decision in decisions for entry in decision.step.entries]
-    return [_log_row(chart, seq + offset, entry, now, author) for offset, (entry, author) in enumerate(made, 1)]
+def _log_rows(change: Change, now: datetime) -> list[LogRow]:
+    made = [(entry, decision.author) for decision in change.decisions for entry in decision.step.entries]
+    first = change.row.seq + 1
+    return [_log_row(change.row.name, seq, entry, now, author) for seq, (entry, author) in enumerate(made, first)]
 
 
 def _log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
@@ -174,19 +233,42 @@ def _log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) 
     )
 
 
-def _update_chart(
-    connection: Connection, row: ChartRow, before: Position, step: Step, now: datetime, seq: int, last_hash: str
-) -> ChartRow:
-    values = _position_values(step, now, seq, last_hash)
-    parameters = {"b_id": row.id, **{f"b_{name}": value for name, value in values.items()}}
-    changed = _changed_values(before, step.position)
+def _row_after(change: Change, now: datetime, seq: int, last_hash: str) -> ChartRow:
+    return change.row._replace(**_position_values(change.last, now, seq, last_hash))
+
+
+def _update_charts(connection: Connection, written: Sequence[_Written]) -> None:
+    if len(written) > 1 and not connection.is_sqlite:
+        _update_together(connection, written)
+        return
+    for item in written:
+        _update_chart(connection, item)
+
+
+def _update_chart(connection: Connection, item: _Written) -> None:
+    row, changed = item.after, item.change.changed_values
+    parameters = {"b_id": row.id, **{f"b_{name}": getattr(row, name) for name in _POSITION_COLUMNS}}
     if changed is not None and len(changed) == 1 and not connection.is_sqlite:
         ((key, value),) = changed
         _UPDATE_BOTH.run(connection, {**parameters, "b_key": key, "b_value": value})
-    else:
-        _UPDATE_CHART.run(connection, parameters)
-        _write_values(connection, row.id, step.position.values, changed)
-    return row._replace(**values)
+        return
+    _UPDATE_CHART.run(connection, parameters)
+    for key, value in changed or ():
+        _UPDATE_VALUE.run(connection, {"b_id": row.id, "b_key": key, "b_value": value})
+    _write_values_anew(connection, item.change)
+
+
+def _update_together(connection: Connection, written: Sequence[_Written]) -> None:
+    positions = [{name: getattr(item.after, name) for name in ("id", *_POSITION_COLUMNS)} for item in written]
+    values = [
+        {"chart_id": item.after.id, "key": key, "value": value}
+        for item in written
+        for key, value in item.change.changed_values or ()
+    ]
+    parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
+    _UPDATE_MANY.run(connection, parameters)
+    for item in written:
+        _write_values_anew(connection, item.change)
 
 
 def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
@@ -207,22 +289,10 @@ def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dic
     }
 
 
-def _changed_values(before: Position, after: Position) -> list[tuple[str, int]] | None:
-    """The values that differ; None where there are other keys, so that all must be written anew."""
-    if before.values.keys() != after.values.keys():
-        return None
-    return [(key, value) for key, value in after.values.items() if value != before.values[key]]
-
-
-def _write_values(
-    connection: Connection, chart_id: int, values: Mapping[str, int], changed: Sequence[tuple[str, int]] | None
-) -> None:
-    if changed is None:
-        connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == chart_id))
-        _insert_values(connection, chart_id, values)
-        return
-    for key, value in changed:
-        _UPDATE_VALUE.run(connection, {"b_id": chart_id, "b_key": key, "b_value": value})
+def _write_values_anew(connection: Connection, change: Change) -> None:
+    if change.changed_values is None:
+        connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == change.row.id))
+        _insert_values(connection, change.row.id, change.last.position.values)
 
 
 def _insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:
@@ -231,18 +301,18 @@ def _insert_values(connection: Connection, chart_id: int, values: Mapping[str, i
         connection.execute(insert(attribute_values), rows)
 
 
-def _write_visits(
-    connection: Connection, chart_id: int, before: Position, entered: Sequence[Visit], now: datetime
-) -> None:
+def _write_visits(connection: Connection, change: Change, now: datetime) -> None:
+    entered = [visit for decision in change.decisions for visit in decision.step.visits]
     if not entered:
         return
+    row = change.row
     connection.execute(
         update(visits)
-        .where(visits.c.chart_id == chart_id, visits.c.run == before.run, visits.c.visit == before.visit)
+        .where(visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.visit == row.visit)
         .where(visits.c.left_at.is_(None))
         .values(left_at=now)
     )
-    _insert_visits(connection, chart_id, entered, now)
+    _insert_visits(connection, row.id, entered, now)
 
 
 def _insert_visits(connection: Connection, chart_id: int, entered: Sequence[Visit], now: datetime) -> None:
@@ -282,18 +352,23 @@ _UPSERT_SLOT = {
 }
 
 
-def _write_reports(
-    connection: Connection, row: ChartRow, decisions: Sequence[Decision], rows: Sequence[LogRow], now: datetime
-) -> None:
-    latest = {(report.visit, report.machine): report for item in decisions for report in item.step.reports}
+def _write_reports(connection: Connection, written: Sequence[_Written], now: datetime) -> None:
+    values = [report for item in written for report in _list_reports(item, now)]
+    if values:
+        _UPSERT_REPORT.run_all(connection, values)
+
+
+def _list_reports(item: _Written, now: datetime) -> list[dict[str, Any]]:
+    decisions = item.change.decisions
+    latest = {(report.visit, report.machine): report for decision in decisions for report in decision.step.reports}
     if not latest:
-        return
+        return []
     # Rows with a key: a claim or a release in the same transaction is no report.
-    seqs = {(logged.visit, logged.machine): logged.seq for logged in rows if logged.key is not None}
-    values = [
+    seqs = {(logged.visit, logged.machine): logged.seq for logged in item.rows if logged.key is not None}
+    return [
         {
-            "chart_id": row.id,
-            "run": row.run,
+            "chart_id": item.change.row.id,
+            "run": item.change.row.run,
             "visit": report.visit,
             "machine": report.machine,
             "key": report.key,
@@ -302,10 +377,10 @@ def _write_reports(
         }
         for report in latest.values()
     ]
-    _UPSERT_REPORT.run_all(connection, values)
 
 
-def _write_slots(connection: Connection, chart_id: int, before: Position, after: Position) -> None:
+def _write_slots(connection: Connection, change: Change) -> None:
+    chart_id, before, after = change.row.id, change.before, change.last.position
     if before.slots == after.slots:
         return
     if not after.slots:
@@ -322,8 +397,8 @@ def create_chart(
     connection: Connection, name: str, step: Step, now: datetime, author: Author, log_key: bytes | None = None
 ) -> ChartRow:
     """Write a new chart with the first step of its first run."""
-    rows = _log_rows(name, 0, [Decision(step, author)], now)
-    last_hash = append_log(connection, "", rows, log_key)
+    rows = [_log_row(name, seq, entry, now, author) for seq, entry in enumerate(step.entries, 1)]
+    (last_hash,) = append_log(connection, [("", rows)], log_key)
     seq = rows[-1].seq
     values = {"name": name, "created_at": now, **_position_values(step, now, seq, last_hash)}
     row = ChartRow(*connection.execute(insert(charts).values(values).returning(charts)).one())

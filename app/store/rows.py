@@ -44,6 +44,14 @@ class ChartRow(NamedTuple):
 _CHART = select(charts).where(charts.c.name == bindparam("name"))
 # NO KEY: a row that refers to the chart, such as a slot's waiter, need not wait for the lock.
 _CHART_LOCKED = Prepared(_CHART.with_for_update(key_share=True))
+# One that is locked is left out: who waited for it would hold up all the others.
+_FREE_CHARTS = Prepared(
+    {
+        "postgresql": select(charts)
+        .where(among(charts.c.name, "names")["postgresql"], charts.c.archived_at.is_(None))
+        .with_for_update(key_share=True, skip_locked=True)
+    }
+)
 _CHART_PREPARED = Prepared(_CHART)
 _CHART_AND_NOW = Prepared(
     select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
@@ -65,6 +73,17 @@ def lock_chart_even_archived(connection: Connection, name: str) -> ChartRow | No
     # On SQLite the lock is the transaction's BEGIN IMMEDIATE, and FOR NO KEY UPDATE is not rendered.
     rows = _CHART_LOCKED.rows(connection, {"name": name})
     return ChartRow(*rows[0]) if rows else None
+
+
+def lock_charts(connection: Connection, names: Collection[str]) -> list[ChartRow]:
+    """As `lock_chart`, for those of `names` that there are, in the order of their names."""
+    rows = [lock_chart_even_archived(connection, name) for name in sorted(names)]
+    return [row for row in rows if row is not None and row.archived_at is None]
+
+
+def lock_free_charts(connection: Connection, names: Collection[str]) -> list[ChartRow]:
+    """Take the locks of those charts of `names` that there are and that nobody else has locked. PostgreSQL alone."""
+    return [ChartRow(*row) for row in _FREE_CHARTS.rows(connection, {"names": list(names)})]
 
 
 def get_chart(connection: Connection, name: str) -> ChartRow:
@@ -153,22 +172,29 @@ _VALUES = Prepared(
 _NOW_AND_VALUES = Prepared(
     {
         "postgresql": select(
-            func.clock_timestamp(type_=charts.c.due_at.type), attribute_values.c.key, attribute_values.c.value
+            func.clock_timestamp(type_=charts.c.due_at.type),
+            attribute_values.c.chart_id,
+            attribute_values.c.key,
+            attribute_values.c.value,
         ).select_from(
             select(literal_column("1"))
             .subquery("one")
-            .outerjoin(attribute_values, attribute_values.c.chart_id == bindparam("chart_id"))
+            .outerjoin(attribute_values, among(attribute_values.c.chart_id, "chart_ids")["postgresql"])
         )
     }
 )
 
 
-def read_values_and_now(connection: Connection, chart_id: int) -> tuple[dict[str, int], datetime]:
-    """The current state's values and the database's time."""
+def read_values_and_now(connection: Connection, chart_ids: Sequence[int]) -> tuple[dict[int, dict[str, int]], datetime]:
+    """The values of each chart's current state, by chart id, and the database's time."""
     if connection.is_sqlite:
-        return read_values(connection, chart_id), datetime.now(UTC)
-    rows = _NOW_AND_VALUES.rows(connection, {"chart_id": chart_id})
-    return {key: value for _, key, value in rows if key is not None}, rows[0][0]
+        return {chart_id: read_values(connection, chart_id) for chart_id in chart_ids}, datetime.now(UTC)
+    rows = _NOW_AND_VALUES.rows(connection, {"chart_ids": list(chart_ids)})
+    found: dict[int, dict[str, int]] = {chart_id: {} for chart_id in chart_ids}
+    for _, chart_id, key, value in rows:
+        if chart_id is not None:
+            found[chart_id][key] = value
+    return found, rows[0][0]
 
 
 def read_values(connection: Connection, chart_id: int) -> dict[str, int]:
@@ -252,17 +278,21 @@ def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) 
     return [LogRow(*found) for found in _LOGGED.rows(connection, {"chart": chart, "keys": list(keys)})]
 
 
-_ENTERED = select(visits.c.visit).where(
-    visits.c.chart_id == bindparam("chart_id"),
-    visits.c.run == bindparam("run"),
-    visits.c.state == bindparam("state"),
+_ENTERED = Prepared(
+    select(visits.c.visit)
+    .where(
+        visits.c.chart_id == bindparam("chart_id"),
+        visits.c.run == bindparam("run"),
+        visits.c.state == bindparam("state"),
+    )
+    .limit(1)
 )
 
 
 def was_entered(connection: Connection, row: ChartRow, state: str) -> bool:
     """True where `state` was entered in the chart's current run."""
     parameters = {"chart_id": row.id, "run": row.run, "state": state}
-    return connection.execute(_ENTERED.limit(1), parameters).first() is not None
+    return bool(_ENTERED.rows(connection, parameters))
 
 
 def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,15 +43,15 @@ class Hold:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_held, self.released = threading.Event(), threading.Event()
         self._stops = threading.local()
-        self._lock_chart = store.lock_chart
-        monkeypatch.setattr(store, "lock_chart", self._lock_and_wait)
+        for name in ("lock_chart", "lock_charts", "lock_free_charts"):
+            monkeypatch.setattr(store, name, partial(self._lock_and_wait, getattr(store, name)))
 
-    def _lock_and_wait(self, connection: Any, name: str) -> store.ChartRow:
-        row = self._lock_chart(connection, name)
-        if getattr(self._stops, "here", False):
+    def _lock_and_wait(self, lock: Callable[..., Any], *arguments: Any) -> Any:
+        found = lock(*arguments)
+        if found and getattr(self._stops, "here", False):
             self.is_held.set()
             assert self.released.wait(PATIENCE)
-        return row
+        return found
 
     def stopping(self, act: Callable[[], Any]) -> Callable[[], Any]:
         """Return `act` for a thread that is to be stopped."""

@@ -8,9 +8,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app import db
 from app.core.position import Reason
+from app.models import charts
 from app.service import acts
 from app.service.ask import Question, ask
 from app.service.context import Service
@@ -18,6 +20,7 @@ from app.service.imports import ImportRequest, import_chart
 from app.service.update import tick
 from app.service.verify import verify
 from app.store import rows as store_rows
+from app.store.prepared import Prepared, among
 from tests.concurrency.support import PATIENCE, Hold, counting_chart, threads
 from tests.service.support import ANN, NOBODY, get_row, import_text, opened_service, put, rows
 
@@ -126,6 +129,8 @@ def without_lock(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(db.BEGIN_WRITING, "sqlite", "BEGIN")
     else:
         monkeypatch.setattr(store_rows, "_CHART_LOCKED", store_rows._CHART_PREPARED)
+        free = select(charts).where(among(charts.c.name, "names")["postgresql"])
+        monkeypatch.setattr(store_rows, "_FREE_CHARTS", Prepared({"postgresql": free}))
 
 
 def test_missing_lock_is_found_out(

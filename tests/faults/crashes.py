@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ def install(folder: Path) -> None:
     dies_at = {point: _die_where(str(folder / point)) for point in POINTS}
     updating: Any = app.service.update  # overwritten here, and so untyped
     updating.transaction = _watch_transaction(updating.transaction, dies_at["before_transaction"])
-    app.store.lock_chart = _watch_lock(app.store.lock_chart, dies_at["after_lock"])
+    store: Any = app.store
+    for name in ("lock_charts", "lock_free_charts"):
+        setattr(store, name, _watch_lock(getattr(store, name), dies_at["after_lock"]))
     app.db._commit = _watch_commit(app.db._commit, dies_at["before_commit"], dies_at["after_commit"])
 
 
@@ -58,12 +60,12 @@ def _watch_transaction(original: Any, die: Callable[[], None]) -> Any:
 
 
 def _watch_lock(original: Any, die: Callable[[], None]) -> Any:
-    def lock_chart(connection: Connection, name: str) -> app.store.ChartRow:
-        row: app.store.ChartRow = original(connection, name)
+    def lock(connection: Connection, names: Collection[str]) -> list[app.store.ChartRow]:
+        rows: list[app.store.ChartRow] = original(connection, names)
         die()
-        return row
+        return rows
 
-    return lock_chart
+    return lock
 
 
 def _watch_commit(original: Any, die_before: Callable[[], None], die_after: Callable[[], None]) -> Any:

@@ -90,27 +90,29 @@ def sweeper_without_lock() -> None:
 
 
 def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
-    def run(service: Service, what: Any) -> Any:
+    def run(service: Service, what: Any, **options: Any) -> Any:
         with db.asking(service.database) as connection:
             rows = [store.get_chart_and_now(connection, name)[0] for name in names_of(what)]
             local.before = {row.id: (row, store.read_values(connection, row.id)) for row in rows}
         _hold(lambda: _has_moved(service, rows))
         try:
-            return use_case(service, what)
+            return use_case(service, what, **options)
         finally:
             local.before = {}
 
-    original = holding.read_position
+    original = holding.read_positions
 
-    def read_position(service: Service, connection: Connection, row: ChartRow, chart: Any) -> Any:
-        found = original(service, connection, row, chart)
-        before = getattr(local, "before", {}).get(row.id)
-        if before is None:
-            return found
+    def read_positions(service: Service, connection: Connection, rows: Sequence[ChartRow], charts: Any) -> Any:
+        positions, now = original(service, connection, rows, charts)
+        before = getattr(local, "before", {})
         # The visit's number is the one under the lock: UNIQUE (chart, run, visit) would refuse any other.
-        return replace(store.build_position(*before), visit=found[0].visit), found[1]
+        stale = [
+            replace(store.build_position(*before[row.id]), visit=position.visit) if row.id in before else position
+            for row, position in zip(rows, positions, strict=True)
+        ]
+        return stale, now
 
-    holding.read_position = read_position
+    holding.read_positions = read_positions
     return run
 
 
@@ -140,13 +142,13 @@ def answer_before_commit() -> None:
             looks.until_another()
         commit(connection, really)
 
-    def apply_all(service: Service, tickets: Sequence[Any]) -> None:
+    def apply_all(service: Service, tickets: Sequence[Any], **options: Any) -> None:
         decided = threading.Event()
 
         def work() -> None:
             local.decided = decided
             try:
-                original(service, tickets)
+                original(service, tickets, **options)
             finally:
                 decided.set()
 
@@ -174,7 +176,7 @@ def cached_get() -> None:
 
 def log_outside_transaction() -> None:
     """The row of the log follows in a transaction of its own."""
-    _write_after("append_log", lambda connection, last_hash, rows, log_key: _chain(last_hash, rows, log_key))
+    _write_after("append_log", lambda connection, logs, log_key: [_chain(*log, log_key) for log in logs])
 
 
 def _chain(last_hash: str, rows: Sequence[Any], log_key: bytes | None) -> str:
@@ -198,10 +200,10 @@ def _write_after(name: str, instead: Callable[..., Any]) -> None:
         local.later.append(arguments)
         return instead(connection, *arguments)
 
-    def apply_and_write(service: Service, tickets: Sequence[Any]) -> None:
+    def apply_and_write(service: Service, tickets: Sequence[Any], **options: Any) -> None:
         local.later = []
         try:
-            apply_all(service, tickets)
+            apply_all(service, tickets, **options)
             time.sleep(HELD_SECONDS / 3)
             with db.transaction(service.database) as connection:
                 for arguments in local.later:
@@ -218,20 +220,21 @@ def waiter_answered_before_commit() -> None:
     original_record, original_look = store.record_all, asking.look
     ahead: dict[str, Any] = {}
 
-    def record_all(connection: Connection, row: ChartRow, *arguments: Any) -> ChartRow:
-        after: ChartRow = original_record(connection, row, *arguments)
+    def record_all(connection: Connection, changes: Sequence[store.Change], *arguments: Any) -> list[ChartRow]:
+        afters: list[ChartRow] = original_record(connection, changes, *arguments)
         service = getattr(local, "service", None)
-        if service is not None and after.visit != row.visit:
-            chart = service.definitions.get(connection, after)
-            ahead[row.name] = asking.View(service, after, chart)
-            service.hub.tell(row.name)
-            time.sleep(HELD_SECONDS)
-            ahead.pop(row.name, None)
-        return after
+        for change, after in zip(changes, afters, strict=True):
+            if service is not None and after.visit != change.row.visit:
+                chart = service.definitions.get(connection, after)
+                ahead[after.name] = asking.View(service, after, chart)
+                service.hub.tell(after.name)
+                time.sleep(HELD_SECONDS)
+                ahead.pop(after.name, None)
+        return afters
 
-    def apply_all(service: Service, tickets: Sequence[Any]) -> None:
+    def apply_all(service: Service, tickets: Sequence[Any], **options: Any) -> None:
         local.service = service
-        original_apply(service, tickets)
+        original_apply(service, tickets, **options)
 
     def wait(service: Service, name: str, question: Any, seconds: float) -> Any:
         local.waits = True
