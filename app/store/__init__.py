@@ -4,27 +4,17 @@ The statements of the two hot paths (a GET and a PUT on a state) are built once,
 cache of compiled statements finds them.
 """
 
+from app.store.acts import create_chart, drop_report_keys, rename_visits, set_archived, set_pause
 from app.store.definitions import Version, add_version, get_version, list_versions, load_chart
 from app.store.history import HashedRow, HistoryFilter, list_history, stream_history
+from app.store.log import Author
 from app.store.metrics import ChartGauge, count_charts, find_oldest_due, list_chart_gauges
 from app.store.prune import find_old_rows, replace_rows
-from app.store.record import (
-    CHANNEL,
-    Author,
-    Change,
-    Decision,
-    create_chart,
-    drop_report_keys,
-    record_all,
-    rename_visits,
-    set_archived,
-    set_pause,
-)
+from app.store.record import CHANNEL, Change, Decision, record_all
 from app.store.reports import MachineReport, find_latest_visit, list_reports
 from app.store.rows import (
     ChartRow,
     build_position,
-    find_reports,
     get_chart,
     get_chart_and_now,
     get_chart_even_archived,
@@ -32,8 +22,6 @@ from app.store.rows import (
     list_chart_names,
     list_charts,
     list_due_charts,
-    list_latest_visits,
-    list_logged_keys,
     list_marks,
     list_values,
     lock_chart,
@@ -41,13 +29,18 @@ from app.store.rows import (
     lock_charts,
     lock_free_charts,
     read_now,
-    read_reports,
-    read_slots,
     read_values,
     read_values_and_now,
-    was_entered,
 )
 from app.store.slots import add_slot_waiter, count_reports, list_slot_waiters, list_slots, remove_slot_waiter
+from app.store.standing import (
+    find_reports,
+    list_latest_visits,
+    list_logged_keys,
+    read_reports,
+    read_slots,
+    was_entered,
+)
 from app.store.tokens import TokenRow, add_token, find_token, find_token_named, list_tokens, revoke_token
 
 __all__ = [

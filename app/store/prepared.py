@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, any_, bindparam, func, select
+from sqlalchemy import Column, ColumnElement, TableValuedAlias, any_, bindparam, cast, column, func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ClauseElement
 
 from app.core.log import format_instant
@@ -94,6 +95,15 @@ def among(column: ColumnElement[Any], name: str) -> dict[str, ColumnElement[bool
     listed = select(func.json_each(bindparam(name)).table_valued("value").c.value)
     array = bindparam(name, type_=postgresql.ARRAY(column.type))
     return {"sqlite": column.in_(listed), "postgresql": column == any_(array)}
+
+
+def recordset(parameter: str, *columns: Column[Any]) -> TableValuedAlias:
+    """On PostgreSQL, the rows in a parameter: a JSON array of objects with these `columns`."""
+    return (
+        func.jsonb_to_recordset(cast(bindparam(parameter), JSONB))
+        .table_valued(*(column(item.name, item.type) for item in columns), name=parameter)
+        .render_derived(with_types=True)
+    )
 
 
 def _is_instant(item: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Writing what a step decided, in the caller's transaction."""
+"""Writing what steps decided, in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -8,53 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, TableValuedAlias, and_, bindparam, cast, column, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import JSONB
 
-from app.core.chart import Chart
-from app.core.log import COLUMNS, LogRow, canonical, chain_hash, chain_text, format_instant
-from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Slot, Step, Visit
+from app.core.log import LogRow, format_instant
+from app.core.position import Position, Slot, Step, Visit
 from app.db import Connection
-from app.models import attribute_values, charts, reports, slots, transition_log, visits
-from app.store.prepared import DIALECTS, Prepared
+from app.models import attribute_values, charts, reports, slots, visits
+from app.store.log import Author, append_log, make_log_row
+from app.store.prepared import DIALECTS, Prepared, recordset
 from app.store.rows import ChartRow
 
 MICROSECOND = timedelta(microseconds=1)
 # The NOTIFY channel; the payload is the chart's name.
 CHANNEL = "stateservice"
 
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who causes a row of the log, and from where."""
-
-    actor: str | None = None
-    remote_addr: str | None = None
-    idempotency_key: str | None = None
-
-
-def _recordset(parameter: str, *columns: Column[Any]) -> TableValuedAlias:
-    """On PostgreSQL, the rows in a JSON array."""
-    return (
-        func.jsonb_to_recordset(cast(bindparam(parameter), JSONB))
-        .table_valued(*(column(item.name, item.type) for item in columns), name=parameter)
-        .render_derived(with_types=True)
-    )
-
-
-_INSERT_LOG = Prepared(insert(transition_log).values({name: bindparam(name) for name in (*COLUMNS, "hash")}))
-_LOG_COLUMNS = tuple(transition_log.c[name] for name in (*COLUMNS, "hash"))
-# The trigger that checks each row's seq sees the rows before it: they must come in their order.
-_ROWS = _recordset("rows", *_LOG_COLUMNS)
-_INSERT_LOG_ROWS = Prepared(
-    {
-        "postgresql": insert(transition_log).from_select(
-            [item.name for item in _LOG_COLUMNS],
-            select(*(_ROWS.c[item.name] for item in _LOG_COLUMNS)).order_by(_ROWS.c.chart, _ROWS.c.seq),
-        )
-    }
-)
 _POSITION_COLUMNS = (
     "version",
     "run",
@@ -84,8 +52,8 @@ _UPDATE_CHART = Prepared(_SET_CHART)
 # What nearly every PUT writes beside its log row, in one round trip.
 _UPDATE_BOTH = Prepared({"postgresql": _SET_VALUE.add_cte(_SET_CHART.cte("moved"))})
 # The same for many charts.
-_POSITIONS = _recordset("positions", charts.c.id, *(charts.c[name] for name in _POSITION_COLUMNS))
-_VALUES = _recordset("values", *attribute_values.c)
+_POSITIONS = recordset("positions", charts.c.id, *(charts.c[name] for name in _POSITION_COLUMNS))
+_VALUES = recordset("values", *attribute_values.c)
 _SET_VALUES = (
     update(attribute_values)
     .where(attribute_values.c.chart_id == _VALUES.c.chart_id, attribute_values.c.key == _VALUES.c.key)
@@ -171,70 +139,32 @@ def announce(connection: Connection, name: str) -> None:
         connection.execute(select(func.pg_notify(CHANNEL, name)))
 
 
-def append_log(
-    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
-) -> list[str]:
-    """Write rows of charts' logs, each chart's chained to the row with the hash before them; return its last hash."""
-    if not connection.is_sqlite and sum(len(rows) for _, rows in logs) > 1:
-        return _append_together(connection, logs, log_key)
-    parameters, hashes = [], []
-    for last_hash, rows in logs:
-        for row in rows:
-            last_hash = chain_hash(last_hash, row, log_key)
-            parameters.append({**{name: getattr(row, name) for name in COLUMNS}, "hash": last_hash})
-        hashes.append(last_hash)
-    _INSERT_LOG.run_all(connection, parameters)
-    return hashes
-
-
-def _append_together(
-    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
-) -> list[str]:
-    # One statement for all: on a hot chart a statement a row is most of what a PUT costs.
-    texts, hashes = [], []
-    for last_hash, rows in logs:
-        for row in rows:
-            text = canonical(row)
-            last_hash = chain_text(last_hash, text, log_key)
-            texts.append(f'{text[:-1]},"hash":"{last_hash}"}}')
-        hashes.append(last_hash)
-    _INSERT_LOG_ROWS.run(connection, {"rows": f"[{','.join(texts)}]"})
-    return hashes
-
-
 def _log_rows(change: Change, now: datetime) -> list[LogRow]:
     made = [(entry, decision.author) for decision in change.decisions for entry in decision.step.entries]
     first = change.row.seq + 1
-    return [_log_row(change.row.name, seq, entry, now, author) for seq, (entry, author) in enumerate(made, first)]
-
-
-def _log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
-    # What the clock did has no author; the Idempotency-Key stands for the caller's own update alone.
-    is_clock = entry.kind in CLOCK_KINDS
-    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
-    return LogRow(
-        chart,
-        entry.version,
-        entry.run,
-        entry.visit,
-        seq,
-        now,
-        str(entry.kind),
-        entry.from_state,
-        entry.to_state,
-        entry.key,
-        entry.value_before,
-        entry.value_after,
-        entry.machine,
-        None if is_clock else author.actor,
-        None if is_clock else author.remote_addr,
-        author.idempotency_key if is_update else None,
-        entry.reason,
-    )
+    return [make_log_row(change.row.name, seq, entry, now, author) for seq, (entry, author) in enumerate(made, first)]
 
 
 def _row_after(change: Change, now: datetime, seq: int, last_hash: str) -> ChartRow:
-    return change.row._replace(**_position_values(change.last, now, seq, last_hash))
+    return change.row._replace(**position_values(change.last, now, seq, last_hash))
+
+
+def position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
+    after = step.position
+    return {
+        "version": after.version,
+        "run": after.run,
+        "visit": after.visit,
+        "state": after.state,
+        "entered_at": after.entered_at,
+        "paused_at": after.paused_at,
+        "paused_for": after.paused_for // MICROSECOND,
+        "due_at": step.due_at,
+        "fence": after.fence,
+        "seq": seq,
+        "last_hash": last_hash,
+        "updated_at": now,
+    }
 
 
 def _update_charts(connection: Connection, written: Sequence[_Written]) -> None:
@@ -271,31 +201,13 @@ def _update_together(connection: Connection, written: Sequence[_Written]) -> Non
         _write_values_anew(connection, item.change)
 
 
-def _position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
-    after = step.position
-    return {
-        "version": after.version,
-        "run": after.run,
-        "visit": after.visit,
-        "state": after.state,
-        "entered_at": after.entered_at,
-        "paused_at": after.paused_at,
-        "paused_for": after.paused_for // MICROSECOND,
-        "due_at": step.due_at,
-        "fence": after.fence,
-        "seq": seq,
-        "last_hash": last_hash,
-        "updated_at": now,
-    }
-
-
 def _write_values_anew(connection: Connection, change: Change) -> None:
     if change.changed_values is None:
         connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == change.row.id))
-        _insert_values(connection, change.row.id, change.last.position.values)
+        insert_values(connection, change.row.id, change.last.position.values)
 
 
-def _insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:
+def insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:
     rows = [{"chart_id": chart_id, "key": key, "value": value} for key, value in values.items()]
     if rows:
         connection.execute(insert(attribute_values), rows)
@@ -312,10 +224,10 @@ def _write_visits(connection: Connection, change: Change, now: datetime) -> None
         .where(visits.c.left_at.is_(None))
         .values(left_at=now)
     )
-    _insert_visits(connection, row.id, entered, now)
+    insert_visits(connection, row.id, entered, now)
 
 
-def _insert_visits(connection: Connection, chart_id: int, entered: Sequence[Visit], now: datetime) -> None:
+def insert_visits(connection: Connection, chart_id: int, entered: Sequence[Visit], now: datetime) -> None:
     last = entered[-1]
     rows = [
         {
@@ -391,62 +303,3 @@ def _write_slots(connection: Connection, change: Change) -> None:
         if before.slots.get(machine) != slot:
             values = {name: getattr(slot, name) for name in Slot.__slots__}
             connection.execute(_UPSERT_SLOT[connection.dialect], {"chart_id": chart_id, **values})
-
-
-def create_chart(
-    connection: Connection, name: str, step: Step, now: datetime, author: Author, log_key: bytes | None = None
-) -> ChartRow:
-    """Write a new chart with the first step of its first run."""
-    rows = [_log_row(name, seq, entry, now, author) for seq, entry in enumerate(step.entries, 1)]
-    (last_hash,) = append_log(connection, [("", rows)], log_key)
-    seq = rows[-1].seq
-    values = {"name": name, "created_at": now, **_position_values(step, now, seq, last_hash)}
-    row = ChartRow(*connection.execute(insert(charts).values(values).returning(charts)).one())
-    _insert_values(connection, row.id, step.position.values)
-    _insert_visits(connection, row.id, step.visits, now)
-    return row
-
-
-def set_archived(connection: Connection, row: ChartRow, archived_at: datetime | None) -> ChartRow:
-    """Put a chart away, or (None) bring it back; one that is put away has no pending clock."""
-    due_at = row.due_at if archived_at is None else None
-    return _set(connection, row, {"archived_at": archived_at, "due_at": due_at})
-
-
-def set_pause(connection: Connection, row: ChartRow, paused_by: str | None, reason: str | None) -> ChartRow:
-    """Note who paused a chart and why; both None when it goes on."""
-    return _set(connection, row, {"paused_by": paused_by, "pause_reason": reason})
-
-
-def _set(connection: Connection, row: ChartRow, values: dict[str, Any]) -> ChartRow:
-    connection.execute(update(charts).where(charts.c.id == row.id).values(values))
-    return row._replace(**values)
-
-
-def rename_visits(connection: Connection, row: ChartRow, homes: Mapping[str, str]) -> None:
-    """Give this run's visits of states that are gone the names of their new homes."""
-    for old, new in homes.items():
-        here = (visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.state == old)
-        connection.execute(update(visits).where(*here).values(state=new))
-
-
-def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> None:
-    """Turn this run's reports on attributes that `chart` lacks into reports on no attribute."""
-    query = (
-        select(visits.c.visit, visits.c.state, reports.c.key)
-        .join(
-            reports,
-            and_(
-                reports.c.chart_id == visits.c.chart_id,
-                reports.c.run == visits.c.run,
-                reports.c.visit == visits.c.visit,
-            ),
-        )
-        .where(visits.c.chart_id == row.id, visits.c.run == row.run, reports.c.key.is_not(None))
-        .distinct()
-    )
-    for visit, state, key in connection.execute(query).all():
-        if state not in chart.states or chart.states[state].has_attribute(key):
-            continue
-        here = (reports.c.chart_id == row.id, reports.c.run == row.run, reports.c.visit == visit)
-        connection.execute(update(reports).where(*here, reports.c.key == key).values(key=None))
