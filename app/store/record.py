@@ -39,7 +39,7 @@ _POSITION_COLUMNS = (
 )
 _SET_VALUE = (
     update(attribute_values)
-    .where(attribute_values.c.chart_id == bindparam("b_id"), attribute_values.c.key == bindparam("b_key"))
+    .where(attribute_values.c.chart_id == bindparam("b_chart_id"), attribute_values.c.key == bindparam("b_key"))
     .values(value=bindparam("b_value"))
 )
 _SET_CHART = (
@@ -149,6 +149,11 @@ def _row_after(change: Change, now: datetime, seq: int, last_hash: str) -> Chart
     return change.row._replace(**position_values(change.last, now, seq, last_hash))
 
 
+def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
+    # A parameter of an UPDATE must not have a column's name.
+    return {f"b_{name}": value for name, value in values.items()}
+
+
 def position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
     after = step.position
     return {
@@ -168,43 +173,29 @@ def position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict
 
 
 def _update_charts(connection: Connection, written: Sequence[_Written]) -> None:
-    if len(written) > 1 and not connection.is_sqlite:
-        _update_together(connection, written)
-        return
-    for item in written:
-        _update_chart(connection, item)
-
-
-def _update_chart(connection: Connection, item: _Written) -> None:
-    row, changed = item.after, item.change.changed_values
-    parameters = {"b_id": row.id, **{f"b_{name}": getattr(row, name) for name in _POSITION_COLUMNS}}
-    if changed is not None and len(changed) == 1 and not connection.is_sqlite:
-        ((key, value),) = changed
-        _UPDATE_BOTH.run(connection, {**parameters, "b_key": key, "b_value": value})
-        return
-    _UPDATE_CHART.run(connection, parameters)
-    for key, value in changed or ():
-        _UPDATE_VALUE.run(connection, {"b_id": row.id, "b_key": key, "b_value": value})
-    _write_values_anew(connection, item.change)
-
-
-def _update_together(connection: Connection, written: Sequence[_Written]) -> None:
     positions = [{name: getattr(item.after, name) for name in ("id", *_POSITION_COLUMNS)} for item in written]
+    changed = [item.change.changed_values for item in written]
     values = [
         {"chart_id": item.after.id, "key": key, "value": value}
-        for item in written
-        for key, value in item.change.changed_values or ()
+        for item, found in zip(written, changed, strict=True)
+        for key, value in found or ()
     ]
-    parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
-    _UPDATE_MANY.run(connection, parameters)
-    for item in written:
-        _write_values_anew(connection, item.change)
+    if connection.is_sqlite:
+        _UPDATE_CHART.run_all(connection, [_bound(item) for item in positions])
+        _UPDATE_VALUE.run_all(connection, [_bound(item) for item in values])
+    elif len(positions) == len(values) == 1:
+        _UPDATE_BOTH.run(connection, _bound(positions[0] | values[0]))
+    else:
+        parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
+        _UPDATE_MANY.run(connection, parameters)
+    for item, found in zip(written, changed, strict=True):
+        if found is None:
+            _write_values_anew(connection, item.change)
 
 
 def _write_values_anew(connection: Connection, change: Change) -> None:
-    if change.changed_values is None:
-        connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == change.row.id))
-        insert_values(connection, change.row.id, change.last.position.values)
+    connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == change.row.id))
+    insert_values(connection, change.row.id, change.last.position.values)
 
 
 def insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:
