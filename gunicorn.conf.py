@@ -52,6 +52,11 @@ for _variable in find_unknown(os.environ):
     sys.stderr.write(f"state_service: warning: {_variable} is no setting of this service\n")
 
 
+# What is read of a body that nobody wanted before its connection is closed: as much as deploy/nginx.conf lets through.
+# A peer whose body is cut off may never see the answer, and nginx says 502 where a PUT was done.
+MAX_DRAIN = 2 * 1024 * 1024 + 65536
+
+
 class Worker(ThreadWorker):
     """gunicorn's threaded worker, but for two things: how it sees connections off, and how it ends without its master.
 
@@ -63,7 +68,7 @@ class Worker(ThreadWorker):
         """Handle a request, and close the connection if it is not kept, on the request's own thread."""
         is_kept = super().handle(conn)
         if not is_kept:
-            close_graceful(conn.sock)
+            close_graceful(conn.sock, max_drain=MAX_DRAIN)
             # The main thread has only to count it out.
             conn.close = lambda graceful=False: None
         return is_kept

@@ -1,0 +1,47 @@
+"""A body that nobody reads, through nginx: what was asked is answered all the same, and not with 502."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.fronted import Fronted, fronted
+from tests.faults.raw_http import CHART, STATE
+
+# Past what a socket keeps, and as much as deploy/nginx.conf lets through.
+SIZES = (200_000, 1_000_000, 2 * 1024 * 1024)
+# Only now and then was an answer lost.
+TIMES = 8
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
+    with fronted(tmp_path_factory.mktemp("bodies")) as opened:
+        opened.import_chart("front", CHART)
+        yield opened
+
+
+def ask(front: Fronted, method: str, path: str, size: int) -> int:
+    connection = http.client.HTTPConnection(front.host)
+    connection.sock = front.connect()
+    try:
+        connection.request(method, path, b"#" * size)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("method", "path", "statuses"),
+    [
+        ("GET", f"/charts/front/state?state={STATE}", {200}),
+        ("PUT", f"/charts/front/state?state={STATE}&machine=m1", {200}),
+        ("POST", "/charts/front/pause", {400, 413}),
+    ],
+    ids=["question", "put", "act"],
+)
+def test_answer_is_not_lost(front: Fronted, method: str, path: str, statuses: set[int], size: int) -> None:
+    assert {ask(front, method, path, size) for _ in range(TIMES)} <= statuses
