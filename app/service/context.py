@@ -62,7 +62,8 @@ class Definitions:
 class Service:
     """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
 
-    `turns` lets PUTs that want the same lock share a transaction, and `looks` questions about a chart a reading.
+    `turns` lets PUTs share a transaction, and `looks` questions about a chart a reading; `crowded` is when a chart was
+    last found locked by somebody else.
     """
 
     database: Database
@@ -71,6 +72,7 @@ class Service:
     default_chart: str | None = None
     turns: Turns[Any, Any] = field(default_factory=Turns)
     looks: Turns[Any, Any] = field(default_factory=Turns)
+    crowded: dict[str, float] = field(default_factory=dict)
 
     def tell(self, chart: str, step: Step) -> None:
         """Wake whoever waits for `chart` in this process, after the commit of `step`."""

@@ -23,6 +23,8 @@ __all__ = ["Put", "sweep", "tick", "update"]
 
 # Charts one pass of the sweeper looks at; the rest follow in the next pass.
 SWEEP_LIMIT = 500
+# For so long after a chart was found locked, PUTs on it do not try to share a transaction with those on others.
+CROWDED_SECONDS = 0.25
 # The turn of PUTs on whichever chart; no chart has this name.
 _ANY_CHART = ""
 
@@ -56,13 +58,23 @@ def update(service: Service, name: str, put: Put, author: store.Author) -> Answe
     if service.database.is_sqlite:
         # One lock for all charts, which the transaction begins with.
         return _request(service, _ANY_CHART, sent)
-    if not service.turns.is_asked(name):
-        answer: Answer | _Elsewhere = service.turns.request(
-            _ANY_CHART, sent, partial(apply_all, service, skip_locked=True)
-        )
-        if answer is not _Elsewhere.LOCKED:
-            return answer
-    return _request(service, name, sent)
+    if service.turns.is_asked(name) or _is_crowded(service, name):
+        return _request(service, name, sent)
+    shared: Answer | _Elsewhere = service.turns.request(_ANY_CHART, sent, partial(apply_all, service, skip_locked=True))
+    if shared is not _Elsewhere.LOCKED:
+        return shared
+    answer = _request(service, name, sent)
+    service.crowded[name] = time.monotonic()
+    return answer
+
+
+def _is_crowded(service: Service, name: str) -> bool:
+    """True where other workers' PUTs on the chart are likely to have it locked."""
+    since = service.crowded.get(name)
+    if since is None or time.monotonic() - since < CROWDED_SECONDS:
+        return since is not None
+    service.crowded.pop(name, None)
+    return False
 
 
 def _request(service: Service, key: str, sent: _Sent) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,9 +19,10 @@ from app.core.errors import ChartNotFoundError, StateServiceError
 from app.core.position import Reason
 from app.db import transaction
 from app.service import acts, slots
+from app.service import update as update_module
 from app.service.context import Service
 from app.service.turns import Ticket
-from app.service.update import Put, _Sent, apply_all, update
+from app.service.update import CROWDED_SECONDS, Put, _Sent, apply_all, update
 from app.service.verify import verify
 from tests.concurrency.support import PATIENCE, Hold
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, import_text, opened_service, put, query, rows
@@ -160,6 +162,27 @@ def test_put_on_a_locked_chart_keeps_no_other_waiting(postgresql_url: str, monke
             assert not waiting.done()
             hold.released.set()
         assert [future.result().value for future in (holder, waiting)] == [1, 2]
+        assert list(service.crowded) == ["canary"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "ways", "left"), [(0, [{}], ["canary"]), (CROWDED_SECONDS, [{"skip_locked": True}], [])], ids=["is", "was"]
+)
+def test_chart_that_was_found_locked_is_left_to_itself_for_a_moment(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, ago: float, ways: list[Any], left: list[str]
+) -> None:
+    found: list[Any] = []
+
+    def watch(*arguments: Any, **options: Any) -> None:
+        found.append(options)
+        apply_all(*arguments, **options)
+
+    monkeypatch.setattr(update_module, "apply_all", watch)
+    with opened_service(postgresql_url) as service:
+        import_all(service, "")
+        service.crowded["canary"] = time.monotonic() - ago
+        assert put(service, "canary", chart="canary").reason is Reason.UPDATED
+        assert (found, list(service.crowded)) == (ways, left)
 
 
 def wait_until_asked(service: Service, name: str) -> None:
@@ -175,3 +198,4 @@ def wait_until_asked(service: Service, name: str) -> None:
 def test_put_on_an_unknown_chart_is_an_error(service: Service) -> None:
     with pytest.raises(ChartNotFoundError):
         update(service, "missing", Put("a"), NOBODY)
+    assert service.crowded == {}
