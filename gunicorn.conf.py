@@ -57,6 +57,10 @@ for _variable in find_unknown(os.environ):
 MAX_DRAIN = 2 * 1024 * 1024 + 65536
 
 
+# Headers that say something once; gunicorn has their names in capitals.
+_ONCE = {"X-MACHINE", "IDEMPOTENCY-KEY"}
+
+
 class Worker(ThreadWorker):
     """gunicorn's threaded worker, but for two things: how it sees connections off, and how it ends without its master.
 
@@ -117,6 +121,8 @@ _places = SharedPlaces()
 preload_app = False
 graceful_timeout = 30
 keepalive = 75
+# The most there is: a parameter that is far too long is refused in the service's words, not in gunicorn's.
+limit_request_line = 8190
 # Of what a proxy says only ProxyFix believes anything, and that as STATE_SERVICE_PROXY_HOPS has it; gunicorn would
 # believe whoever connects from this machine.
 forwarded_allow_ips = ""
@@ -125,6 +131,13 @@ secure_scheme_headers = {}
 forwarder_headers = ""
 # gunicorn's own control socket would be one more door; nothing here uses it.
 control_socket_disable = True
+
+
+def pre_request(worker, req):
+    """Note which of our headers were sent more than once: WSGI joins them, and two machines would become a third."""
+    names = [name for name, _ in req.headers if name in _ONCE]
+    if len(names) > len(set(names)):
+        req.headers.append(("X-STATE-SERVICE-REPEATED", " ".join(names).lower()))
 
 
 def post_worker_init(worker):

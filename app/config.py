@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from app.core.chart import CHART_NAME
 from app.core.errors import SettingError
 
 PREFIX = "STATE_SERVICE_"
 HOME = Path(__file__).resolve().parent.parent
+MAX_PORT = 65535
+# A name, which may begin with a dot for all below it, or an address; and where gunicorn listens.
+_HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+_BIND = re.compile(r"unix:.+|fd://[0-9]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):(?P<port>[0-9]{1,5})")
 DEFAULT_DATABASE_URL = f"sqlite:///{HOME / 'instance' / 'state_service.db'}"
 
 
@@ -43,8 +49,26 @@ def _choice(*words: str) -> Callable[[str], str]:
     return read
 
 
+def _chart_name(text: str) -> str:
+    if not CHART_NAME.fullmatch(text):
+        raise ValueError("must be a chart's name: 1 to 128 characters of A-Z a-z 0-9 _ . - :")
+    return text
+
+
 def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    hosts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"must be names without a port, comma-separated: {host!r} is none")
+    return hosts
+
+
+def _bind(text: str) -> str:
+    for part in text.split(","):
+        found = _BIND.fullmatch(part.strip())
+        if found is None or int(found["port"] or 0) > MAX_PORT:
+            raise ValueError("must be HOST:PORT or unix:PATH")
+    return text
 
 
 def _secret(text: str) -> str:
@@ -62,7 +86,7 @@ class Config:
     """The settings of one process. Each is the environment variable STATE_SERVICE_<NAME>, in capitals."""
 
     database_url: str = _setting(_text, DEFAULT_DATABASE_URL, "the database: sqlite:///FILE or postgresql://…")
-    default_chart: str | None = _setting(_text, None, "the chart that /state asks; else the only chart there is")
+    default_chart: str | None = _setting(_chart_name, None, "the chart that /state asks; else the only chart there is")
     auth: str | None = _setting(_choice("open", "tokens"), None, "who may do what: open (everybody) or tokens")
     log_key: str | None = _setting(_text, None, "a secret that makes the log's hashes HMACs")
     secret_key: str | None = _setting(_secret, None, "signs the sessions of people who sign in to the pages")
@@ -73,7 +97,7 @@ class Config:
     threads: int = _setting(_whole(1, 5000), 64, "threads a worker for requests that do not wait")
     max_waiters: int = _setting(_whole(0, 100_000), 2000, "requests of one server that may wait (wait=) at a time")
     listen_url: str | None = _setting(_text, None, "PostgreSQL past the pooler, for LISTEN; else DATABASE_URL")
-    bind: str = _setting(_text, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
+    bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
     trusted_hosts: tuple[str, ...] = _setting(_hosts, (), "the Host names answered, comma-separated; empty: any")
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
     access_log: bool = _setting(_boolean, True, "one JSON line a request on the logger stateservice.access")

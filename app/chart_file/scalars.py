@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from app.chart_file.problems import quote
-from app.core.chart import INT64_MAX, INT64_MIN
+from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
 
-CHART_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
 INTEGER = re.compile(r"[+-]?[0-9]+")
 PERCENTAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")

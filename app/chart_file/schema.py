@@ -9,10 +9,10 @@ import re
 
 from app.chart_file.chart_reader import MAX_STATES
 from app.chart_file.guard_reader import OP_WORDS
-from app.chart_file.scalars import CHART_NAME, INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
+from app.chart_file.scalars import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
 from app.chart_file.slot_reader import ON_EXPIRE_WORDS
 from app.chart_file.state_reader import FUNC_WORDS
-from app.core.chart import INT64_MAX, INT64_MIN
+from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
 
 Schema = dict[str, object]
 

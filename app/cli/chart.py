@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,7 +19,7 @@ from app.cli.context import (
     reporting,
 )
 from app.cli.printing import print_json, print_pieces, print_table
-from app.core.errors import ChartFileError
+from app.core.errors import ChartFileError, Problem
 from app.diagram import DARK, LIGHT, Form
 from app.service import reading
 from app.service.drawing import draw_chart
@@ -35,20 +36,46 @@ def group() -> None:
 
 @group.command("lint", epilog="Example: ./state_service chart lint charts/*.yaml")
 @click.argument("files", nargs=-1, required=True)
-def lint(files: tuple[str, ...]) -> None:
+@JSON
+def lint(files: tuple[str, ...], as_json: bool) -> None:
     """Check chart FILES without importing them; every problem with its line and column. Exit 2 if there is one."""
-    is_bad = False
-    for file in files:
-        try:
-            parsed = chart_file.parse(read_file(file), default_name=Path(file).stem if file != "-" else "chart")
-        except ChartFileError as error:
-            is_bad = True
-            print_problems(file, error.problems)
-            continue
-        print_problems(file, parsed.warnings, kind="warning")
-        click.echo(f"{file}: {parsed.chart.name}, {len(parsed.chart.states)} states, fine")
-    if is_bad:
+    checked = [_Checked(file) for file in files]
+    if as_json:
+        print_json([item.as_json() for item in checked])
+    else:
+        for item in checked:
+            item.print()
+    if any(item.problems for item in checked):
         sys.exit(USAGE)
+
+
+class _Checked:
+    """What a chart file came to."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.parsed: chart_file.ParsedChart | None = None
+        self.problems: tuple[Problem, ...] = ()
+        try:
+            self.parsed = chart_file.parse(read_file(file), default_name=Path(file).stem if file != "-" else "chart")
+        except ChartFileError as error:
+            self.problems = error.problems
+
+    def as_json(self) -> dict[str, Any]:
+        warnings = () if self.parsed is None else self.parsed.warnings
+        return {
+            "file": self.file,
+            "chart": None if self.parsed is None else self.parsed.chart.name,
+            "states": None if self.parsed is None else len(self.parsed.chart.states),
+            "problems": [problem.as_json() for problem in self.problems],
+            "warnings": [warning.as_json() for warning in warnings],
+        }
+
+    def print(self) -> None:
+        print_problems(self.file, self.problems)
+        if self.parsed is not None:
+            print_problems(self.file, self.parsed.warnings, kind="warning")
+            click.echo(f"{self.file}: {self.parsed.chart.name}, {len(self.parsed.chart.states)} states, fine")
 
 
 @group.command("import", epilog="Example: ./state_service chart import charts/canary.yaml --dry-run")

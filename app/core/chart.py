@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from types import MappingProxyType
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
+CHART_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 CLOCK_KEYS = frozenset({"clock", "elapsed"})
 
 

@@ -20,6 +20,10 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.line}:{self.column}: {self.message}"
 
+    def as_json(self) -> dict[str, int | str]:
+        """The problem as the HTTP interface and `--json` give it."""
+        return {"line": self.line, "column": self.column, "message": self.message}
+
 
 class ChartFileError(StateServiceError):
     """The chart file has problems; all of them are in `problems`, in the order of the file."""

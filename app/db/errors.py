@@ -18,6 +18,8 @@ from app.db.sqlite import is_spoilt
 _RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03"}
 # A schema that is not there: the database was never migrated, or is being migrated.
 _NOT_MIGRATED = {"42P01", "42703"}
+# A lock was not free within lock_timeout.
+_LOCKED = "55P03"
 # A role that may not: `db prune` wants the owner of the tables.
 _NOT_ALLOWED = {"42501"}
 
@@ -57,6 +59,8 @@ def translate(error: DBAPIError) -> Exception:
         isinstance(error, ProgrammingError) and state not in _NOT_MIGRATED | _NOT_ALLOWED
     ):
         return error
+    if state == _LOCKED:
+        message = f"somebody else holds a lock for too long: {message}"
     return DatabaseUnavailableError(message)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -45,7 +44,7 @@ class Imported:
         return {
             "outcome": str(self.outcome),
             "dry_run": self.dry_run,
-            "warnings": [{"line": item.line, "column": item.column, "message": item.message} for item in self.warnings],
+            "warnings": [warning.as_json() for warning in self.warnings],
             "steps": [
                 {
                     "kind": str(entry.kind),
@@ -122,9 +121,8 @@ def _import(
     row = store.lock_chart_even_archived(connection, chart.name)
     if row is not None and row.archived_at is None:
         return _upgrade_or_keep(service, connection, row, parsed, request, author)
-    now = service.now(store.read_now(connection))
-    row, step = _begin(service, connection, row, parsed, now, author)
-    status = describe(chart, row, step.position, now)
+    row, step = _begin(service, connection, row, parsed, author)
+    status = describe(chart, row, step.position, row.updated_at)
     return Imported(Outcome.CREATED, status, parsed.warnings, step.entries, request.dry_run)
 
 
@@ -133,17 +131,18 @@ def _begin(
     connection: Connection,
     row: store.ChartRow | None,
     parsed: chart_file.ParsedChart,
-    now: datetime,
     author: store.Author,
 ) -> tuple[store.ChartRow, Step]:
     """Start a new chart, or bring an archived one back with its next version, run and seq."""
     chart = parsed.chart
     if row is None:
+        now = service.now(store.read_now(connection))
         step = machine.start(chart, 1, 1, now)
         row = store.create_chart(connection, chart.name, step, now, author, service.database.log_key)
     else:
         row = store.set_archived(connection, store.set_pause(connection, row, None, None), None)
         held = hold_row(service, connection, row)
+        now = held.now
         step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
         held.take(step, author)
         row = record(service, connection, held)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from app import store
 from app.core.errors import StateServiceError
 from app.core.guards import next_due
+from app.core.log import format_instant
 from app.core.replay import Replay
 from app.db import Connection, snapshot
 from app.service.context import Service
@@ -100,7 +101,11 @@ def _compare(connection: Connection, row: store.ChartRow, replay: Replay) -> lis
         ("fence", position.fence, row.fence),
     ]
     return [
-        f"{row.name}: {name}: the log gives {logged!r}, the tables have {live!r}"
+        f"{row.name}: {name}: the log gives {_shown(logged)}, the tables have {_shown(live)}"
         for name, logged, live in pairs
         if logged != live
     ]
+
+
+def _shown(value: Any) -> str:
+    return format_instant(value) if isinstance(value, datetime) else repr(value)

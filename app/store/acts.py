@@ -13,7 +13,7 @@ from app.core.position import Step
 from app.db import Connection
 from app.models import charts, reports, visits
 from app.store.log import Author, append_log, make_log_row
-from app.store.record import insert_values, insert_visits, position_values
+from app.store.record import insert_values, insert_visits, leave_visit, position_values
 from app.store.rows import ChartRow
 
 
@@ -32,8 +32,10 @@ def create_chart(
 
 
 def set_archived(connection: Connection, row: ChartRow, archived_at: datetime | None) -> ChartRow:
-    """Put a chart away, or (None) bring it back; one that is put away has no pending clock."""
+    """Put a chart away, or (None) bring it back; one that is put away has no pending clock, and its visit is over."""
     due_at = row.due_at if archived_at is None else None
+    if archived_at is not None:
+        leave_visit(connection, row, archived_at)
     return _set(connection, row, {"archived_at": archived_at, "due_at": due_at})
 
 

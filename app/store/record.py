@@ -155,6 +155,7 @@ def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def position_values(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
+    """A chart's row after `step`, by column."""
     after = step.position
     return {
         "version": after.version,
@@ -199,6 +200,7 @@ def _write_values_anew(connection: Connection, change: Change) -> None:
 
 
 def insert_values(connection: Connection, chart_id: int, values: Mapping[str, int]) -> None:
+    """Write the values of a state that was entered."""
     rows = [{"chart_id": chart_id, "key": key, "value": value} for key, value in values.items()]
     if rows:
         connection.execute(insert(attribute_values), rows)
@@ -208,17 +210,22 @@ def _write_visits(connection: Connection, change: Change, now: datetime) -> None
     entered = [visit for decision in change.decisions for visit in decision.step.visits]
     if not entered:
         return
-    row = change.row
+    leave_visit(connection, change.row, now)
+    insert_visits(connection, change.row.id, entered, now)
+
+
+def leave_visit(connection: Connection, row: ChartRow, now: datetime) -> None:
+    """Note when the visit that `row` is in ends, where it has not ended."""
     connection.execute(
         update(visits)
         .where(visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.visit == row.visit)
         .where(visits.c.left_at.is_(None))
         .values(left_at=now)
     )
-    insert_visits(connection, row.id, entered, now)
 
 
 def insert_visits(connection: Connection, chart_id: int, entered: Sequence[Visit], now: datetime) -> None:
+    """Write visits one after another, of which the last one goes on."""
     last = entered[-1]
     rows = [
         {

@@ -35,10 +35,11 @@ def post_reset(name: str) -> Response:
 @blueprint.post("/charts/<chart:name>/goto", provide_automatic_options=False)
 def post_goto(name: str) -> Response:
     """Begin a visit of the state that the body names."""
+    reason = read_reason()
     state = read_field("state", NAME_LENGTH)
     if state is None:
         raise BadRequestError('state is missing: {"state": "...", "reason": "..."}')
-    return jsonify(acts.goto(current_service(), name, state, read_reason(), current_author()).as_json())
+    return jsonify(acts.goto(current_service(), name, state, reason, current_author()).as_json())
 
 
 @blueprint.post("/charts/<chart:name>/archive", provide_automatic_options=False)

@@ -12,6 +12,8 @@ from app.web.note import Environ, note_of
 NAME_LENGTH = 128
 MACHINE_LENGTH = 255
 MAX_PARAMETERS = 100
+# Where gunicorn.conf.py notes the headers that were sent more than once, which WSGI would make one with a comma.
+REPEATED = "HTTP_X_STATE_SERVICE_REPEATED"
 
 
 class Query:
@@ -56,6 +58,8 @@ class Query:
 
     def find_header(self, name: str, limit: int) -> str | None:
         """A header of our own, 1 to `limit` printable characters. Raises BadRequestError."""
+        if name.lower() in self._environ.get(REPEATED, ""):
+            raise BadRequestError(f"{name} is given more than once")
         sent = self._environ.get(f"HTTP_{name.upper().replace('-', '_')}")
         return None if sent is None else check_text(name, _decode_header(name, sent), limit)
 

@@ -79,9 +79,7 @@ def problem_reply(error: Exception, environ: Environ) -> Reply:
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     extra: dict[str, Any] = {}
     if isinstance(error, errors.ChartFileError):
-        extra["problems"] = [
-            {"line": item.line, "column": item.column, "message": item.message} for item in error.problems
-        ]
+        extra["problems"] = [problem.as_json() for problem in error.problems]
     if isinstance(error, errors.DatabaseUnavailableError):
         extra["outcome"] = error.outcome
         logger.error("the database failed: %s (outcome %s)", error, error.outcome)

@@ -34,10 +34,11 @@ def delete_slot(name: str) -> Response:
 @blueprint.post("/charts/<chart:name>/evict", provide_automatic_options=False)
 def post_evict(name: str) -> Response:
     """Take the slot of the machine that the body names away."""
+    reason = read_reason()
     machine = read_field("machine", MACHINE_LENGTH)
     if machine is None:
         raise BadRequestError('machine is missing: {"machine": "...", "reason": "..."}')
-    return jsonify(acts.evict(current_service(), name, machine, read_reason(), current_author()).as_json())
+    return jsonify(acts.evict(current_service(), name, machine, reason, current_author()).as_json())
 
 
 def _read(query: Query) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_lint_goes_on_after_a_bad_file(bare: Run, tmp_path: Path, seed: str) -> 
     assert done.code == 2
     assert "fine" in done.out
     assert str(bad) in done.err
+
+
+def test_lint_prints_json(bare: Run, tmp_path: Path, seed: str) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("chart: x\nnonsense: 1\n")
+    done = bare("chart", "lint", "--json", str(bad), seed)
+    first, second = json.loads(done.out)
+    assert (done.code, done.err) == (2, "")
+    assert (first["file"], first["chart"], first["warnings"]) == (str(bad), None, [])
+    assert {"line": 2, "column": 1} in [{key: item[key] for key in ("line", "column")} for item in first["problems"]]
+    assert (second["chart"], second["states"], second["problems"]) == ("states", 3, [])
+    assert [warning["message"] for warning in second["warnings"]] != []
 
 
 def test_lint_accepts_every_sample_chart(bare: Run) -> None:

@@ -119,6 +119,14 @@ def test_archive_stops_the_clock(service: Service) -> None:
     assert (get_row(service).due_at, verify(service, "web").differences) == (None, ())
 
 
+def test_archive_ends_the_visit(service: Service, clock: Clock) -> None:
+    clock.advance(5)
+    acts.archive(service, "web", "over", ANN)
+    clock.advance(5)
+    import_text(service, CANARY)
+    assert query(service, "SELECT run, seconds FROM v_state_durations ORDER BY run")[0] == (1, 5)
+
+
 def test_evict_takes_the_slot_away(service: Service) -> None:
     import_text(service, REBOOT, name="reboot")
     slots.claim(service, "reboot", "reboot", "m1", NOBODY)
