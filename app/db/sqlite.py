@@ -21,7 +21,14 @@ BUSY_POLL_SECONDS = 0.001
 _SPOILT = ("readonly database", "disk image is malformed", "is not a database")
 
 
-def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+class FileConnection(sqlite3.Connection):
+    """A connection that knows which file it has open."""
+
+    path: str
+    identity: tuple[int, int]
+
+
+def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> FileConnection:
     """Return a connection of our own to an SQLite file, set up as every one of ours must be."""
     path = Path(str(url.database))
     if create:
@@ -31,8 +38,13 @@ def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECON
     # mode=rw: a file that has gone must be an error, never an empty database that hides the loss.
     address = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
     patience = min(busy_seconds, OPEN_SECONDS)
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=patience)
+    before = identity_of(str(path))
+    connection = sqlite3.connect(
+        address, uri=True, isolation_level=None, check_same_thread=False, timeout=patience, factory=FileConnection
+    )
+    connection.path, connection.identity = str(path), identity_of(str(path))
     try:
+        _refuse_another_file(connection, before)
         _enter_wal(connection, patience)
         busy = f"busy_timeout={int(busy_seconds * 1000)}"
         for pragma in ("synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", busy):
@@ -40,7 +52,7 @@ def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECON
     except BaseException:
         connection.close()
         raise
-    _opened[str(path)] = (identity_of(str(path)), identity_of(f"{path}-wal"))
+    _opened[str(path)] = (connection.identity, identity_of(f"{path}-wal"))
     return connection
 
 
@@ -57,7 +69,7 @@ def _make_folder(folder: Path) -> None:
 
 def _wait_while_empty(path: str) -> None:
     # Another process may be making it at this moment.
-    deadline = time.monotonic() + OPEN_SECONDS
+    deadline = time.monotonic() + BUSY_SECONDS
     while _is_empty(path) and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -83,6 +95,13 @@ def _refuse_foreign_file(path: str) -> None:
         )
 
 
+def _refuse_another_file(connection: FileConnection, before: tuple[int, int]) -> None:
+    """Raise where the file at the path is not, for certain, the one that was opened."""
+    is_new = before == (0, 0)
+    if connection.identity == (0, 0) or (connection.identity != before and not is_new):
+        raise sqlite3.OperationalError(f"the database file {connection.path} was moved while it was opened")
+
+
 def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
     # Several processes on a file that is new: the switch to WAL is refused at once, busy_timeout or not.
     deadline = time.monotonic() + busy_seconds
@@ -97,6 +116,7 @@ def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
 
 
 def begin_immediate(raw: sqlite3.Connection, busy_milliseconds: int, waited: float) -> None:
+    """Begin a writer's transaction; `waited` seconds of the limit are over. Raises OperationalError."""
     # SQLite's own waiting for another process sleeps up to 100 ms at a time, and lets a writer starve. What went by
     # in the queue of this process's writers is part of the limit.
     deadline = time.monotonic() + busy_milliseconds / 1000 - waited
@@ -114,11 +134,6 @@ def begin_immediate(raw: sqlite3.Connection, busy_milliseconds: int, waited: flo
         raw.execute(f"PRAGMA busy_timeout={busy_milliseconds}").close()
 
 
-def _file_of(connection: sqlite3.Connection) -> tuple[str, tuple[int, int]]:
-    path = connection.execute("PRAGMA database_list").fetchone()[2]
-    return path, identity_of(path)
-
-
 def identity_of(path: str) -> tuple[int, int]:
     """What tells a file from another one put in its place; (0, 0) where there is none."""
     try:
@@ -128,23 +143,27 @@ def identity_of(path: str) -> tuple[int, int]:
     return (status.st_dev, status.st_ino)
 
 
-def note_file(connection: sqlite3.Connection, record: Any) -> None:
-    record.info["path"], record.info["identity"] = _file_of(connection)
+def note_file(connection: FileConnection, record: Any) -> None:
+    """Keep in the pool's record which file a new connection has open, and how long it waits for its lock."""
+    record.info["path"], record.info["identity"] = connection.path, connection.identity
     record.info["busy_milliseconds"] = connection.execute("PRAGMA busy_timeout").fetchone()[0]
 
 
 def check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
+    """Have the pool drop a connection whose file no longer lies at its path. Raises DisconnectionError."""
     # A database file deleted or replaced while open still takes writes, into an inode nobody will ever read.
     if identity_of(record.info["path"]) != record.info["identity"]:
         raise DisconnectionError("the database file was replaced")
 
 
 def drop_spoilt(context: ExceptionContext) -> None:
+    """Have the pool drop a connection that is of no more use."""
     if is_spoilt(context.original_exception):
         context.is_disconnect = True
 
 
 def is_spoilt(error: BaseException) -> bool:
+    """True where the connection that said this is of no more use."""
     # A connection opened while the file was read-only stays so after the file no longer is, and one that has read
     # damaged pages remembers them after the file was mended.
     return any(text in str(error) for text in _SPOILT)

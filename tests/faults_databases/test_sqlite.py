@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -288,6 +289,31 @@ def test_file_that_comes_back_has_everything(app: Flask, client: FlaskClient, pa
     away = path.with_suffix(".away")
     path.rename(away)
     assert_away(client)
+    away.rename(path)
+    assert_heals(app, taken)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+@pytest.mark.parametrize("comes", [None, "another"], ids=["away", "replaced"])
+def test_file_that_is_moved_while_it_is_opened_is_not_used(
+    app: Flask, client: FlaskClient, path: Path, monkeypatch: pytest.MonkeyPatch, comes: str | None, method: str
+) -> None:
+    taken = put_often(client, 3)
+    close(app)
+    away, other, connect = path.with_suffix(".away"), path.with_suffix(".other"), sqlite3.connect
+    shutil.copy(path, other)
+
+    def connect_and_move(*arguments: Any, **options: Any) -> Any:
+        connection = connect(*arguments, **options)
+        path.rename(away)
+        if comes is not None:
+            other.rename(path)
+        monkeypatch.undo()
+        return connection
+
+    monkeypatch.setattr("app.db.sqlite.sqlite3.connect", connect_and_move)
+    response = client.open(PATH, method=method)
+    assert (response.status_code, "moved while it was opened" in response.text) == (503, True)
     away.rename(path)
     assert_heals(app, taken)
 
