@@ -197,7 +197,8 @@ def _replaced(path: Path) -> Iterator[None]:
 @contextmanager
 def _damaged(path: Path, server: Server) -> Iterator[None]:
     """Every page but the first is overwritten, in place."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+    # It waits for nobody: a worker that was stopped while it read would be waited for in vain.
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as reader:
         whole = until(lambda: _damage(path, server, reader), "nobody reads the write-ahead log")
         try:
             yield
