@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -110,20 +110,16 @@ def _by_chart(tickets: Sequence[_Ticket]) -> dict[str, list[_Ticket]]:
 
 def _lock(connection: Connection, found: Mapping[str, Sequence[_Ticket]], skip_locked: bool) -> list[store.ChartRow]:
     """Lock the charts that can be had, and answer the tickets of the others."""
-    if skip_locked:
-        rows = store.lock_free_charts(connection, found)
-        for ticket in _tickets_without(rows, found):
-            ticket.settle(lambda sent: _Elsewhere.LOCKED)
-        return rows
-    rows = store.lock_charts(connection, found)
-    for ticket in _tickets_without(rows, found):
-        ticket.settle(_raise_not_found)
+    lock = store.lock_free_charts if skip_locked else store.lock_charts
+    rows = lock(connection, found)
+    for name in found.keys() - {row.name for row in rows}:
+        for ticket in found[name]:
+            ticket.settle(_send_elsewhere if skip_locked else _raise_not_found)
     return rows
 
 
-def _tickets_without(rows: Sequence[store.ChartRow], found: Mapping[str, Sequence[_Ticket]]) -> Iterator[_Ticket]:
-    for name in found.keys() - {row.name for row in rows}:
-        yield from found[name]
+def _send_elsewhere(sent: _Sent) -> _Elsewhere:
+    return _Elsewhere.LOCKED
 
 
 def _raise_not_found(sent: _Sent) -> Answer:

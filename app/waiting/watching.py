@@ -16,7 +16,7 @@ from app.core.errors import StateServiceError
 from app.db import Database
 from app.db.engine import normalize_url
 from app.db.patience import PatientConnection
-from app.db.sqlite import identity_of, open_sqlite
+from app.db.sqlite import FileConnection, identity_of, open_sqlite
 
 if TYPE_CHECKING:
     from app.waiting import Hub
@@ -62,16 +62,16 @@ def _watch_sqlite(hub: Hub, database: Database) -> None:
     """Look whenever SQLite's change counter, which sees every process's commits, has moved."""
     try:
         with closing(open_sqlite(database.engine.url)) as connection:
-            _count(hub, connection, str(database.engine.url.database))
+            _count(hub, connection)
     except (sqlite3.Error, StateServiceError) as error:
         logger.warning("cannot watch the database, will try again: %s", error)
         hub.wait_closed(DEAF_SECONDS)
 
 
-def _count(hub: Hub, connection: sqlite3.Connection, path: str) -> None:
-    opened, counter, next_net = identity_of(path), None, 0.0
+def _count(hub: Hub, connection: FileConnection) -> None:
+    counter, next_net = None, 0.0
     # Another file in its place has a counter of its own: end, and be called again with a connection to that one.
-    while identity_of(path) == opened:
+    while identity_of(connection.path) == connection.identity:
         found = connection.execute("PRAGMA data_version").fetchone()[0]
         if found != counter or time.monotonic() >= next_net:
             counter, next_net = found, time.monotonic() + NET_SECONDS
