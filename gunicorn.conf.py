@@ -40,6 +40,7 @@ from app.core.errors import SettingError
 from app.db.engine import normalize_url
 from app.logs import JsonFormatter, configure_logging
 from app.waiting.places import SharedPlaces
+from app.web.parameters import REPEATED
 
 try:
     _config = read_config(os.environ)
@@ -136,8 +137,8 @@ control_socket_disable = True
 def pre_request(worker, req):
     """Note which of our headers were sent more than once: WSGI joins them, and two machines would become a third."""
     names = [name for name, _ in req.headers if name in _ONCE]
-    if len(names) > len(set(names)):
-        req.headers.append(("X-STATE-SERVICE-REPEATED", " ".join(names).lower()))
+    if repeated := {name for name in names if names.count(name) > 1}:
+        req.headers.append((REPEATED, " ".join(repeated)))
 
 
 def post_worker_init(worker):

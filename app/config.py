@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from app.core.chart import CHART_NAME
+from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import SettingError
 
 PREFIX = "STATE_SERVICE_"
@@ -51,7 +51,7 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 def _chart_name(text: str) -> str:
     if not CHART_NAME.fullmatch(text):
-        raise ValueError("must be a chart's name: 1 to 128 characters of A-Z a-z 0-9 _ . - :")
+        raise ValueError(f"must be a chart's name: {CHART_NAME_RULE}")
     return text
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from app.chart_file.problems import quote
-from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
+from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -40,9 +40,9 @@ def to_name(text: str) -> str:
 
 
 def to_chart_name(text: str) -> str:
-    """Return the name of a chart; it stands in paths, so `.` and `..` are none."""
-    if not CHART_NAME.fullmatch(text) or text in {".", ".."}:
-        raise ScalarError(f"{quote(text)} is not 1 to 128 characters of A-Z a-z 0-9 _ . - : (nor '.' or '..')")
+    """Return the name of a chart."""
+    if not CHART_NAME.fullmatch(text):
+        raise ScalarError(f"{quote(text)} is not {CHART_NAME_RULE}")
     return text
 
 

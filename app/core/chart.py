@@ -11,7 +11,9 @@ from types import MappingProxyType
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
-CHART_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+# It stands in paths, so `.` and `..` are none.
+CHART_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.:-]{1,128}")
+CHART_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . - : (nor '.' or '..')"
 CLOCK_KEYS = frozenset({"clock", "elapsed"})
 
 

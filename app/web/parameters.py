@@ -12,8 +12,16 @@ from app.web.note import Environ, note_of
 NAME_LENGTH = 128
 MACHINE_LENGTH = 255
 MAX_PARAMETERS = 100
-# Where gunicorn.conf.py notes the headers that were sent more than once, which WSGI would make one with a comma.
-REPEATED = "HTTP_X_STATE_SERVICE_REPEATED"
+# The header in which gunicorn.conf.py notes those that were sent more than once: WSGI would join them with a comma.
+REPEATED = "X-STATE-SERVICE-REPEATED"
+
+
+def _variable(header: str) -> str:
+    # As WSGI names a header in the environment.
+    return f"HTTP_{header.upper().replace('-', '_')}"
+
+
+_NOTED = _variable(REPEATED)
 
 
 class Query:
@@ -58,9 +66,9 @@ class Query:
 
     def find_header(self, name: str, limit: int) -> str | None:
         """A header of our own, 1 to `limit` printable characters. Raises BadRequestError."""
-        if name.lower() in self._environ.get(REPEATED, ""):
+        if name.upper() in self._environ.get(_NOTED, "").split():
             raise BadRequestError(f"{name} is given more than once")
-        sent = self._environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+        sent = self._environ.get(_variable(name))
         return None if sent is None else check_text(name, _decode_header(name, sent), limit)
 
 

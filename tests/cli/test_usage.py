@@ -19,7 +19,7 @@ BAD_SETTINGS = {
     "STATE_SERVICE_POOLER": "perhaps",
     "STATE_SERVICE_PROXY_HOPS": "6",
     "STATE_SERVICE_MAX_WAITERS": "²",
-    "STATE_SERVICE_DEFAULT_CHART": "no/chart",
+    "STATE_SERVICE_DEFAULT_CHART": "..",
     "STATE_SERVICE_TRUSTED_HOSTS": "state.example,two words",
     "STATE_SERVICE_BIND": "localhost",
 }

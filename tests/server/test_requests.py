@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,14 @@ def test_header_that_is_sent_twice_is_refused(server: Server, name: str, second:
 def test_header_that_is_sent_twice_is_500_under_state(server: Server) -> None:
     found = send(server, "GET", "/state?state=green_state", [("X-Machine", "a"), ("X-Machine", "b")])
     assert found == (500, "X-Machine is given more than once\n")
+
+
+@pytest.mark.parametrize(("once", "twice"), [("X-Machine", "Idempotency-Key"), ("Idempotency-Key", "X-Machine")])
+def test_header_that_is_sent_once_beside_one_sent_twice_is_not_the_culprit(
+    server: Server, once: str, twice: str
+) -> None:
+    status, body = send(server, "PUT", PATH, [(twice, "a"), (once, "a"), (twice, "b"), ("Accept", "application/json")])
+    assert (status, json.loads(body)["detail"]) == (400, f"{twice} is given more than once")
 
 
 def test_query_goes_before_a_header_that_is_sent_twice(server: Server) -> None:
