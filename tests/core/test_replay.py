@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.chart import Chart, OnExpire
@@ -39,6 +39,11 @@ def agrees(made: Model) -> bool:
     return (bare(replay.position), replay.reports, replay.is_archived, replay.seq) == expected
 
 
+# A life is many happenings: fewer of them than of other examples say as much.
+LIVES = settings(max_examples=300, deadline=None)
+
+
+@LIVES
 @given(st.data())
 def test_replay_leads_where_a_small_chart_stands(data: st.DataObject) -> None:
     life = Life(Model())
@@ -48,6 +53,7 @@ def test_replay_leads_where_a_small_chart_stands(data: st.DataObject) -> None:
     assert agrees(life.model)
 
 
+@LIVES
 @given(st.data())
 def test_replay_leads_where_any_chart_stands(data: st.DataObject) -> None:
     life = Life(Model())

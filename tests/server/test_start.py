@@ -87,9 +87,8 @@ def test_unknown_setting_is_warned_of(sqlite_url: str, tmp_path: Path) -> None:
 # The port
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "1")])
-def test_port_in_use_is_said_clearly(sqlite_url: str, taken_port: int, options: tuple[str, ...]) -> None:
-    done = start(sqlite_url, "--port", str(taken_port), *options)
+def test_port_in_use_is_said_clearly(sqlite_url: str, taken_port: int) -> None:
+    done = start(sqlite_url, "--port", str(taken_port))
     assert done.returncode not in (0, None)
     assert f"127.0.0.1:{taken_port}" in done.stderr or str(taken_port) in done.stderr
     assert "in use" in done.stderr

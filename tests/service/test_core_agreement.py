@@ -43,7 +43,7 @@ from tests.service.support import NOBODY, Clock, query, rows
 from tests.support.happenings import RandomPut, acts, likely, puts, random_homes, small_charts, successors, takes_puts
 from tests.support.model import Model
 
-EXAMPLES = 150 if os.environ.get("CI") == "true" else 60
+EXAMPLES = 100 if os.environ.get("CI") == "true" else 60
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=30,

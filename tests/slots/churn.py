@@ -39,7 +39,6 @@ states:
     target: {{name: done, when: {{key: count, value: 1000000}}}}
   - name: done
 """
-PROCESSES = 4
 # What a machine does with its slot, and how often.
 DEEDS = {"report": 80, "give back": 8, "crash": 6, "oversleep": 3, "hang up": 3}
 
@@ -147,11 +146,15 @@ class Result:
         ]
 
 
-def churn(database_url: str, folder: Path, *, machines: int, seconds: float, kill_every: float) -> Result:
-    """Let `machines` churn for `seconds`, a random worker being killed now and then; judge the log."""
-    with running(database_url, folder, workers=str(PROCESSES)) as server:
+def churn(
+    database_url: str, folder: Path, *, machines: int, seconds: float, kill_every: float, processes: int = 4
+) -> Result:
+    """Let `machines`, in so many processes, churn for `seconds` on as many workers, of which a random one is killed now
+    and then; judge the log.
+    """
+    with running(database_url, folder, workers=str(processes)) as server:
         server.import_chart("churn", CHART)
-        counts, kills = _run(server, machines, seconds, kill_every)
+        counts, kills = _run(server, machines, processes, seconds, kill_every)
     with opened_service(database_url) as service:
         log = rows(service, "churn")
         differences = list(verify(service, "churn").differences)
@@ -162,13 +165,13 @@ def churn(database_url: str, folder: Path, *, machines: int, seconds: float, kil
     return result
 
 
-def _run(server: Server, machines: int, seconds: float, kill_every: float) -> tuple[Counter[str], int]:
+def _run(server: Server, machines: int, count: int, seconds: float, kill_every: float) -> tuple[Counter[str], int]:
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     names = [f"m{number:03}" for number in range(machines)]
     processes = [
-        context.Process(target=run_machines, args=(server.port, names[part::PROCESSES], seconds, out))
-        for part in range(PROCESSES)
+        context.Process(target=run_machines, args=(server.port, names[part::count], seconds, out))
+        for part in range(count)
     ]
     for process in processes:
         process.start()
