@@ -40,7 +40,7 @@ def agrees(made: Model) -> bool:
 
 
 # A life is many happenings: fewer of them than of other examples say as much.
-LIVES = settings(max_examples=300, deadline=None)
+LIVES = settings(max_examples=300)
 
 
 @LIVES
