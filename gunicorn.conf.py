@@ -1,6 +1,7 @@
 """gunicorn's settings, from the service's own (see docs/settings.md): `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
 import atexit
+import gc
 import os
 import resource
 import shutil
@@ -29,6 +30,10 @@ def _remove_metrics(folder):
 
 atexit.register(_remove_metrics, os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
+# What is imported stays: looking through it for what can go, now and again at each process's end, would take longer
+# than all that is done to start and to stop.
+gc.disable()
+
 from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
@@ -41,6 +46,9 @@ from app.db.engine import normalize_url
 from app.logs import JsonFormatter, configure_logging
 from app.waiting.places import SharedPlaces
 from app.web.parameters import REPEATED
+
+gc.freeze()
+gc.enable()
 
 try:
     _config = read_config(os.environ)
@@ -58,16 +66,34 @@ for _variable in find_unknown(os.environ):
 MAX_DRAIN = 2 * 1024 * 1024 + 65536
 
 
+# What tells a process to end.
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 # Headers that say something once; gunicorn has their names in capitals.
 _ONCE = {"X-MACHINE", "IDEMPOTENCY-KEY"}
 
 
 class Worker(ThreadWorker):
-    """gunicorn's threaded worker, but for two things: how it sees connections off, and how it ends without its master.
+    """gunicorn's threaded worker, but for three things.
 
-    gunicorn waits up to two seconds for a peer to close its end, on the thread that accepts connections; a few slow
-    ones would hold up everybody.
+    It sees connections off where it holds up nobody: gunicorn waits up to two seconds for a peer to close its end, on
+    the thread that accepts connections. It ends at once without its master. And it ends also when it is told to in the
+    moment of its birth.
     """
+
+    # Set by post_fork: until a worker has signal handlers of its own, its master's put what comes into this copy.
+    signals_at_birth = None
+
+    def init_signals(self):
+        """Listen to signals, and heed those that came before.
+
+        gunicorn tells a worker once to stop. One that was forked in that moment would miss it and serve on, and its
+        master would wait for it the whole graceful_timeout.
+        """
+        super().init_signals()
+        while not self.signals_at_birth.empty():
+            if self.signals_at_birth.get_nowait() in _STOPS:
+                self.alive = False
 
     def handle(self, conn):
         """Handle a request, and close the connection if it is not kept, on the request's own thread."""
@@ -141,6 +167,11 @@ def pre_request(worker, req):
         req.headers.append((REPEATED, " ".join(repeated)))
 
 
+def post_fork(server, worker):
+    """Keep what the worker was told before it could listen."""
+    worker.signals_at_birth = server.SIG_QUEUE
+
+
 def post_worker_init(worker):
     """Start what works beside the requests, and have a stop answer those who wait instead of keeping them."""
     start(worker.wsgi, _places.own(worker.age))
@@ -152,7 +183,7 @@ def post_worker_init(worker):
 
     # Ctrl-C reaches a worker as SIGINT from the terminal and as SIGQUIT from the master, and to gunicorn both mean to
     # drop every request. Nobody waits any longer, so ending in order takes no time.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    for number in _STOPS:
         signal.signal(number, release_and_end)
 
 

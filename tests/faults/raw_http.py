@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.broken import broken
 from tests.faults.fronted import fronted
 from tests.faults.proof import Proof, new_folder
 from tests.faults.stand import sqlite_database
-from tests.support.servers import GUNICORN, running
+from tests.support.servers import GUNICORN, patched, running
 
 SILENCE = 0.25
 FOLLOWERS = 3
@@ -315,7 +314,7 @@ UNREAD = "from gunicorn.http.parser import Parser; Parser.finish_body = lambda s
 @contextmanager
 def direct(folder: Path, *, is_broken: bool = False) -> Iterator[Target]:
     """gunicorn as it is; or broken, so that it takes what it left of a body for the next request."""
-    command = broken(folder, UNREAD) if is_broken else GUNICORN
+    command = patched(folder, UNREAD) if is_broken else GUNICORN
     with sqlite_database(folder) as database, running(database.url, folder, command) as server:
         for chart in CHARTS:
             server.import_chart(chart, CHART)

@@ -27,10 +27,9 @@ from app.service.tokens import PREFIX, Holder, Role, create_token, hash_secret, 
 from app.web.auth import RULES
 from app.web.ui import session
 from tests.conftest import DATABASES
-from tests.faults.broken import broken
 from tests.faults.proof import Proof, new_folder, opened
 from tests.faults.raw_http import CHART, STATE
-from tests.support.servers import GUNICORN, Server, running
+from tests.support.servers import GUNICORN, Server, patched, running
 
 GUESSES = 5000
 PATTERN = "web-*"
@@ -321,7 +320,7 @@ def besieged(
 ) -> Iterator[Besieged]:
     """The service with tokens on a migrated database, with a chart inside their pattern and one outside."""
     secrets = _make_tokens(database_url)
-    command = GUNICORN if patch is None else broken(folder, patch)
+    command = GUNICORN if patch is None else patched(folder, patch)
     settings = {"auth": "tokens", "default_chart": OUTSIDE, "secret_key": KEY}
     with running(database_url, folder, command, **settings) as server:
         found = Besieged(server, secrets, list_requests(INSIDE, endpoints), Outcome(which))

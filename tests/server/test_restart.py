@@ -12,7 +12,7 @@ import pytest
 from tests.server.conftest import STATE_SERVICE, history, run, serving
 from tests.support.apps import SEED
 from tests.support.faults import COUNTING
-from tests.support.servers import run_curl, until
+from tests.support.servers import patched, run_curl, running, until
 
 TIMER = """
 chart: timer
@@ -127,6 +127,23 @@ def test_signal_ends_it_cleanly(sqlite_url: str, tmp_path: Path, seed: Path, num
         assert server.process.wait(10) == 0
         assert "Traceback" not in server.log.read_text()
         assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
+
+
+TOLD_AT_BIRTH = """
+_keep = post_fork
+
+
+def post_fork(server, worker):
+    _keep(server, worker)
+    if worker.age == 1:
+        os.kill(os.getpid(), signal.{name})
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGQUIT"])
+def test_worker_that_is_told_to_end_when_it_is_born_ends(sqlite_url: str, tmp_path: Path, name: str) -> None:
+    with running(sqlite_url, tmp_path, patched(tmp_path, TOLD_AT_BIRTH.format(name=name))) as server:
+        until(lambda: server.log.read_text().count("Booting worker") == 3, "it ended, and another is in its place")
 
 
 def test_due_clock_guard_is_performed_though_nobody_asks(database_url: str, tmp_path: Path) -> None:

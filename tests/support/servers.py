@@ -30,7 +30,8 @@ from app.waiting.watching import LISTENER_NAME
 from tests.conftest import database_on
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app")
+CONFIG = ROOT / "gunicorn.conf.py"
+GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(CONFIG), "wsgi:app")
 START_SECONDS = 30
 ANSWER_SECONDS = 75
 JSON = {"Accept": "application/json"}
@@ -245,6 +246,13 @@ def environment(database_url: str, settings: Mapping[str, str]) -> dict[str, str
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATE_SERVICE_")}
     own = {f"STATE_SERVICE_{name.upper()}": value for name, value in settings.items()}
     return inherited | {"STATE_SERVICE_AUTH": "open", "STATE_SERVICE_DATABASE_URL": database_url} | own
+
+
+def patched(folder: Path, patch: str) -> list[str]:
+    """The command that serves as ever, once the Python of `patch` has run after gunicorn.conf.py."""
+    config = folder / "patched.conf.py"
+    config.write_text(f"__file__ = {str(CONFIG)!r}\nexec(open(__file__).read())\n{patch}\n")
+    return [str(config) if word == str(CONFIG) else word for word in GUNICORN]
 
 
 @contextmanager
