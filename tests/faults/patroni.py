@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import psycopg
 import yaml
 
 from tests.conftest import migrate
-from tests.faults.stand import quiet_port
+from tests.faults.stand import kill_at_once, quiet_port
 from tests.support.servers import ROOT, until
 
 DEPLOY = ROOT / "deploy"
@@ -97,26 +96,20 @@ class Node:
 
     def kill(self) -> int:
         """Kill -9 Patroni and PostgreSQL at once; return when the last of them was sent the signal."""
-        family = list(self._family())
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        killed = time.monotonic_ns()
-        psutil.wait_procs(family, 10)
+        killed = kill_at_once(*self._list_roots())
         if self.process is not None:
             self.process.wait(10)
         return killed
 
-    def _family(self) -> Iterator[psutil.Process]:
+    def _list_roots(self) -> Iterator[psutil.Process]:
         # PostgreSQL is no child of Patroni, so that it outlives it.
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
             server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
             if str(self.data) in server.cmdline():
-                yield from (server, *server.children())
+                yield server
         if self.process is not None:
             with suppress(psutil.NoSuchProcess):
-                patroni = psutil.Process(self.process.pid)
-                yield from (patroni, *patroni.children(recursive=True))
+                yield psutil.Process(self.process.pid)
 
 
 @dataclass(slots=True)

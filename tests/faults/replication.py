@@ -16,7 +16,7 @@ import psutil
 import psycopg
 
 from tests.conftest import migrate
-from tests.faults.stand import START_SECONDS, postgresql_server, quiet_port
+from tests.faults.stand import START_SECONDS, kill_at_once, postgresql_server, quiet_port
 from tests.support.servers import until
 
 USER = "postgres"
@@ -55,14 +55,7 @@ class Node:
 
     def kill(self) -> int:
         """Kill -9 the whole server; return when the last of it was sent the signal."""
-        pid = int((self.data / "postmaster.pid").read_text().split()[0])
-        family = [psutil.Process(pid), *psutil.Process(pid).children()]
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        killed = time.monotonic_ns()
-        psutil.wait_procs(family, 10)
-        return killed
+        return kill_at_once(psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0])))
 
     def clear(self) -> None:
         """Leave an empty folder to fill with the data of another one."""

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,35 @@ COMMAND = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"
 WORKERS = 2
 # Orphaned workers hold the port until they notice, and a killed PostgreSQL reads its log again.
 START_SECONDS = 60
+
+
+def kill_at_once(*roots: psutil.Process) -> int:
+    """Kill -9 these and their children as a power cut would: none is left to see another one die.
+
+    A PostgreSQL session that waits for a standby gives up when it sees its postmaster die, and what it wrote can be
+    read until it ends, too. Returns when the last was sent the signal, on the monotonic clock, in ns.
+    """
+    family: list[psutil.Process] = []
+    for root in roots:
+        family += _freeze([root])
+        with suppress(psutil.NoSuchProcess):
+            # Frozen, it has no more children than these.
+            family += _freeze(root.children(recursive=True))
+    for process in family:
+        process.kill()
+    killed = time.monotonic_ns()
+    psutil.wait_procs(family, 10)
+    return killed
+
+
+def _freeze(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Stop these in their tracks; return those that were still there."""
+    frozen = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+            frozen.append(process)
+    return frozen
 
 
 # The server
@@ -223,12 +252,7 @@ class PostgresqlDatabase:
 
     def kill(self) -> int:
         """Kill -9 the whole server, and start it again: it recovers from its log."""
-        pid = int((self.server.pgdata / "postmaster.pid").read_text().split()[0])
-        family = [psutil.Process(pid), *psutil.Process(pid).children()]
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(family, 10)
+        kill_at_once(psutil.Process(int((self.server.pgdata / "postmaster.pid").read_text().split()[0])))
         time.sleep(random.choice((0.0, 0.5)))
         self._start()
         return 1

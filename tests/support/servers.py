@@ -217,7 +217,11 @@ class Server:
     def stop(self, seconds: float = 20) -> None:
         """Stop it, and fail where it does not end in time."""
         self.send(signal.SIGTERM)
-        self.process.wait(seconds)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"it has not ended within {seconds} s:\n{self.log.read_text()}") from None
 
     def kill(self) -> None:
         """End everything at once, as a power cut would."""
