@@ -20,6 +20,7 @@ import yaml
 
 from tests.conftest import migrate
 from tests.faults.stand import kill_at_once, quiet_port
+from tests.support.hanging import find_postmaster
 from tests.support.servers import ROOT, until
 
 DEPLOY = ROOT / "deploy"
@@ -104,7 +105,7 @@ class Node:
     def _list_roots(self) -> Iterator[psutil.Process]:
         # PostgreSQL is no child of Patroni, so that it outlives it.
         with suppress(OSError, ValueError, psutil.NoSuchProcess):
-            server = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+            server = find_postmaster(self.data)
             if str(self.data) in server.cmdline():
                 yield server
         if self.process is not None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 
 from tests.conftest import migrate
 from tests.faults.stand import START_SECONDS, kill_at_once, postgresql_server, quiet_port
+from tests.support.hanging import find_postmaster
 from tests.support.servers import until
 
 USER = "postgres"
@@ -55,7 +55,7 @@ class Node:
 
     def kill(self) -> int:
         """Kill -9 the whole server; return when the last of it was sent the signal."""
-        return kill_at_once(psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0])))
+        return kill_at_once(find_postmaster(self.data))
 
     def clear(self) -> None:
         """Leave an empty folder to fill with the data of another one."""

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from app.db.engine import APPLICATION_NAME, normalize_url
 from tests.conftest import database_on, migrate, start_postgresql
 from tests.faults import crashes, defects
 from tests.faults.load import RING
-from tests.support.hanging import stopped
+from tests.support.hanging import find_postmaster, signal_family, stopped
 from tests.support.servers import ROOT, environment, until
 
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "tests.faults.served:app")
@@ -40,27 +40,13 @@ def kill_at_once(*roots: psutil.Process) -> int:
     A PostgreSQL session that waits for a standby gives up when it sees its postmaster die, and what it wrote can be
     read until it ends, too. Returns when the last was sent the signal, on the monotonic clock, in ns.
     """
-    family: list[psutil.Process] = []
-    for root in roots:
-        family += _freeze([root])
-        with suppress(psutil.NoSuchProcess):
-            # Frozen, it has no more children than these.
-            family += _freeze(root.children(recursive=True))
+    # Frozen, a process has no more children.
+    family = [process for root in roots for process in signal_family(root, signal.SIGSTOP)]
     for process in family:
         process.kill()
     killed = time.monotonic_ns()
     psutil.wait_procs(family, 10)
     return killed
-
-
-def _freeze(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Stop these in their tracks; return those that were still there."""
-    frozen = []
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
-            frozen.append(process)
-    return frozen
 
 
 # The server
@@ -252,7 +238,7 @@ class PostgresqlDatabase:
 
     def kill(self) -> int:
         """Kill -9 the whole server, and start it again: it recovers from its log."""
-        kill_at_once(psutil.Process(int((self.server.pgdata / "postmaster.pid").read_text().split()[0])))
+        kill_at_once(find_postmaster(self.server.pgdata))
         time.sleep(random.choice((0.0, 0.5)))
         self._start()
         return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import threading
@@ -35,11 +34,25 @@ def continue_all(server: Any) -> None:
 
 
 def _signal(server: Any, number: signal.Signals) -> None:
-    first = psutil.Process(int((Path(server.pgdata) / "postmaster.pid").read_text().split()[0]))
-    os.kill(first.pid, number)
-    for child in first.children():
-        with suppress(ProcessLookupError):
-            os.kill(child.pid, number)
+    signal_family(find_postmaster(Path(server.pgdata)), number)
+
+
+def find_postmaster(data: Path) -> psutil.Process:
+    """The first process of the PostgreSQL server whose files lie in `data`. Raises psutil.NoSuchProcess."""
+    return psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
+
+
+def signal_family(first: psutil.Process, number: signal.Signals) -> list[psutil.Process]:
+    """Send a process and then all that came of it a signal; return those that were still there."""
+    reached = []
+    with suppress(psutil.NoSuchProcess):
+        first.send_signal(number)
+        reached.append(first)
+        for child in first.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+                reached.append(child)
+    return reached
 
 
 class Network:
