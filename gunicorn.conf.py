@@ -39,13 +39,13 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 from prometheus_client.multiprocess import mark_process_dead
 
-from app.background import release_waiters, start, stop
 from app.config import find_unknown, read_config, require_auth
 from app.core.errors import SettingError
 from app.db.engine import normalize_url
 from app.logs import JsonFormatter, configure_logging
+from app.serving import release_waiters, start, stop
 from app.waiting.places import SharedPlaces
-from app.web.parameters import REPEATED
+from app.web.request import REPEATED
 
 gc.freeze()
 gc.enable()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from app import create_app
 from app.config import read_config, require_auth
 from app.core.errors import SettingError
 from app.logs import configure_logging
+from app.wiring import create_app
 
 try:
     config = read_config(os.environ)

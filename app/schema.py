@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.core.errors import DatabaseUnavailableError
 from app.db.errors import errors_translated
-from app.db.patience import set_deadline
+from app.db.postgresql import set_deadline
 from app.models import metadata
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"

@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from app.core.log import Author
 from app.db import Database
 from app.db.engine import normalize_url, open_engine
 from app.models import attribute_values, attributes, chart_versions, charts, states, transition_log, transitions, visits
-from app.service.authors import Author
 from app.service.context import Service
-from app.service.imports import ImportRequest, import_chart
-from app.waiting import Hub
+from app.service.operate import ImportRequest, import_chart
+from app.waiting.hub import Hub
 from bench.charts import HOT, chart_text
 
 _NUMBERS = "WITH RECURSIVE numbers(n) AS (SELECT {low} UNION ALL SELECT n + 1 FROM numbers WHERE n < {high})"

@@ -12,15 +12,15 @@ from typing import Any
 
 import psycopg
 
-from app import create_app, service_of
 from app.config import Config
+from app.core.log import Author
 from app.db import Database, asking, transaction
 from app.db.engine import normalize_url, str_url
 from app.service.ask import Question, ask
-from app.service.authors import Author
 from app.service.context import Service
-from app.service.imports import ImportRequest, import_chart
-from app.service.update import Put, update
+from app.service.operate import ImportRequest, import_chart
+from app.service.put import Put, update
+from app.wiring import create_app, service_of
 from bench import empty
 from bench.charts import HOT, STATE, chart_text
 from bench.statements import LOCK, READ, VALUES, WRITES, for_psycopg

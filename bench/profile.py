@@ -20,10 +20,10 @@ from typing import TextIO
 
 import psutil
 
-from app import create_app, service_of
 from app.config import Config
 from app.db.engine import normalize_url
 from app.logs import BatchHandler, JsonFormatter
+from app.wiring import create_app, service_of
 from bench.charts import HOT, STATE, chart_text
 from bench.databases import DATABASES, Databases, databases
 from bench.layers import PATH, Cost, layers_in_process, wsgi_call

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app import schema
-from app.service.authors import Author
-from app.service.update import Put, update
+from app.core.log import Author
+from app.service.put import Put, update
 from bench.charts import HOT, STATE
 from bench.fill import add_chart, add_copies, add_log_rows
 from bench.layers import raw_connection, transact_driver

@@ -20,12 +20,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from app import chart_file, create_app
-from app.cli import main
+from app import chart_file
+from app.cli.root import main
 from app.config import HOME, Config, Setting, list_settings
 from app.core.log import LogRow, canonical, chain_hash
 from app.core.position import Kind, Reason
 from app.db.engine import engine_options
+from app.wiring import create_app
 from tests.support.docs import (
     ROOT,
     Example,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from app.chart_file.graph import reach
-from app.chart_file.guard_reader import DEFAULT_OPS
+from app.chart_file.checks import reach
+from app.chart_file.guards import DEFAULT_OPS
 from app.core.chart import Attribute, Chart, CountGuard, Func, Guard, OnExpire, SlotRule, State, Transition
 
 try:

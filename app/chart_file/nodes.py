@@ -5,18 +5,145 @@ Size and depth are bounded, and anchors, aliases, tags, repeated keys and second
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
 
 import yaml
 
-from app.chart_file.problems import Problems, quote
-from app.chart_file.source import FORBIDDEN_CHARACTER, LINE_BREAK
+from app.core.errors import Problem
+
+MAX_PROBLEMS = 1000
+MAX_QUOTED = 60
+# Comparing words is slow: a hostile file must not buy minutes of it.
+MAX_COMPARISONS = 10_000
+MAX_COMPARED_LENGTH = 40
+# Of a shorter word there is too little left to guess by.
+MIN_COMPARED_LENGTH = 3
+
+
+class Place(Protocol):
+    """Where something stands in the file; line and column count from 1."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
+
+
+def quote(text: str) -> str:
+    """Return `text` quoted, printable and cut to a length that fits a message."""
+    return repr(text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "...")
+
+
+class Problems:
+    """The problems found so far; beyond `MAX_PROBLEMS` they are only counted."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+        self._left_out = 0
+        self._comparisons_left = MAX_COMPARISONS
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, place: Place, message: str) -> None:
+        """Note a problem at `place`."""
+        self.add_at(place.line, place.column, message)
+
+    def add_at(self, line: int, column: int, message: str) -> None:
+        """Note a problem at a line and column, both from 1."""
+        if len(self._found) < MAX_PROBLEMS:
+            self._found.append(Problem(line, column, message))
+        else:
+            self._left_out += 1
+
+    def in_order(self) -> tuple[Problem, ...]:
+        """Return the problems by position; where some were left out, a last one says how many."""
+        found = sorted(self._found)
+        if self._left_out:
+            found.append(Problem(found[-1].line, found[-1].column, f"and {self._left_out} more problems"))
+        return tuple(found)
+
+    def find_nearest(self, word: str, known: Collection[str]) -> str | None:
+        """Return the one of `known` that `word` was probably meant to be; None once too many words were compared."""
+        if not MIN_COMPARED_LENGTH <= len(word) <= MAX_COMPARED_LENGTH:
+            return None
+        candidates = {name.lower(): name for name in islice(known, self._comparisons_left)}
+        self._comparisons_left -= len(candidates)
+        comparable = [name for name in candidates if len(name) <= MAX_COMPARED_LENGTH]
+        nearest = difflib.get_close_matches(word.lower(), comparable, n=1)
+        return candidates[nearest[0]] if nearest else None
+
+    def add_unknown(self, place: Place, what: str, word: str, known: Collection[str]) -> str | None:
+        """Note that `word` is none of the few words `known`; return the nearest one."""
+        nearest = self.find_nearest(word, known)
+        hint = f"did you mean {quote(nearest)}?" if nearest is not None else f"known: {', '.join(known)}"
+        self.add(place, f"unknown {what} {quote(word)} ({hint})")
+        return nearest
+
+
+MAX_BYTES = 1024 * 1024
+BYTE_ORDER_MARK = "\ufeff"
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+# YAML 1.1's printable characters are all others; lone surrogates are among these.
+FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def decode(source: str | bytes, problems: Problems) -> str | None:
+    """Return the source as text; None, with a problem noted, where it is too big, not UTF-8 or not printable."""
+    if _size(source) > MAX_BYTES:
+        problems.add_at(1, 1, f"the chart file is over {MAX_BYTES} bytes")
+        return None
+    text = _decode_utf8(source, problems) if isinstance(source, bytes) else source
+    if text is None:
+        return None
+    content = text.removeprefix(BYTE_ORDER_MARK)
+    forbidden = FORBIDDEN_CHARACTER.search(content)
+    if forbidden is None:
+        return text
+    line, column = find_position(content, forbidden.start())
+    problems.add_at(line, column, f"the character U+{ord(forbidden[0]):04X} is not allowed")
+    return None
+
+
+def blank_preamble(text: str) -> str:
+    """Return the text without a byte order mark and with a first line `--- NAME ---` left empty."""
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    first_break = LINE_BREAK.search(text)
+    end = first_break.start() if first_break else len(text)
+    first_line = text[:end].rstrip()
+    is_heading = len(first_line) > len("---  ---") and first_line.startswith("--- ") and first_line.endswith(" ---")
+    return text[end:] if is_heading else text
+
+
+def find_position(text: str, offset: int) -> tuple[int, int]:
+    """Return line and column, from 1, of the character at `offset`."""
+    breaks = list(LINE_BREAK.finditer(text, 0, offset))
+    return len(breaks) + 1, offset - (breaks[-1].end() if breaks else 0) + 1
+
+
+def _size(source: str | bytes) -> int:
+    return len(source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass"))
+
+
+def _decode_utf8(source: bytes, problems: Problems) -> str | None:
+    try:
+        return source.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = source[: error.start].decode("utf-8").removeprefix(BYTE_ORDER_MARK)
+        problems.add_at(*find_position(before, len(before)), f"not UTF-8: the byte 0x{source[error.start]:02X}")
+        return None
+
 
 try:
     from yaml import CSafeLoader as EventParser
 except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader as EventParser  # type: ignore[assignment]  # the same methods, no common base
-
 MAX_DEPTH = 12
 
 

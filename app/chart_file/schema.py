@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 
-from app.chart_file.chart_reader import MAX_STATES
-from app.chart_file.guard_reader import OP_WORDS
-from app.chart_file.scalars import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
-from app.chart_file.slot_reader import ON_EXPIRE_WORDS
-from app.chart_file.state_reader import FUNC_WORDS
+from app.chart_file.chart import FUNC_WORDS, MAX_STATES
+from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
+from app.chart_file.guards import ON_EXPIRE_WORDS, OP_WORDS
 from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
 
 Schema = dict[str, object]

@@ -1,5 +1,5 @@
 """`python -m app.cli` is `./state_service`."""
 
-from app.cli import main
+from app.cli.root import main
 
 main()

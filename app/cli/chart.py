@@ -1,29 +1,40 @@
-"""`./state_service chart`: charts, from the command line."""
+"""`./state_service chart history`, `verify` and `machines`: what happened, whether it adds up, and who has reported."""
 
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from app import chart_file
-from app.cli.context import (
+from app.cli.shared import (
+    NO,
     USAGE,
+    Instant,
     config_of,
     current_author,
     open_service,
+    print_json,
+    print_pieces,
     print_problems,
+    print_table,
+    progress,
     read_file,
     reporting,
 )
-from app.cli.printing import print_json, print_pieces, print_table
 from app.core.errors import ChartFileError, Problem
+from app.core.log import HashedRow, HistoryFilter
+from app.core.position import Kind
 from app.diagram import DARK, LIGHT, Form
-from app.service import reading
-from app.service.drawing import draw_chart
-from app.service.imports import ImportRequest, import_chart
+from app.service import operate, reading
+from app.service.operate import ImportRequest, import_chart
+from app.service.pages import draw_chart
+from app.service.reading import as_csv, as_json_array, as_ndjson, list_machines
+from app.service.status import Status
+from app.service.upkeep import list_logged_charts, verify
 
 THEMES = {"light": LIGHT, "dark": DARK}
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -152,3 +163,177 @@ def export(context: click.Context, name: str) -> None:
 def diagram(context: click.Context, name: str, form: str, theme: str) -> None:
     """The chart NAME with its current state marked: SVG, Graphviz DOT or Mermaid."""
     print_pieces([draw_chart(open_service(config_of(context)), name, Form(form), THEMES[theme])])
+
+
+REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the log keeps it.")
+
+
+@group.command("pause", epilog='Example: ./state_service chart pause kernel-rollout --reason "disk alarms in canary"')
+@click.argument("name")
+@REASON
+@JSON
+@click.pass_context
+@reporting
+def pause(context: click.Context, name: str, reason: str, as_json: bool) -> None:
+    """Hold the chart NAME: every question is answered no, and its clock stands still."""
+    _say(operate.pause(open_service(config_of(context)), name, reason, current_author()), as_json)
+
+
+@group.command("resume", epilog='Example: ./state_service chart resume kernel-rollout --reason "disks replaced"')
+@click.argument("name")
+@REASON
+@JSON
+@click.pass_context
+@reporting
+def resume(context: click.Context, name: str, reason: str, as_json: bool) -> None:
+    """Let the paused chart NAME go on, and judge its guards again."""
+    _say(operate.resume(open_service(config_of(context)), name, reason, current_author()), as_json)
+
+
+@group.command("reset", epilog='Example: ./state_service chart reset kernel-rollout --reason "next month\'s kernel"')
+@click.argument("name")
+@REASON
+@JSON
+@click.pass_context
+@reporting
+def reset(context: click.Context, name: str, reason: str, as_json: bool) -> None:
+    """Begin the next run of the chart NAME, in its initial state."""
+    _say(operate.reset(open_service(config_of(context)), name, reason, current_author()), as_json)
+
+
+@group.command("goto", epilog='Example: ./state_service chart goto kernel-rollout rollback --reason "it panics"')
+@click.argument("name")
+@click.argument("state")
+@REASON
+@JSON
+@click.pass_context
+@reporting
+def goto(context: click.Context, name: str, state: str, reason: str, as_json: bool) -> None:
+    """Send the chart NAME to STATE, whatever its guards say."""
+    _say(operate.goto(open_service(config_of(context)), name, state, reason, current_author()), as_json)
+
+
+@group.command("archive", epilog='Example: ./state_service chart archive kernel-rollout --reason "the fleet is gone"')
+@click.argument("name")
+@REASON
+@JSON
+@click.pass_context
+@reporting
+def archive(context: click.Context, name: str, reason: str, as_json: bool) -> None:
+    """Put the chart NAME away: it answers no more, its log stays. Importing the name again brings it back."""
+    _say(operate.archive(open_service(config_of(context)), name, reason, current_author()), as_json)
+
+
+@group.command("evict", epilog='Example: ./state_service chart evict rolling-reboot web-07 --reason "it is scrap"')
+@click.argument("name")
+@click.argument("machine")
+@REASON
+@JSON
+@click.pass_context
+@reporting
+def evict(context: click.Context, name: str, machine: str, reason: str, as_json: bool) -> None:
+    """Take the slot that MACHINE holds of the chart NAME away from it."""
+    _say(operate.evict(open_service(config_of(context)), name, machine, reason, current_author()), as_json)
+
+
+def _say(status: Status, as_json: bool) -> None:
+    if as_json:
+        print_json(status.as_json())
+    else:
+        click.echo(status.as_text(), nl=False)
+
+
+FORMATS = {"json": as_json_array, "csv": as_csv, "ndjson": as_ndjson}
+HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON")
+MAX_REASON = 200
+
+
+@group.command("history", epilog="Example: ./state_service chart history states --since 2026-01-31 --csv > states.csv")
+@click.argument("name")
+@click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only rows after this one.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
+@click.option("--kind", type=click.Choice([str(kind) for kind in Kind]), metavar="KIND", help="Only rows of this kind.")
+@click.option("--machine", help="Only rows of this machine.")
+@click.option("--since", type=Instant(), metavar="INSTANT", help="Only rows from this instant on (ISO 8601, UTC).")
+@click.option("--until", type=Instant(), metavar="INSTANT", help="Only rows before this instant.")
+@click.option("--json", "form", flag_value="json", help="Print JSON, one array.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV, for a spreadsheet.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="Print JSON, an object a line.")
+@click.pass_context
+@reporting
+def history(
+    context: click.Context,
+    name: str,
+    after: int,
+    limit: int | None,
+    kind: str | None,
+    machine: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    form: str | None,
+) -> None:
+    """The log of the chart NAME, oldest first; any number of rows takes little memory."""
+    wanted = HistoryFilter(after, limit, kind, machine, since, until)
+    rows = reading.iterate_history(open_service(config_of(context)), name, wanted)
+    if form is not None:
+        print_pieces(FORMATS[form](rows))
+    else:
+        print_table(HEADINGS, (_line(row) for row in rows))
+
+
+def _line(logged: HashedRow) -> tuple[Any, ...]:
+    row = logged.row
+    # The whole of it is in --json and --csv.
+    reason = row.reason if row.reason is None or len(row.reason) <= MAX_REASON else row.reason[:MAX_REASON] + "…"
+    at = f"{row.at:%Y-%m-%d %H:%M:%S}"
+    return (
+        row.seq,
+        at,
+        row.kind,
+        row.from_state,
+        row.to_state,
+        row.key,
+        row.value_after,
+        row.machine,
+        row.actor,
+        reason,
+    )
+
+
+@group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --missing")
+@click.argument("name")
+@click.option("--state", help="The state; without it the current one.")
+@click.option("--missing", is_flag=True, help="Those of the roster that have not reported, instead of those that have.")
+@JSON
+@click.pass_context
+@reporting
+def machines(context: click.Context, name: str, state: str | None, missing: bool, as_json: bool) -> None:
+    """Who reported in the latest visit of a state of the chart NAME, on which key, and when."""
+    found = list_machines(open_service(config_of(context)), name, state, only_missing=missing)
+    if as_json:
+        print_json(found.as_json(only_missing=missing))
+    elif missing:
+        click.echo(found.as_text(only_missing=True), nl=False)
+    else:
+        rows = [(item.machine, item.key, f"{item.reported_at:%Y-%m-%d %H:%M:%S}") for item in found.reports]
+        print_table(("MACHINE", "KEY", "REPORTED AT"), rows)
+
+
+@group.command("verify", epilog="Example: ./state_service chart verify kernel-rollout")
+@click.argument("names", nargs=-1)
+@JSON
+@click.pass_context
+@reporting
+def verify_(context: click.Context, names: tuple[str, ...], as_json: bool) -> None:
+    """Replay the log of the charts NAMES (of all without any) and check it and its chain; exit 1 if it differs."""
+    service = open_service(config_of(context))
+    verified = []
+    for name in names or list_logged_charts(service):
+        with progress(name) as show:
+            verified.append(verify(service, name, show))
+        if not as_json:
+            click.echo(verified[-1].as_text(), nl=False)
+    if as_json:
+        print_json([found.as_json() for found in verified])
+    if any(found.differences for found in verified):
+        sys.exit(NO)

@@ -8,14 +8,10 @@ from datetime import timedelta
 import click
 
 from app import schema
-from app.cli.context import NO, config_of, current_author, open_service, reporting
-from app.cli.printing import print_json, progress
-from app.cli.types import Age
+from app.cli.shared import NO, Age, config_of, current_author, open_service, print_json, progress, reporting
 from app.db.engine import open_engine
-from app.service.backup import backup
 from app.service.context import Service
-from app.service.prune import Pruned, count_old_rows, prune
-from app.service.verify import list_logged_charts
+from app.service.upkeep import Pruned, backup, count_old_rows, list_logged_charts, prune
 
 
 @click.group("db", short_help="The database: upgrade, check, backup, prune.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from app.cli import acts, chart, database, log, token  # noqa: F401  acts and log add to the group of chart
-from app.cli.context import load_config, reporting
+from app.cli import chart, database, token
 from app.cli.serve import serve
+from app.cli.shared import load_config, reporting
 
 EXAMPLES = """
 \b

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 
 from app import schema
-from app.cli.context import USAGE, current_author, fail, open_service, print_problems, read_file
+from app.cli.shared import USAGE, current_author, fail, open_service, print_problems, read_file
 from app.config import HOME, PREFIX, Config, require_auth
 from app.core.errors import ChartFileError
 from app.db.engine import normalize_url, open_engine
 from app.logs import configure_logging
-from app.service.imports import ImportRequest, import_chart
+from app.service.operate import ImportRequest, import_chart
 
 
 def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> None:

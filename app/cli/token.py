@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli.context import config_of, current_author, open_service, reporting
-from app.cli.printing import print_json, print_table
+from app.cli.shared import config_of, current_author, open_service, print_json, print_table, reporting
 from app.service import tokens
 from app.service.tokens import Role
 

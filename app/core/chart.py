@@ -1,13 +1,16 @@
-"""A chart's definition: frozen, and well-formed once built (the chart file's checks see to that)."""
+"""The closed table of funcs. One more func is one more entry in each table here."""
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
+
+from app.core.errors import AttributeRangeError
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
@@ -163,3 +166,38 @@ class Chart:
     def is_on_roster(self, machine: str) -> bool:
         """True where `machine` takes part: always, for a chart without a roster."""
         return self.roster_set is None or machine in self.roster_set
+
+
+# What an accepted PUT adds to the attribute; a `time` state accepts no PUT.
+_STEP = {Func.INCREMENT: 1, Func.DECREMENT: -1}
+# How a guard without `op` compares: the value is reached.
+REACHED = {Func.INCREMENT: Op.GE, Func.DECREMENT: Op.LE}
+_COMPARE: dict[Op, Callable[[int, int], bool]] = {
+    Op.EQ: operator.eq,
+    Op.NE: operator.ne,
+    Op.GE: operator.ge,
+    Op.LE: operator.le,
+    Op.GT: operator.gt,
+    Op.LT: operator.lt,
+}
+
+
+def apply(func: Func, key: str, value: int) -> int:
+    """Return the value of attribute `key` after one report. Raises AttributeRangeError past 64 bits."""
+    return _in_range(key, value + _STEP[func])
+
+
+def undo(func: Func, key: str, value: int) -> int:
+    """Return the value of attribute `key` with one report taken back. Raises AttributeRangeError past 64 bits."""
+    return _in_range(key, value - _STEP[func])
+
+
+def compare(op: Op, value: int, threshold: int) -> bool:
+    """True where `value op threshold`."""
+    return _COMPARE[op](value, threshold)
+
+
+def _in_range(key: str, value: int) -> int:
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise AttributeRangeError(f"attribute {key!r} would leave the 64-bit range")
+    return value

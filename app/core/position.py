@@ -1,4 +1,4 @@
-"""Where a chart stands, what can happen to it, and what one decision comes to."""
+"""Whether a guard holds, and when the clock next has something to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.core.chart import Chart, State
+from app.core import chart as chart_module
+from app.core.chart import Chart, ClockGuard, CountGuard, ElapsedGuard, Guard, State
 
 
 class Kind(StrEnum):
@@ -309,3 +310,29 @@ class Step:
     @property
     def changes_nothing(self) -> bool:
         return not self.entries
+
+
+def holds(guard: Guard, position: Position, now: datetime) -> bool:
+    """True where `guard` holds at `position`; a paused clock never does."""
+    match guard:
+        case CountGuard():
+            return chart_module.compare(guard.op, position.values[guard.key], guard.threshold)
+        case ClockGuard() | ElapsedGuard():
+            return not position.is_paused and due_at(guard, position) <= now
+
+
+def due_at(guard: ClockGuard | ElapsedGuard, position: Position) -> datetime:
+    """Return the instant at which `guard` comes due, should the chart not be paused again."""
+    if isinstance(guard, ClockGuard):
+        return guard.instant
+    return position.entered_at + guard.age + position.paused_for
+
+
+def next_due(chart: Chart, position: Position) -> datetime | None:
+    """Return when the clock next has something to do; None while paused or where it has nothing."""
+    if position.is_paused:
+        return None
+    transitions = chart.states[position.state].transitions
+    guards = [due_at(item.guard, position) for item in transitions if not isinstance(item.guard, CountGuard)]
+    leases = [slot.expires_at for slot in position.slots.values() if slot.expires_at and not slot.expired_at]
+    return min([*guards, *leases], default=None)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from app.core import funcs
+from app.core import chart
 from app.core.chart import Chart, OnExpire, State
 from app.core.errors import LogDamagedError
-from app.core.log import LogRow, chain_hash
-from app.core.marker import read_marker
+from app.core.log import LogRow, chain_hash, read_marker
 from app.core.position import Kind, Position, Slot
 
 
@@ -126,14 +125,14 @@ class Replay:
         if row.machine is not None:
             moved_from = self.reports.get(row.machine)
             if moved_from is not None and moved_from in values and moved_from != row.key:
-                values[moved_from] = funcs.undo(func, moved_from, values[moved_from])
+                values[moved_from] = chart.undo(func, moved_from, values[moved_from])
             self.reports[row.machine] = row.key
         if values[row.key] != row.value_before:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} found {row.key} at {row.value_before}, the log before it gives"
                 f" {values[row.key]}"
             )
-        values[row.key] = funcs.apply(func, row.key, values[row.key])
+        values[row.key] = chart.apply(func, row.key, values[row.key])
         if values[row.key] != row.value_after:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} left {row.key} at {row.value_after} instead of {values[row.key]}"

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from app.core.errors import DatabaseUnavailableError
 from app.db.engine import BEGIN_SNAPSHOT, BEGIN_WRITING
 from app.db.errors import RetryableError, errors_translated, first_line, wrap
-from app.db.patience import ANSWER_SECONDS, set_deadline
+from app.db.postgresql import ANSWER_SECONDS, set_deadline
 from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of
 
 # How long a transaction that the database refused is begun again.

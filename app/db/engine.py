@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from app.core.errors import SettingError
-from app.db.patience import connect_patiently
+from app.db.postgresql import connect_patiently
 from app.db.sqlite import BUSY_SECONDS, check_file, drop_spoilt, note_file, open_sqlite
 
 # Names this service's PostgreSQL sessions to whoever looks at pg_stat_activity.

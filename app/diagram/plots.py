@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from app.diagram.markup import clean, tag
+from app.diagram.svg import clean, tag
 
 BAR_WIDTH, BAR_STEP, SPARK_HEIGHT = 3, 4, 24
 WIDTH, HEIGHT = 600.0, 120.0

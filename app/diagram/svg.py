@@ -2,17 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
 
 from app.core.chart import Chart, State
-from app.diagram import shapes
-from app.diagram.geometry import BOX_HEIGHT, Geometry, Line, Point
-from app.diagram.layout import lay_out
-from app.diagram.markup import clean, tag
-from app.diagram.plan import list_failed_endings
-from app.diagram.standing import Standing
-from app.diagram.theme import Theme
-from app.diagram.words import find_needed, say_count, say_guards, shorten
+from app.core.plan import list_failed_endings
+from app.diagram.layout import BOX_HEIGHT, Geometry, Line, Point, lay_out
+from app.diagram.texts import Standing, find_needed, say_count, say_guards, shorten
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours by what they are for. A page's own style sheet overrides them by the classes beside them."""
+
+    paper: str
+    box: str
+    rim: str
+    ink: str
+    quiet: str
+    line: str
+    current: str
+    on_current: str
+    passed: str
+    failed: str
+
+
+LIGHT = Theme(
+    paper="#ffffff",
+    box="#f6f8fa",
+    rim="#8390a2",
+    ink="#1b2430",
+    quiet="#55606e",
+    line="#67748a",
+    current="#146c4a",
+    on_current="#ffffff",
+    passed="#e4f1ea",
+    failed="#a8322a",
+)
+DARK = Theme(
+    paper="#12171f",
+    box="#1c2430",
+    rim="#6f7f95",
+    ink="#e6ebf2",
+    quiet="#a5b1c2",
+    line="#8a98ad",
+    current="#2f9e6f",
+    on_current="#04110b",
+    passed="#173328",
+    failed="#f08a80",
+)
+# What XML cannot hold, and line ends, which say nothing in a picture.
+_UNFIT = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def clean(text: str) -> str:
+    """`text` without the characters that XML cannot hold, escaped."""
+    return escape(_UNFIT.sub("", text))
+
+
+def tag(name: str, content: str = "", /, **attributes: object) -> str:
+    """One element; `content` is markup already, an attribute's `_` stands for `-`, and None leaves it out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}".removesuffix(".0")
+    return clean(value) if isinstance(value, str) else str(value)
+
+
+RADIUS = 9.0
+CUT = 13.0
+
+
+def bent_path(corners: tuple[Point, ...], radius: float = 7.0) -> str:
+    """A path along right-angled corners, each of them rounded."""
+    first, *inner, last = corners
+    parts = [f"M{_at(first)}"]
+    previous = first
+    for corner, following in zip(inner, [*inner, last][1:], strict=True):
+        bend = min(radius, _length(previous, corner) / 2, _length(corner, following) / 2)
+        parts.append(f"L{_at(_towards(corner, previous, bend))}Q{_at(corner)} {_at(_towards(corner, following, bend))}")
+        previous = corner
+    parts.append(f"L{_at(last)}")
+    return "".join(parts)
+
+
+def rounded(at: Point, width: float, grow: float, **attributes: object) -> str:
+    """A box with round corners, `grow` larger on each side."""
+    x, y = at[0] - grow, at[1] - grow
+    size = {"width": width + 2 * grow, "height": BOX_HEIGHT + 2 * grow}
+    return tag("rect", x=x, y=y, **size, rx=RADIUS + grow, **attributes)
+
+
+def octagon(at: Point, width: float, grow: float, **attributes: object) -> str:
+    """A box with cut corners, `grow` larger on each side: the shape of a failed ending."""
+    left, top = at[0] - grow, at[1] - grow
+    right, bottom, cut = at[0] + width + grow, at[1] + BOX_HEIGHT + grow, CUT + grow * 0.41
+    corners = [
+        (left + cut, top),
+        (right - cut, top),
+        (right, top + cut),
+        (right, bottom - cut),
+        (right - cut, bottom),
+        (left + cut, bottom),
+        (left, bottom - cut),
+        (left, top + cut),
+    ]
+    return tag("path", d="M" + "L".join(_at(corner) for corner in corners) + "Z", **attributes)
+
+
+def draw_arrows(lines: Sequence[Line], theme: Theme) -> str:
+    """All arrows: their lines, dashed where the clock takes them, their heads and their labels.
+
+    What they have in common is said once, or a large picture would be twice as large.
+    """
+    paths = "".join(_line(line) for line in lines)
+    heads = "".join(head_at(line.corners[-1]) for line in lines)
+    labels = "".join(_label(line) for line in lines)
+    # The paper-coloured rim keeps a label legible where a line passes beneath it.
+    rim = {"stroke": theme.paper, "stroke_width": 4, "stroke_linejoin": "round", "paint_order": "stroke"}
+    return (
+        tag("g", paths, class_="d-line", fill="none", stroke=theme.line, stroke_width=1.5)
+        + tag("path", class_="d-head", d=heads, fill=theme.line)
+        + tag("g", labels, class_="d-guard", fill=theme.quiet, font_size=11.5, **rim)
+    )
+
+
+def head_at(tip: Point) -> str:
+    """The path of an arrow's head just before its tip."""
+    return f"M{_at((tip[0] - 1, tip[1]))}l-9,-4.5l0,9Z"
+
+
+def _line(line: Line) -> str:
+    *before, (x, y) = line.corners
+    return tag("path", d=bent_path((*before, (x - 5, y))), stroke_dasharray="5 4" if line.arrow.is_clock else None)
+
+
+def _label(line: Line) -> str:
+    anchor = None if line.anchor == "start" else line.anchor
+    return tag("text", line.label, x=line.label_at[0], y=line.label_at[1], text_anchor=anchor)
+
+
+def mark(kind: str, at: Point, colour: str) -> str:
+    """A small sign: `good` a tick, `failed` a cross, `paused` two bars; its centre is `at`."""
+    signs = {"good": "m-5,0l3.5,4l6.5,-8", "failed": "m-4.5,-4.5l9,9m0,-9l-9,9", "paused": "m-3,-5l0,10m6,-10l0,10"}
+    stroke = {"fill": "none", "stroke": colour, "stroke_width": 2.2, "stroke_linecap": "round"}
+    return tag("path", class_=f"d-mark d-mark-{kind}", d=f"M{_at(at)}{signs[kind]}", **stroke)
+
+
+def _at(point: Point) -> str:
+    return ",".join(f"{value:.1f}".removesuffix(".0") for value in point)
+
+
+def _length(one: Point, other: Point) -> float:
+    return abs(one[0] - other[0]) + abs(one[1] - other[1])
+
+
+def _towards(corner: Point, other: Point, by: float) -> Point:
+    length = _length(corner, other) or 1.0
+    share = by / length
+    return corner[0] + (other[0] - corner[0]) * share, corner[1] + (other[1] - corner[1]) * share
+
 
 NAME_LIMIT = 26
 LABEL_LIMIT = 44
@@ -55,7 +213,7 @@ class _Picture:
         theme, width = self.theme, self.geometry.width
         height = self.geometry.height + (22 if self.note else 0)
         paper = tag("rect", class_="d-paper", width=width, height=height, rx=8, fill=theme.paper)
-        lines = shapes.draw_arrows(self.list_lines(), theme)
+        lines = draw_arrows(self.list_lines(), theme)
         boxes = "".join(self.draw_state(state) for state in self.chart.states.values())
         boxes = tag("g", boxes, class_="d-states", text_anchor="middle", font_size=14, font_weight=500)
         title = tag("title", clean(self.say_title())) + tag("desc", clean(self.say_all()))
@@ -77,7 +235,7 @@ class _Picture:
         x, y = self.geometry.box(self.start)[0], self.geometry.middle(self.start)
         dot = tag("circle", class_="d-start", cx=x - 32, cy=y, r=5.5, fill=self.theme.ink)
         line = tag("path", class_="d-line", d=f"M{x - 26:.1f},{y:.1f}L{x - 5:.1f},{y:.1f}", stroke=self.theme.line)
-        return dot + line + tag("path", class_="d-head", d=shapes.head_at((x, y)), fill=self.theme.line)
+        return dot + line + tag("path", class_="d-head", d=head_at((x, y)), fill=self.theme.line)
 
     def draw_state(self, state: State) -> str:
         kind = self.kind_of(state)
@@ -94,7 +252,7 @@ class _Picture:
         return "passed" if self.standing is not None and state.name in self.standing.passed else "ahead"
 
     def draw_rims(self, state: State, kind: str, at: Point) -> Iterator[str]:
-        shape = shapes.octagon if state.name in self.failed else shapes.rounded
+        shape = octagon if state.name in self.failed else rounded
         theme, width = self.theme, self.geometry.box_width
         is_current = kind in ("current", "paused")
         fill = theme.current if is_current else theme.passed if kind == "passed" else theme.box
@@ -120,7 +278,7 @@ class _Picture:
         if sign is not None:
             failed = theme.failed if kind != "current" else ink
             left = centre - len(name) * NAME_EM / 2 - 5
-            signs = shapes.mark(sign, (max(left, at[0] + 14), y - 5), failed if sign == "failed" else ink)
+            signs = mark(sign, (max(left, at[0] + 14), y - 5), failed if sign == "failed" else ink)
             centre += 8
         weight = 600 if kind in ("current", "paused") else None
         words = tag("text", clean(name), class_="d-name", x=centre, y=y, fill=ink, font_weight=weight)

@@ -13,11 +13,10 @@ from app.core.chart import Chart
 from app.core.errors import DatabaseUnavailableError
 from app.core.position import Reason
 from app.db import asking
-from app.service.answers import Answer
+from app.service.batching import Ticket
 from app.service.context import Service
-from app.service.turns import Ticket
-from app.service.update import tick
-from app.waiting.rooms import Topic
+from app.service.put import Answer, tick
+from app.waiting.hub import Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +72,9 @@ def look(service: Service, name: str) -> View:
     return View(service, row, chart)
 
 
-def _read(service: Service, name: str) -> tuple[store.ChartRow, Chart, bool]:
+def _read(service: Service, name: str) -> tuple[store.charts.ChartRow, Chart, bool]:
     with asking(service.database) as connection:
-        row, read = store.get_chart_and_now(connection, name)
+        row, read = store.charts.get_chart_and_now(connection, name)
         chart = service.definitions.get(connection, row)
     return row, chart, row.due_at is not None and row.due_at <= service.now(read)
 
@@ -83,7 +82,7 @@ def _read(service: Service, name: str) -> tuple[store.ChartRow, Chart, bool]:
 class View:
     """Where a chart stood when it was looked at; answers any number of questions."""
 
-    def __init__(self, service: Service, row: store.ChartRow, chart: Chart) -> None:
+    def __init__(self, service: Service, row: store.charts.ChartRow, chart: Chart) -> None:
         self._service = service
         self._row = row
         self._chart = chart
@@ -126,6 +125,6 @@ class View:
     def _read_entered(self, state: str) -> bool | DatabaseUnavailableError:
         try:
             with asking(self._service.database) as connection:
-                return store.was_entered(connection, self._row, state)
+                return store.machines.was_entered(connection, self._row, state)
         except DatabaseUnavailableError as error:
             return error

@@ -13,10 +13,9 @@ from enum import IntEnum
 
 from app import store
 from app.core.chart import Chart, CountGuard, Func, State
-from app.core.guards import due_at
-from app.core.position import Position
-from app.diagram.plan import is_clock, list_failed_endings, list_planned
-from app.diagram.words import FAILED
+from app.core.plan import is_clock, list_failed_endings, list_planned
+from app.core.position import Position, due_at
+from app.diagram.texts import FAILED
 
 LONG = timedelta(hours=1)
 TIMES_THE_USUAL = 10
@@ -81,7 +80,7 @@ class Bearing:
     timing: Timing
 
 
-def judge(chart: Chart, row: store.ChartRow, position: Position, now: datetime) -> Bearing:
+def judge(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Bearing:
     """How the chart fares at `now`."""
     state = chart.states[position.state]
     timing = find_timing(state, position, now)
@@ -129,7 +128,7 @@ def _say_late(timing: Timing) -> str | None:
     return f"{share * 100:.0f} % of its time is over"
 
 
-def _say_quiet(state: State, row: store.ChartRow, position: Position, now: datetime) -> str | None:
+def _say_quiet(state: State, row: store.charts.ChartRow, position: Position, now: datetime) -> str | None:
     if state.func is Func.TIME or all(is_clock(item) for item in list_planned(state)):
         return None
     quiet = now - max(row.updated_at, position.entered_at)

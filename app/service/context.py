@@ -14,8 +14,8 @@ from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Connection, Database, asking
-from app.service.turns import Turns
-from app.waiting import Hub
+from app.service.batching import Turns
+from app.waiting.hub import Hub
 
 # The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
 DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
@@ -30,11 +30,11 @@ class Definitions:
         self._charts: OrderedDict[DefinitionKey, Chart] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, connection: Connection, row: store.ChartRow) -> Chart:
+    def get(self, connection: Connection, row: store.charts.ChartRow) -> Chart:
         """Return the definition of the chart's current version."""
         return self.get_version(connection, row, row.version)
 
-    def get_version(self, connection: Connection, row: store.ChartRow, version: int) -> Chart:
+    def get_version(self, connection: Connection, row: store.charts.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
         # A database put in this one's place numbers its charts on its own.
         key = (connection.info.get("identity"), row.id, row.created_at, version)
@@ -43,7 +43,7 @@ class Definitions:
             if chart is not None:
                 self._charts.move_to_end(key)
                 return chart
-        chart = store.load_chart(connection, row.id, row.name, version)
+        chart = store.definitions.load_chart(connection, row.id, row.name, version)
         self._put(key, chart)
         return chart
 
@@ -94,7 +94,7 @@ def find_default_chart(service: Service) -> str:
     if service.default_chart is not None:
         return service.default_chart
     with asking(service.database) as connection:
-        names = store.list_chart_names(connection, limit=2)
+        names = store.charts.list_chart_names(connection, limit=2)
     if len(names) != 1:
         found = "there is none" if not names else "there are several"
         raise NoDefaultChartError(f"no default chart is set, and {found} to choose from")
@@ -102,7 +102,7 @@ def find_default_chart(service: Service) -> str:
 
 
 def read_position(
-    service: Service, connection: Connection, row: store.ChartRow, chart: Chart
+    service: Service, connection: Connection, row: store.charts.ChartRow, chart: Chart
 ) -> tuple[Position, datetime]:
     """Return where the chart stands, and the time at which it is judged."""
     ((position,), now) = read_positions(service, connection, [row], [chart])
@@ -110,34 +110,36 @@ def read_position(
 
 
 def read_positions(
-    service: Service, connection: Connection, rows: Sequence[store.ChartRow], charts: Sequence[Chart]
+    service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow], charts: Sequence[Chart]
 ) -> tuple[list[Position], datetime]:
     """As `read_position`, of several charts at one time."""
-    values, read = store.read_values_and_now(connection, [row.id for row in rows])
+    values, read = store.charts.read_values_and_now(connection, [row.id for row in rows])
     positions = [
         _build_position(connection, row, chart, values[row.id]) for row, chart in zip(rows, charts, strict=True)
     ]
     return positions, service.now(read)
 
 
-def _build_position(connection: Connection, row: store.ChartRow, chart: Chart, values: Mapping[str, int]) -> Position:
-    position = store.build_position(row, values)
+def _build_position(
+    connection: Connection, row: store.charts.ChartRow, chart: Chart, values: Mapping[str, int]
+) -> Position:
+    position = store.charts.build_position(row, values)
     if chart.states[row.state].slots is None:
         return position
-    held, reported, holder_reports = store.read_slots(connection, row)
+    held, reported, holder_reports = store.machines.read_slots(connection, row)
     return replace(position, slots=held, reported=reported, holder_reports=holder_reports)
 
 
-def list_missing(connection: Connection, row: store.ChartRow, chart: Chart) -> Sequence[str]:
+def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Chart) -> Sequence[str]:
     """The machines of the roster that have not reported in this visit; none where there is no roster."""
     if chart.roster is None or not chart.states[row.state].attributes:
         return ()
-    reported = store.read_reports(connection, row)
+    reported = store.machines.read_reports(connection, row)
     return [machine for machine in chart.roster if machine not in reported]
 
 
-def list_waiting(connection: Connection, row: store.ChartRow, chart: Chart, now: datetime) -> list[str]:
+def list_waiting(connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime) -> list[str]:
     """Return the machines that wait for a slot of the chart, longest first; none in a state without slots."""
     if chart.states[row.state].slots is None:
         return []
-    return store.list_slot_waiters(connection, [row.id], now).get(row.id, [])
+    return store.machines.list_slot_waiters(connection, [row.id], now).get(row.id, [])

@@ -41,7 +41,7 @@ class Gauges:
     `lag` is the seconds by which the clock transition that is most overdue is overdue.
     """
 
-    charts: list[store.ChartGauge]
+    charts: list[store.overview.ChartGauge]
     total: int
     lag: float
     now: datetime
@@ -60,7 +60,9 @@ def sweep_is_done() -> None:
 def read_gauges(service: Service, limit: int) -> Gauges:
     """Read up to `limit` charts, in one snapshot. Raises DatabaseUnavailableError."""
     with snapshot(service.database) as connection:
-        now = service.now(store.read_now(connection))
-        due = store.find_oldest_due(connection)
+        now = service.now(store.charts.read_now(connection))
+        due = store.overview.find_oldest_due(connection)
         lag = 0.0 if due is None else max((now - due).total_seconds(), 0.0)
-        return Gauges(store.list_chart_gauges(connection, limit), store.count_charts(connection), lag, now)
+        return Gauges(
+            store.overview.list_chart_gauges(connection, limit), store.overview.count_charts(connection), lag, now
+        )

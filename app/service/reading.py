@@ -2,15 +2,144 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from app import chart_file, store
+from app.core.errors import BadRequestError
+from app.core.log import HashedRow, HistoryFilter
 from app.db import asking, snapshot
 from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe
-from app.waiting.rooms import Topic
+from app.waiting.hub import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The machines of a state's latest visit in the current run; `visit` is None where it was not entered yet.
+
+    `missing` lists those of the roster that have not reported; None for a chart without a roster.
+    """
+
+    chart: str
+    run: int
+    visit: int | None
+    state: str
+    reports: tuple[store.machines.MachineReport, ...]
+    missing: tuple[str, ...] | None
+
+    def as_json(self, *, only_missing: bool = False) -> dict[str, Any]:
+        """The machines as the HTTP interface gives them: those that reported, or those missing."""
+        missing = [{"machine": machine} for machine in self.missing or ()]
+        return {
+            "chart": self.chart,
+            "run": self.run,
+            "visit": self.visit,
+            "state": self.state,
+            "machines": missing if only_missing else [report.as_json() for report in self.reports],
+        }
+
+    def as_text(self, *, only_missing: bool = False) -> str:
+        """One id a line."""
+        names = self.missing or () if only_missing else [report.machine for report in self.reports]
+        return "".join(f"{name}\n" for name in names)
+
+
+def list_machines(service: Service, name: str, state: str | None = None, *, only_missing: bool = False) -> Machines:
+    """The machines of the latest visit of `state`, by default the current state.
+
+    Raises ChartNotFoundError, and BadRequestError for a state that the chart does not have, or where the missing
+    ones are asked for and it has no roster.
+    """
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart(connection, name)
+        chart = service.definitions.get(connection, row)
+        wanted = row.state if state is None else state
+        if wanted not in chart.states:
+            raise BadRequestError(f"chart {name!r} has no state {wanted!r}")
+        if only_missing and chart.roster is None:
+            raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so nobody can be missing")
+        visit = store.machines.find_latest_visit(connection, row, wanted)
+        reports = () if visit is None else tuple(store.machines.list_reports(connection, row, visit))
+    missing = None
+    if chart.roster is not None:
+        reported = {report.machine for report in reports}
+        missing = tuple(machine for machine in chart.roster if machine not in reported)
+    return Machines(name, row.run, visit, wanted, reports, missing)
+
+
+# Characters gathered before they go out: a piece is a system call, and over HTTP a chunk.
+PIECE = 65536
+
+
+def as_ndjson(rows: Iterable[HashedRow]) -> Iterator[str]:
+    """One JSON object a line."""
+    return _gathered(_as_json(row) + "\n" for row in rows)
+
+
+def as_json_array(rows: Iterable[HashedRow]) -> Iterator[str]:
+    """One JSON array, an object a line."""
+    return _gathered(_array_lines(rows))
+
+
+def _array_lines(rows: Iterable[HashedRow]) -> Iterator[str]:
+    before = "[\n"
+    for row in rows:
+        yield before + _as_json(row)
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+def as_csv(rows: Iterable[HashedRow]) -> Iterator[str]:
+    """A heading and a line a row, as RFC 4180 has it; nothing in it is a formula to a spreadsheet."""
+    return _gathered(_csv_lines(rows))
+
+
+def _csv_lines(rows: Iterable[HashedRow]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(HashedRow.columns())
+    for row in rows:
+        yield _emptied(buffer)
+        writer.writerow([_cell(value) for value in row.as_json().values()])
+    yield _emptied(buffer)
+
+
+def _emptied(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
+
+
+def _gathered(lines: Iterable[str]) -> Iterator[str]:
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        piece.append(line)
+        size += len(line)
+        if size >= PIECE:
+            yield "".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield "".join(piece)
+
+
+def _as_json(row: HashedRow) -> str:
+    return json.dumps(row.as_json(), ensure_ascii=False)
+
+
+def _cell(value: Any) -> Any:
+    # A spreadsheet runs a cell that begins like this as a formula; a quote in front makes it text.
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return "'" + value
+    return value
+
 
 # Rows of the log read at a time.
 PAGE = 2000
@@ -19,15 +148,18 @@ PAGE = 2000
 def list_statuses(service: Service) -> list[Status]:
     """The status of every chart, by name."""
     with snapshot(service.database) as connection:
-        now = service.now(store.read_now(connection))
-        values = store.list_values(connection)
-        charts = [(row, service.definitions.get(connection, row)) for row in store.list_charts(connection)]
+        now = service.now(store.charts.read_now(connection))
+        values = store.charts.list_values(connection)
+        charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
         slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
-        slots, reported = store.list_slots(connection, slotted), store.count_reports(connection, slotted)
-        waiting = store.list_slot_waiters(connection, slotted, now)
+        slots, reported = (
+            store.machines.list_slots(connection, slotted),
+            store.machines.count_reports(connection, slotted),
+        )
+        waiting = store.machines.list_slot_waiters(connection, slotted, now)
         found = []
         for row, chart in charts:
-            position = store.build_position(row, values.get(row.id, {}))
+            position = store.charts.build_position(row, values.get(row.id, {}))
             position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
             found.append(describe(chart, row, position, now, waiting.get(row.id, ())))
         return found
@@ -36,7 +168,7 @@ def list_statuses(service: Service) -> list[Status]:
 def get_status(service: Service, name: str) -> Status:
     """A chart's status. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
-        row = store.get_chart(connection, name)
+        row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
         return describe(
@@ -52,40 +184,40 @@ def get_status(service: Service, name: str) -> Status:
 def export_chart(service: Service, name: str) -> str:
     """The chart file with its live values and current state. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
-        row = store.get_chart(connection, name)
+        row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
-        values = store.read_values(connection, row.id)
+        values = store.charts.read_values(connection, row.id)
     return chart_file.dump(chart, state=row.state, values=values)
 
 
-def list_versions(service: Service, name: str) -> list[store.Version]:
+def list_versions(service: Service, name: str) -> list[store.definitions.Version]:
     """Every version of a chart, oldest first. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
-        return store.list_versions(connection, store.get_chart(connection, name).id)
+        return store.definitions.list_versions(connection, store.charts.get_chart(connection, name).id)
 
 
-def get_version(service: Service, name: str, version: int) -> store.Version:
+def get_version(service: Service, name: str, version: int) -> store.definitions.Version:
     """One version of a chart. Raises ChartNotFoundError, VersionNotFoundError."""
     with snapshot(service.database) as connection:
-        return store.get_version(connection, store.get_chart(connection, name).id, version)
+        return store.definitions.get_version(connection, store.charts.get_chart(connection, name).id, version)
 
 
-def iterate_history(service: Service, name: str, wanted: store.HistoryFilter) -> Iterator[store.HashedRow]:
+def iterate_history(service: Service, name: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
     """The rows of a chart's log, oldest first, read a page at a time: memory stays flat and no transaction is held.
 
     An archived chart's log is read as well: archiving ends a chart, not its history. Raises ChartNotFoundError.
     """
     with asking(service.database) as connection:
-        store.get_chart_even_archived(connection, name)
+        store.charts.get_chart_even_archived(connection, name)
     return _iterate_pages(service, name, wanted)
 
 
-def _iterate_pages(service: Service, name: str, wanted: store.HistoryFilter) -> Iterator[store.HashedRow]:
+def _iterate_pages(service: Service, name: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
     left = wanted.limit
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
         with asking(service.database) as connection:
-            rows = store.list_history(connection, name, replace(wanted, limit=size))
+            rows = store.log.list_history(connection, name, replace(wanted, limit=size))
         yield from rows
         if len(rows) < size:
             return
@@ -93,7 +225,7 @@ def _iterate_pages(service: Service, name: str, wanted: store.HistoryFilter) -> 
         left = None if left is None else left - size
 
 
-def wait_for_history(service: Service, name: str, wanted: store.HistoryFilter, seconds: float) -> None:
+def wait_for_history(service: Service, name: str, wanted: HistoryFilter, seconds: float) -> None:
     """Return once the log has a row that `wanted` lets through, at the latest after `seconds`.
 
     Raises ChartNotFoundError, TooManyWaitersError.
@@ -107,5 +239,5 @@ def wait_for_history(service: Service, name: str, wanted: store.HistoryFilter, s
                 return
 
 
-def _has_rows(service: Service, name: str, wanted: store.HistoryFilter) -> bool:
+def _has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
     return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))

@@ -18,14 +18,14 @@ from app import store
 from app.core import machine as chart_machine
 from app.core.chart import Chart
 from app.core.errors import DatabaseUnavailableError, StateServiceError
+from app.core.log import Author
 from app.core.position import Claim, Position, Reason, Release, Step, Tick, Verdict
 from app.db import retrying, snapshot, transaction
-from app.service.answers import Answer, SlotCount, answer_step
+from app.service.batching import Ticket
 from app.service.context import Service, read_position
-from app.service.held import Held, hold, record
-from app.service.turns import Ticket
-from app.service.update import Put, tick, update
-from app.waiting.rooms import Topic
+from app.service.locked import Held, hold, record
+from app.service.put import Answer, Put, SlotCount, answer_step, tick, update
+from app.waiting.hub import Topic
 
 # Reasons that a wait may change.
 _MAY_PASS = frozenset({Reason.FULL, Reason.NOT_CURRENT})
@@ -33,7 +33,7 @@ _MAY_PASS = frozenset({Reason.FULL, Reason.NOT_CURRENT})
 _SLOT_IS_GONE = frozenset({Reason.NO_SLOT, Reason.NOT_CURRENT, Reason.LATE, Reason.UNKNOWN_STATE, Reason.FINAL})
 
 
-def claim(service: Service, name: str, state: str, machine: str, author: store.Author, wait: float = 0) -> Answer:
+def claim(service: Service, name: str, state: str, machine: str, author: Author, wait: float = 0) -> Answer:
     """Give `machine` a slot of `state`, waiting up to `wait` seconds for one.
 
     Claiming again returns the same slot and renews its lease. Raises ChartNotFoundError, BadRequestError,
@@ -59,7 +59,7 @@ def claim(service: Service, name: str, state: str, machine: str, author: store.A
                 return (view.find_no(state, machine) or _claim(service, name, state, machine, author)).answer
 
 
-def claim_current(service: Service, name: str, machine: str, author: store.Author) -> Answer:
+def claim_current(service: Service, name: str, machine: str, author: Author) -> Answer:
     """Give `machine` a slot of the current state, whichever that is; else as `claim`."""
     view = _look(service, name)
     return (view.find_no(view.state, machine) or _claim(service, name, None, machine, author)).answer
@@ -83,7 +83,7 @@ class _View:
     def __init__(self, service: Service, name: str) -> None:
         self._lock = threading.Lock()
         with snapshot(service.database, is_long=False) as connection:
-            self._row = store.get_chart(connection, name)
+            self._row = store.charts.get_chart(connection, name)
             self._chart = service.definitions.get(connection, self._row)
             self._position, self._now = read_position(service, connection, self._row, self._chart)
         self.is_due = not self._decide(Tick()).changes_nothing
@@ -129,7 +129,7 @@ def _look(service: Service, name: str) -> _View:
     return view
 
 
-def _try(service: Service, name: str, state: str, machine: str, author: store.Author) -> _Outcome:
+def _try(service: Service, name: str, state: str, machine: str, author: Author) -> _Outcome:
     try:
         return _claim(service, name, state, machine, author)
     except StateServiceError:
@@ -143,9 +143,9 @@ def _noted(service: Service, name: str, machine: str, seconds: float) -> Iterato
     """Let people see that `machine` waits; what they see must never keep it from its slot."""
     try:
         with transaction(service.database) as connection:
-            row = store.get_chart(connection, name)
-            now = service.now(store.read_now(connection))
-            store.add_slot_waiter(connection, row.id, machine, now, now + timedelta(seconds=seconds))
+            row = store.charts.get_chart(connection, name)
+            now = service.now(store.charts.read_now(connection))
+            store.machines.add_slot_waiter(connection, row.id, machine, now, now + timedelta(seconds=seconds))
     except DatabaseUnavailableError:
         yield
         return
@@ -154,7 +154,7 @@ def _noted(service: Service, name: str, machine: str, seconds: float) -> Iterato
     finally:
         try:
             with transaction(service.database) as connection:
-                store.remove_slot_waiter(connection, row.id, machine)
+                store.machines.remove_slot_waiter(connection, row.id, machine)
         except DatabaseUnavailableError:
             # Its row ends by itself, at `until`.
             pass
@@ -166,10 +166,10 @@ class _Asked:
 
     state: str | None
     machine: str
-    author: store.Author
+    author: Author
 
 
-def _claim(service: Service, name: str, state: str | None, machine: str, author: store.Author) -> _Outcome:
+def _claim(service: Service, name: str, state: str | None, machine: str, author: Author) -> _Outcome:
     """Claim under the chart's row lock, in one transaction with whoever else claims here meanwhile."""
     asked = _Asked(state, machine, author)
     found: _Outcome = service.turns.request(f"slots of {name}", asked, partial(_claim_all, service, name))
@@ -206,7 +206,7 @@ def _conclude(name: str, seq: int, chart: Chart, state: str, machine: str, step:
 
 
 @retrying
-def release(service: Service, name: str, state: str, machine: str, author: store.Author) -> Answer:
+def release(service: Service, name: str, state: str, machine: str, author: Author) -> Answer:
     """Take back the slot that `machine` holds of `state`, without a report; a yes also where it held none.
 
     Raises ChartNotFoundError, DatabaseUnavailableError.
@@ -219,14 +219,14 @@ def release(service: Service, name: str, state: str, machine: str, author: store
     return _answer(name, held.row.seq, held.chart, state, machine, step)
 
 
-def report_if_held(service: Service, name: str, machine: str, author: store.Author) -> Answer | None:
+def report_if_held(service: Service, name: str, machine: str, author: Author) -> Answer | None:
     """Report `machine` as done in the current state if it holds a slot there; None where it holds none.
 
     Raises ChartNotFoundError, DatabaseUnavailableError.
     """
     with snapshot(service.database, is_long=False) as connection:
-        row = store.get_chart(connection, name)
-        held, _, _ = store.read_slots(connection, row)
+        row = store.charts.get_chart(connection, name)
+        held, _, _ = store.machines.read_slots(connection, row)
     if machine not in held:
         return None
     answer = update(service, name, Put(row.state, machine), author)

@@ -9,9 +9,8 @@ from typing import Any
 
 from app import store
 from app.core.chart import Chart, CountGuard, Func, State
-from app.core.guards import due_at
 from app.core.log import format_instant
-from app.core.position import Position, Slot
+from app.core.position import Position, Slot, due_at
 
 # Machines named in a sentence; the rest are counted.
 MAX_NAMED = 10
@@ -108,7 +107,7 @@ def _fields(item: Any) -> dict[str, Any]:
 
 def describe(
     chart: Chart,
-    row: store.ChartRow,
+    row: store.charts.ChartRow,
     position: Position,
     now: datetime,
     waiting: Sequence[str] = (),
@@ -200,7 +199,7 @@ def _say_holder(slot: Slot, now: datetime) -> str:
 
 
 def say_what_it_waits_for(
-    state: State, row: store.ChartRow, position: Position, now: datetime, missing: Sequence[str] = ()
+    state: State, row: store.charts.ChartRow, position: Position, now: datetime, missing: Sequence[str] = ()
 ) -> str:
     """One sentence: how many more for which target, who is missing, and the deadline; or who paused it, and why."""
     if row.paused_at is not None:

@@ -1,4 +1,4 @@
-"""Tokens: who may do what to which charts."""
+"""People who signed in with a token: the session knows the token's name, and is good for as long as the token is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from app import store
 from app.core.errors import BadRequestError, ConflictError, UnauthenticatedError
+from app.core.log import Author
 from app.db import asking, retrying, transaction
 from app.service.context import Service
 
@@ -63,7 +64,7 @@ def read_role(text: str) -> Role:
 
 
 @retrying
-def create_token(service: Service, name: str, role: Role, pattern: str, author: store.Author) -> str:
+def create_token(service: Service, name: str, role: Role, pattern: str, author: Author) -> str:
     """Make a token and return its secret, which is kept nowhere. Raises BadRequestError, ConflictError."""
     if not _NAME.fullmatch(name):
         raise BadRequestError(f"token name {name!r} is not 1 to 128 characters of A-Z a-z 0-9 _ . : @ -")
@@ -71,30 +72,30 @@ def create_token(service: Service, name: str, role: Role, pattern: str, author: 
         raise BadRequestError(f"chart pattern {pattern!r} is not made of chart names' characters, * and ?")
     secret = PREFIX + secrets.token_urlsafe(32)
     with transaction(service.database) as connection:
-        if store.find_token_named(connection, name) is not None:
+        if store.tokens.find_token_named(connection, name) is not None:
             raise ConflictError(f"there is a token named {name!r} already; names are not used twice")
-        now = service.now(store.read_now(connection))
-        row = store.TokenRow(name, str(role), pattern, now, author.actor, None)
-        store.add_token(connection, row, hash_secret(secret))
+        now = service.now(store.charts.read_now(connection))
+        row = store.tokens.TokenRow(name, str(role), pattern, now, author.actor, None)
+        store.tokens.add_token(connection, row, hash_secret(secret))
     return secret
 
 
-def list_tokens(service: Service) -> list[store.TokenRow]:
+def list_tokens(service: Service) -> list[store.tokens.TokenRow]:
     """Every token, by name, revoked ones too."""
     with asking(service.database) as connection:
-        return store.list_tokens(connection)
+        return store.tokens.list_tokens(connection)
 
 
 @retrying
 def revoke_token(service: Service, name: str) -> None:
     """Make a token good for nothing, everywhere within a second. Raises BadRequestError, ConflictError."""
     with transaction(service.database) as connection:
-        row = store.find_token_named(connection, name)
+        row = store.tokens.find_token_named(connection, name)
         if row is None:
             raise ConflictError(f"there is no token named {name!r}")
         if row.revoked_at is not None:
             raise ConflictError(f"the token {name!r} is revoked already")
-        store.revoke_token(connection, name, service.now(store.read_now(connection)))
+        store.tokens.revoke_token(connection, name, service.now(store.charts.read_now(connection)))
 
 
 def hash_secret(secret: str) -> str:
@@ -117,7 +118,7 @@ class TokenCache:
         if time.monotonic() < until:
             return holder
         with asking(service.database) as connection:
-            row = store.find_token(connection, sha256)
+            row = store.tokens.find_token(connection, sha256)
         if row is None:
             raise UnauthenticatedError("the token is unknown or revoked")
         holder = Holder(row.name, read_role(row.role), row.pattern)
@@ -126,3 +127,32 @@ class TokenCache:
                 self._found.clear()
             self._found[sha256] = (time.monotonic() + BELIEVED_SECONDS, holder)
         return holder
+
+
+class SessionCache:
+    """Holders looked up lately, by the token's name, which is never used twice."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[float, Holder | None]] = {}
+        self._lock = threading.Lock()
+
+    def find_holder(self, service: Service, name: str) -> Holder | None:
+        """Who that token's holder is; None once it is revoked, everywhere within a second."""
+        with self._lock:
+            until, holder = self._found.get(name, (0.0, None))
+        if time.monotonic() < until:
+            return holder
+        holder = _read_holder(service, name)
+        with self._lock:
+            if len(self._found) >= CACHE_SIZE:
+                self._found.clear()
+            self._found[name] = (time.monotonic() + BELIEVED_SECONDS, holder)
+        return holder
+
+
+def _read_holder(service: Service, name: str) -> Holder | None:
+    with asking(service.database) as connection:
+        row = store.tokens.find_token_named(connection, name)
+    if row is None or row.revoked_at is not None:
+        return None
+    return Holder(row.name, read_role(row.role), row.pattern)

@@ -15,11 +15,11 @@ from app import store
 from app.core.errors import StateServiceError
 from app.db import Database
 from app.db.engine import normalize_url
-from app.db.patience import PatientConnection
+from app.db.postgresql import PatientConnection
 from app.db.sqlite import FileConnection, identity_of, open_sqlite
 
 if TYPE_CHECKING:
-    from app.waiting import Hub
+    from app.waiting.hub import Hub
 
 logger = logging.getLogger("stateservice.waiting")
 
@@ -85,7 +85,7 @@ def _watch_postgresql(hub: Hub, url: str) -> None:
     options: dict[str, Any] = {"connect_timeout": 3, "application_name": LISTENER_NAME, **_KEEPALIVE}
     try:
         with PatientConnection.connect(url, autocommit=True, **options) as heard:
-            heard.execute(f"LISTEN {store.CHANNEL}")
+            heard.execute(f"LISTEN {store.record.CHANNEL}")
             _listen(hub, heard)
     except (psycopg.Error, StateServiceError) as error:
         logger.warning("cannot listen to the database, will look every %s s: %s", DEAF_SECONDS, error)

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from flask import Flask
+from werkzeug.routing import BaseConverter
 
-from app.web import (
-    access,
-    acts,
-    auth,
-    charts,
-    curl,
-    diagram,
-    fleetlock,
-    health,
-    history,
-    machines,
-    metrics,
-    openapi,
-    problems,
-    slots,
-    state,
-)
-from app.web.converters import ChartNameConverter
-from app.web.fastlane import FastLane
-from app.web.ui import site
+from app.web import auth, charts, fleetlock, observe, operate, replies, state, ui
+
+
+class ChartNameConverter(BaseConverter):
+    """A chart's name; any other text in its place is a path that does not exist."""
+
+    regex = r"[A-Za-z0-9_.:\-]{1,128}"
 
 
 def register(app: Flask) -> None:
@@ -32,10 +20,10 @@ def register(app: Flask) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (state, slots, fleetlock, curl, charts, machines, history, diagram, acts, health, metrics, openapi):
+    for module in (state, operate, fleetlock, charts, observe):
         app.register_blueprint(module.blueprint)
-    site.register(app)
-    access.register(app)
+    ui.register(app)
+    observe.register(app)
     auth.register(app)
-    problems.register(app)
-    app.wsgi_app = FastLane(app)  # type: ignore[method-assign]  # as Flask has one wrap it
+    replies.register(app)
+    app.wsgi_app = state.FastLane(app)  # type: ignore[method-assign]  # as Flask has one wrap it

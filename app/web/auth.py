@@ -4,15 +4,67 @@ from __future__ import annotations
 
 from typing import cast
 
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, request
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.datastructures import Authorization
 
+from app.config import Config
 from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.service.context import Service, find_default_chart
-from app.service.tokens import ANYBODY, Holder, Role, TokenCache
-from app.web.current import current_service
-from app.web.note import Environ, note_of
-from app.web.ui import session
+from app.service.tokens import ANYBODY, Holder, Role, SessionCache, TokenCache
+from app.web.request import Environ, current_service, note_of
+
+COOKIE = "stateservice_session"
+MAX_AGE = 12 * 3600
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+def register_sessions(app: Flask) -> None:
+    """Give `app` its cache of sessions."""
+    app.extensions["stateservice.sessions"] = SessionCache()
+
+
+def can_start() -> bool:
+    """True where there is a key to sign sessions with."""
+    return _find_serializer() is not None
+
+
+def start(response: Response, holder: Holder) -> None:
+    """Have the browser send `holder` with every request from now on, for half a day."""
+    serializer = _find_serializer()
+    assert serializer is not None, "nobody can sign in without a key"
+    value = str(serializer.dumps(holder.name))
+    response.set_cookie(
+        COOKIE, value, max_age=MAX_AGE, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
+    )
+
+
+def end(response: Response) -> None:
+    """Have the browser forget who it was."""
+    if COOKIE in request.cookies:
+        response.delete_cookie(COOKIE, httponly=True, samesite="Lax", secure=request.is_secure, path="/")
+
+
+def find_holder() -> Holder | None:
+    """Whose session the request carries; a session asks on every route, and changes things by our forms alone."""
+    value = request.cookies.get(COOKIE)
+    serializer = _find_serializer()
+    if value is None or serializer is None:
+        return None
+    if request.method not in SAFE_METHODS and request.blueprint != "ui":
+        return None
+    try:
+        name = serializer.loads(value, max_age=MAX_AGE)
+    except BadSignature:
+        return None
+    cache = cast(SessionCache, current_app.extensions["stateservice.sessions"])
+    return cache.find_holder(current_service(), str(name))
+
+
+def _find_serializer() -> URLSafeTimedSerializer | None:
+    config: Config = current_app.extensions["stateservice.config"]
+    return None if config.secret_key is None else URLSafeTimedSerializer(config.secret_key, salt="stateservice-session")
+
 
 # The role that each endpoint needs; None means that it is open to everybody.
 RULES: dict[str, Role | None] = {
@@ -22,29 +74,29 @@ RULES: dict[str, Role | None] = {
     "state.get_reached": Role.READER,
     "state.put_default_state": Role.MACHINE,
     "state.put_state": Role.MACHINE,
-    "curl.get_can": Role.READER,
-    "curl.get_did": Role.READER,
+    "charts.get_can": Role.READER,
+    "charts.get_did": Role.READER,
     "charts.get_charts": Role.READER,
     "charts.get_chart": Role.READER,
     "charts.get_versions": Role.READER,
     "charts.get_version": Role.READER,
     "charts.put_chart": Role.ADMIN,
-    "history.get_history": Role.READER,
-    "machines.get_machines": Role.READER,
-    "acts.post_pause": Role.OPERATOR,
-    "acts.post_resume": Role.OPERATOR,
-    "acts.post_reset": Role.OPERATOR,
-    "acts.post_goto": Role.OPERATOR,
-    "acts.post_archive": Role.ADMIN,
-    "slots.put_slot": Role.MACHINE,
-    "slots.delete_slot": Role.MACHINE,
-    "slots.post_evict": Role.OPERATOR,
+    "charts.get_history": Role.READER,
+    "charts.get_machines": Role.READER,
+    "operate.post_pause": Role.OPERATOR,
+    "operate.post_resume": Role.OPERATOR,
+    "operate.post_reset": Role.OPERATOR,
+    "operate.post_goto": Role.OPERATOR,
+    "operate.post_archive": Role.ADMIN,
+    "operate.put_slot": Role.MACHINE,
+    "operate.delete_slot": Role.MACHINE,
+    "operate.post_evict": Role.OPERATOR,
     # The chart is in the body: the views check the pattern themselves.
     "fleetlock.post_pre_reboot": Role.MACHINE,
     "fleetlock.post_steady_state": Role.MACHINE,
-    "metrics.get_metrics": Role.READER,
-    "openapi.get_openapi": Role.READER,
-    "diagram.get_diagram": Role.READER,
+    "observe.get_metrics": Role.READER,
+    "observe.get_openapi": Role.READER,
+    "charts.get_diagram": Role.READER,
     "static": None,
     "ui.get_login": None,
     "ui.post_login": None,
@@ -62,10 +114,9 @@ RULES: dict[str, Role | None] = {
     "ui.get_tokens": Role.ADMIN,
     "ui.post_token": Role.ADMIN,
     "ui.post_revoke": Role.ADMIN,
-    "health.get_healthz": None,
-    "health.get_readyz": None,
+    "observe.get_healthz": None,
+    "observe.get_readyz": None,
 }
-
 # Routes of the default chart, which its pattern guards as if it were named.
 _DEFAULT_CHART = frozenset({"state.get_default_state", "state.get_default_reached", "state.put_default_state"})
 
@@ -112,7 +163,7 @@ def authenticate() -> Holder:
     """The holder of the token, or else of the session, that the request carries. Raises UnauthenticatedError."""
     secret = find_secret(request.environ)
     if secret is None:
-        holder = session.find_holder()
+        holder = find_holder()
         if holder is not None:
             return holder
         raise UnauthenticatedError("a token is required: Authorization: Bearer TOKEN")

@@ -16,11 +16,10 @@ from werkzeug.exceptions import HTTPException
 from app.core.errors import BadRequestError
 from app.service import slots
 from app.service.tokens import Role
-from app.web import problems
-from app.web.answers import json_reply
+from app.web import replies
 from app.web.auth import check
-from app.web.current import current_author, current_holder, current_service
-from app.web.parameters import MACHINE_LENGTH
+from app.web.replies import json_reply
+from app.web.request import MACHINE_LENGTH, current_author, current_holder, current_service
 
 blueprint = Blueprint("fleetlock", __name__)
 
@@ -49,7 +48,7 @@ def handle_refusal(error: FleetLockError) -> Response:
 @blueprint.errorhandler(Exception)
 def handle_error(error: Exception) -> Response:
     """Answer any other error with the service's status for it, in the protocol's form."""
-    response = problems.handle_http(error) if isinstance(error, HTTPException) else problems.handle(error)
+    response = replies.handle_http(error) if isinstance(error, HTTPException) else replies.handle(error)
     kind = KINDS.get(response.status_code, "unavailable")
     response.data = json.dumps({"kind": kind, "value": response.get_json(force=True)["detail"]})
     response.mimetype = "application/json"

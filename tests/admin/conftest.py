@@ -8,8 +8,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import service_of
 from app.service.context import Service
+from app.wiring import service_of
 from tests.admin.support import Commands
 from tests.support.apps import opened_app
 

@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from werkzeug.test import TestResponse
 
-from app.web.openapi import read_document
+from app.web.observe import read_document
 
 METHODS = {"get", "put", "post", "delete"}
 # Pages for people, and what they load.

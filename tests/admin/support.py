@@ -9,12 +9,12 @@ from typing import Any
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from app.cli import main
+from app.cli.root import main
+from app.core.log import Author
 from app.db import asking
-from app.service.authors import Author
 from app.service.context import Service
-from app.service.imports import Imported, ImportRequest, import_chart
-from app.service.update import Put, update
+from app.service.operate import Imported, ImportRequest, import_chart
+from app.service.put import Put, update
 
 ANN = Author(actor="ann")
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from app import service_of
 from app.core.errors import DatabaseUnavailableError
-from app.service.backup import backup
 from app.service.context import Service
-from app.service.verify import verify
+from app.service.upkeep import backup, verify
+from app.wiring import service_of
 from tests.admin.support import ROLLOUT, Commands, import_text, put
 from tests.support.apps import opened_app
 
@@ -72,7 +71,7 @@ def test_backup_does_not_follow_a_link(service: Service, run: Commands, target: 
 
 
 def test_file_that_appears_meanwhile_stays(service: Service, monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
-    monkeypatch.setattr("app.service.backup._check", lambda copy: target.write_text("somebody's"))
+    monkeypatch.setattr("app.service.upkeep._check", lambda copy: target.write_text("somebody's"))
     with pytest.raises(Exception, match="overwrites nothing"):
         backup(service, str(target))
     assert target.read_text() == "somebody's"
@@ -87,7 +86,7 @@ def test_damaged_copy_is_not_kept(service: Service, monkeypatch: pytest.MonkeyPa
     def fail(copy: Path) -> None:
         raise sqlite3.DatabaseError("the copy is damaged")
 
-    monkeypatch.setattr("app.service.backup._check", fail)
+    monkeypatch.setattr("app.service.upkeep._check", fail)
     with pytest.raises(DatabaseUnavailableError, match="damaged"):
         backup(service, str(target))
     assert list(target.parent.iterdir()) == []

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from app.cli import main, printing
-from app.service import acts as chart_acts
-from app.service import slots
+from app.cli import shared
+from app.cli.root import main
+from app.service import operate, slots
 from app.service.context import Service
 from tests.admin.support import ANN, REBOOT, ROLLOUT, Commands, import_text, put, query
 
@@ -169,7 +169,7 @@ def test_token_is_revoked_once(run: Commands) -> None:
 def test_history_in_each_form_has_every_row(service: Service, run: Commands) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "=cmd|' /C calc'!A0")
-    chart_acts.pause(service, "web", 'grün; "quoted", too', ANN)
+    operate.pause(service, "web", 'grün; "quoted", too', ANN)
 
     rows = json.loads(run("chart", "history", "web", "--json").stdout)
     assert [row["kind"] for row in rows] == ["import", "update", "pause"]
@@ -187,21 +187,21 @@ def test_history_of_nothing_is_an_empty_array(service: Service, run: Commands) -
 
 
 def test_table_stays_in_line_past_the_rows_it_measured(monkeypatch: pytest.MonkeyPatch, run: Commands) -> None:
-    monkeypatch.setattr(printing, "MEASURED", 2)
+    monkeypatch.setattr(shared, "MEASURED", 2)
     rows = [("a", "1"), ("bbbb", "2"), ("c", "3"), ("a long one", "4")]
     with click.testing.CliRunner().isolation() as (stdout, *_):
-        printing.print_table(("NAME", "N"), iter(rows))
+        shared.print_table(("NAME", "N"), iter(rows))
     assert stdout.getvalue().decode().splitlines() == ["NAME  N", "a     1", "bbbb  2", "c     3", "a long one  4"]
 
 
 def test_progress_is_shown_on_a_terminal_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with printing.progress("web") as show:
+    with shared.progress("web") as show:
         show(1, 2)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with printing.progress("web") as show:
+    with shared.progress("web") as show:
         show(1000, 4000)
         show(4000, 4000)
     out, err = capsys.readouterr()

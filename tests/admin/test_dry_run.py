@@ -13,16 +13,17 @@ from sqlalchemy import select
 from app.chart_file import dump
 from app.core.chart import Chart
 from app.core.errors import StateServiceError
+from app.core.log import Author, HistoryFilter
 from app.core.position import Position
 from app.db import snapshot
 from app.models import metadata
-from app.service import acts, slots
+from app.service import operate as acts
+from app.service import slots
 from app.service.context import Service
-from app.service.imports import ImportRequest, import_chart
+from app.service.operate import ImportRequest, import_chart
+from app.service.put import Put, update
 from app.service.reading import get_status, iterate_history
-from app.service.update import Put, update
-from app.service.verify import verify
-from app.store import Author, HistoryFilter
+from app.service.upkeep import verify
 from tests.admin.support import ANN, query
 from tests.core.support import NOON
 from tests.service.support import Clock

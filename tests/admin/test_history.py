@@ -20,14 +20,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import insert
 
-from app import service_of, store
-from app.core.log import COLUMNS, LogRow
+from app.core.log import COLUMNS, HistoryFilter, LogRow
 from app.db import transaction
 from app.models import transition_log
-from app.service import acts
+from app.service import operate
 from app.service.context import Service
-from app.service.exports import as_csv, as_ndjson
-from app.service.reading import iterate_history
+from app.service.reading import as_csv, as_ndjson, iterate_history
+from app.wiring import service_of
 from tests.admin.support import ANN, ROLLOUT, import_text, put
 from tests.support.apps import ROOT
 
@@ -46,8 +45,8 @@ def lived(service: Service) -> None:
     import_text(service, ROLLOUT)
     for act in (
         lambda: put(service, "canary", "m1"),
-        lambda: acts.pause(service, "web", "look", ANN),
-        lambda: acts.resume(service, "web", "on", ANN),
+        lambda: operate.pause(service, "web", "look", ANN),
+        lambda: operate.resume(service, "web", "on", ANN),
         lambda: put(service, "canary", "m2"),
     ):
         now += timedelta(hours=1)
@@ -161,7 +160,7 @@ def test_forms_say_the_same(client: FlaskClient) -> None:
 def test_csv_holds_no_formula(client: FlaskClient, service: Service, text: str) -> None:
     import_text(service, ROLLOUT.replace("value: 0}, {key: f", "value: -5}, {key: f"))
     put(service, "canary", text)
-    acts.pause(service, "web", text, ANN)
+    operate.pause(service, "web", text, ANN)
     found = list(csv.DictReader(io.StringIO(get(client, "format=csv").text)))
     shown = f"'{text}"
     assert (found[1]["machine"], found[2]["reason"]) == (shown, shown)
@@ -172,7 +171,7 @@ def test_csv_holds_no_formula(client: FlaskClient, service: Service, text: str) 
 
 def test_csv_quotes_what_must_be_quoted(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
-    acts.pause(service, "web", 'a "b", c; d', ANN)
+    operate.pause(service, "web", 'a "b", c; d', ANN)
     assert '"a ""b"", c; d"' in get(client, "format=csv").text
     assert get(client, "format=csv").text.count("\r\n") == 3
 
@@ -183,7 +182,7 @@ def test_csv_quotes_what_must_be_quoted(client: FlaskClient, service: Service) -
 def test_wait_ends_with_the_first_row_that_fits(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
     service.hub.start()
-    timer = threading.Timer(0.3, lambda: acts.pause(service, "web", "look", ANN))
+    timer = threading.Timer(0.3, lambda: operate.pause(service, "web", "look", ANN))
     timer.start()
     started = time.monotonic()
     assert seqs(client, "after=1&wait=20") == [2]
@@ -280,7 +279,7 @@ def test_export_has_every_row(client: FlaskClient, long_history: int, form: str)
 @pytest.mark.parametrize("write", [as_csv, as_ndjson])
 def test_export_takes_little_memory(service: Service, long_history: int, write: Any) -> None:
     def pieces() -> Iterator[str]:
-        return iter(write(iterate_history(service, "web", store.HistoryFilter())))
+        return iter(write(iterate_history(service, "web", HistoryFilter())))
 
     next(pieces())
     tracemalloc.start()

@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import service_of
 from app.service.context import Service
-from app.service.verify import verify
+from app.service.upkeep import verify
+from app.wiring import service_of
 from tests.admin.support import REBOOT, ROLLOUT, import_text, put, query
 
 MEBIBYTE = 1024 * 1024

@@ -11,12 +11,12 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
-from app import create_app, service_of
 from app.config import Config
-from app.service import acts
+from app.service import operate
 from app.service.tokens import Role, create_token
-from app.web import problems
-from app.web.openapi import SOURCE
+from app.web import replies
+from app.web.observe import SOURCE
+from app.wiring import create_app, service_of
 from tests.admin.openapi import DOCUMENT, assert_fits, operations, resolve, routes
 from tests.admin.support import ANN, REBOOT, ROLLOUT, import_text
 from tests.support.apps import opened_app
@@ -103,7 +103,7 @@ def test_path_parameters_are_those_of_the_path() -> None:
 
 
 def test_only_statuses_that_the_service_can_answer_are_named() -> None:
-    possible = {200, 201, 406, 413, 500} | set(problems.STATUS.values())
+    possible = {200, 201, 406, 413, 500} | set(replies.STATUS.values())
     assert {int(status) for _, _, item in operations() for status in item["responses"]} <= possible
 
 
@@ -284,7 +284,7 @@ def prepare(app: Flask, chart: str) -> FlaskClient:
     else:
         client.put("/charts/web/state?state=canary&machine=m0", headers={"Idempotency-Key": "used"})
     if chart.startswith("paused"):
-        acts.pause(service_of(app), "web", "look", ANN)
+        operate.pause(service_of(app), "web", "look", ANN)
     return client
 
 

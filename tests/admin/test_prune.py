@@ -14,17 +14,17 @@ from flask.testing import FlaskClient
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from app import service_of, store
+from app import store
 from app.core.errors import LogDamagedError
-from app.core.marker import read_marker
+from app.core.log import HashedRow, HistoryFilter, read_marker
 from app.core.position import Kind
 from app.db import snapshot, transaction
 from app.schema import check
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.context import Service
-from app.service.prune import count_old_rows, prune
 from app.service.reading import iterate_history
-from app.service.verify import verify
+from app.service.upkeep import count_old_rows, prune, verify
+from app.wiring import service_of
 from tests.admin.support import ANN, DAY, REBOOT, ROLLOUT, Commands, import_text, put, query
 from tests.support.apps import opened_app
 
@@ -32,7 +32,7 @@ from tests.support.apps import opened_app
 class Clock:
     def __init__(self, service: Service) -> None:
         with snapshot(service.database) as connection:
-            self.now = store.read_now(connection) - 1000 * DAY
+            self.now = store.charts.read_now(connection) - 1000 * DAY
         service.database.clock = lambda: self.now
 
     def pass_days(self, days: float) -> None:
@@ -45,8 +45,8 @@ def clock(service: Service) -> Clock:
     return Clock(service)
 
 
-def history(service: Service) -> list[store.HashedRow]:
-    return list(iterate_history(service, "web", store.HistoryFilter()))
+def history(service: Service) -> list[HashedRow]:
+    return list(iterate_history(service, "web", HistoryFilter()))
 
 
 def prune_web(service: Service, days: float) -> int:
@@ -129,22 +129,22 @@ def live_a_life(service: Service, clock: Clock) -> None:
     slots.claim(service, "web", "reboot", "m1", ANN)
     put(service, "reboot", "m1")
     slots.claim(service, "web", "reboot", "m2", ANN)
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.pass_days(1)
-    acts.resume(service, "web", "on", ANN)
+    operate.resume(service, "web", "on", ANN)
     slots.claim(service, "web", "reboot", "m3", ANN)
     clock.pass_days(1)
     put(service, "reboot", "m2")
     import_text(service, REBOOT.replace("slots: 2", "slots: 3"))
-    acts.goto(service, "web", "reboot", "once more", ANN)
+    operate.goto(service, "web", "reboot", "once more", ANN)
     clock.pass_days(1)
     slots.claim(service, "web", "reboot", "m1", ANN)
-    acts.pause(service, "web", "again", ANN)
+    operate.pause(service, "web", "again", ANN)
     clock.pass_days(1)
-    acts.reset(service, "web", "next", ANN)
-    acts.resume(service, "web", "on", ANN)
+    operate.reset(service, "web", "next", ANN)
+    operate.resume(service, "web", "on", ANN)
     slots.claim(service, "web", "reboot", "m2", ANN)
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     clock.pass_days(1)
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", ANN)
@@ -152,7 +152,7 @@ def live_a_life(service: Service, clock: Clock) -> None:
 
 
 def test_log_verifies_wherever_it_is_cut(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.service.prune.CHUNK", 2)
+    monkeypatch.setattr("app.service.upkeep.CHUNK", 2)
     live_a_life(service, clock)
     total = len(history(service))
     assert verify(service, "web").differences == ()
@@ -187,7 +187,7 @@ def test_key_is_forgotten_with_its_row(service: Service, clock: Clock) -> None:
 @pytest.mark.parametrize("path", ["/", "/ui/charts/web", "/charts/web", "/charts/web/diagram", "/charts", "/metrics"])
 def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client: FlaskClient, path: str) -> None:
     import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000}}"))
-    acts.reset(service, "web", "again", ANN)
+    operate.reset(service, "web", "again", ANN)
     for number in range(40):
         put(service, "canary", f"m{number}")
         clock.pass_days(1)
@@ -274,8 +274,8 @@ def test_damaged_marker_is_told(
 
 
 def test_writers_go_on_while_it_prunes(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.service.prune.CHUNK", 5)
-    monkeypatch.setattr("app.service.prune.BREATH_SECONDS", 0.005)
+    monkeypatch.setattr("app.service.upkeep.CHUNK", 5)
+    monkeypatch.setattr("app.service.upkeep.BREATH_SECONDS", 0.005)
     forever = ROLLOUT.replace("value: 2}}", "value: 1000000}}")
     import_text(service, forever)
     import_text(service, forever, name="other")
@@ -311,7 +311,7 @@ def test_writers_go_on_while_it_prunes(service: Service, clock: Clock, monkeypat
 
 
 def test_two_prunes_at_once_share_the_work(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.service.prune.CHUNK", 5)
+    monkeypatch.setattr("app.service.upkeep.CHUNK", 5)
     import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000000}}"))
     for _ in range(60):
         put(service, "canary")

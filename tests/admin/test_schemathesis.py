@@ -9,7 +9,7 @@ import schemathesis
 from flask import Flask
 from hypothesis import HealthCheck, settings
 
-from app import service_of
+from app.wiring import service_of
 from tests.admin.openapi import DOCUMENT
 from tests.admin.support import REBOOT, import_text
 from tests.support.apps import SEED

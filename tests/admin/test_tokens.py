@@ -17,20 +17,20 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from app import service_of
 from app.core.errors import BadRequestError
 from app.service import tokens
 from app.service.context import Service
 from app.service.tokens import Holder, Role, create_token, revoke_token
 from app.web.auth import RULES
+from app.wiring import service_of
 from tests.admin.support import ANN, ROLLOUT, import_text, query
 from tests.support.apps import ROOT, opened_app
 
 # What needs no chart: no pattern can be in its way.
 WITHOUT_CHART = {
     "charts.get_charts",
-    "metrics.get_metrics",
-    "openapi.get_openapi",
+    "observe.get_metrics",
+    "observe.get_openapi",
     "ui.get_index",
     "ui.get_nothing",
     "ui.get_import",
@@ -142,7 +142,7 @@ def test_route_is_closed_without_a_token(app: Flask, endpoint: str) -> None:
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="stateservice"'
 
 
-@pytest.mark.parametrize("endpoint", ["health.get_healthz", "health.get_readyz"])
+@pytest.mark.parametrize("endpoint", ["observe.get_healthz", "observe.get_readyz"])
 def test_open_route_needs_no_token(app: Flask, endpoint: str) -> None:
     assert send(app, endpoint, None).status_code == 200
     assert send(app, endpoint, "nonsense").status_code == 200
@@ -151,10 +151,10 @@ def test_open_route_needs_no_token(app: Flask, endpoint: str) -> None:
 def test_roles_are_those_that_are_documented() -> None:
     """The contract's list: each role may do what those before it may."""
     needs = {
-        Role.READER: {"charts.get_charts", "charts.get_chart", "history.get_history", "state.get_state"},
-        Role.MACHINE: {"state.put_state", "state.put_default_state", "slots.put_slot"},
-        Role.OPERATOR: {"acts.post_pause", "acts.post_resume", "acts.post_reset", "acts.post_goto"},
-        Role.ADMIN: {"charts.put_chart", "acts.post_archive", "ui.post_token", "ui.post_revoke"},
+        Role.READER: {"charts.get_charts", "charts.get_chart", "charts.get_history", "state.get_state"},
+        Role.MACHINE: {"state.put_state", "state.put_default_state", "operate.put_slot"},
+        Role.OPERATOR: {"operate.post_pause", "operate.post_resume", "operate.post_reset", "operate.post_goto"},
+        Role.ADMIN: {"charts.put_chart", "operate.post_archive", "ui.post_token", "ui.post_revoke"},
     }
     for role, endpoints in needs.items():
         assert {RULES[endpoint] for endpoint in endpoints} == {role}

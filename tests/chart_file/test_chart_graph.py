@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.chart_file.graph import find_cycles, reach
+from app.chart_file.checks import find_cycles, reach
 
 LONG = 10_000
 

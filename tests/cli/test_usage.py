@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from app.cli import main
+from app.cli.root import main
 from tests.cli.conftest import Run
 
 BAD_SETTINGS = [

@@ -15,10 +15,10 @@ import pytest
 
 from app import store
 from app.core.errors import DatabaseUnavailableError
-from app.service.authors import Author
+from app.core.log import Author
 from app.service.context import Service
-from app.service.imports import ImportRequest, import_chart
-from app.service.update import Put, update
+from app.service.operate import ImportRequest, import_chart
+from app.service.put import Put, update
 from tests.service.support import opened_service
 
 PATIENCE = 30
@@ -44,7 +44,7 @@ class Hold:
         self.is_held, self.released = threading.Event(), threading.Event()
         self._stops = threading.local()
         for name in ("lock_chart", "lock_charts", "lock_free_charts"):
-            monkeypatch.setattr(store, name, partial(self._lock_and_wait, getattr(store, name)))
+            monkeypatch.setattr(store.charts, name, partial(self._lock_and_wait, getattr(store.charts, name)))
 
     def _lock_and_wait(self, lock: Callable[..., Any], *arguments: Any) -> Any:
         found = lock(*arguments)

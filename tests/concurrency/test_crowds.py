@@ -8,8 +8,8 @@ import pytest
 
 from app.core.position import Reason
 from app.service.context import Service
-from app.service.update import sweep
-from app.service.verify import verify
+from app.service.put import sweep
+from app.service.upkeep import verify
 from tests.concurrency.support import at_once, counting_chart, import_at_once, in_processes, put_many
 from tests.service.support import CANARY, Clock, get_row, import_text, kinds, put, query, rows
 

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import db
+from app import db, store
 from app.core.position import Reason
 from app.models import charts
-from app.service import acts
+from app.service import operate
 from app.service.ask import Question, ask
 from app.service.context import Service
-from app.service.imports import ImportRequest, import_chart
-from app.service.update import tick
-from app.service.verify import verify
-from app.store import rows as store_rows
+from app.service.operate import ImportRequest, import_chart
+from app.service.put import tick
+from app.service.upkeep import verify
 from app.store.prepared import Prepared, among
 from tests.concurrency.support import PATIENCE, Hold, counting_chart, threads
 from tests.service.support import ANN, NOBODY, get_row, import_text, opened_service, put, rows
@@ -92,10 +91,10 @@ def test_same_key_counts_once_though_both_puts_began_before_it_had(
 
 
 WRITERS: dict[str, Callable[[Service], object]] = {
-    "pause": lambda service: acts.pause(service, "web", "look", ANN),
-    "reset": lambda service: acts.reset(service, "web", "again", ANN),
-    "goto": lambda service: acts.goto(service, "web", "b", "there", ANN),
-    "archive": lambda service: acts.archive(service, "web", "over", ANN),
+    "pause": lambda service: operate.pause(service, "web", "look", ANN),
+    "reset": lambda service: operate.reset(service, "web", "again", ANN),
+    "goto": lambda service: operate.goto(service, "web", "b", "there", ANN),
+    "archive": lambda service: operate.archive(service, "web", "over", ANN),
     "import": lambda service: import_chart(service, ImportRequest(counting_chart(3)), NOBODY),
     "tick": lambda service: tick(service, "web"),
 }
@@ -128,9 +127,9 @@ def without_lock(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     if service.database.is_sqlite:
         monkeypatch.setitem(db.BEGIN_WRITING, "sqlite", "BEGIN")
     else:
-        monkeypatch.setattr(store_rows, "_CHART_LOCKED", store_rows._CHART_PREPARED)
+        monkeypatch.setattr(store.charts, "_CHART_LOCKED", store.charts._CHART_PREPARED)
         free = select(charts).where(among(charts.c.name, "names")["postgresql"])
-        monkeypatch.setattr(store_rows, "_FREE_CHARTS", Prepared({"postgresql": free}))
+        monkeypatch.setattr(store.charts, "_FREE_CHARTS", Prepared({"postgresql": free}))
 
 
 def test_missing_lock_is_found_out(

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.core.chart import ClockGuard, CountGuard, ElapsedGuard, Func, Op
-from app.core.guards import due_at, holds, next_due
-from app.core.position import Position
+from app.core.position import Position, due_at, holds, next_due
 from tests.core.support import NOON, after, at, chart, counted, final, holding, old, paused, started, timed, when
 
 AT_ONE = CountGuard("count", Op.GE, 1, "1")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.core import machine
+from app.core import position as position_module
 from app.core.chart import INT64_MAX, Chart, Func, Op
 from app.core.errors import AttributeRangeError, BadRequestError, KeyReusedError
 from app.core.position import Kind, LoggedUpdate, Position, Reason, Report, Update, Verdict
@@ -29,7 +30,7 @@ from tests.core.support import (
 )
 
 
-def put(definition: Chart, position: Position, state: str, seconds: float = 0, **fields: Any) -> machine.Step:
+def put(definition: Chart, position: Position, state: str, seconds: float = 0, **fields: Any) -> position_module.Step:
     return machine.step(definition, position, Update(state, **fields), after(seconds))
 
 

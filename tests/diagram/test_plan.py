@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.diagram.plan import find_main_path, list_failed_endings
+from app.core.plan import find_main_path, list_failed_endings
 from tests.diagram.support import ROLLOUT, parsed
 
 LOOP = """\

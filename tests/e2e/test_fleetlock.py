@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from app.service.imports import ImportRequest, import_chart
+from app.service.operate import ImportRequest, import_chart
 from app.service.reading import get_status
 from app.service.tokens import Role, create_token
 from tests.service.support import ANN, opened_service, rows

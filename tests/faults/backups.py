@@ -17,13 +17,14 @@ from typing import Any
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
-from app import create_app, schema, service_of, store
+from app import schema, store
 from app.config import Config
 from app.core.errors import StateServiceError
 from app.db import snapshot
 from app.db.engine import normalize_url
 from app.service.context import Service
-from app.service.verify import list_logged_charts, verify
+from app.service.upkeep import list_logged_charts, verify
+from app.wiring import create_app, service_of
 from tests.conftest import database_on, url_text
 from tests.faults.campaign import CHARTS, TERMS, Progress, Report, judge, read_chart
 from tests.faults.checker import Row
@@ -167,7 +168,7 @@ def _look(service: Service) -> tuple[dict[str, tuple[int, str]], list[str]]:
     for chart in charts:
         problems += verify(service, chart).differences
     with snapshot(service.database) as connection:
-        rows = [store.get_chart_even_archived(connection, chart) for chart in charts]
+        rows = [store.charts.get_chart_even_archived(connection, chart) for chart in charts]
     return {row.name: (row.seq, row.last_hash) for row in rows}, problems
 
 

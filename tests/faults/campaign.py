@@ -14,10 +14,11 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
-from app import create_app, service_of, store
+from app import store
 from app.config import Config
 from app.db import snapshot
-from app.service.verify import verify
+from app.service.upkeep import verify
+from app.wiring import create_app, service_of
 from tests.faults.checker import Row, Terms, check
 from tests.faults.crashes import POINTS
 from tests.faults.history import Attempt
@@ -203,7 +204,7 @@ def read_chart(url: str, chart: str) -> tuple[list[Row], list[str]]:
     service = service_of(create_app(Config(database_url=url)))
     try:
         with snapshot(service.database) as connection:
-            rows = [Row(item.row, item.hash) for item in store.stream_history(connection, chart)]
+            rows = [Row(item.row, item.hash) for item in store.log.stream_history(connection, chart)]
         return rows, list(verify(service, chart).differences)
     finally:
         service.database.engine.dispose()

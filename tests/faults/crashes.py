@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 import app.db
-import app.service.update
+import app.service.put
 import app.store
 
 # Names the folder, in the environment of a server of this suite.
@@ -28,11 +28,11 @@ POINTS = ("before_transaction", "after_lock", "before_commit", "after_commit")
 def install(folder: Path) -> None:
     """Have the process die at a point whose file lies in `folder`."""
     dies_at = {point: _die_where(str(folder / point)) for point in POINTS}
-    updating: Any = app.service.update  # overwritten here, and so untyped
+    updating: Any = app.service.put  # overwritten here, and so untyped
     updating.transaction = _watch_transaction(updating.transaction, dies_at["before_transaction"])
     store: Any = app.store
     for name in ("lock_charts", "lock_free_charts"):
-        setattr(store, name, _watch_lock(getattr(store, name), dies_at["after_lock"]))
+        setattr(store.charts, name, _watch_lock(getattr(store.charts, name), dies_at["after_lock"]))
     app.db._commit = _watch_commit(app.db._commit, dies_at["before_commit"], dies_at["after_commit"])
 
 
@@ -60,8 +60,8 @@ def _watch_transaction(original: Any, die: Callable[[], None]) -> Any:
 
 
 def _watch_lock(original: Any, die: Callable[[], None]) -> Any:
-    def lock(connection: Connection, names: Collection[str]) -> list[app.store.ChartRow]:
-        rows: list[app.store.ChartRow] = original(connection, names)
+    def lock(connection: Connection, names: Collection[str]) -> list[app.store.charts.ChartRow]:
+        rows: list[app.store.charts.ChartRow] = original(connection, names)
         die()
         return rows
 

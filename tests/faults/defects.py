@@ -16,15 +16,14 @@ from sqlalchemy import Connection
 
 import app.db
 import app.service.ask
-import app.service.held
-import app.service.standing
-import app.service.update
+import app.service.locked
+import app.service.put
 import app.store
 import app.store.record
 from app.core.log import chain_hash
+from app.service.batching import Ticket, Turns
 from app.service.context import Service
-from app.service.turns import Ticket, Turns
-from app.store.rows import ChartRow
+from app.store.charts import ChartRow
 
 # Names the defect, in the environment of a server of this suite.
 VARIABLE = "FAULTS_DEFECT"
@@ -35,8 +34,8 @@ local = threading.local()
 recording: Any = app.store.record
 store: Any = app.store
 db: Any = app.db
-updating: Any = app.service.update
-holding: Any = app.service.held
+updating: Any = app.service.put
+holding: Any = app.service.locked
 asking: Any = app.service.ask
 
 
@@ -92,8 +91,8 @@ def sweeper_without_lock() -> None:
 def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
     def run(service: Service, what: Any, **options: Any) -> Any:
         with db.asking(service.database) as connection:
-            rows = [store.get_chart_and_now(connection, name)[0] for name in names_of(what)]
-            local.before = {row.id: (row, store.read_values(connection, row.id)) for row in rows}
+            rows = [store.charts.get_chart_and_now(connection, name)[0] for name in names_of(what)]
+            local.before = {row.id: (row, store.charts.read_values(connection, row.id)) for row in rows}
         _hold(lambda: _has_moved(service, rows))
         try:
             return use_case(service, what, **options)
@@ -107,7 +106,9 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         before = getattr(local, "before", {})
         # The visit's number is the one under the lock: UNIQUE (chart, run, visit) would refuse any other.
         stale = [
-            replace(store.build_position(*before[row.id]), visit=position.visit) if row.id in before else position
+            replace(store.charts.build_position(*before[row.id]), visit=position.visit)
+            if row.id in before
+            else position
             for row, position in zip(rows, positions, strict=True)
         ]
         return stale, now
@@ -118,17 +119,17 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
 
 def _has_moved(service: Service, rows: Sequence[ChartRow]) -> bool:
     with db.asking(service.database) as connection:
-        return any(store.get_chart_and_now(connection, row.name)[0].seq != row.seq for row in rows)
+        return any(store.charts.get_chart_and_now(connection, row.name)[0].seq != row.seq for row in rows)
 
 
 def no_replay_check() -> None:
     """A PUT that was applied before is applied again."""
-    original = app.service.standing.Standing.gather
+    original = app.service.put.Standing.gather
 
     def gather(self: Any, put: Any) -> Any:
         return replace(original(self, put), report=None, repeats=None)
 
-    app.service.standing.Standing.gather = gather  # type: ignore[method-assign]  # that is the defect
+    app.service.put.Standing.gather = gather  # type: ignore[method-assign]  # that is the defect
 
 
 def answer_before_commit() -> None:
@@ -217,10 +218,10 @@ def _write_after(name: str, instead: Callable[..., Any]) -> None:
 
 def waiter_answered_before_commit() -> None:
     """Who waits is told of a move that is not committed yet."""
-    original_record, original_look = store.record_all, asking.look
+    original_record, original_look = store.record.record_all, asking.look
     ahead: dict[str, Any] = {}
 
-    def record_all(connection: Connection, changes: Sequence[store.Change], *arguments: Any) -> list[ChartRow]:
+    def record_all(connection: Connection, changes: Sequence[store.record.Change], *arguments: Any) -> list[ChartRow]:
         afters: list[ChartRow] = original_record(connection, changes, *arguments)
         service = getattr(local, "service", None)
         for change, after in zip(changes, afters, strict=True):
@@ -248,7 +249,7 @@ def waiter_answered_before_commit() -> None:
         return original_look(service, name) if view is None else view
 
     original_apply, original_wait = updating.apply_all, asking._wait
-    store.record_all = record_all
+    store.record.record_all = record_all
     updating.apply_all = apply_all
     asking._wait = wait
     asking.look = look

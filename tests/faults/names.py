@@ -20,12 +20,12 @@ from flask import Flask
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from app import create_app, service_of
 from app.config import Config
 from app.core.errors import StateServiceError
-from app.service import acts
-from app.service.authors import Author
-from app.web.ui import csrf
+from app.core.log import Author
+from app.service import operate
+from app.web.ui import base as base_module
+from app.wiring import create_app, service_of
 from tests.conftest import DATABASES
 from tests.faults.proof import Proof, new_folder, opened
 from tests.faults.readings import (
@@ -272,7 +272,7 @@ def _send_to_route(trial: Trial, rule: Rule, method: str, number: int) -> None:
     trial.ask(method, plain, f"state={STATE}", environ={_variable(header): latin for header in HEADERS})
     for body, kind in _list_bodies(trial, rule.endpoint):
         headers = {"fleet-lock-protocol": "true", "Content-Type": kind, "Origin": "http://localhost"}
-        headers["Cookie"] = f"{csrf.COOKIE}=sent-with-the-form"
+        headers["Cookie"] = f"{base_module.COOKIE}=sent-with-the-form"
         trial.ask(method, plain, f"state={STATE}", data=body, headers=headers)
 
 
@@ -284,7 +284,13 @@ def _variable(header: str) -> str:
 def _list_bodies(trial: Trial, endpoint: str) -> Iterator[tuple[bytes, str]]:
     fields = dict.fromkeys(("reason", "state", "machine", "actor", "name", "token", "next", "pattern"), trial.text)
     if endpoint.startswith("ui.post_"):
-        form = {**fields, "text": trial.text, "maps": trial.text, "role": "reader", csrf.FIELD: "sent-with-the-form"}
+        form = {
+            **fields,
+            "text": trial.text,
+            "maps": trial.text,
+            "role": "reader",
+            base_module.FIELD: "sent-with-the-form",
+        }
         yield urlencode(form).encode(), "application/x-www-form-urlencoded"
         yield urlencode({**form, "text": named_file(trial.text)}).encode(), "application/x-www-form-urlencoded"
     elif endpoint == "charts.put_chart":
@@ -323,7 +329,7 @@ def keep(trial: Trial) -> list[str]:
     # A token's name is plain, but the command line gives the log whatever its user is called.
     actor = trial.text[:255] if trial.text.isprintable() else None
     with suppress(StateServiceError):
-        acts.pause(service_of(trial.app), CHART, trial.text, Author(actor=actor))
+        operate.pause(service_of(trial.app), CHART, trial.text, Author(actor=actor))
     trial.ask("POST", f"/charts/{CHART}/resume", json={"reason": trial.text})
     trial.ask("POST", f"/charts/{CHART}/pause", json={"reason": trial.text})
     named = trial.ask("PUT", "/charts/named", data=named_file(trial.text).encode())

@@ -8,8 +8,8 @@ import threading
 
 from sqlalchemy import event
 
-from app import create_app, service_of
 from app.config import Config
+from app.wiring import create_app, service_of
 from tests.faults.load import RING
 from tests.support.apps import import_text
 

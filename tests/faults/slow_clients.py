@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app import create_app, service_of
 from app.config import Config
-from app.service import acts
-from app.service.authors import Author
+from app.core.log import Author
+from app.service import operate
+from app.wiring import create_app, service_of
 from tests.faults.fronted import fronted
 from tests.faults.proof import Proof, new_folder
 from tests.faults.raw_http import CHART, STATE
@@ -205,8 +205,8 @@ def write_long(database_url: str) -> None:
     service = service_of(create_app(Config(database_url=database_url)))
     try:
         for _ in range(ROWS // 2):
-            acts.pause(service, "long", REASON, Author())
-            acts.resume(service, "long", REASON, Author())
+            operate.pause(service, "long", REASON, Author())
+            operate.resume(service, "long", REASON, Author())
     finally:
         service.database.engine.dispose()
 

@@ -32,11 +32,11 @@ def trust_templates(app: Flask, patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_formulas(app: Flask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("app.service.exports._cell", lambda value: value)
+    patch.setattr("app.service.reading._cell", lambda value: value)
 
 
 def leave_quotes(app: Flask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("app.web.curl.quote", lambda text: f'"{text}"')
+    patch.setattr("app.web.charts.quote", lambda text: f'"{text}"')
 
 
 def echo_names(app: Flask, patch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,8 @@ def log_as_text(app: Flask, patch: pytest.MonkeyPatch) -> None:
 
 
 def take_any_text(app: Flask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("app.web.acts.check_text", lambda name, value, limit: value)
-    patch.setattr("app.service.acts._given", lambda reason: reason)
+    patch.setattr("app.web.operate.check_text", lambda name, value, limit: value)
+    patch.setattr("app.service.operate._given", lambda reason: reason)
 
 
 # Each with a name that it lets through, and what is said of it.

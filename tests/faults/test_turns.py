@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import DatabaseUnavailableError
-from app.service.turns import Ticket, Turns
+from app.service.batching import Ticket, Turns
 from tests.support.servers import until
 
 Work = Callable[[Sequence[Ticket[str, str]]], None]

@@ -19,13 +19,13 @@ from itsdangerous import URLSafeTimedSerializer
 from sqlalchemy import text
 from werkzeug.routing import Rule
 
-from app import create_app, service_of
 from app.config import Config
+from app.core.log import Author
 from app.db import asking
-from app.service.authors import Author
 from app.service.tokens import PREFIX, Holder, Role, create_token, hash_secret, revoke_token
+from app.web import auth
 from app.web.auth import RULES
-from app.web.ui import session
+from app.wiring import create_app, service_of
 from tests.conftest import DATABASES
 from tests.faults.proof import Proof, new_folder, opened
 from tests.faults.raw_http import CHART, STATE
@@ -43,8 +43,8 @@ LETTERS = string.ascii_letters + string.digits + "-_"
 ANY_CHART = frozenset(
     {
         "charts.get_charts",
-        "metrics.get_metrics",
-        "openapi.get_openapi",
+        "observe.get_metrics",
+        "observe.get_openapi",
         "ui.get_index",
         "ui.get_nothing",
         "ui.get_import",
@@ -212,12 +212,12 @@ def list_ways(secret: str) -> Iterator[tuple[Headers, str]]:
         yield [], urlencode({name: secret})
         yield [], urlencode({name: f"Bearer {secret}"})
     yield [("Authorization", "Bearer x")], urlencode({"token": secret})
-    for name in (session.COOKIE, "token", "session", "Authorization"):
+    for name in (auth.COOKIE, "token", "session", "Authorization"):
         yield [("Cookie", f"{name}={secret}")], ""
     forger = URLSafeTimedSerializer("another key, and as long as it must be", salt="stateservice-session")
-    yield [("Cookie", f"{session.COOKIE}={forger.dumps('admin')}")], ""
+    yield [("Cookie", f"{auth.COOKIE}={forger.dumps('admin')}")], ""
     unsalted = URLSafeTimedSerializer(KEY, salt="another salt")
-    yield [("Cookie", f"{session.COOKIE}={unsalted.dumps('admin')}")], ""
+    yield [("Cookie", f"{auth.COOKIE}={unsalted.dumps('admin')}")], ""
 
 
 def attack(besieged: Besieged, guesses: int | None) -> None:
@@ -356,7 +356,7 @@ def try_attacks(
 
 
 # Seeded, each must be found out: a route that asks for less than it should, and a token that is taken from the query.
-HOLED = "acts.post_pause"
+HOLED = "operate.post_pause"
 HOLES = {
     "a role too low": f"import app.web.auth as auth; auth.RULES['{HOLED}'] = auth.Role.READER",
     "a token in the query": (

@@ -14,10 +14,11 @@ from flask import Flask
 from sqlalchemy import make_url
 from werkzeug.test import TestResponse
 
-from app import background, db, service_of
+from app import db, serving
 from app.core.errors import DatabaseUnavailableError
 from app.db import asking, snapshot
-from app.db.patience import PatientConnection
+from app.db.postgresql import PatientConnection
+from app.wiring import service_of
 from tests.support.apps import import_text, opened_app
 from tests.support.faults import (
     ANSWER_SECONDS,
@@ -79,11 +80,11 @@ def network(own_server: Any) -> Iterator[Network]:
 @contextmanager
 def at_work(app: Flask) -> Iterator[None]:
     """Have the sweeper and the listener run beside the requests while the block lasts."""
-    background.start(app)
+    serving.start(app)
     try:
         yield
     finally:
-        background.stop(app)
+        serving.stop(app)
 
 
 def ask_in_crowd(app: Flask, crowd: ThreadPoolExecutor, count: int = CROWD) -> list[Future[TestResponse]]:

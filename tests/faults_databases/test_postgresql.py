@@ -14,8 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine, create_engine, make_url
 
-from app import service_of
 from app.db.engine import normalize_url
+from app.wiring import service_of
 from tests.support.apps import import_text, opened_app
 from tests.support.faults import (
     ANSWER_SECONDS,

@@ -17,8 +17,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
-from app import service_of
 from app.db.engine import open_engine
+from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
 from tests.support.faults import (
     COUNTING,

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import service_of
-from app.service.verify import verify
+from app.service.upkeep import verify
+from app.wiring import service_of
 from tests.support.apps import import_text, opened_app
 
 CHART = """

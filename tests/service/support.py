@@ -12,15 +12,14 @@ from typing import Any
 from sqlalchemy import text
 
 from app import store
-from app.core.log import LogRow
+from app.core.log import Author, HistoryFilter, LogRow
 from app.db import Database, asking, transaction
 from app.db.engine import open_engine
 from app.service import reading
-from app.service.authors import Author, HistoryFilter
 from app.service.context import Service
-from app.service.imports import Imported, ImportRequest, import_chart
-from app.service.update import Put, update
-from app.waiting import Hub
+from app.service.operate import Imported, ImportRequest, import_chart
+from app.service.put import Put, update
+from app.waiting.hub import Hub
 from tests.core.support import NOON
 
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
@@ -118,6 +117,6 @@ def alter(service: Service, *statements: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-def get_row(service: Service, chart: str = "web") -> store.ChartRow:
+def get_row(service: Service, chart: str = "web") -> store.charts.ChartRow:
     with asking(service.database) as connection:
-        return store.get_chart_even_archived(connection, chart)
+        return store.charts.get_chart_even_archived(connection, chart)

@@ -6,19 +6,19 @@ from datetime import timedelta
 import pytest
 
 from app.core.errors import BadRequestError, ChartNotFoundError, ConflictError, ReasonRequiredError
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.context import Service
-from app.service.verify import verify
+from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds, put, query, rows
 
 Act = Callable[[Service, str], object]
 
 ACTS: dict[str, Act] = {
-    "pause": lambda service, reason: acts.pause(service, "web", reason, ANN),
-    "resume": lambda service, reason: acts.resume(service, "web", reason, ANN),
-    "reset": lambda service, reason: acts.reset(service, "web", reason, ANN),
-    "goto": lambda service, reason: acts.goto(service, "web", "soak", reason, ANN),
-    "archive": lambda service, reason: acts.archive(service, "web", reason, ANN),
+    "pause": lambda service, reason: operate.pause(service, "web", reason, ANN),
+    "resume": lambda service, reason: operate.resume(service, "web", reason, ANN),
+    "reset": lambda service, reason: operate.reset(service, "web", reason, ANN),
+    "goto": lambda service, reason: operate.goto(service, "web", "soak", reason, ANN),
+    "archive": lambda service, reason: operate.archive(service, "web", reason, ANN),
 }
 
 
@@ -29,7 +29,7 @@ def canary(service: Service) -> None:
 
 def ready(service: Service, kind: str) -> None:
     if kind == "resume":
-        acts.pause(service, "web", "look", NOBODY)
+        operate.pause(service, "web", "look", NOBODY)
 
 
 @pytest.mark.parametrize("kind", ACTS)
@@ -51,44 +51,44 @@ def test_act_without_a_reason_changes_nothing(service: Service, kind: str, reaso
 
 @pytest.mark.parametrize("kind", ACTS)
 def test_act_on_an_archived_chart_is_an_error(service: Service, kind: str) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     with pytest.raises(ChartNotFoundError):
         ACTS[kind](service, "why")
 
 
 def test_pause_says_who_and_why(service: Service, clock: Clock) -> None:
-    status = acts.pause(service, "web", "look", ANN)
+    status = operate.pause(service, "web", "look", ANN)
     clock.advance(150)
     assert (status.paused, status.paused_by, status.pause_reason) == (True, "ann", "look")
 
 
 def test_pause_twice_is_a_conflict_that_changes_nothing(service: Service) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     with pytest.raises(ConflictError):
-        acts.pause(service, "web", "again", NOBODY)
+        operate.pause(service, "web", "again", NOBODY)
     found = get_row(service)
     assert (found.paused_by, found.pause_reason, kinds(service)) == ("ann", "look", ["import", "pause"])
 
 
 def test_resume_forgets_who_and_why_and_counts_the_pause(service: Service, clock: Clock) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.advance(30)
-    acts.resume(service, "web", "on", ANN)
+    operate.resume(service, "web", "on", ANN)
     found = get_row(service)
     assert (found.paused_at, found.paused_by, found.pause_reason) == (None, None, None)
     assert found.paused_for == timedelta(seconds=30) // timedelta(microseconds=1)
 
 
 def test_clock_set_back_during_a_pause_does_no_harm(service: Service, clock: Clock) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.advance(-30)
-    acts.resume(service, "web", "on", ANN)
+    operate.resume(service, "web", "on", ANN)
     assert (get_row(service).paused_for, verify(service, "web").differences) == (0, ())
 
 
 def test_reset_begins_the_next_run_without_reports(service: Service) -> None:
     put(service, "canary", "m1")
-    status = acts.reset(service, "web", "again", ANN)
+    status = operate.reset(service, "web", "again", ANN)
     assert (status.run, status.visit, status.current_state, status.values["count"]) == (2, 1, "canary", 0)
     assert put(service, "canary", "m1").value == 1
     assert query(service, "SELECT run, visit, machine FROM reports ORDER BY run") == [(1, 1, "m1"), (2, 1, "m1")]
@@ -96,32 +96,32 @@ def test_reset_begins_the_next_run_without_reports(service: Service) -> None:
 
 def test_old_runs_stay_in_the_log(service: Service) -> None:
     put(service, "canary")
-    acts.reset(service, "web", "again", ANN)
+    operate.reset(service, "web", "again", ANN)
     assert [(row.run, row.kind) for row in rows(service)] == [(1, "import"), (1, "update"), (2, "reset")]
 
 
 def test_goto_the_current_state_begins_a_new_visit(service: Service) -> None:
     put(service, "canary", "m1")
-    acts.goto(service, "web", "canary", "again", ANN)
+    operate.goto(service, "web", "canary", "again", ANN)
     assert put(service, "canary", "m1").visit == 2
 
 
 def test_goto_an_unknown_state_is_an_error_that_changes_nothing(service: Service) -> None:
     with pytest.raises(BadRequestError):
-        acts.goto(service, "web", "nowhere", "why", ANN)
+        operate.goto(service, "web", "nowhere", "why", ANN)
     assert kinds(service) == ["import"]
 
 
 def test_archive_stops_the_clock(service: Service) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
     assert get_row(service).due_at is not None
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     assert (get_row(service).due_at, verify(service, "web").differences) == (None, ())
 
 
 def test_archive_ends_the_visit(service: Service, clock: Clock) -> None:
     clock.advance(5)
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     clock.advance(5)
     import_text(service, CANARY)
     assert query(service, "SELECT run, seconds FROM v_state_durations ORDER BY run")[0] == (1, 5)
@@ -130,11 +130,11 @@ def test_archive_ends_the_visit(service: Service, clock: Clock) -> None:
 def test_evict_takes_the_slot_away(service: Service) -> None:
     import_text(service, REBOOT, name="reboot")
     slots.claim(service, "reboot", "reboot", "m1", NOBODY)
-    acts.evict(service, "reboot", "m1", "gone", ANN)
+    operate.evict(service, "reboot", "m1", "gone", ANN)
     assert query(service, "SELECT machine FROM slots") == []
     assert (kinds(service, "reboot")[-1], verify(service, "reboot").differences) == ("evict", ())
 
 
 def test_evict_of_a_machine_without_a_slot_is_a_conflict(service: Service) -> None:
     with pytest.raises(ConflictError):
-        acts.evict(service, "web", "m1", "gone", ANN)
+        operate.evict(service, "web", "m1", "gone", ANN)

@@ -4,7 +4,7 @@ import pytest
 
 from app.core.errors import ChartNotFoundError
 from app.core.position import Reason
-from app.service import acts
+from app.service import operate
 from app.service.ask import Question, ask
 from app.service.context import Service
 from tests.service.support import ANN, CANARY, Clock, import_text, kinds, put
@@ -40,7 +40,7 @@ def test_get_is_yes_for_a_final_state_that_is_current(service: Service) -> None:
 
 
 def test_get_is_no_while_paused(service: Service) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     assert [reason(service, state) for state in ("canary", "soak")] == [Reason.PAUSED, Reason.PAUSED]
 
 
@@ -57,7 +57,7 @@ def test_question_about_an_unknown_chart_is_an_error(service: Service, reached: 
 
 
 def test_question_about_an_archived_chart_is_an_error(service: Service) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     with pytest.raises(ChartNotFoundError):
         reason(service, "canary")
 
@@ -66,25 +66,25 @@ def test_question_about_an_archived_chart_is_an_error(service: Service) -> None:
 
 
 def test_get_takes_the_clock_transition_that_is_due(service: Service, clock: Clock) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
     clock.advance(60)
     assert reason(service, "done") is Reason.CURRENT
     assert kinds(service)[-1] == "timeout"
 
 
 def test_get_writes_nothing_where_nothing_is_due(service: Service, clock: Clock) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
     clock.advance(59)
     assert reason(service, "soak") is Reason.CURRENT
     assert kinds(service) == ["import", "goto"]
 
 
 def test_clock_waits_while_paused(service: Service, clock: Clock) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
-    acts.pause(service, "web", "look", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.advance(3600)
     assert (reason(service, "soak"), kinds(service)[-1]) == (Reason.PAUSED, "pause")
-    acts.resume(service, "web", "on", ANN)
+    operate.resume(service, "web", "on", ANN)
     assert reason(service, "soak") is Reason.CURRENT
 
 
@@ -104,17 +104,17 @@ def test_reached_is_yes_for_every_state_entered_in_this_run(service: Service) ->
 
 
 def test_reached_still_answers_while_paused(service: Service) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     assert reason(service, "canary", reached=True) is Reason.REACHED
 
 
 def test_reached_begins_anew_with_every_run(service: Service) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
-    acts.reset(service, "web", "again", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
+    operate.reset(service, "web", "again", ANN)
     assert reason(service, "soak", reached=True) is Reason.NOT_REACHED
 
 
 def test_reached_follows_a_state_to_its_new_home(service: Service) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
     import_text(service, CANARY.replace("canary", "first"), maps=("canary:first",))
     assert reason(service, "first", reached=True) is Reason.REACHED

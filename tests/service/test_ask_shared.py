@@ -111,7 +111,7 @@ def test_failed_look_into_the_past_fails_for_all_who_share_it(
         calls.append(arguments)
         raise DatabaseUnavailableError("away")
 
-    monkeypatch.setattr(store, "was_entered", fail)
+    monkeypatch.setattr(store.machines, "was_entered", fail)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailableError):
             view.answer(Question("soak", reached=True))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event
 from app import store
 from app.core.errors import NoDefaultChartError, VersionNotFoundError
 from app.db import asking
-from app.service import acts
+from app.service import operate
 from app.service.context import Definitions, Service, find_default_chart
 from tests.service.support import ANN, CANARY, get_row, import_text
 
@@ -40,7 +40,7 @@ def test_default_is_an_error_where(service: Service, names: list[str], found: st
 def test_archived_charts_do_not_count(service: Service) -> None:
     for name in ("a", "b"):
         import_text(service, CANARY, name=name)
-    acts.archive(service, "a", "over", ANN)
+    operate.archive(service, "a", "over", ANN)
     assert find_default_chart(service) == "b"
 
 
@@ -128,5 +128,5 @@ def test_definitions_are_safe_among_threads(service: Service) -> None:
 def test_definitions_read_the_store_s_own(service: Service) -> None:
     import_text(service, CANARY)
     with asking(service.database) as connection:
-        loaded = store.load_chart(connection, get_row(service).id, "web", 1)
+        loaded = store.definitions.load_chart(connection, get_row(service).id, "web", 1)
     assert get(service, Definitions()) == loaded

@@ -27,18 +27,16 @@ from app import store
 from app.chart_file import dump, parse
 from app.core.chart import Chart
 from app.core.errors import StateServiceError
-from app.core.log import LogRow
+from app.core.log import Author, LogRow
 from app.core.position import Archive, Claim, Happening, Position, Reason, Release, Tick, Verdict
 from app.db import snapshot
 from app.service import slots
-from app.service.acts import act, archive
 from app.service.ask import Question, ask
-from app.service.authors import Author
+from app.service.batching import Ticket
 from app.service.context import Service
-from app.service.imports import ImportRequest, Outcome, import_chart
-from app.service.turns import Ticket
-from app.service.update import Put, _Sent, apply_all, sweep, update
-from app.service.verify import verify
+from app.service.operate import ImportRequest, Outcome, act, archive, import_chart
+from app.service.put import Put, _Sent, apply_all, sweep, update
+from app.service.upkeep import verify
 from tests.service.support import NOBODY, Clock, query, rows
 from tests.support.happenings import RandomPut, acts, likely, puts, random_homes, small_charts, successors, takes_puts
 from tests.support.model import Model
@@ -152,10 +150,12 @@ class Agreement(RuleBasedStateMachine):
         if self.model.position is None:
             return
         with snapshot(self.service.database) as connection:
-            row = store.get_chart_even_archived(connection, self.name)
-            held, _, _ = store.read_slots(connection, row)
-            position = replace(store.build_position(row, store.read_values(connection, row.id)), slots=held)
-            reports = store.read_reports(connection, row)
+            row = store.charts.get_chart_even_archived(connection, self.name)
+            held, _, _ = store.machines.read_slots(connection, row)
+            position = replace(
+                store.charts.build_position(row, store.charts.read_values(connection, row.id)), slots=held
+            )
+            reports = store.machines.read_reports(connection, row)
         assert position == _bare(self.model.position)
         assert (reports, row.seq, row.due_at) == (self.model.current_reports, len(self.model.rows), self.model.due_at)
         assert (row.archived_at is not None) is self.model.is_archived

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadRequestError, ChartFileError, ConflictError
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.ask import Question, ask
 from app.service.context import Service
-from app.service.imports import Outcome
+from app.service.operate import Outcome
 from app.service.reading import list_versions
-from app.service.verify import verify
+from app.service.upkeep import verify
 from tests.service.support import (
     ANN,
     CANARY,
@@ -174,7 +174,7 @@ def test_reset_after_an_upgrade_starts_in_the_new_initial_state(service: Service
     import_text(service, CANARY)
     import_text(service, CANARY.replace("current_state: canary", "current_state: soak").replace(*SOAK_LEADS_BACK))
     assert get_row(service).state == "canary"
-    assert acts.reset(service, "web", "again", ANN).current_state == "soak"
+    assert operate.reset(service, "web", "again", ANN).current_state == "soak"
 
 
 SOAK_LEADS_BACK = (
@@ -186,9 +186,9 @@ SOAK_LEADS_BACK = (
 def test_upgrade_while_paused_waits_for_resume(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary")
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     assert import_text(service, NARROWER).status.current_state == "canary"
-    assert acts.resume(service, "web", "on", ANN).current_state == "soak"
+    assert operate.resume(service, "web", "on", ANN).current_state == "soak"
     assert verify(service, "web").differences == ()
 
 
@@ -247,7 +247,7 @@ def test_wrong_map_is_an_error_that_changes_nothing(service: Service, maps: tupl
 def test_import_after_an_archive_goes_on_with_version_run_and_seq(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary", "m1", idempotency_key="k1")
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     imported = import_text(service, CANARY)
     assert (imported.outcome, imported.status.version, imported.status.run) == (Outcome.CREATED, 2, 2)
     assert [(row.seq, row.kind, row.run) for row in rows(service)][-2:] == [(3, "archive", 1), (4, "import", 2)]
@@ -257,8 +257,8 @@ def test_import_after_an_archive_goes_on_with_version_run_and_seq(service: Servi
 def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Service) -> None:
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", NOBODY)
-    acts.pause(service, "web", "look", ANN)
-    acts.archive(service, "web", "over", ANN)
+    operate.pause(service, "web", "look", ANN)
+    operate.archive(service, "web", "over", ANN)
     status = import_text(service, REBOOT).status
     assert (status.paused, status.paused_by, get_row(service).archived_at) == (False, None, None)
     assert query(service, "SELECT machine FROM slots") == []
@@ -268,7 +268,7 @@ def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Se
 def test_fence_rises_over_an_archive(service: Service) -> None:
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", NOBODY)
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", NOBODY)
     assert (get_row(service).fence, verify(service, "web").differences) == (2, ())
@@ -277,7 +277,7 @@ def test_fence_rises_over_an_archive(service: Service) -> None:
 def test_key_of_an_earlier_life_still_replays(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary", idempotency_key="k1")
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     import_text(service, CANARY)
     put(service, "canary", idempotency_key="k1")
     assert get_row(service).seq == 4
@@ -285,7 +285,7 @@ def test_key_of_an_earlier_life_still_replays(service: Service) -> None:
 
 def test_chart_that_came_back_as_another_one_answers_for_its_new_states(service: Service) -> None:
     import_text(service, CANARY)
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
     assert ask(service, "web", Question("reboot")).is_yes
     assert verify(service, "web").differences == ()
@@ -310,7 +310,7 @@ def test_dry_run_answers_as_the_real_one_and_changes_nothing(
 ) -> None:
     for step in past:
         if step == "archive":
-            acts.archive(service, "web", "over", ANN)
+            operate.archive(service, "web", "over", ANN)
         else:
             import_text(service, step)
             put(service, "canary", "m1")

@@ -7,10 +7,10 @@ from datetime import datetime
 
 import pytest
 
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.context import Service
-from app.service.update import tick
-from app.service.verify import verify
+from app.service.put import tick
+from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, SEED, Clock, import_text, put, query
 
 
@@ -24,39 +24,39 @@ class MovingClock(Clock):
 
 def archive_and_import(text: str) -> Callable[[Service], object]:
     def act(service: Service) -> object:
-        acts.archive(service, "web", "over", ANN)
+        operate.archive(service, "web", "over", ANN)
         return import_text(service, text)
 
     return act
 
 
 def claim_and_release(service: Service) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", NOBODY)
     slots.release(service, "web", "reboot", "m1", NOBODY)
 
 
 def pause_and_resume(service: Service) -> None:
-    acts.pause(service, "web", "look", ANN)
-    acts.resume(service, "web", "on", ANN)
+    operate.pause(service, "web", "look", ANN)
+    operate.resume(service, "web", "on", ANN)
 
 
 WRITERS: dict[str, Callable[[Service], object]] = {
     "import": lambda service: None,
     "upgrade": lambda service: import_text(service, CANARY.replace("60s", "90s")),
-    "archive": lambda service: acts.archive(service, "web", "over", ANN),
+    "archive": lambda service: operate.archive(service, "web", "over", ANN),
     "import after an archive": archive_and_import(CANARY),
     "import of another chart after an archive": archive_and_import(SEED),
     "import after an archive while paused": lambda service: (
-        acts.pause(service, "web", "look", ANN),
+        operate.pause(service, "web", "look", ANN),
         archive_and_import(CANARY)(service),
     ),
     "put": lambda service: put(service, "canary", "m1"),
     "puts that move": lambda service: [put(service, "canary") for _ in range(2)],
     "pause and resume": pause_and_resume,
-    "reset": lambda service: acts.reset(service, "web", "again", ANN),
-    "goto": lambda service: acts.goto(service, "web", "soak", "there", ANN),
+    "reset": lambda service: operate.reset(service, "web", "again", ANN),
+    "goto": lambda service: operate.goto(service, "web", "soak", "there", ANN),
     "tick": lambda service: tick(service, "web"),
     "claim and release": claim_and_release,
 }

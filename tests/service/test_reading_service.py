@@ -7,10 +7,10 @@ import pytest
 
 from app.core.chart import Op
 from app.core.errors import ChartNotFoundError, VersionNotFoundError
-from app.service import acts, reading, slots
+from app.service import operate, reading, slots
 from app.service.context import Service
-from app.service.imports import Outcome
-from app.service.verify import verify
+from app.service.operate import Outcome
+from app.service.upkeep import verify
 from tests.core.support import NOON
 from tests.service.support import (
     ANN,
@@ -68,7 +68,7 @@ def test_export_of_a_sample_imports_again_as_the_same_chart(service: Service, pa
 
 @pytest.mark.parametrize("read", [reading.export_chart, reading.get_status, reading.list_versions])
 def test_archived_chart_is_not_found(service: Service, read: Any) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     with pytest.raises(ChartNotFoundError):
         read(service, "web")
 
@@ -101,7 +101,7 @@ def test_status_says_what_it_waits_for(service: Service, clock: Clock) -> None:
 
 
 def test_status_tells_the_deadline(service: Service, clock: Clock) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
     clock.advance(20)
     status = reading.get_status(service, "web")
     assert status.deadline is not None
@@ -110,8 +110,8 @@ def test_status_tells_the_deadline(service: Service, clock: Clock) -> None:
 
 
 def test_status_of_a_paused_chart_has_no_instant(service: Service, clock: Clock) -> None:
-    acts.goto(service, "web", "soak", "there", ANN)
-    acts.pause(service, "web", "look", ANN)
+    operate.goto(service, "web", "soak", "there", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.advance(150)
     status = reading.get_status(service, "web")
     assert status.deadline is not None
@@ -119,7 +119,7 @@ def test_status_of_a_paused_chart_has_no_instant(service: Service, clock: Clock)
 
 
 def test_status_of_a_chart_that_has_ended(service: Service) -> None:
-    acts.goto(service, "web", "done", "there", ANN)
+    operate.goto(service, "web", "done", "there", ANN)
     status = reading.get_status(service, "web")
     assert (status.is_final, status.waits_for, status.values) == (True, "nothing: done is final", {})
 
@@ -127,7 +127,7 @@ def test_status_of_a_chart_that_has_ended(service: Service) -> None:
 def test_list_is_every_chart_that_is_not_archived_by_name(service: Service) -> None:
     for name in ("zoo", "abc", "old"):
         import_text(service, CANARY, name=name)
-    acts.archive(service, "old", "over", ANN)
+    operate.archive(service, "old", "over", ANN)
     put(service, "canary", chart="zoo")
     found = [(status.chart, status.values["count"]) for status in reading.list_statuses(service)]
     assert found == [("abc", 0), ("web", 0), ("zoo", 1)]
@@ -150,7 +150,7 @@ def lived(service: Service, clock: Clock) -> None:
         clock.advance(10)
         put(service, "canary", machine)
     clock.advance(10)
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
 
 
 FILTERS = [
@@ -182,7 +182,7 @@ def test_history_reads_page_by_page(service: Service, lived: None, monkeypatch: 
 
 
 def test_history_of_an_archived_chart_is_read_as_well(service: Service, lived: None) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     assert [row.kind for row in rows(service)][-1] == "archive"
 
 

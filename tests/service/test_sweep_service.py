@@ -6,17 +6,17 @@ import pytest
 
 from app.core.chart import INT64_MAX
 from app.core.errors import AttributeRangeError
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.context import Service
-from app.service.update import sweep, tick
-from app.service.verify import verify
+from app.service.put import sweep, tick
+from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds
 
 
 def soaking(service: Service, *names: str) -> None:
     for name in names:
         import_text(service, CANARY, name=name)
-        acts.goto(service, name, "soak", "there", ANN)
+        operate.goto(service, name, "soak", "there", ANN)
 
 
 def test_sweep_moves_every_chart_that_is_due(service: Service, clock: Clock) -> None:
@@ -39,7 +39,7 @@ def test_sweep_finds_nothing_the_second_time(service: Service, clock: Clock) -> 
     assert [sweep(service), sweep(service)] == [1, 0]
 
 
-@pytest.mark.parametrize("act", [acts.pause, acts.archive])
+@pytest.mark.parametrize("act", [operate.pause, operate.archive])
 def test_sweep_leaves_alone_what_is_paused_or_archived(service: Service, clock: Clock, act: object) -> None:
     soaking(service, "a")
     act(service, "a", "why", ANN)  # type: ignore[operator]
@@ -61,7 +61,7 @@ def test_sweep_goes_by_the_database_s_time(service: Service) -> None:
     service.database.clock = None
     text = CANARY.replace("value: 60s", "value: 0s")
     import_text(service, text, name="a")
-    acts.goto(service, "a", "soak", "there", ANN)
+    operate.goto(service, "a", "soak", "there", ANN)
     assert (get_row(service, "a").state, sweep(service)) == ("done", 0)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from app.core.errors import BadRequestError, ChartNotFoundError, KeyReusedError
 from app.core.position import Reason
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.context import Service
-from app.service.update import Put, update
-from app.service.verify import verify
+from app.service.put import Put, update
+from app.service.upkeep import verify
 from tests.service.support import (
     ANN,
     CANARY,
@@ -90,7 +90,7 @@ def test_refused_put_changes_nothing(service: Service, fields: dict[str, Any], r
 
 
 def test_put_on_a_paused_chart_is_refused(service: Service) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     assert put(service, "canary").reason is Reason.PAUSED
 
 
@@ -162,7 +162,7 @@ def test_put_on_an_unknown_chart_is_an_error(service: Service, name: str) -> Non
 
 
 def test_put_on_an_archived_chart_is_an_error(service: Service) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     with pytest.raises(ChartNotFoundError):
         put(service, "canary")
 

@@ -18,12 +18,12 @@ from app import store
 from app.core.errors import ChartNotFoundError, StateServiceError
 from app.core.position import Reason
 from app.db import transaction
-from app.service import acts, slots
-from app.service import update as update_module
+from app.service import operate, slots
+from app.service import put as update_module
+from app.service.batching import Ticket
 from app.service.context import Service
-from app.service.turns import Ticket
-from app.service.update import CROWDED_SECONDS, Put, _Sent, apply_all, update
-from app.service.verify import verify
+from app.service.put import CROWDED_SECONDS, Put, _Sent, apply_all, update
+from app.service.upkeep import verify
 from tests.concurrency.support import PATIENCE, Hold
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, import_text, opened_service, put, query, rows
 
@@ -119,7 +119,7 @@ def test_puts_in_one_transaction_do_what_each_does_alone(
 
 def test_chart_that_is_not_there_fails_no_other(service: Service) -> None:
     import_all(service, "")
-    acts.archive(service, "other", "over", ANN)
+    operate.archive(service, "other", "over", ANN)
     found, missing, archived = tickets = tickets_for(
         "", [("canary", Put("canary")), ("missing", Put("a")), ("other", Put("canary"))]
     )
@@ -139,13 +139,13 @@ def held(postgresql_url: str) -> Iterator[Service]:
     with opened_service(postgresql_url) as opened, opened_service(postgresql_url) as somebody:
         import_all(opened, "")
         with transaction(somebody.database) as connection:
-            store.lock_chart(connection, "canary")
+            store.charts.lock_chart(connection, "canary")
             yield opened
 
 
 def test_locked_charts_are_left_out(held: Service) -> None:
     with transaction(held.database) as connection:
-        free_rows = store.lock_free_charts(connection, ["canary", "other", "timed", "missing"])
+        free_rows = store.charts.lock_free_charts(connection, ["canary", "other", "timed", "missing"])
     assert sorted(row.name for row in free_rows) == ["other", "timed"]
 
 

@@ -7,9 +7,9 @@ from sqlalchemy import text
 
 from app.core.errors import ChartNotFoundError
 from app.db import transaction
-from app.service import acts, slots
+from app.service import operate, slots
 from app.service.context import Definitions, Service
-from app.service.verify import list_logged_charts, verify
+from app.service.upkeep import list_logged_charts, verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, alter, import_text, put
 
 ROW_COLUMNS = (
@@ -23,9 +23,9 @@ def lived(service: Service, clock: Clock) -> None:
     """A chart with a few rows of history; its log has seven."""
     import_text(service, CANARY)
     put(service, "canary", "m1")
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.advance(5)
-    acts.resume(service, "web", "on", ANN)
+    operate.resume(service, "web", "on", ANN)
     put(service, "canary", "m2")
     put(service, "soak", "m1")
     put(service, "soak", "m2")
@@ -52,7 +52,7 @@ def test_verify_is_content_with_what_the_service_wrote(service: Service) -> None
 
 
 def test_verify_reads_an_archived_chart(service: Service) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     assert (verify(service, "web").rows, differences(service)) == (8, ())
     assert list_logged_charts(service) == ["web"]
 

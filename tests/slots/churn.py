@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.log import LogRow
-from app.service.verify import verify
+from app.service.upkeep import verify
 from tests.service.support import opened_service, rows
 from tests.slots.support import Ledger
 from tests.support.servers import Server, chart_path, running

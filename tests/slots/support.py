@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from app.core.log import LogRow
 from app.core.position import Reason
 from app.service import slots
-from app.service.answers import Answer
 from app.service.context import Service
-from app.service.verify import verify
+from app.service.put import Answer
+from app.service.upkeep import verify
 from tests.service.support import NOBODY
 
 

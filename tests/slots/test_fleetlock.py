@@ -11,10 +11,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import service_of
 from app.core.errors import DatabaseUnavailableError
-from app.service import acts, reading, slots, tokens
+from app.service import operate, reading, slots, tokens
+from app.service import put as putting
 from app.service.context import Service
+from app.wiring import service_of
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, rows
 from tests.slots.support import claim_all, is_sound, rolling
 from tests.support.apps import opened_app
@@ -123,7 +124,7 @@ def test_unlock_after_the_lease_ran_out_is_200_and_the_failure_stands(
 
 
 def test_lock_follows_the_current_state(client: FlaskClient, service: Service) -> None:
-    acts.goto(service, "web", "restart", "on", ANN)
+    operate.goto(service, "web", "restart", "on", ANN)
     assert send(client, LOCK).status_code == 200
     assert rows(service)[-1].from_state == "restart"
 
@@ -143,7 +144,7 @@ def test_state_without_slots_locks_nobody_and_unlocks_everybody(
     client: FlaskClient, service: Service, state: str
 ) -> None:
     send(client, LOCK)
-    acts.goto(service, "web", state, "on", ANN)
+    operate.goto(service, "web", state, "on", ANN)
     response = send(client, LOCK)
     assert error(response) == (409, "refused")
     assert response.get_json()["value"] == f"state {state!r} has no slots"
@@ -151,18 +152,18 @@ def test_state_without_slots_locks_nobody_and_unlocks_everybody(
 
 
 def test_paused_chart_locks_nobody(client: FlaskClient, service: Service) -> None:
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     assert error(send(client, LOCK)) == (409, "failed_lock")
     assert send(client, UNLOCK).status_code == 200
 
 
 def test_paused_chart_keeps_the_slots_that_are_held(client: FlaskClient, service: Service) -> None:
     send(client, LOCK)
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     response = send(client, UNLOCK)
     assert error(response) == (409, "failed_unlock")
     assert response.get_json()["value"] == "m1 cannot report reboot: paused"
-    acts.resume(service, "web", "on", ANN)
+    operate.resume(service, "web", "on", ANN)
     assert send(client, UNLOCK).status_code == 200
     assert (holders(service), is_sound(service)) == ([], True)
 
@@ -173,10 +174,10 @@ def test_machine_that_is_not_on_the_roster_gets_no_slot(client: FlaskClient) -> 
 
 
 LOST: dict[str, Any] = {
-    "its visit": lambda service: acts.goto(service, "web", "restart", "on", ANN),
-    "its run": lambda service: acts.reset(service, "web", "again", ANN),
+    "its visit": lambda service: operate.goto(service, "web", "restart", "on", ANN),
+    "its run": lambda service: operate.reset(service, "web", "again", ANN),
     "its slot": lambda service: slots.release(service, "web", "reboot", "m1", NOBODY),
-    "the chart's run": lambda service: acts.goto(service, "web", "done", "on", ANN),
+    "the chart's run": lambda service: operate.goto(service, "web", "done", "on", ANN),
 }
 
 
@@ -185,7 +186,7 @@ def test_unlock_is_200_when_the_slot_is_lost_meanwhile(
     client: FlaskClient, service: Service, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     claim_all(service, "m1")
-    real = slots.update
+    real = putting.update
 
     def losing(*arguments: Any) -> Any:
         LOST[lost](service)
@@ -262,7 +263,7 @@ def test_unknown_group_is_404(client: FlaskClient, path: str, group: str) -> Non
 
 @ENDPOINTS
 def test_group_that_was_put_away_is_404(client: FlaskClient, service: Service, path: str) -> None:
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     assert error(send(client, path)) == (404, "unknown_group")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from app.core.errors import BadRequestError
 from app.core.position import Reason
-from app.service import acts, reading, slots, update
+from app.service import operate, reading, slots
+from app.service import put as putting
 from app.service.context import Service
 from app.service.status import SlotStatus
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, query, rows
@@ -60,7 +61,7 @@ def test_stages_begin_again_with_the_visit(service: Service) -> None:
     import_text(service, rolling("[1, 5]"))
     claim_all(service, "m1")
     put(service, "reboot", "m1")
-    acts.goto(service, "web", "reboot", "again", ANN)
+    operate.goto(service, "web", "reboot", "again", ANN)
     assert status(service).limit == 1
 
 
@@ -70,13 +71,13 @@ def test_stages_begin_again_with_the_visit(service: Service) -> None:
 def test_fence_rises_over_visits_states_runs_and_lives(service: Service) -> None:
     import_text(service, rolling())
     fences = [fence(service, "m1"), fence(service, "m2")]
-    acts.goto(service, "web", "restart", "on", ANN)
+    operate.goto(service, "web", "restart", "on", ANN)
     fences.append(fence(service, "m1", "restart"))
-    acts.goto(service, "web", "reboot", "back", ANN)
+    operate.goto(service, "web", "reboot", "back", ANN)
     fences.append(fence(service, "m1"))
-    acts.reset(service, "web", "again", ANN)
+    operate.reset(service, "web", "again", ANN)
     fences.append(fence(service, "m2"))
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     import_text(service, rolling("3"))
     fences += [fence(service, "m1"), fence(service, "m2"), fence(service, "m1")]
     assert fences == [1, 2, 3, 4, 5, 6, 7, 6]
@@ -96,8 +97,8 @@ def test_slots_end_with_the_report_that_moves_the_chart(service: Service) -> Non
 
 
 MOVES: list[Any] = [
-    pytest.param(lambda service: acts.goto(service, "web", "reboot", "again", ANN), id="goto"),
-    pytest.param(lambda service: acts.reset(service, "web", "again", ANN), id="reset"),
+    pytest.param(lambda service: operate.goto(service, "web", "reboot", "again", ANN), id="goto"),
+    pytest.param(lambda service: operate.reset(service, "web", "again", ANN), id="reset"),
 ]
 
 
@@ -115,7 +116,7 @@ def test_new_visit_of_the_same_state_begins_without_slots(service: Service, move
 def test_machine_of_the_state_before_is_late(service: Service) -> None:
     import_text(service, rolling())
     claim_all(service, "m1")
-    acts.goto(service, "web", "restart", "on", ANN)
+    operate.goto(service, "web", "restart", "on", ANN)
     claim(service, "m2", "restart")
     assert put(service, "reboot", "m1").reason is Reason.LATE
     assert slots.release(service, "web", "reboot", "m1", NOBODY).is_yes
@@ -127,7 +128,7 @@ def test_machine_of_the_state_before_is_late(service: Service) -> None:
 def test_archived_chart_comes_back_without_slots(service: Service) -> None:
     import_text(service, rolling())
     claim_all(service, "m1", "m2")
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     assert is_sound(service)
     import_text(service, rolling("3"))
     assert holders(service) == []
@@ -202,7 +203,7 @@ def test_upgrade_that_drops_failed_keeps_slots(service: Service, clock: Clock) -
     plain = rolling(lease="100s").replace(", {key: failed, value: 0}", "").replace("key: failed", "key: count")
     import_text(service, plain.replace("value: 2}", "value: 9}"))
     clock.advance(100)
-    update.sweep(service)
+    putting.sweep(service)
     assert (holders(service), is_sound(service)) == (["m1"], True)
 
 
@@ -212,7 +213,7 @@ def test_upgrade_leaves_the_lease_that_a_slot_was_given(service: Service, clock:
     import_text(service, rolling(lease="1000s", on_expire="free"))
     claim(service, "m2")
     clock.advance(100)
-    update.sweep(service)
+    putting.sweep(service)
     assert (holders(service), is_sound(service)) == (["m2"], True)
 
 
@@ -223,7 +224,7 @@ def test_claim_again_after_an_upgrade_that_removes_the_lease_takes_it_away(servi
     assert claim(service, "m2").reason is Reason.REPLAY
     assert claim(service, "m2").reason is Reason.REPLAY
     clock.advance(100)
-    update.sweep(service)
+    putting.sweep(service)
     assert kinds(service) == ["import", "claim", "claim", "upgrade", "claim", "expire"]
     assert [slot.expired_at is not None for slot in status(service).holders] == [True, False]
     assert is_sound(service)
@@ -235,6 +236,6 @@ def test_roster_that_loses_a_holder_leaves_it_its_slot(service: Service) -> None
     import_text(service, rolling(expect="[m2, m3]", count="2"))
     assert put(service, "reboot", "m1").reason is Reason.NOT_ON_ROSTER
     assert claim(service, "m3").reason is Reason.FULL
-    acts.evict(service, "web", "m1", "not ours any more", ANN)
+    operate.evict(service, "web", "m1", "not ours any more", ANN)
     claim_all(service, "m3")
     assert is_sound(service)

@@ -7,14 +7,15 @@ from threading import Barrier, Thread
 
 import pytest
 
-from app import create_app, service_of
 from app.config import Config
 from app.core.chart import OnExpire
 from app.core.position import Reason
-from app.service import acts, reading, slots, update
+from app.service import operate, reading, slots
+from app.service import put as putting
 from app.service.ask import Question, ask
 from app.service.context import Service
 from app.service.status import SlotStatus
+from app.wiring import create_app, service_of
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, query, rows
 from tests.slots.support import claim, claim_all, is_sound, rolling
 
@@ -49,14 +50,14 @@ def holders(service: Service) -> list[str]:
 def test_lease_lasts_to_its_end(service: Service, clock: Clock, on_expire: OnExpire) -> None:
     claim_all(service, "m1")
     clock.advance(LEASE - 0.001)
-    assert update.sweep(service) == 0
+    assert putting.sweep(service) == 0
     assert (kinds(service), holders(service)) == (["import", "claim"], ["m1"])
 
 
 def test_lease_ends_as_the_chart_says(service: Service, clock: Clock, on_expire: OnExpire) -> None:
     claim_all(service, "m1")
     clock.advance(LEASE)
-    assert update.sweep(service) == 1
+    assert putting.sweep(service) == 1
     row = rows(service)[-1]
     is_fail = on_expire is OnExpire.FAIL
     assert (row.kind, row.machine, row.reason, row.actor) == ("expire", "m1", str(on_expire), None)
@@ -70,22 +71,22 @@ def test_lease_ends_once(service: Service, clock: Clock, on_expire: OnExpire) ->
     claim_all(service, "m1")
     clock.advance(LEASE)
     for _ in range(3):
-        update.sweep(service)
+        putting.sweep(service)
     clock.advance(10 * LEASE)
-    assert update.sweep(service) == 0
+    assert putting.sweep(service) == 0
     assert kinds(service) == ["import", "claim", "expire"]
 
 
 TOUCHES: dict[str, Callable[[Service], object]] = {
-    "the sweeper": update.sweep,
+    "the sweeper": putting.sweep,
     "a question": lambda service: ask(service, "web", Question("reboot")),
     "a claim": lambda service: claim(service, "m9"),
     "a report": lambda service: put(service, "reboot", "m9"),
     "a release": lambda service: slots.release(service, "web", "reboot", "m9", NOBODY),
-    "an eviction": lambda service: acts.evict(service, "web", "m2", "why", ANN),
-    "a pause": lambda service: acts.pause(service, "web", "why", ANN),
+    "an eviction": lambda service: operate.evict(service, "web", "m2", "why", ANN),
+    "a pause": lambda service: operate.pause(service, "web", "why", ANN),
     "an upgrade": lambda service: import_text(service, rolling(lease="1h", on_expire="fail", failed="8")),
-    "a goto": lambda service: acts.goto(service, "web", "restart", "why", ANN),
+    "a goto": lambda service: operate.goto(service, "web", "restart", "why", ANN),
 }
 
 
@@ -113,7 +114,7 @@ def test_lease_is_ended_once_however_many_touch_the_chart(service: Service, cloc
 
     def sweep(one: Service) -> None:
         barrier.wait()
-        update.sweep(one)
+        putting.sweep(one)
 
     threads = [Thread(target=sweep, args=(one,)) for one in (service, other) * 4]
     for thread in threads:
@@ -151,7 +152,7 @@ def test_holder_past_its_lease_may_claim_again(service: Service, clock: Clock) -
     (slot,) = status(service).holders
     assert (answer.reason, slot.fence, slot.expired_at) == (Reason.REPLAY, 1, None)
     clock.advance(LEASE)
-    update.sweep(service)
+    putting.sweep(service)
     assert (kinds(service), is_sound(service)) == (["import", "claim", "expire", "claim", "expire"], True)
 
 
@@ -188,7 +189,7 @@ def test_fail_reports_the_machine_and_gives_the_slot_back(service: Service, cloc
     chart(service, "fail")
     claim_all(service, "m1")
     clock.advance(LEASE)
-    update.sweep(service)
+    putting.sweep(service)
     assert query(service, "SELECT machine, key, seq FROM reports") == [("m1", "failed", 3)]
 
 
@@ -196,7 +197,7 @@ def test_fail_that_spends_the_budget_moves_the_chart(service: Service, clock: Cl
     chart(service, "fail")
     claim_all(service, "m1", "m2")
     clock.advance(LEASE)
-    update.sweep(service)
+    putting.sweep(service)
     assert kinds(service) == ["import", "claim", "claim", "expire", "expire", "timeout"]
     row = rows(service)[-1]
     assert (row.from_state, row.to_state, row.reason, row.machine) == ("reboot", "halted", "failed >= 2", None)
@@ -209,7 +210,7 @@ def test_fail_moves_the_count_of_a_machine_that_had_reported(service: Service, c
     put(service, "reboot", "m1")
     claim_all(service, "m1")
     clock.advance(LEASE)
-    update.sweep(service)
+    putting.sweep(service)
     assert (values(service), is_sound(service)) == ({"count": 0, "failed": 1}, True)
 
 
@@ -218,7 +219,7 @@ def test_fail_counts_a_machine_once(service: Service, clock: Clock) -> None:
     for _ in range(2):
         claim_all(service, "m1")
         clock.advance(LEASE)
-        update.sweep(service)
+        putting.sweep(service)
     assert (values(service)["failed"], holders(service), is_sound(service)) == (1, [], True)
 
 
@@ -249,14 +250,14 @@ def test_claim_that_ends_its_own_lease_leaves_the_report_its_row(service: Servic
 def test_pause_is_not_counted(service: Service, clock: Clock, on_expire: OnExpire, seconds: float) -> None:
     claim_all(service, "m1")
     clock.advance(seconds)
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     clock.advance(10 * LEASE)
-    assert update.sweep(service) == 0
-    acts.resume(service, "web", "on", ANN)
+    assert putting.sweep(service) == 0
+    operate.resume(service, "web", "on", ANN)
     clock.advance(LEASE - seconds - 0.001)
-    assert update.sweep(service) == 0
+    assert putting.sweep(service) == 0
     clock.advance(0.001)
-    assert update.sweep(service) == 1
+    assert putting.sweep(service) == 1
     assert kinds(service) == ["import", "claim", "pause", "resume", "expire"]
     assert is_sound(service)
 
@@ -266,11 +267,11 @@ def test_each_pause_is_not_counted(service: Service, clock: Clock) -> None:
     claim_all(service, "m1")
     for _ in range(3):
         clock.advance(30)
-        acts.pause(service, "web", "look", ANN)
+        operate.pause(service, "web", "look", ANN)
         clock.advance(500)
-        acts.resume(service, "web", "on", ANN)
+        operate.resume(service, "web", "on", ANN)
     clock.advance(10)
-    update.sweep(service)
+    putting.sweep(service)
     assert (kinds(service)[-1], is_sound(service)) == ("expire", True)
 
 
@@ -278,7 +279,7 @@ def test_lease_that_ran_out_before_the_pause_ends_before_it(service: Service, cl
     chart(service, "free")
     claim_all(service, "m1")
     clock.advance(LEASE)
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     assert kinds(service) == ["import", "claim", "expire", "pause"]
 
 
@@ -292,15 +293,15 @@ def test_renewed_lease_ends_later(service: Service, clock: Clock, on_expire: OnE
         assert claim(service, "m1").reason is Reason.REPLAY
     assert kinds(service) == ["import"] + ["claim"] * 6
     clock.advance(LEASE)
-    update.sweep(service)
+    putting.sweep(service)
     assert (kinds(service)[-1], is_sound(service)) == ("expire", True)
 
 
 def test_lease_ends_with_the_visit(service: Service, clock: Clock, on_expire: OnExpire) -> None:
     claim_all(service, "m1", "m2")
-    acts.goto(service, "web", "restart", "on", ANN)
+    operate.goto(service, "web", "restart", "on", ANN)
     clock.advance(10 * LEASE)
-    assert update.sweep(service) == 0
+    assert putting.sweep(service) == 0
     assert kinds(service) == ["import", "claim", "claim", "goto"]
     assert is_sound(service)
 
@@ -309,4 +310,4 @@ def test_slot_without_a_lease_is_held_for_ever(service: Service, clock: Clock) -
     import_text(service, rolling())
     claim_all(service, "m1")
     clock.advance(8 * 86400)
-    assert (update.sweep(service), holders(service)) == (0, ["m1"])
+    assert (putting.sweep(service), holders(service)) == (0, ["m1"])

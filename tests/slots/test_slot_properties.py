@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from app.core.chart import Chart, OnExpire
 from app.core.errors import StateServiceError
 from app.core.position import Claim, Evict, Goto, Happening, Pause, Release, Reset, Resume, Tick
-from app.service import acts, slots, update
+from app.service import operate, slots
+from app.service import put as putting
 from app.service.context import Service
-from app.service.verify import verify
+from app.service.upkeep import verify
 from tests.core.support import NOON, after, rolling
 from tests.service.support import ANN, NOBODY, Clock, import_text, put, rows
 from tests.slots import support
@@ -119,11 +120,11 @@ SERVICE_ACTS: dict[str, Act] = {
     "count": lambda service, chart, machine: put(service, "reboot", machine, chart, key="count"),
     "failed": lambda service, chart, machine: put(service, "reboot", machine, chart, key="failed"),
     "release": lambda service, chart, machine: slots.release(service, chart, "reboot", machine, NOBODY),
-    "evict": lambda service, chart, machine: acts.evict(service, chart, machine, "why", ANN),
-    "pause": lambda service, chart, machine: acts.pause(service, chart, "why", ANN),
-    "resume": lambda service, chart, machine: acts.resume(service, chart, "why", ANN),
-    "again": lambda service, chart, machine: acts.goto(service, chart, "reboot", "why", ANN),
-    "reset": lambda service, chart, machine: acts.reset(service, chart, "why", ANN),
+    "evict": lambda service, chart, machine: operate.evict(service, chart, machine, "why", ANN),
+    "pause": lambda service, chart, machine: operate.pause(service, chart, "why", ANN),
+    "resume": lambda service, chart, machine: operate.resume(service, chart, "why", ANN),
+    "again": lambda service, chart, machine: operate.goto(service, chart, "reboot", "why", ANN),
+    "reset": lambda service, chart, machine: operate.reset(service, chart, "why", ANN),
 }
 
 
@@ -155,7 +156,7 @@ class ServiceLife:
         except StateServiceError:
             pass
         if op.seconds == 101:
-            update.sweep(self.service)
+            putting.sweep(self.service)
 
 
 # A chart of its own for every example, also while Hypothesis looks for a smaller one.

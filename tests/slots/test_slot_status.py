@@ -9,7 +9,8 @@ from flask.testing import FlaskClient
 
 from app import store
 from app.db import transaction
-from app.service import acts, reading, update
+from app.service import operate, reading
+from app.service import put as putting
 from app.service.context import Service
 from tests.service.support import ANN, Clock, get_row, import_text, put
 from tests.slots.support import claim_all, rolling
@@ -21,10 +22,12 @@ JSON = {"Accept": "application/json"}
 def wait_for(service: Service, *machines: str, seconds: float = 30) -> None:
     """Note that `machines` wait, as another process would."""
     with transaction(service.database) as connection:
-        now = service.now(store.read_now(connection))
+        now = service.now(store.charts.read_now(connection))
         for offset, machine in enumerate(machines):
             since = now + timedelta(milliseconds=offset)
-            store.add_slot_waiter(connection, get_row(service).id, machine, since, now + timedelta(seconds=seconds))
+            store.machines.add_slot_waiter(
+                connection, get_row(service).id, machine, since, now + timedelta(seconds=seconds)
+            )
 
 
 def line(client: FlaskClient) -> str:
@@ -69,7 +72,7 @@ def test_text_is_loud_about_a_lease_that_ran_out(client: FlaskClient, service: S
         put(service, "reboot", f"m{number:02}")
     claim_all(service, *(f"n{number:02}" for number in range(10)))
     clock.advance(50)
-    update.sweep(service)
+    putting.sweep(service)
     clock.advance(7)
     assert line(client).startswith("slots: 11 of 12 held: m10 (LEASE RAN OUT 7s ago, fence 11), n00 (57s, fence 12),")
     last = client.get("/charts/web", headers=TEXT).text.splitlines()[-1]
@@ -80,7 +83,7 @@ def test_renewal_ends_the_noise(client: FlaskClient, service: Service, clock: Cl
     import_text(service, rolling(lease="100s"))
     claim_all(service, "m1")
     clock.advance(100)
-    update.sweep(service)
+    putting.sweep(service)
     assert "LEASE RAN OUT" in client.get("/charts/web", headers=TEXT).text
     client.put("/charts/web/slot?state=reboot&machine=m1")
     assert "LEASE RAN OUT" not in client.get("/charts/web", headers=TEXT).text
@@ -112,7 +115,7 @@ def test_json_has_holders_and_who_waits(client: FlaskClient, service: Service, c
 def test_json_of_a_state_without_slots_is_null(client: FlaskClient, service: Service) -> None:
     import_text(service, rolling())
     wait_for(service, "m2")
-    acts.goto(service, "web", "plain", "on", ANN)
+    operate.goto(service, "web", "plain", "on", ANN)
     assert client.get("/charts/web", headers=JSON).get_json()["slots"] is None
 
 
@@ -134,7 +137,7 @@ def test_list_says_the_same_as_each_chart(client: FlaskClient, service: Service,
     put(service, "reboot", "m1")
     claim_all(service, "m2", "m3")
     clock.advance(100)
-    update.sweep(service)
+    putting.sweep(service)
     wait_for(service, "m4")
     (other, web) = client.get("/charts").get_json()
     assert (web["slots"]["slots"], web["slots"]["held"], web["slots"]["waiting"]) == (5, 2, ["m4"])

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 
 from app.core.errors import BadRequestError, ChartNotFoundError, DatabaseUnavailableError, StateServiceError
 from app.core.position import Reason
-from app.service import acts, reading, slots
-from app.service.answers import Answer
+from app.service import operate, reading, slots
 from app.service.context import Service
+from app.service.put import Answer
 from tests.service.support import ANN, NOBODY, import_text, kinds, opened_service, put, query
 from tests.slots.support import claim, claim_all, is_sound, rolling
 from tests.support.servers import until
@@ -66,10 +66,10 @@ RELEASES: dict[str, Callable[[Service], object]] = {
     "a report": lambda service: put(service, "reboot", "m1"),
     "a failure": lambda service: put(service, "reboot", "m1", key="failed"),
     "a release": lambda service: slots.release(service, "web", "reboot", "m1", NOBODY),
-    "an eviction": lambda service: acts.evict(service, "web", "m1", "why", ANN),
+    "an eviction": lambda service: operate.evict(service, "web", "m1", "why", ANN),
     "an upgrade that widens": lambda service: import_text(service, FULL.replace("slots: 1", "slots: 2", 1)),
-    "a visit": lambda service: acts.goto(service, "web", "reboot", "again", ANN),
-    "a run": lambda service: acts.reset(service, "web", "again", ANN),
+    "a visit": lambda service: operate.goto(service, "web", "reboot", "again", ANN),
+    "a run": lambda service: operate.reset(service, "web", "again", ANN),
 }
 
 
@@ -84,7 +84,7 @@ def test_waiter_gets_the_slot_that_comes_free(waiting: Waiting, service: Service
 
 def test_waiter_gets_its_slot_when_its_state_becomes_current(waiting: Waiting, service: Service) -> None:
     held = waiting("m2", "restart")
-    acts.goto(service, "web", "restart", "on", ANN)
+    operate.goto(service, "web", "restart", "on", ANN)
     assert reason(held) is Reason.UPDATED
 
 
@@ -96,8 +96,8 @@ def test_waiter_gets_the_slot_that_another_request_of_its_machine_got(waiting: W
 
 
 ENDS: dict[str, Any] = {
-    "a pause": (lambda service: acts.pause(service, "web", "look", ANN), Reason.PAUSED),
-    "the end": (lambda service: acts.goto(service, "web", "done", "over", ANN), Reason.NOT_CURRENT),
+    "a pause": (lambda service: operate.pause(service, "web", "look", ANN), Reason.PAUSED),
+    "the end": (lambda service: operate.goto(service, "web", "done", "over", ANN), Reason.NOT_CURRENT),
     "a roster": (
         lambda service: import_text(service, FULL.replace("m2", "m9")),
         Reason.NOT_ON_ROSTER,
@@ -121,7 +121,7 @@ def test_waiter_is_told_no_at_once_when_it_cannot_become_yes(waiting: Waiting, s
 def test_waiter_of_a_chart_that_is_put_away_is_told_so(waiting: Waiting, service: Service) -> None:
     claim_all(service, "m1")
     held = waiting("m2")
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     with pytest.raises(ChartNotFoundError):
         held.result(SOON)
 
@@ -218,11 +218,11 @@ def test_slot_whose_taker_fails_goes_to_the_next(
 
 
 def test_waiters_for_another_state_take_no_turns(waiting: Waiting, service: Service) -> None:
-    acts.goto(service, "web", "restart", "on", ANN)
+    operate.goto(service, "web", "restart", "on", ANN)
     claim(service, "m1", "restart")
     left_behind = [waiting("m3"), waiting("m4")]
     held = waiting("m2", "restart")
-    acts.evict(service, "web", "m1", "why", ANN)
+    operate.evict(service, "web", "m1", "why", ANN)
     assert reason(held) is Reason.UPDATED
     assert not any(one.done() for one in left_behind)
 
@@ -257,6 +257,6 @@ def test_whoever_waits_is_seen_and_then_not(waiting: Waiting, service: Service) 
     put(service, "reboot", "m1")
     until(lambda: any(one.done() for one in held), "one is let in", SOON)
     until(lambda: len(waiters(service)) == 1, "one is seen", SOON)
-    acts.goto(service, "web", "done", "over", ANN)
+    operate.goto(service, "web", "done", "over", ANN)
     until(lambda: all(one.done() for one in held), "the other is told no", SOON)
     assert query(service, "SELECT machine FROM slot_waiters") == []

@@ -14,6 +14,7 @@ from app import store
 from app.core import machine
 from app.core.chart import Chart
 from app.core.errors import VersionNotFoundError
+from app.core.log import Author
 from app.db import Database, asking, transaction
 from app.service.context import Service
 from tests.core.support import NOON, rolling
@@ -28,9 +29,9 @@ class UndoneError(Exception):
 def written_and_read(database: Database, chart: Chart) -> Chart | None:
     found = None
     with suppress(UndoneError), transaction(database) as connection:
-        row = store.create_chart(connection, chart.name, machine.start(chart, 1, 1, NOON), NOON, store.Author())
-        store.add_version(connection, row.id, 1, chart, "text", NOON, None)
-        found = store.load_chart(connection, row.id, chart.name, 1)
+        row = store.record.create_chart(connection, chart.name, machine.start(chart, 1, 1, NOON), NOON, Author())
+        store.definitions.add_version(connection, row.id, 1, chart, "text", NOON, None)
+        found = store.definitions.load_chart(connection, row.id, chart.name, 1)
         raise UndoneError
     return found
 
@@ -61,12 +62,12 @@ def test_empty_roster_is_not_no_roster(service: Service) -> None:
 def test_version_that_is_not_there_is_an_error(service: Service) -> None:
     import_text(service, CANARY)
     with asking(service.database) as connection, pytest.raises(VersionNotFoundError):
-        store.load_chart(connection, get_row(service).id, "web", 2)
+        store.definitions.load_chart(connection, get_row(service).id, "web", 2)
 
 
 def test_text_is_kept_with_its_hash(service: Service) -> None:
     import_text(service, CANARY)
     with asking(service.database) as connection:
-        version = store.get_version(connection, get_row(service).id, 1)
+        version = store.definitions.get_version(connection, get_row(service).id, 1)
     assert (version.version, version.text) == (1, CANARY)
     assert version.sha256 == hashlib.sha256(CANARY.encode()).hexdigest()

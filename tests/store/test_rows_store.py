@@ -7,7 +7,7 @@ import pytest
 from app import store
 from app.core.errors import ChartNotFoundError
 from app.db import asking, transaction
-from app.service import acts
+from app.service import operate
 from app.service.ask import Question, ask
 from app.service.context import Service
 from tests.core.support import NOON, after
@@ -18,12 +18,12 @@ def soak(service: Service, name: str, seconds: float) -> None:
     """A chart whose clock has something to do 60 s after it was put there, `seconds` after noon."""
     import_text(service, CANARY, name=name)
     service.database.clock = Clock(after(seconds))
-    acts.goto(service, name, "soak", "there", ANN)
+    operate.goto(service, name, "soak", "there", ANN)
 
 
 def due(service: Service, seconds: float, limit: int = 9) -> list[str]:
     with asking(service.database) as connection:
-        return store.list_due_charts(connection, after(seconds), limit)
+        return store.charts.list_due_charts(connection, after(seconds), limit)
 
 
 def test_due_charts_come_longest_overdue_first(service: Service) -> None:
@@ -49,27 +49,27 @@ def test_instants_sort_by_time_whatever_their_fraction(service: Service) -> None
 def test_lock_of_an_unknown_chart_is_an_error(service: Service, name: str) -> None:
     import_text(service, CANARY)
     with transaction(service.database) as connection, pytest.raises(ChartNotFoundError):
-        store.lock_chart(connection, name)
+        store.charts.lock_chart(connection, name)
 
 
 def test_lock_finds_an_archived_chart_only_when_asked_to(service: Service) -> None:
     import_text(service, CANARY)
-    acts.archive(service, "web", "over", ANN)
+    operate.archive(service, "web", "over", ANN)
     with transaction(service.database) as connection:
         with pytest.raises(ChartNotFoundError):
-            store.lock_chart(connection, "web")
-        row = store.lock_chart_even_archived(connection, "web")
+            store.charts.lock_chart(connection, "web")
+        row = store.charts.lock_chart_even_archived(connection, "web")
     assert row == get_row(service)
 
 
 def test_every_way_to_read_a_chart_s_row_reads_the_same(service: Service) -> None:
     import_text(service, CANARY)
-    acts.pause(service, "web", "look", ANN)
+    operate.pause(service, "web", "look", ANN)
     with transaction(service.database) as connection:
-        locked = store.lock_chart(connection, "web")
-        with_now, _ = store.get_chart_and_now(connection, "web")
-        listed = store.list_charts(connection)
-        assert [locked, with_now, *listed] == [store.get_chart(connection, "web")] * 3
+        locked = store.charts.lock_chart(connection, "web")
+        with_now, _ = store.charts.get_chart_and_now(connection, "web")
+        listed = store.charts.list_charts(connection)
+        assert [locked, with_now, *listed] == [store.charts.get_chart(connection, "web")] * 3
 
 
 def test_instant_comes_back_in_utc_to_the_microsecond(service: Service) -> None:
@@ -81,7 +81,7 @@ def test_instant_comes_back_in_utc_to_the_microsecond(service: Service) -> None:
 
 def test_database_s_time_is_now(service: Service) -> None:
     with asking(service.database) as connection:
-        now = store.read_now(connection)
+        now = store.charts.read_now(connection)
     assert abs(datetime.now(UTC) - now) < timedelta(seconds=5)
     assert now.utcoffset() == timedelta(0)
 
@@ -92,9 +92,9 @@ def test_reports_are_found_by_visit_and_machine(service: Service) -> None:
     put(service, "canary", "m2")
     put(service, "soak", "m1")
     with asking(service.database) as connection:
-        row = store.get_chart(connection, "web")
-        found = store.find_reports(connection, row, {1, 2}, {"m1", "m9"})
-        visits = store.list_latest_visits(connection, row, {"canary", "soak", "done"})
+        row = store.charts.get_chart(connection, "web")
+        found = store.machines.find_reports(connection, row, {1, 2}, {"m1", "m9"})
+        visits = store.machines.list_latest_visits(connection, row, {"canary", "soak", "done"})
     assert {(report.visit, report.machine, report.key) for report in found} == {(1, "m1", "count"), (2, "m1", "count")}
     assert visits == {"canary": 1, "soak": 2}
 
@@ -109,7 +109,7 @@ def test_any_instant_comes_back_whatever_the_server_s_time_zone(postgresql_url: 
     with opened_service(postgresql_url) as service:
         text = CANARY.replace("{key: elapsed, value: 60s}", f"{{key: clock, value: '{instant}'}}")
         import_text(service, text)
-        acts.goto(service, "web", "soak", "there", ANN)
+        operate.goto(service, "web", "soak", "there", ANN)
         expected = datetime.fromisoformat(instant).replace(tzinfo=UTC)
         assert get_row(service).due_at in (expected, None)
         assert ask(service, "web", Question("done")).is_yes is (instant < "2026")

@@ -8,10 +8,10 @@ from typing import Any
 
 from flask import Flask
 
-from app import create_app, service_of
 from app.config import Config
-from app.service.authors import Author
-from app.service.imports import Imported, ImportRequest, import_chart
+from app.core.log import Author
+from app.service.operate import Imported, ImportRequest, import_chart
+from app.wiring import create_app, service_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = (ROOT / "charts" / "states.yaml").read_text()

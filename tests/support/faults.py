@@ -12,8 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import service_of
-from app.service.verify import verify
+from app.service.upkeep import verify
+from app.wiring import service_of
 from tests.support.servers import until
 
 # Every answer comes within this time, and the service is well again this soon after its database is.

@@ -22,8 +22,9 @@ RANKS = {
     "app.waiting": 3,
     "app.web": 4,
     "app.cli": 4,
-    "app.background": 4,
-    "app": 5,
+    "app.serving": 4,
+    "app.wiring": 5,
+    "app": 0,
     "wsgi": 6,
 }
 
@@ -33,12 +34,13 @@ ALLOWED = {
     ("app.schema", "app.db"),
     ("app.schema", "app.models"),
     ("app.service", "app.waiting"),
-    ("app.cli", "app"),
+    ("app.cli", "app.wiring"),
+    ("app.serving", "app.waiting"),
 }
 
 FORBIDDEN = {
     # The other half of a circle.
-    "app": ("app.cli",),
+    "app.wiring": ("app.cli",),
     "app.web": ("app.store", "app.models", "sqlalchemy", "alembic", "psycopg", "sqlite3"),
     "app.cli": ("app.store", "app.models", "sqlalchemy", "alembic", "psycopg", "sqlite3"),
     "app.service": ("flask", "werkzeug"),

@@ -9,9 +9,9 @@ from io import BytesIO
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app import service_of
-from app.service.authors import Author
+from app.core.log import Author
 from app.service.tokens import Role, create_token
+from app.wiring import service_of
 
 ORIGIN = "http://localhost"
 FORM = "multipart/form-data"

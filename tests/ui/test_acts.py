@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from app import service_of
 from app.core.errors import ChartNotFoundError
-from app.service.authors import HashedRow, HistoryFilter
+from app.core.log import HashedRow, HistoryFilter
 from app.service.reading import get_status, iterate_history
+from app.wiring import service_of
 from tests.support.apps import import_text
 from tests.ui.browser import Browser, make_token
 

@@ -9,9 +9,9 @@ import time
 import pytest
 from flask import Flask
 
-from app import service_of
-from app.service.authors import Author
-from app.service.update import Put, update
+from app.core.log import Author
+from app.service.put import Put, update
+from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.support.apps import import_text
 from tests.ui.browser import Browser, words_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from app import service_of
 from app.service.reading import get_status
+from app.wiring import service_of
 from tests.ui.browser import ORIGIN, Browser, make_token
 
 PAGE = "/ui/charts/rollout"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import service_of
 from app.service.reading import get_status, get_version
+from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.ui.browser import Browser, file_of, make_token, words_of
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask
 
-from app import service_of
-from app.service import acts
-from app.service.authors import Author
-from app.service.overview import list_glances
-from app.service.update import Put, update
+from app.core.log import Author
+from app.service import operate
+from app.service.pages import list_glances
+from app.service.put import Put, update
+from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.support.apps import import_text
 from tests.ui.browser import Browser
@@ -46,12 +46,12 @@ def fleet(app: Flask) -> Flask:
     """A chart in each condition, imported the least urgent first."""
     service = service_of(app)
     set_clock(app, 0)
-    acts.archive(service, "rollout", "not this one", AUTHOR)
+    operate.archive(service, "rollout", "not this one", AUTHOR)
     import_text(app, "current_state: e\nstates: [{name: e}]\n", "e-ended")
     import_text(app, ROLLOUT, "d-running")
     for name in ("c-paused", "b-failed"):
         import_text(app, ROLLOUT, name)
-    acts.pause(service, "c-paused", "the peak", AUTHOR)
+    operate.pause(service, "c-paused", "the peak", AUTHOR)
     update(service, "b-failed", Put("canary", "m", "failed"), AUTHOR)
     import_text(app, ROLLOUT, "a-stuck")
     import_text(app, ROLLOUT.replace("1h", "9h"), "d-running")
@@ -154,7 +154,7 @@ def test_sparkline_counts_the_rows_of_the_last_day(app: Flask) -> None:
 
 
 def test_no_chart_is_an_invitation(app: Flask, browser: Browser) -> None:
-    acts.archive(service_of(app), "rollout", "x", AUTHOR)
+    operate.archive(service_of(app), "rollout", "x", AUTHOR)
     assert "There is no chart yet. Import one" in browser.text("/")
 
 

@@ -7,8 +7,8 @@ import time
 import pytest
 from flask import Flask
 
-from app import service_of
 from app.service.tokens import revoke_token
+from app.wiring import service_of
 from tests.support.apps import opened_app
 from tests.ui.browser import ORIGIN, Browser, make_token
 from tests.ui.conftest import KEY

@@ -6,8 +6,8 @@ import re
 
 from flask import Flask
 
-from app import service_of
 from app.service.tokens import list_tokens
+from app.wiring import service_of
 from tests.ui.browser import Browser, make_token
 
 

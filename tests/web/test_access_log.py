@@ -16,11 +16,11 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import service_of
+from app.core.log import Author
 from app.logs import BatchHandler, _pieces, configure_logging
-from app.service.authors import Author
 from app.service.tokens import Role, create_token
-from app.web.access import may_carry_id
+from app.web.observe import may_carry_id
+from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
 from tests.support.lines import Lines
 from tests.support.servers import until

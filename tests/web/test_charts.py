@@ -9,9 +9,9 @@ import yaml
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import service_of
-from app.service import acts
-from app.service.authors import Author
+from app.core.log import Author
+from app.service import operate
+from app.wiring import service_of
 from tests.support.apps import SEED, import_text
 
 YAML = {"Accept": "application/yaml"}
@@ -36,7 +36,7 @@ def test_charts_says_where_each_stands(client: FlaskClient) -> None:
 
 
 def test_charts_is_empty_without_charts(app: Flask) -> None:
-    acts.archive(service_of(app), "states", "over", Author(actor="test"))
+    operate.archive(service_of(app), "states", "over", Author(actor="test"))
     assert app.test_client().get("/charts").get_json() == []
 
 
@@ -83,7 +83,7 @@ def test_chart_as_text_says_that_it_is_over(client: FlaskClient) -> None:
 
 
 def test_chart_as_text_says_who_paused_it_and_why(app: Flask) -> None:
-    acts.pause(service_of(app), "states", "lunch time", Author(actor="ann"))
+    operate.pause(service_of(app), "states", "lunch time", Author(actor="ann"))
     text = app.test_client().get("/charts/states", headers=PLAIN).text
     assert "paused by ann" in text
     assert "lunch time" in text

@@ -8,10 +8,10 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client, TestResponse
 
-from app import service_of
-from app.service.authors import Author
+from app.core.log import Author
 from app.service.tokens import Role, create_token
-from app.web.fastlane import ROUTES, FastLane
+from app.web.state import ROUTES, FastLane
+from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
 
 STATE = "/charts/states/state?state="

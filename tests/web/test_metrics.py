@@ -13,9 +13,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import service_of
-from app.service.authors import Author
+from app.core.log import Author
 from app.service.tokens import Role, create_token
+from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
 from tests.support.servers import Server, running, until
 

@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import service_of
-from app.service import acts
-from app.service.authors import Author
+from app.core.log import Author
+from app.service import operate
+from app.wiring import service_of
 from tests.support.apps import SEED, import_text
 
 JSON = {"Accept": "application/json"}
@@ -183,7 +183,7 @@ def test_unknown_chart_is_404(client: FlaskClient, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_archived_chart_is_404(app: Flask, method: str) -> None:
-    acts.archive(service_of(app), "states", "over", OPERATOR)
+    operate.archive(service_of(app), "states", "over", OPERATOR)
     assert app.test_client().open("/charts/states/state?state=green_state", method=method).status_code == 404
 
 
@@ -259,7 +259,7 @@ def test_json_reason_is_unknown_state(client: FlaskClient, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_json_reason_is_paused(app: Flask, method: str) -> None:
-    acts.pause(service_of(app), "states", "lunch", OPERATOR)
+    operate.pause(service_of(app), "states", "lunch", OPERATOR)
     answer = app.test_client().open("/charts/states/state?state=green_state", method=method, headers=JSON).get_json()
     assert (answer["answer"], answer["reason"]) == ("no", "paused")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from app.web.answers import json_reply, plain_reply
+from app.web.replies import json_reply, plain_reply
 from tests.support.apps import SEED, import_text
 
 DIGITS = ("200", "406", "500")

@@ -7,11 +7,10 @@ from flask import Response
 from app.core.errors import BadRequestError
 from app.diagram.plots import draw_sparkline
 from app.service.condition import Condition
-from app.service.overview import get_overview
+from app.service.pages import get_overview
 from app.service.tokens import Role
-from app.web.current import current_holder, current_service
-from app.web.ui.base import blueprint, render
-from app.web.ui.forms import find_query
+from app.web.request import current_holder, current_service
+from app.web.ui.base import blueprint, find_query, render
 
 
 @blueprint.get("/", provide_automatic_options=False)

@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from app import create_app, schema, service_of
+from app import schema
 from app.config import Config
+from app.core.log import Author
 from app.db.engine import open_engine
-from app.service.authors import Author
 from app.service.tokens import Role, create_token
+from app.wiring import create_app, service_of
 from tests.e2e.ui.chromium import launch
 from tests.support.servers import Server, running
 

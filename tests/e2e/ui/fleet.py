@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 
 from flask import Flask
 
-from app import create_app, service_of
 from app.config import Config
-from app.service import acts
-from app.service.authors import Author
-from app.service.imports import ImportRequest, import_chart
+from app.core.log import Author
+from app.service import operate
+from app.service.operate import ImportRequest, import_chart
+from app.service.put import Put, tick, update
 from app.service.slots import claim
-from app.service.update import Put, tick, update
+from app.wiring import create_app, service_of
 
 ROLLOUT = """\
 chart: {name}
@@ -188,9 +188,9 @@ def _kernel(fleet: Fleet) -> None:
     machines = _started(fleet, "kernel-rollout", "kernel 6.12 on the web tier", 400, "web", 6.5)
     fleet.report("kernel-rollout", "fleet", machines[:150], 4.7 * HOUR, 1.4 * HOUR, machines[306:308])
     fleet.at(1.3 * HOUR)
-    acts.pause(fleet.service, "kernel-rollout", "load on the balancers during the noon peak", ANNA)
+    operate.pause(fleet.service, "kernel-rollout", "load on the balancers during the noon peak", ANNA)
     fleet.at(0.95 * HOUR)
-    acts.resume(fleet.service, "kernel-rollout", "the peak is over", ANNA)
+    operate.resume(fleet.service, "kernel-rollout", "the peak is over", ANNA)
     fleet.report("kernel-rollout", "fleet", machines[150:212], 0.9 * HOUR, 0.002 * HOUR, machines[399:])
 
 
@@ -205,7 +205,7 @@ def _postgres(fleet: Fleet) -> None:
     machines = _started(fleet, "postgres-minor", "PostgreSQL 15.9 on the replicas", 36, "db", 4, budget="10%")
     fleet.report("postgres-minor", "fleet", machines[:14], 2.2 * HOUR, 0.6 * HOUR)
     fleet.at(0.5 * HOUR)
-    acts.pause(fleet.service, "postgres-minor", "replication lag above 30 s on db-007", JONAS)
+    operate.pause(fleet.service, "postgres-minor", "replication lag above 30 s on db-007", JONAS)
 
 
 def _ntp(fleet: Fleet) -> None:

@@ -14,11 +14,12 @@ sys.path.insert(0, str(ROOT))
 
 from playwright.sync_api import Browser, sync_playwright  # noqa: E402  the path is set before
 
-from app import create_app, schema, service_of  # noqa: E402
+from app import schema  # noqa: E402
 from app.config import Config  # noqa: E402
+from app.core.log import Author  # noqa: E402
 from app.db.engine import open_engine  # noqa: E402
-from app.service.authors import Author  # noqa: E402
 from app.service.tokens import Role, create_token  # noqa: E402
+from app.wiring import create_app, service_of  # noqa: E402
 from tests.e2e.ui.chromium import launch  # noqa: E402
 from tests.e2e.ui.fleet import build_fleet  # noqa: E402
 from tests.support.servers import Server, running  # noqa: E402

@@ -1,0 +1,313 @@
+"""Text to chart, with every problem or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.chart_file.checks import StateDraft, check_paths, collect_warnings
+from app.chart_file.fields import (
+    NAME,
+    Expect,
+    ScalarError,
+    Scope,
+    list_nodes,
+    read_map,
+    read_scalar,
+    read_word,
+    report_type,
+    to_boolean,
+    to_chart_name,
+    to_count,
+    to_integer,
+    to_machine_id,
+    to_name,
+)
+from app.chart_file.guards import SLOT_KEYS, Counted, read_guard, read_slots
+from app.chart_file.nodes import (
+    ListNode,
+    MapNode,
+    Node,
+    Problems,
+    ScalarNode,
+    blank_preamble,
+    decode,
+    quote,
+    read_nodes,
+)
+from app.core.chart import CLOCK_KEYS, Attribute, Chart, Func, State, Transition
+from app.core.errors import ChartFileError, Problem
+
+STATE_KEYS = ("name", "description", "func", "current", "target", *SLOT_KEYS)
+FUNC_WORDS = tuple(map(str, Func))
+ATTRIBUTE_KEYS = ("key", "value")
+TARGET_KEYS = ("name", "when")
+
+
+@dataclass(slots=True)
+class _Targets:
+    transitions: list[Transition] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    has_unknown: bool = False
+
+
+def read_state(fields: MapNode, scope: Scope) -> StateDraft:
+    """Return the state as far as it can be read."""
+    name = _read_state_name(fields, scope)
+    func = _read_func(fields, scope)
+    start = _read_start(fields.find("current"), scope)
+    _check_parts(fields, func, scope)
+    targets = _read_targets(fields.find("target"), Counted(name or "", func, start), scope)
+    state = State(
+        name=name or "",
+        func=func,
+        attributes=tuple(Attribute(key, value) for key, value in (start or {}).items() if value is not None),
+        transitions=tuple(targets.transitions),
+        slots=read_slots(fields, func, start, scope),
+        description=read_scalar(fields.find("description"), "description", str, scope.problems) or "",
+    )
+    is_final = "func" not in fields.entries and "target" not in fields.entries
+    is_doubtful = targets.has_unknown or not (is_final or targets.names)
+    return StateDraft(fields.find("name") or fields, name, state, tuple(targets.names), is_doubtful)
+
+
+def _read_state_name(fields: MapNode, scope: Scope) -> str | None:
+    node = fields.find("name")
+    name = read_scalar(node, "name", to_name, scope.problems)
+    if node is None or name is None:
+        return None
+    first = scope.state_names[name]
+    if first is not node:
+        scope.problems.add(node, f"duplicate state {quote(name)} (first at line {first.line})")
+    return name
+
+
+def _read_func(fields: MapNode, scope: Scope) -> Func | None:
+    word = read_word(fields.find("func"), "func", FUNC_WORDS, scope.problems)
+    return None if word is None else Func(word)
+
+
+def _is_given(node: Node | None) -> bool:
+    return node is not None and not (isinstance(node, ListNode) and not node.items)
+
+
+def _check_parts(fields: MapNode, func: Func | None, scope: Scope) -> None:
+    func_node = fields.find("func")
+    has_attributes, has_target = _is_given(fields.find("current")), _is_given(fields.find("target"))
+    if func_node is None:
+        if has_target:
+            scope.problems.add(fields.entries["target"][0], "a state with a target needs a func")
+        return
+    if not has_target:
+        scope.problems.add(func_node, "a state with a func needs a target")
+    if func is Func.TIME and has_attributes:
+        scope.problems.add(fields.entries["current"][0], "a time state has no attributes")
+    if func in {Func.INCREMENT, Func.DECREMENT} and not has_attributes:
+        scope.problems.add(func_node, f"func {func} needs attributes: 'current' is missing")
+
+
+def _read_start(node: Node | None, scope: Scope) -> dict[str, int | None] | None:
+    """Return each attribute's starting value (None: unreadable); None where not all keys could be read."""
+    start: dict[str, int | None] = {}
+    are_keys_readable = True
+    for item in list_nodes(node):
+        fields = read_map(item, "an attribute", ATTRIBUTE_KEYS, ATTRIBUTE_KEYS, scope.problems)
+        key = _read_attribute_key(fields, start, scope) if fields else None
+        value = read_scalar(fields.find("value"), "value", to_integer, scope.problems) if fields else None
+        if key is None:
+            are_keys_readable = False
+        else:
+            start.setdefault(key, value)
+    return start if are_keys_readable else None
+
+
+def _read_attribute_key(fields: MapNode, start: dict[str, int | None], scope: Scope) -> str | None:
+    node = fields.find("key")
+    key = read_scalar(node, "key", to_name, scope.problems)
+    if node is None or key is None:
+        return None
+    if key in CLOCK_KEYS:
+        scope.problems.add(node, f"{quote(key)} is the clock's and cannot be an attribute")
+    elif key in start:
+        scope.problems.add(node, f"a second attribute {quote(key)} in one state")
+    return key
+
+
+def _read_targets(node: Node | None, counted: Counted, scope: Scope) -> _Targets:
+    targets = _Targets()
+    for item in list_nodes(node):
+        fields = read_map(item, "a target", TARGET_KEYS, TARGET_KEYS, scope.problems)
+        if fields is None:
+            targets.has_unknown = True
+            continue
+        name = _read_target_name(fields.find("name"), targets, scope)
+        when = fields.find("when")
+        guard = None if when is None else read_guard(when, counted, scope)
+        if name is not None and guard is not None:
+            targets.transitions.append(Transition(name, guard))
+    return targets
+
+
+def _read_target_name(node: Node | None, targets: _Targets, scope: Scope) -> str | None:
+    name = read_scalar(node, "name", str, scope.problems)
+    if name is not None and name in scope.state_names:
+        targets.names.append(name)
+        return name
+    targets.has_unknown = True
+    if isinstance(node, ScalarNode):
+        meant = report_no_state(node, "target", scope)
+        targets.names.extend([] if meant is None else [meant])
+    return None
+
+
+def report_no_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
+    """Note that the node names no state; return the state that was probably meant."""
+    meant = scope.problems.find_nearest(node.text, scope.state_names.keys())
+    hint = "" if meant is None else f" (did you mean {quote(meant)}?)"
+    scope.problems.add(node, f"{what} {quote(node.text)} is no state{hint}")
+    return meant
+
+
+CHART_KEYS = ("chart", "description", "current_state", "expect", "require_machine", "states")
+MAX_STATES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the chart may be called: by whoever imports it, and by its file's stem."""
+
+    given: str | None
+    fallback: str | None
+
+
+def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems) -> Chart | None:
+    """Return the chart; None where problems were noted, by this or before it."""
+    fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
+    if fields is None:
+        return None
+    name = _read_chart_name(fields, names, problems, warnings)
+    description = read_scalar(fields.find("description"), "description", str, problems)
+    require_machine = read_scalar(fields.find("require_machine"), "require_machine", to_boolean, problems)
+    state_maps = _read_state_maps(fields.find("states"), problems)
+    scope = Scope(problems, _read_expect(fields.find("expect"), problems), _find_state_names(state_maps))
+    drafts = [read_state(state_map, scope) for state_map in state_maps]
+    initial = _read_initial(fields.find("current_state"), drafts, scope)
+    if problems or name is None or initial is None:
+        return None
+    states = {draft.state.name: draft.state for draft in drafts}
+    collect_warnings(states, initial, scope.state_names, warnings)
+    return Chart(
+        name=name,
+        initial=initial,
+        states=states,
+        description=description or "",
+        expect=scope.expect.machines,
+        roster=scope.expect.roster,
+        require_machine=require_machine or False,
+    )
+
+
+def _read_chart_name(fields: MapNode, names: Names, problems: Problems, warnings: Problems) -> str | None:
+    node = fields.find("chart")
+    written = read_scalar(node, "chart", to_chart_name, problems)
+    if names.given is not None:
+        if node is not None and written is not None and written != names.given:
+            warnings.add(node, f"the file calls the chart {quote(written)}; it is imported as {quote(names.given)}")
+        return _check_outer_name(names.given, "the chart's name", problems)
+    if node is not None:
+        return written
+    if names.fallback is not None:
+        return _check_outer_name(names.fallback, "the chart has no 'chart:', and its file's name", problems)
+    problems.add(fields, "the chart has no name: add 'chart: NAME'")
+    return None
+
+
+def _check_outer_name(name: str, what: str, problems: Problems) -> str | None:
+    try:
+        return to_chart_name(name)
+    except ScalarError as error:
+        problems.add_at(1, 1, f"{what}: {error}")
+        return None
+
+
+def _read_state_maps(node: Node | None, problems: Problems) -> list[MapNode]:
+    if not isinstance(node, ListNode):
+        if node is not None:
+            report_type(node, "states", "a list", problems)
+        return []
+    if not node.items:
+        problems.add(node, "states is an empty list")
+    if len(node.items) > MAX_STATES:
+        problems.add(node.items[MAX_STATES], f"the chart has {len(node.items)} states, over {MAX_STATES}")
+        return []
+    state_maps = [read_map(item, "a state", STATE_KEYS, ("name",), problems) for item in node.items]
+    return [state_map for state_map in state_maps if state_map is not None]
+
+
+def _find_state_names(state_maps: Sequence[MapNode]) -> dict[str, ScalarNode]:
+    names: dict[str, ScalarNode] = {}
+    for state_map in state_maps:
+        name = state_map.find("name")
+        if isinstance(name, ScalarNode) and NAME.fullmatch(name.text):
+            names.setdefault(name.text, name)
+    return names
+
+
+def _read_expect(node: Node | None, problems: Problems) -> Expect:
+    if node is None:
+        return Expect()
+    if isinstance(node, ListNode):
+        roster = _read_roster(node, problems)
+        return Expect(machines=len(roster), roster=roster) if roster else Expect(is_unreadable=True)
+    if isinstance(node, MapNode):
+        report_type(node, "expect", "a number or a list of machine ids", problems)
+        return Expect(is_unreadable=True)
+    machines = read_scalar(node, "expect", to_count, problems)
+    return Expect(machines=machines, is_unreadable=machines is None)
+
+
+def _read_roster(node: ListNode, problems: Problems) -> tuple[str, ...] | None:
+    if not node.items:
+        problems.add(node, "expect is an empty list")
+    lines: dict[str, int] = {}
+    for item in node.items:
+        machine = read_scalar(item, "expect", to_machine_id, problems)
+        if machine in lines:
+            problems.add(item, f"the machine {quote(machine)} is listed twice (first at line {lines[machine]})")
+        elif machine is not None:
+            lines[machine] = item.line
+    return tuple(lines) if len(lines) == len(node.items) else None
+
+
+def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope) -> str | None:
+    """Return the state that runs start in, or else the one that was probably meant; check the paths from it."""
+    if not drafts:
+        return None
+    initial = read_scalar(node, "current_state", str, scope.problems)
+    if isinstance(node, ScalarNode) and initial not in scope.state_names:
+        initial = report_no_state(node, "current_state", scope)
+    check_paths(drafts, initial, scope.problems)
+    return initial
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedChart:
+    """A chart, what is doubtful about it, and the text it was read from."""
+
+    chart: Chart
+    warnings: tuple[Problem, ...]
+    text: str
+
+
+def parse(text: str | bytes, *, name: str | None = None, default_name: str | None = None) -> ParsedChart:
+    """Return the chart that the file's text defines; ChartFileError with every problem where it defines none.
+
+    `name` wins over the file's own `chart:`, which wins over `default_name`.
+    """
+    problems, warnings = Problems(), Problems()
+    decoded = decode(text, problems)
+    root = None if decoded is None else read_nodes(blank_preamble(decoded), problems)
+    chart = None if root is None else read_chart(root, Names(name, default_name), problems, warnings)
+    if decoded is None or chart is None:
+        raise ChartFileError(problems.in_order())
+    return ParsedChart(chart, warnings.in_order(), decoded)

@@ -1,0 +1,167 @@
+"""A state's `slots`, `lease` and `on_expire` to a slot rule."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from app.chart_file.fields import (
+    Scope,
+    list_nodes,
+    read_map,
+    read_scalar,
+    read_word,
+    to_age,
+    to_count,
+    to_instant,
+    to_integer,
+    to_lease,
+)
+from app.chart_file.nodes import ListNode, MapNode, Node, ScalarNode, quote
+from app.core.chart import CLOCK_KEYS, ClockGuard, CountGuard, ElapsedGuard, Func, Guard, OnExpire, Op, SlotRule
+
+GUARD_KEYS = ("key", "value", "op")
+DEFAULT_OPS = {Func.INCREMENT: Op.GE, Func.DECREMENT: Op.LE}
+OP_WORDS = tuple(map(str, Op))
+UPWARD_OPS = frozenset({Op.GE, Op.EQ, Op.GT})
+DOWNWARD_OPS = frozenset({Op.LE, Op.EQ, Op.LT})
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The state that a guard belongs to: its func and its starting values; None where they cannot be read."""
+
+    state_name: str
+    func: Func | None
+    start: Mapping[str, int | None] | None
+
+
+def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
+    """Return the guard; None where a problem was noted."""
+    fields = read_map(node, "a guard", GUARD_KEYS, ("key", "value"), scope.problems)
+    if fields is None:
+        return None
+    key = read_scalar(fields.find("key"), "key", str, scope.problems)
+    if key in CLOCK_KEYS:
+        return _read_clock_guard(key, fields, scope)
+    return _read_count_guard(key, fields, counted, scope)
+
+
+def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
+    op = read_word(fields.find("op"), "op", OP_WORDS, scope.problems)
+    if op not in {None, Op.GE}:
+        scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} takes no op but '>=', not {op!r}")
+    value = fields.find("value")
+    written = value.text if isinstance(value, ScalarNode) else ""
+    if key == "clock":
+        instant = read_scalar(value, "clock", to_instant, scope.problems)
+        return None if instant is None else ClockGuard(instant, written)
+    age = read_scalar(value, "elapsed", to_age, scope.problems)
+    return None if age is None else ElapsedGuard(age, written)
+
+
+def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope: Scope) -> Guard | None:
+    if key is not None:
+        _check_key(key, fields, counted, scope)
+    op = _read_op(fields.find("op"), counted, scope)
+    value = fields.find("value")
+    threshold = read_scalar(value, "value", lambda text: scope.expect.resolve(text, to_integer), scope.problems)
+    if key is None or op is None or threshold is None or not isinstance(value, ScalarNode):
+        return None
+    guard = CountGuard(key, op, threshold, value.text)
+    _check_threshold(guard, value, counted, scope)
+    return guard
+
+
+def _check_key(key: str, fields: MapNode, counted: Counted, scope: Scope) -> None:
+    place = fields.entries["key"][1]
+    if counted.func is Func.TIME:
+        scope.problems.add(place, f"a time state has guards on 'clock' and 'elapsed' only, not on {quote(key)}")
+    elif counted.start is not None and key not in counted.start:
+        nearest = scope.problems.find_nearest(key, [*counted.start, *CLOCK_KEYS])
+        hint = "" if nearest is None else f" (did you mean {quote(nearest)}?)"
+        scope.problems.add(place, f"state {quote(counted.state_name)} has no attribute {quote(key)}{hint}")
+
+
+def _read_op(node: Node | None, counted: Counted, scope: Scope) -> Op | None:
+    if node is None:
+        return DEFAULT_OPS.get(counted.func) if counted.func else None
+    word = read_word(node, "op", OP_WORDS, scope.problems)
+    return None if word is None else Op(word)
+
+
+def _check_threshold(guard: CountGuard, place: ScalarNode, counted: Counted, scope: Scope) -> None:
+    machines = scope.expect.machines
+    start = counted.start.get(guard.key) if counted.start else None
+    if machines is None or start is None:
+        return
+    needed = _count_needed(guard, start, counted.func)
+    if needed > machines:
+        message = f"the threshold {quote(guard.written)} is above expect: it takes {needed} machines of {machines}"
+        scope.problems.add(place, message)
+
+
+def _count_needed(guard: CountGuard, start: int, func: Func | None) -> int:
+    if func is Func.INCREMENT and guard.op in UPWARD_OPS:
+        return guard.threshold - start + (guard.op is Op.GT)
+    if func is Func.DECREMENT and guard.op in DOWNWARD_OPS:
+        return start - guard.threshold + (guard.op is Op.LT)
+    return 0
+
+
+SLOT_KEYS = ("slots", "lease", "on_expire")
+ON_EXPIRE_WORDS = tuple(map(str, OnExpire))
+FAILED_KEY = "failed"
+
+
+def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] | None, scope: Scope) -> SlotRule | None:
+    """Return the state's slot rule; None where it has none or a problem was noted.
+
+    `attributes` None: they could not be read.
+    """
+    lease = read_scalar(fields.find("lease"), "lease", to_lease, scope.problems)
+    on_expire = _read_on_expire(fields, attributes, scope)
+    if fields.find_key("slots") is None:
+        _refuse_without_slots(fields, scope)
+        return None
+    if func not in {Func.INCREMENT, Func.DECREMENT}:
+        scope.problems.add(fields.entries["slots"][0], "'slots' needs func increment or decrement")
+    stages = _read_stages(fields.entries["slots"][1], scope)
+    lease_node = fields.find("lease")
+    return SlotRule(
+        stages=tuple(limit for _, limit in stages),
+        written=tuple(text for text, _ in stages),
+        lease=lease,
+        lease_written=lease_node.text if isinstance(lease_node, ScalarNode) else None,
+        on_expire=on_expire,
+    )
+
+
+def _refuse_without_slots(fields: MapNode, scope: Scope) -> None:
+    for name in ("lease", "on_expire"):
+        key = fields.find_key(name)
+        if key is not None:
+            scope.problems.add(key, f"{quote(name)} needs 'slots'")
+
+
+def _read_on_expire(fields: MapNode, attributes: Collection[str] | None, scope: Scope) -> OnExpire:
+    node = fields.find("on_expire")
+    word = read_word(node, "on_expire", ON_EXPIRE_WORDS, scope.problems)
+    if node is None or word is None or word == OnExpire.HOLD:
+        return OnExpire.HOLD
+    if fields.find_key("lease") is None:
+        scope.problems.add(node, f"on_expire {word} needs a 'lease'")
+    if word == OnExpire.FAIL and attributes is not None and FAILED_KEY not in attributes:
+        scope.problems.add(node, f"on_expire {word} needs an attribute {FAILED_KEY!r}")
+    return OnExpire(word)
+
+
+def _read_stages(node: Node, scope: Scope) -> list[tuple[str, int]]:
+    if isinstance(node, ListNode) and not node.items:
+        scope.problems.add(node, "slots is an empty list")
+    stages = []
+    for item in list_nodes(node):
+        limit = read_scalar(item, "slots", lambda text: scope.expect.resolve(text, to_count), scope.problems)
+        if limit is not None and isinstance(item, ScalarNode):
+            stages.append((item.text, limit))
+    return stages

@@ -1,0 +1,85 @@
+"""Charts under their locks: what happens to each is decided step by step, and all of it written at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from app import store
+from app.core import machine
+from app.core.chart import Chart
+from app.core.log import Author
+from app.core.position import Happening, Position, Step
+from app.db import Connection
+from app.service.context import Service, read_positions
+
+# Who causes what the clock does.
+NOBODY = Author()
+
+
+class Held:
+    """A chart whose row the caller's transaction has locked; `position` and `seq` follow each step decided."""
+
+    def __init__(self, row: store.charts.ChartRow, chart: Chart, position: Position, now: datetime) -> None:
+        self.row = row
+        self.chart = chart
+        self.position = position
+        self.now = now
+        self.seq = row.seq
+        self._before = position
+        self._decisions: list[store.record.Decision] = []
+
+    @property
+    def steps(self) -> list[Step]:
+        """What was decided, in order."""
+        return [decision.step for decision in self._decisions]
+
+    @property
+    def change(self) -> store.record.Change:
+        """What is to be written."""
+        return store.record.Change(self.row, self._before, self._decisions)
+
+    def decide(self, happening: Happening, author: Author = NOBODY) -> Step:
+        """Decide what `happening` does to the chart as it is after the steps before.
+
+        Raises BadRequestError, KeyReusedError or ConflictError; then `happening` did nothing.
+        """
+        step = machine.step(self.chart, self.position, happening, self.now)
+        self.take(step, author)
+        return step
+
+    def take(self, step: Step, author: Author) -> None:
+        """Take a step that was decided elsewhere."""
+        self._decisions.append(store.record.Decision(step, author))
+        self.position = step.position
+        self.seq += len(step.entries)
+
+
+def hold(service: Service, connection: Connection, name: str) -> Held:
+    """Lock a chart. Raises ChartNotFoundError."""
+    return hold_row(service, connection, store.charts.lock_chart(connection, name))
+
+
+def hold_row(service: Service, connection: Connection, row: store.charts.ChartRow) -> Held:
+    """Read what a decision on the chart with a locked `row` must know."""
+    (held,) = hold_rows(service, connection, [row])
+    return held
+
+
+def hold_rows(service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[Held]:
+    """As `hold_row`, for several charts; each is judged at the same time."""
+    charts = [service.definitions.get(connection, row) for row in rows]
+    positions, now = read_positions(service, connection, rows, charts)
+    return [Held(row, chart, position, now) for row, chart, position in zip(rows, charts, positions, strict=True)]
+
+
+def record(service: Service, connection: Connection, held: Held) -> store.charts.ChartRow:
+    """Write every step decided, once; return the chart's row as it is then."""
+    (after,) = record_all(service, connection, [held])
+    return after
+
+
+def record_all(service: Service, connection: Connection, helds: Sequence[Held]) -> list[store.charts.ChartRow]:
+    """As `record`, for charts that were held together."""
+    changes = [held.change for held in helds]
+    return store.record.record_all(connection, changes, helds[0].now, service.database.log_key)

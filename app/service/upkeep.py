@@ -1,0 +1,276 @@
+"""A copy of the whole database as it is at one moment, taken while others write."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL
+
+from app import schema, store
+from app.core.errors import BadRequestError, ConflictError, DatabaseUnavailableError, StateServiceError
+from app.core.log import Author, HistoryFilter, LogRow, Marker, chain_hash, format_instant
+from app.core.position import next_due
+from app.core.replay import Replay
+from app.db import Connection, asking, retrying, snapshot, transaction
+from app.db.sqlite import open_sqlite
+from app.service.context import Service
+
+
+def check_ready(service: Service) -> None:
+    """Return if the database is reachable and migrated. Raises DatabaseUnavailableError, which says what is wrong.
+
+    One that the next release has migrated already is served until that release takes over.
+    """
+    with asking(service.database) as connection:
+        revision = schema.current_revision(connection.core)
+    if revision != schema.head_revision() and not schema.is_later(revision):
+        raise DatabaseUnavailableError(
+            f"the database is at revision {revision or 'none'}, this service needs {schema.head_revision()}:"
+            " run ./state_service db upgrade"
+        )
+
+
+# Called now and then with how many rows are read, and of how many.
+Progress = Callable[[int, int], None]
+PROGRESS_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What reading a chart's log again came to; no `differences` means that all is well."""
+
+    chart: str
+    rows: int
+    differences: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The verification as `--json` gives it."""
+        return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
+
+    def as_text(self) -> str:
+        """One line if all is well, else a line a difference."""
+        if not self.differences:
+            return f"{self.chart}: {self.rows} rows, chain and position as they should be\n"
+        return "".join(f"{difference}\n" for difference in self.differences)
+
+
+def list_logged_charts(service: Service) -> list[str]:
+    """Every chart that has a log, archived ones too, by name."""
+    with snapshot(service.database) as connection:
+        return store.charts.list_all_chart_names(connection)
+
+
+def verify(service: Service, name: str, progress: Progress = lambda read, of: None) -> Verification:
+    """Replay the log of a chart, check its chain, and compare the end with the live position and values.
+
+    Raises ChartNotFoundError.
+    """
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart_even_archived(connection, name)
+        replay = Replay(lambda version: service.definitions.get_version(connection, row, version))
+        damage = _read(service, connection, row, replay, progress)
+        if damage is not None:
+            return Verification(name, replay.rows, (damage,))
+        return Verification(name, replay.rows, tuple(_compare(connection, row, replay)))
+
+
+def _read(
+    service: Service, connection: Connection, row: store.charts.ChartRow, replay: Replay, progress: Progress
+) -> str | None:
+    """Read the whole log; return what is wrong with it, where something is."""
+    try:
+        for logged in store.log.stream_history(connection, row.name):
+            replay.read(logged.row, logged.hash, service.database.log_key)
+            if replay.rows % PROGRESS_ROWS == 0:
+                progress(replay.rows, row.seq - replay.seq + replay.rows)
+    except StateServiceError as error:
+        return str(error)
+    except (ValueError, TypeError, AttributeError) as error:
+        # SQLite keeps whatever was put into a column behind our back.
+        return f"{row.name}: the row after seq {replay.seq} cannot be read: {error}"
+    progress(replay.rows, replay.rows)
+    return None
+
+
+def _compare(connection: Connection, row: store.charts.ChartRow, replay: Replay) -> list[str]:
+    position = replay.position
+    if position is None:
+        return [f"{row.name}: the log is empty"]
+    held, _, _ = store.machines.read_slots(connection, row)
+    due_at = None if replay.is_archived else next_due(replay.chart_of(position.version), position)
+    pairs = [
+        ("seq", replay.seq, row.seq),
+        ("hash of the last row", replay.last_hash, row.last_hash),
+        ("version", position.version, row.version),
+        ("run", position.run, row.run),
+        ("visit", position.visit, row.visit),
+        ("state", position.state, row.state),
+        ("entered_at", position.entered_at, row.entered_at),
+        ("paused_at", position.paused_at, row.paused_at),
+        ("paused_for", position.paused_for, timedelta(microseconds=row.paused_for)),
+        ("due_at", due_at, row.due_at),
+        ("archived", replay.is_archived, row.archived_at is not None),
+        ("values", dict(position.values), store.charts.read_values(connection, row.id)),
+        ("reports", replay.reports, store.machines.read_reports(connection, row)),
+        ("slots", dict(position.slots), held),
+        ("fence", position.fence, row.fence),
+    ]
+    return [
+        f"{row.name}: {name}: the log gives {_shown(logged)}, the tables have {_shown(live)}"
+        for name, logged, live in pairs
+        if logged != live
+    ]
+
+
+def _shown(value: Any) -> str:
+    return format_instant(value) if isinstance(value, datetime) else repr(value)
+
+
+# Rows a transaction, which whoever writes meanwhile waits for.
+CHUNK = 5000
+# Between two transactions those who wait have their turn.
+BREATH_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many rows of a chart's log went, or would go; `differences` is why none may."""
+
+    chart: str
+    rows: int
+    differences: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What went, as `--json` gives it."""
+        return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
+
+    def as_text(self, *, dry_run: bool = False) -> str:
+        """One line for people, and one for each difference."""
+        if self.differences:
+            refusal = f"{self.chart}: nothing pruned, for the log does not verify:\n"
+            return refusal + "".join(f"  {difference}\n" for difference in self.differences)
+        return f"{self.chart}: {self.rows} rows {'would go' if dry_run else 'gone'}\n"
+
+
+def count_old_rows(service: Service, name: str, keep: timedelta) -> int:
+    """How many rows `prune` would take from a chart's log. Raises ChartNotFoundError."""
+    with snapshot(service.database) as connection:
+        store.charts.get_chart_even_archived(connection, name)
+        first, last = _find_old_rows(service, connection, name, keep)
+        return last - first
+
+
+def prune(
+    service: Service,
+    name: str,
+    keep: timedelta,
+    author: Author,
+    checking: Progress = lambda read, of: None,
+    pruning: Progress = lambda gone, of: None,
+) -> Pruned:
+    """Take the rows that are older than `keep`, of whichever run, from a chart's log; a marker stays in their place.
+
+    Takes nothing from a log that does not verify. May be interrupted, and called again, at any time.
+    Raises ChartNotFoundError, LogDamagedError.
+    """
+    found = verify(service, name, checking)
+    if found.differences:
+        return Pruned(name, 0, found.differences)
+    with snapshot(service.database) as connection:
+        first, last = _find_old_rows(service, connection, name, keep)
+    gone = 0
+    while taken := _prune_chunk(service, name, last, author):
+        gone += taken
+        pruning(gone, last - first)
+        time.sleep(BREATH_SECONDS)
+    return Pruned(name, gone)
+
+
+@retrying
+def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
+    """Replay the oldest rows up to the seq `last`, and put one marker in their place; return how many went."""
+    log_key = service.database.log_key
+    with transaction(service.database, is_long=True) as connection:
+        row = store.charts.lock_chart_even_archived(connection, name)
+        assert row is not None  # a chart is archived, never deleted
+        replay = Replay(lambda version: service.definitions.get_version(connection, row, version))
+        oldest = store.log.list_history(connection, name, HistoryFilter(limit=CHUNK))
+        rows = [logged for logged in oldest if logged.row.seq <= last]
+        if len(rows) < 2:
+            return 0
+        for logged in rows:
+            replay.read(logged.row, logged.hash, log_key)
+        marker = _mark(replay, rows[-1].row, author, service.now(store.charts.read_now(connection)))
+        store.log.replace_rows(connection, marker, chain_hash("", marker, log_key))
+    return len(rows) - 1
+
+
+def _mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
+    assert replay.position is not None  # a log begins with an import, or with a marker that has a position
+    marker = Marker(replay.position, replay.reports, replay.is_archived, replay.last_hash, now)
+    return marker.as_row(last, author.actor)
+
+
+def _find_old_rows(service: Service, connection: Connection, name: str, keep: timedelta) -> tuple[int, int]:
+    return store.log.find_old_rows(connection, name, service.now(store.charts.read_now(connection)) - keep)
+
+
+def backup(service: Service, file: str) -> int:
+    """Write the SQLite database to `file`, which must not exist; return its size.
+
+    It is there whole, checked and on the disk, or not at all. Raises BadRequestError for PostgreSQL, with the
+    command that backs it up, ConflictError, DatabaseUnavailableError.
+    """
+    url = service.database.engine.url
+    target = Path(file).absolute()
+    if not service.database.is_sqlite:
+        # Without the password: libpq has better places for it than a command line.
+        told = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+        command = ["pg_dump", "--format=custom", f"--file={target}", f"--dbname={told.render_as_string()}"]
+        raise BadRequestError(f"PostgreSQL has its own: {shlex.join(command)}")
+    if target.exists() or target.is_symlink():
+        raise ConflictError(f"{target} exists, and a backup overwrites nothing")
+    try:
+        # Beside the target, so that it can take its name in one step; readable by its owner alone.
+        with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as folder:
+            copy = Path(folder) / "copy.db"
+            with closing(open_sqlite(url)) as connection:
+                # One read transaction: writers go on, and none of what they write is half in it.
+                connection.execute("VACUUM INTO ?", (str(copy),))
+            _check(copy)
+            _sync(copy)
+            # What somebody else has put there meanwhile stays: what is replaced is this empty file of our own.
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
+            copy.replace(target)
+        _sync(target.parent)
+    except FileExistsError:
+        raise ConflictError(f"{target} exists, and a backup overwrites nothing") from None
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseUnavailableError(f"the backup failed: {error}") from error
+    return target.stat().st_size
+
+
+def _check(copy: Path) -> None:
+    copy.chmod(0o600)
+    with closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as connection:
+        found = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"the copy is damaged: {found}")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
