@@ -171,7 +171,7 @@ def test_page_says_who_may_do_what(app: Flask) -> None:
             path = re.sub(r"<[^:>]+:name>", "C", re.sub(r"<[^:>]+:version>", "N", rule.rule))
             role = RULES[rule.endpoint]
             for method in (rule.methods or set()) - {"HEAD"}:
-                wanted[f"{method} {path}"] = "nobody is asked" if role is None else str(role)
+                wanted[f"{method} {path}"] = "no token needed" if role is None else str(role)
     assert table == wanted
 
 

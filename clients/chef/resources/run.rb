@@ -1,4 +1,4 @@
-# Run a command when StateService allows it, and report how it ended. See the README.
+# Run a command when StateService allows it, and report the result. See the README.
 require 'shellwords'
 
 provides :stateservice_run
@@ -16,8 +16,8 @@ action :run do
   execute new_resource.name do
     command "#{new_resource.statectl} run #{which} -- sh -c #{new_resource.command.shellescape}"
     only_if "#{new_resource.statectl} can #{which}"
-    # A no between the guard and the run is no failure; the next Chef run asks again. No `retries`: they would run
-    # the command again, and statectl has tried what is worth trying.
+    # A no between the guard and the run is not a failure; the next Chef run asks again. Do not set `retries`:
+    # Chef would run the command again, and statectl has already retried the requests.
     returns [0, 1]
   end
 end

@@ -1,11 +1,11 @@
-# @summary Runs a command when StateService allows it, and reports how it ended.
+# @summary Runs a command when StateService allows it, and reports the result.
 #
 # @param chart          the chart to ask
 # @param state          the state that the command is for
-# @param command        what to run, by sh
-# @param creates        a file whose presence says that this machine has been through
-# @param on_unreachable what no answer means: stop, or go ahead
-# @param statectl       where statectl is
+# @param command        the command to run, with sh
+# @param creates        a file whose presence says that this machine has done the work
+# @param on_unreachable what to do without an answer: stop, or go ahead
+# @param statectl       the path of statectl
 define stateservice::run (
   String $chart,
   String $state,
@@ -22,8 +22,8 @@ define stateservice::run (
     onlyif    => "${statectl} can ${which}",
     creates   => $creates,
     provider  => shell,
-    # A no between the question and the run is no failure; the next Puppet run asks again. No `tries`: they would run
-    # the command again, and statectl has tried what is worth trying.
+    # A no between the question and the run is not a failure; the next Puppet run asks again. Do not set `tries`:
+    # Puppet would run the command again, and statectl has already retried the requests.
     returns   => [0, 1],
   }
 }
