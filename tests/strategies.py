@@ -73,7 +73,7 @@ def _states(draw: st.DrawFn, name: str, path: list[str], following: str | None, 
     """A state that leads on to `following`, and perhaps elsewhere; a final one where nothing follows."""
     description = draw(descriptions)
     if following is None:
-        return State(name, attributes=draw(_attributes(min_size=0)), description=description)
+        return State(name=name, attributes=draw(_attributes(min_size=0)), description=description)
     func = draw(st.sampled_from(Func))
     attributes = () if func is Func.TIME else draw(_attributes(min_size=1))
     targets = [following, *draw(st.lists(st.sampled_from(path), max_size=3))]

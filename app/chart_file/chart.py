@@ -11,11 +11,11 @@ from app.chart_file.fields import (
     Expect,
     ScalarError,
     Scope,
+    expect_type,
     list_nodes,
     read_map,
     read_scalar,
     read_word,
-    report_type,
     to_boolean,
     to_chart_name,
     to_count,
@@ -23,7 +23,7 @@ from app.chart_file.fields import (
     to_machine_id,
     to_name,
 )
-from app.chart_file.guards import SLOT_KEYS, Counted, read_guard, read_slots
+from app.chart_file.guards import CLOCK_KEYS, SLOT_KEYS, Counted, read_guard, read_slots
 from app.chart_file.nodes import (
     ListNode,
     MapNode,
@@ -35,7 +35,7 @@ from app.chart_file.nodes import (
     quote,
     read_nodes,
 )
-from app.core.chart import CLOCK_KEYS, Attribute, Chart, Func, State, Transition
+from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
 
 STATE_KEYS = ("name", "description", "func", "current", "target", *SLOT_KEYS)
@@ -100,9 +100,11 @@ def _check_parts(fields: MapNode, func: Func | None, scope: Scope) -> None:
         return
     if not has_target:
         scope.problems.add(func_node, "a state with a func needs a target")
-    if func is Func.TIME and has_attributes:
-        scope.problems.add(fields.entries["current"][0], "a time state has no attributes")
-    if func in {Func.INCREMENT, Func.DECREMENT} and not has_attributes:
+    if func is None:
+        return
+    if not func.is_counting and has_attributes:
+        scope.problems.add(fields.entries["current"][0], f"a {func} state has no attributes")
+    if func.is_counting and not has_attributes:
         scope.problems.add(func_node, f"func {func} needs attributes: 'current' is missing")
 
 
@@ -155,12 +157,12 @@ def _read_target_name(node: Node | None, targets: _Targets, scope: Scope) -> str
         return name
     targets.has_unknown = True
     if isinstance(node, ScalarNode):
-        meant = report_no_state(node, "target", scope)
+        meant = expect_state(node, "target", scope)
         targets.names.extend([] if meant is None else [meant])
     return None
 
 
-def report_no_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
+def expect_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
     """Note that the node names no state; return the state that was probably meant."""
     meant = scope.problems.find_nearest(node.text, scope.state_names.keys())
     hint = "" if meant is None else f" (did you mean {quote(meant)}?)"
@@ -233,7 +235,7 @@ def _check_outer_name(name: str, what: str, problems: Problems) -> str | None:
 def _read_state_maps(node: Node | None, problems: Problems) -> list[MapNode]:
     if not isinstance(node, ListNode):
         if node is not None:
-            report_type(node, "states", "a list", problems)
+            expect_type(node, "states", "a list", problems)
         return []
     if not node.items:
         problems.add(node, "states is an empty list")
@@ -260,7 +262,7 @@ def _read_expect(node: Node | None, problems: Problems) -> Expect:
         roster = _read_roster(node, problems)
         return Expect(machines=len(roster), roster=roster) if roster else Expect(is_unreadable=True)
     if isinstance(node, MapNode):
-        report_type(node, "expect", "a number or a list of machine ids", problems)
+        expect_type(node, "expect", "a number or a list of machine ids", problems)
         return Expect(is_unreadable=True)
     machines = read_scalar(node, "expect", to_count, problems)
     return Expect(machines=machines, is_unreadable=machines is None)
@@ -285,7 +287,7 @@ def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope)
         return None
     initial = read_scalar(node, "current_state", str, scope.problems)
     if isinstance(node, ScalarNode) and initial not in scope.state_names:
-        initial = report_no_state(node, "current_state", scope)
+        initial = expect_state(node, "current_state", scope)
     check_paths(drafts, initial, scope.problems)
     return initial
 

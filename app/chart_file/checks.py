@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.chart_file.nodes import Place, Problems, quote
-from app.core.chart import CountGuard, Func, State
+from app.core.chart import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +125,13 @@ def collect_warnings(
     """
     targets = {move.target for state in states.values() for move in state.transitions}
     for name, state in states.items():
-        if state.func is Func.TIME and name != initial and name not in targets:
+        if _is_timed(state) and name != initial and name not in targets:
             warnings.add(places[name], f"no transition enters state {quote(name)}: only goto does")
     clock_graph = {
-        name: [move.target for move in state.transitions if not isinstance(move.guard, CountGuard)]
-        for name, state in states.items()
+        name: [move.target for move in state.transitions if move.guard.is_clock] for name, state in states.items()
     }
     for name, state in states.items():
-        if state.func in {Func.INCREMENT, Func.DECREMENT} and not clock_graph[name]:
+        if state.is_counting and not clock_graph[name]:
             message = f"state {quote(name)} has no elapsed or clock transition: it may wait for ever"
             warnings.add(places[name], message)
     order = {name: number for number, name in enumerate(states)}
@@ -143,9 +142,13 @@ def collect_warnings(
         warnings.add(places[names[0]], f"a cycle of clock guards alone, which turns by itself: {listed}{more}")
 
 
+def _is_timed(state: State) -> bool:
+    return not state.is_final and not state.is_counting
+
+
 def _reach_all(drafts: Sequence[StateDraft], initial: str | None, graph: Graph) -> set[str]:
     roots = [target for draft in drafts if draft.name is None for target in draft.targets]
-    roots += [draft.name for draft in drafts if draft.name is not None and draft.state.func is Func.TIME]
+    roots += [draft.name for draft in drafts if draft.name is not None and _is_timed(draft.state)]
     reached = reach(roots if initial is None else [initial, *roots], graph)
     first = drafts[0].name
     from_first = set() if first is None else reach([first], graph)

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from app.chart_file.checks import reach
-from app.chart_file.guards import DEFAULT_OPS
-from app.core.chart import Attribute, Chart, CountGuard, Func, Guard, OnExpire, SlotRule, State, Transition
+from app.core.chart import Attribute, Chart, Func, Guard, OnExpire, SlotRule, State, Transition
 
 try:
     from yaml import CSafeDumper as Dumper
@@ -87,7 +86,7 @@ def _dump_transition(transition: Transition, func: Func | None) -> yaml.Node:
 
 def _dump_guard(guard: Guard, func: Func | None) -> yaml.Node:
     pairs: Pairs = [("key", _text(guard.key))]
-    if isinstance(guard, CountGuard) and (func is None or guard.op is not DEFAULT_OPS.get(func)):
+    if not guard.is_clock and (func is None or guard.op is not func.reached_op):
         pairs.append(("op", _text(guard.op)))
     pairs.append(("value", _number_or_text(guard.written)))
     return _map(pairs)

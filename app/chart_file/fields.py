@@ -193,7 +193,7 @@ def read_map(
 ) -> MapNode | None:
     """Return the node as a mapping of `known` keys, of which none of `required` is missing."""
     if not isinstance(node, MapNode):
-        report_type(node, what, "a mapping", problems)
+        expect_type(node, what, "a mapping", problems)
         return None
     for key, value in [entry for name, entry in node.entries.items() if name not in known]:
         meant = problems.add_unknown(key, "key", key.text, known)
@@ -213,7 +213,7 @@ def read_scalar(node: Node | None, what: str, convert: Callable[[str], Value], p
         except ScalarError as error:
             problems.add(node, f"{what}: {error}")
     elif node is not None:
-        report_type(node, what, "a single value", problems)
+        expect_type(node, what, "a single value", problems)
     return None
 
 
@@ -232,7 +232,7 @@ def list_nodes(node: Node | None) -> list[Node]:
     return node.items if isinstance(node, ListNode) else [node]
 
 
-def report_type(node: Node, what: str, expected: str, problems: Problems) -> None:
+def expect_type(node: Node, what: str, expected: str, problems: Problems) -> None:
     """Note that the node is not what is expected, unless it is already known to be unreadable."""
     if not isinstance(node, UnreadableNode):
         problems.add(node, f"{what} must be {expected}, not {describe(node)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from app.chart_file.fields import (
@@ -18,13 +18,32 @@ from app.chart_file.fields import (
     to_lease,
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, ScalarNode, quote
-from app.core.chart import CLOCK_KEYS, ClockGuard, CountGuard, ElapsedGuard, Func, Guard, OnExpire, Op, SlotRule
+from app.core.chart import (
+    FAILED_KEY,
+    ClockGuard,
+    CountGuard,
+    ElapsedGuard,
+    Func,
+    Guard,
+    OnExpire,
+    Op,
+    SlotRule,
+)
 
 GUARD_KEYS = ("key", "value", "op")
-DEFAULT_OPS = {Func.INCREMENT: Op.GE, Func.DECREMENT: Op.LE}
 OP_WORDS = tuple(map(str, Op))
-UPWARD_OPS = frozenset({Op.GE, Op.EQ, Op.GT})
-DOWNWARD_OPS = frozenset({Op.LE, Op.EQ, Op.LT})
+COUNTING_WORDS = tuple(str(func) for func in Func if func.is_counting)
+ClockReader = Callable[[str], Guard]
+# How the text of `value` becomes a guard, for each guard key that belongs to the clock.
+CLOCK_READERS: Mapping[str, ClockReader] = {
+    "clock": lambda text: ClockGuard(to_instant(text), text),
+    "elapsed": lambda text: ElapsedGuard(to_age(text), text),
+}
+# An attribute cannot have one of these names.
+CLOCK_KEYS = tuple(CLOCK_READERS)
+# A func moves values up to a threshold or down to it. For each op that waits for this: how far past the threshold the
+# value must be.
+PAST_THRESHOLD = {Op.GE: {Op.GE: 0, Op.EQ: 0, Op.GT: 1}, Op.LE: {Op.LE: 0, Op.EQ: 0, Op.LT: -1}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +70,7 @@ def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
     op = read_word(fields.find("op"), "op", OP_WORDS, scope.problems)
     if op not in {None, Op.GE}:
         scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} takes no op but '>=', not {op!r}")
-    value = fields.find("value")
-    written = value.text if isinstance(value, ScalarNode) else ""
-    if key == "clock":
-        instant = read_scalar(value, "clock", to_instant, scope.problems)
-        return None if instant is None else ClockGuard(instant, written)
-    age = read_scalar(value, "elapsed", to_age, scope.problems)
-    return None if age is None else ElapsedGuard(age, written)
+    return read_scalar(fields.find("value"), key, CLOCK_READERS[key], scope.problems)
 
 
 def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope: Scope) -> Guard | None:
@@ -75,8 +88,9 @@ def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope:
 
 def _check_key(key: str, fields: MapNode, counted: Counted, scope: Scope) -> None:
     place = fields.entries["key"][1]
-    if counted.func is Func.TIME:
-        scope.problems.add(place, f"a time state has guards on 'clock' and 'elapsed' only, not on {quote(key)}")
+    if counted.func is not None and not counted.func.is_counting:
+        allowed = " and ".join(map(quote, CLOCK_KEYS))
+        scope.problems.add(place, f"a {counted.func} state has guards on {allowed} only, not on {quote(key)}")
     elif counted.start is not None and key not in counted.start:
         nearest = scope.problems.find_nearest(key, [*counted.start, *CLOCK_KEYS])
         hint = "" if nearest is None else f" (did you mean {quote(nearest)}?)"
@@ -85,7 +99,7 @@ def _check_key(key: str, fields: MapNode, counted: Counted, scope: Scope) -> Non
 
 def _read_op(node: Node | None, counted: Counted, scope: Scope) -> Op | None:
     if node is None:
-        return DEFAULT_OPS.get(counted.func) if counted.func else None
+        return counted.func.reached_op if counted.func else None
     word = read_word(node, "op", OP_WORDS, scope.problems)
     return None if word is None else Op(word)
 
@@ -102,16 +116,15 @@ def _check_threshold(guard: CountGuard, place: ScalarNode, counted: Counted, sco
 
 
 def _count_needed(guard: CountGuard, start: int, func: Func | None) -> int:
-    if func is Func.INCREMENT and guard.op in UPWARD_OPS:
-        return guard.threshold - start + (guard.op is Op.GT)
-    if func is Func.DECREMENT and guard.op in DOWNWARD_OPS:
-        return start - guard.threshold + (guard.op is Op.LT)
-    return 0
+    """Return how many reports make the guard hold; 0 if the func leads away from it."""
+    if func is None or func.reached_op is None:
+        return 0
+    past = PAST_THRESHOLD[func.reached_op].get(guard.op)
+    return 0 if past is None else func.count_missing(start, guard.threshold + past)
 
 
 SLOT_KEYS = ("slots", "lease", "on_expire")
 ON_EXPIRE_WORDS = tuple(map(str, OnExpire))
-FAILED_KEY = "failed"
 
 
 def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] | None, scope: Scope) -> SlotRule | None:
@@ -124,8 +137,8 @@ def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] |
     if fields.find_key("slots") is None:
         _refuse_without_slots(fields, scope)
         return None
-    if func not in {Func.INCREMENT, Func.DECREMENT}:
-        scope.problems.add(fields.entries["slots"][0], "'slots' needs func increment or decrement")
+    if func is None or not func.is_counting:
+        scope.problems.add(fields.entries["slots"][0], f"'slots' needs func {' or '.join(COUNTING_WORDS)}")
     stages = _read_stages(fields.entries["slots"][1], scope)
     lease_node = fields.find("lease")
     return SlotRule(

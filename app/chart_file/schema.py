@@ -9,7 +9,7 @@ import re
 
 from app.chart_file.chart import FUNC_WORDS, MAX_STATES
 from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
-from app.chart_file.guards import ON_EXPIRE_WORDS, OP_WORDS
+from app.chart_file.guards import CLOCK_KEYS, COUNTING_WORDS, ON_EXPIRE_WORDS, OP_WORDS
 from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
 
 Schema = dict[str, object]
@@ -76,12 +76,12 @@ def _state() -> Schema:
         required=["name"],
     )
     needs = {"func": ["target"], "target": ["func"], "slots": ["func"], "lease": ["slots"], "on_expire": ["slots"]}
-    is_counted = {"properties": {"func": {"enum": ["increment", "decrement"]}}, "required": ["func"]}
+    is_counted = {"properties": {"func": {"enum": [*COUNTING_WORDS]}}, "required": ["func"]}
     return shape | {"dependentRequired": needs, "if": is_counted, "then": {"required": ["current"]}}
 
 
 def _attribute() -> Schema:
-    key = _scalar(NAME.pattern, "The attribute's name.") | {"not": {"enum": ["clock", "elapsed"]}}
+    key = _scalar(NAME.pattern, "The attribute's name.") | {"not": {"enum": [*CLOCK_KEYS]}}
     return _object({"key": key, "value": {"$ref": "#/$defs/integer"}}, required=["key", "value"])
 
 
@@ -92,7 +92,7 @@ def _target() -> Schema:
 
 def _guard() -> Schema:
     properties: Schema = {
-        "key": _scalar(NAME.pattern, "An attribute of the state, or 'clock' or 'elapsed'."),
+        "key": _scalar(NAME.pattern, f"An attribute of the state, or {' or '.join(map(repr, CLOCK_KEYS))}."),
         "value": {
             "description": "A number, a percentage of 'expect', an instant or a length of time.",
             "type": ["integer", "string"],

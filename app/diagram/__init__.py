@@ -2,6 +2,6 @@
 
 from app.diagram.draw import Form, draw
 from app.diagram.svg import DARK, LIGHT, Theme
-from app.diagram.texts import Standing
+from app.diagram.texts import Snapshot
 
-__all__ = ["DARK", "LIGHT", "Form", "Standing", "Theme", "draw"]
+__all__ = ["DARK", "LIGHT", "Form", "Snapshot", "Theme", "draw"]

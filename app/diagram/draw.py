@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from app.core.chart import Chart
 from app.diagram.svg import LIGHT, Theme, draw_svg
-from app.diagram.texts import Standing, draw_dot, draw_mermaid
+from app.diagram.texts import Snapshot, draw_dot, draw_mermaid
 
 # A state with more arrows than this, such as the one that every other aborts to, is shown but not looked behind:
 # it is near to everything.
@@ -23,7 +23,13 @@ def cut_window(chart: Chart, centre: str, size: int) -> Chart:
         for name, state in chart.states.items()
         if name in near
     }
-    return Chart(chart.name, _find_first(chart, near, centre), states, chart.description, chart.expect)
+    return Chart(
+        name=chart.name,
+        initial=_find_first(chart, near, centre),
+        states=states,
+        description=chart.description,
+        expect=chart.expect,
+    )
 
 
 def _list_near(chart: Chart, centre: str, size: int) -> dict[str, int]:
@@ -76,21 +82,21 @@ class Form(StrEnum):
 
 def draw(
     chart: Chart,
-    standing: Standing | None = None,
+    snapshot: Snapshot | None = None,
     form: Form = Form.SVG,
     theme: Theme = LIGHT,
     max_states: int = MAX_STATES,
 ) -> str:
     """The picture of a chart, with the state in which it stands marked. DOT and Mermaid always have all of it."""
     if form is Form.DOT:
-        return draw_dot(chart, standing)
+        return draw_dot(chart, snapshot)
     if form is Form.MERMAID:
-        return draw_mermaid(chart, standing)
+        return draw_mermaid(chart, snapshot)
     if not is_large(chart, max_states):
-        return draw_svg(chart, standing, theme)
-    centre = standing.state if standing is not None else chart.initial
+        return draw_svg(chart, snapshot, theme)
+    centre = snapshot.state if snapshot is not None else chart.initial
     note = f"{len(chart.states)} states; shown are those around {centre}"
-    return draw_svg(cut_window(chart, centre, WINDOW), standing, theme, chart, note)
+    return draw_svg(cut_window(chart, centre, WINDOW), snapshot, theme, chart, note)
 
 
 def is_large(chart: Chart, max_states: int = MAX_STATES) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from app.core.chart import Chart, Guard
-from app.core.plan import find_main_path, follow_plan, is_clock
+from app.core.plan import find_main_path, follow_plan
 
 
 class Way(Enum):
@@ -26,7 +26,7 @@ class Place:
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrow:
     """All transitions between two states, drawn as one; `track` numbers the lines below everything."""
 
@@ -56,7 +56,7 @@ class _Stretch:
     head: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Placing:
     chart: Chart
     places: dict[str, Place] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class _Placing:
         for name, state in self.chart.states.items():
             for item in state.transitions:
                 self.sources[item.target].append(name)
-                if not is_clock(item):
+                if not item.guard.is_clock:
                     counted.add(item.target)
         self.clocked = set(self.chart.states) - counted
         main = find_main_path(self.chart)
@@ -120,20 +120,29 @@ class _Placing:
 
 def lay_out(chart: Chart) -> Layout:
     """Give every state a place and every pair of states one arrow."""
-    placing = _Placing(chart)
+    placing = _Placing(chart=chart)
     placing.run()
     arrows = []
     for name, state in chart.states.items():
         grouped: dict[str, list[Guard]] = defaultdict(list)
-        counted = {item.target for item in state.transitions if not is_clock(item)}
+        counted = {item.target for item in state.transitions if not item.guard.is_clock}
         for item in state.transitions:
             grouped[item.target].append(item.guard)
         for target, guards in grouped.items():
             way = placing.find_way(name, target)
-            arrows.append(Arrow(name, target, tuple(guards), target not in counted, way))
+            arrows.append(
+                Arrow(source=name, target=target, guards=tuple(guards), is_clock=target not in counted, way=way)
+            )
     tracks = _find_tracks(placing.places, arrows)
     placed = [
-        Arrow(item.source, item.target, item.guards, item.is_clock, item.way, tracks.get(item.target, 0))
+        Arrow(
+            source=item.source,
+            target=item.target,
+            guards=item.guards,
+            is_clock=item.is_clock,
+            way=item.way,
+            track=tracks.get(item.target, 0),
+        )
         for item in arrows
     ]
     return Layout(placing.places, placed, max(tracks.values(), default=-1) + 1)

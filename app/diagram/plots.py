@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from app.core.log import MICROSECOND
 from app.diagram.svg import clean, tag
 
 BAR_WIDTH, BAR_STEP, SPARK_HEIGHT = 3, 4, 24
@@ -73,5 +74,5 @@ def draw_stay(entered: datetime, span: timedelta, start: datetime, end: datetime
 
 
 def _x(at: datetime, start: datetime, end: datetime) -> float:
-    whole = (end - start) or timedelta(microseconds=1)
+    whole = (end - start) or MICROSECOND
     return min(max((at - start) / whole, 0.0), 1.0) * WIDTH

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from html import escape
 
 from app.core.chart import Chart, State
-from app.core.plan import list_failed_endings
+from app.core.plan import find_needed, list_failed_endings
 from app.diagram.layout import BOX_HEIGHT, Geometry, Line, Point, lay_out
-from app.diagram.texts import Standing, find_needed, say_count, say_guards, shorten
+from app.diagram.texts import Snapshot, say_count, say_guards, shorten
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Theme:
     """Colours by what they are for. A page's own style sheet overrides them by the classes beside them."""
 
@@ -180,20 +180,20 @@ NARROWEST, WIDEST = 104.0, 236.0
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def draw_svg(chart: Chart, standing: Standing | None, theme: Theme, whole: Chart | None = None, note: str = "") -> str:
+def draw_svg(chart: Chart, snapshot: Snapshot | None, theme: Theme, whole: Chart | None = None, note: str = "") -> str:
     """The picture of a chart, or of a part of the `whole` one; `note` is a line at its foot."""
-    return _Picture(chart, standing, theme, whole or chart, note).draw()
+    return _Picture(chart, snapshot, theme, whole or chart, note).draw()
 
 
 class _Picture:
-    def __init__(self, chart: Chart, standing: Standing | None, theme: Theme, whole: Chart, note: str) -> None:
+    def __init__(self, chart: Chart, snapshot: Snapshot | None, theme: Theme, whole: Chart, note: str) -> None:
         self.chart = chart
-        self.standing = standing
+        self.snapshot = snapshot
         self.theme = theme
         self.note = note
         self.start = whole.initial
         self.failed = list_failed_endings(whole)
-        self.counts = {name: say_count(chart, name, standing) for name in chart.states}
+        self.counts = {name: say_count(chart, name, snapshot) for name in chart.states}
         layout = lay_out(chart)
         labels = [shorten(say_guards(arrow.guards), LABEL_LIMIT) for arrow in layout.arrows]
         self.geometry = Geometry(layout, labels, self.find_box_width())
@@ -207,7 +207,7 @@ class _Picture:
         return self.chart.states[name].is_final or self.is_current(name)
 
     def is_current(self, name: str) -> bool:
-        return self.standing is not None and name == self.standing.state
+        return self.snapshot is not None and name == self.snapshot.state
 
     def draw(self) -> str:
         theme, width = self.theme, self.geometry.width
@@ -248,8 +248,8 @@ class _Picture:
 
     def kind_of(self, state: State) -> str:
         if self.is_current(state.name):
-            return "paused" if self.standing is not None and self.standing.is_paused else "current"
-        return "passed" if self.standing is not None and state.name in self.standing.passed else "ahead"
+            return "paused" if self.snapshot is not None and self.snapshot.is_paused else "current"
+        return "passed" if self.snapshot is not None and state.name in self.snapshot.passed else "ahead"
 
     def draw_rims(self, state: State, kind: str, at: Point) -> Iterator[str]:
         shape = octagon if state.name in self.failed else rounded
@@ -294,14 +294,14 @@ class _Picture:
 
     def draw_progress(self, state: State, at: Point) -> str:
         needed = find_needed(state)
-        if self.standing is None or not needed or state.default_key is None:
+        if self.snapshot is None or not needed or state.default_key is None:
             return ""
         initial = state.initial_values()[state.default_key]
-        done = self.standing.values.get(state.default_key, initial) - initial
+        done = self.snapshot.values.get(state.default_key, initial) - initial
         share = min(max(done / (needed - initial), 0.0), 1.0) if needed != initial else 1.0
         width = self.geometry.box_width - 28
         bar = {"x": at[0] + 14, "y": at[1] + BOX_HEIGHT - 9, "height": 3.5, "rx": 1.7}
-        colour = self.theme.current if self.standing.is_paused else self.theme.on_current
+        colour = self.theme.current if self.snapshot.is_paused else self.theme.on_current
         track = tag("rect", class_="d-track", width=width, fill=colour, fill_opacity=0.3, **bar)
         return track + (tag("rect", class_="d-done", width=width * share, fill=colour, **bar) if share else "")
 
@@ -312,10 +312,10 @@ class _Picture:
         return tag("text", clean(self.note), class_="d-note", fill=self.theme.quiet, font_size=12, **at)
 
     def say_title(self) -> str:
-        if self.standing is None:
+        if self.snapshot is None:
             return f"Chart {self.chart.name}"
-        held = ", paused" if self.standing.is_paused else ""
-        return f"Chart {self.chart.name}, now in {self.standing.state}{held}"
+        held = ", paused" if self.snapshot.is_paused else ""
+        return f"Chart {self.chart.name}, now in {self.snapshot.state}{held}"
 
     def say_all(self) -> str:
         """The whole chart in words, for whoever does not see it; long ones are cut."""

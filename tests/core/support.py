@@ -51,15 +51,15 @@ def counted(
     slots: SlotRule | None = None,
 ) -> State:
     attributes = tuple(Attribute(key, value) for key, value in (values or {"count": 0, "failed": 0}).items())
-    return State(name, func, attributes, transitions, slots)
+    return State(name=name, func=func, attributes=attributes, transitions=transitions, slots=slots)
 
 
 def timed(name: str, *transitions: Transition) -> State:
-    return State(name, Func.TIME, (), transitions)
+    return State(name=name, func=Func.TIME, attributes=(), transitions=transitions)
 
 
 def final(name: str) -> State:
-    return State(name)
+    return State(name=name)
 
 
 def chart(
@@ -70,7 +70,15 @@ def chart(
     require_machine: bool = False,
 ) -> Chart:
     named = {state.name: state for state in states}
-    return Chart("web", initial or states[0].name, named, "", expect, roster, require_machine)
+    return Chart(
+        name="web",
+        initial=initial or states[0].name,
+        states=named,
+        description="",
+        expect=expect,
+        roster=roster,
+        require_machine=require_machine,
+    )
 
 
 def canary(target: int = 2, **options: object) -> Chart:
@@ -105,5 +113,7 @@ def holding(position: Position, *machines: str, expires: float | None = None) ->
     """`position` with a slot held by each of `machines`, claimed at noon."""
     expires_at = None if expires is None else after(expires)
     for name in machines:
-        position = position.with_slot(Slot(name, position.fence + 1, NOON, NOON, expires_at))
+        position = position.with_slot(
+            Slot(machine=name, fence=position.fence + 1, claimed_at=NOON, renewed_at=NOON, expires_at=expires_at)
+        )
     return position

@@ -73,7 +73,7 @@ AT_REST = started(chart(counted("a", when("end", "count", 9)), final("end")))
     ("happening", "others"),
     [
         pytest.param(Tick(), 0, id="tick"),
-        pytest.param(Update("a"), 1, id="a PUT that moves the chart"),
+        pytest.param(Update(state="a"), 1, id="a PUT that moves the chart"),
         pytest.param(Pause("look"), 1, id="pause"),
         pytest.param(Reset("again"), 1, id="reset"),
         pytest.param(Goto("b", "there"), 1, id="goto"),
@@ -134,5 +134,5 @@ def test_clock_guard_that_came_due_during_a_pause_is_taken_at_resume() -> None:
 
 def test_put_sees_the_clock_first() -> None:
     definition = chart(counted("a", when("end", "count", 1), old("late", 60)), final("late"), final("end"))
-    step = machine.step(definition, started(definition), Update("a"), after(60))
+    step = machine.step(definition, started(definition), Update(state="a"), after(60))
     assert (step.reason, step.position.state) == (Reason.NOT_CURRENT, "late")

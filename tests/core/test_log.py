@@ -13,7 +13,17 @@ import pytest
 from app.core.log import COLUMNS, LogRow, canonical, chain_hash, format_instant
 from app.models import transition_log
 
-FIRST = LogRow("web", 1, 1, 1, 1, datetime(2026, 1, 31, 12, 0, 0, 250_000, tzinfo=UTC), "import", "canary", "canary")
+FIRST = LogRow(
+    chart="web",
+    version=1,
+    run=1,
+    visit=1,
+    seq=1,
+    at=datetime(2026, 1, 31, 12, 0, 0, 250_000, tzinfo=UTC),
+    kind="import",
+    from_state="canary",
+    to_state="canary",
+)
 SECOND = LogRow(
     chart="web",
     version=1,

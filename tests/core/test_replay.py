@@ -21,7 +21,7 @@ from tests.support.model import Model
 
 
 def read_again(rows: list[LogRow], versions: dict[int, Chart]) -> Replay:
-    replay = Replay(versions.__getitem__)
+    replay = Replay(chart_of=versions.__getitem__)
     for row in rows:
         replay.apply(row)
     return replay

@@ -48,13 +48,15 @@ def steps(draw: st.DrawFn) -> tuple[bool, int, int]:
 
 def linear_chart(line: Line) -> Chart:
     states = [counting(place, *step) for place, step in enumerate(line.steps)]
-    return Chart("web", "s0", {state.name: state for state in [*states, State(f"s{len(states)}")]})
+    return Chart(
+        name="web", initial="s0", states={state.name: state for state in [*states, State(name=f"s{len(states)}")]}
+    )
 
 
 def counting(place: int, up: bool, start: int, goal: int) -> State:
     func, op = (Func.INCREMENT, Op.GE) if up else (Func.DECREMENT, Op.LE)
     move = Transition(f"s{place + 1}", CountGuard("count", op, goal, str(goal)))
-    return State(f"s{place}", func, (Attribute("count", start),), (move,))
+    return State(name=f"s{place}", func=func, attributes=(Attribute("count", start),), transitions=(move,))
 
 
 @given(st.lists(steps(), max_size=5), st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=60))

@@ -31,7 +31,7 @@ from tests.core.support import (
 
 
 def put(definition: Chart, position: Position, state: str, seconds: float = 0, **fields: Any) -> position_module.Step:
-    return machine.step(definition, position, Update(state, **fields), after(seconds))
+    return machine.step(definition, position, Update(state=state, **fields), after(seconds))
 
 
 # What an accepted PUT does

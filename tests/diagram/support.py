@@ -43,15 +43,15 @@ def chain(length: int) -> Chart:
     attributes = (Attribute("count", 0), Attribute("failed", 0), Attribute("again", 0))
     states = {
         f"s{number}": State(
-            f"s{number}",
-            Func.INCREMENT,
-            attributes,
-            (_move(f"s{number + 1}", "count"), _move("abort", "failed"), _move("s0", "again")),
+            name=f"s{number}",
+            func=Func.INCREMENT,
+            attributes=attributes,
+            transitions=(_move(f"s{number + 1}", "count"), _move("abort", "failed"), _move("s0", "again")),
         )
         for number in range(length - 2)
     }
     last = f"s{length - 2}"
-    return Chart("chain", "s0", {**states, last: State(last), "abort": State("abort")})
+    return Chart(name="chain", initial="s0", states={**states, last: State(name=last), "abort": State(name="abort")})
 
 
 def _move(target: str, key: str) -> Transition:

@@ -50,8 +50,8 @@ def charts(draw: st.DrawFn) -> Chart:
         guards = [CountGuard("k", Op.GE, number, str(number)) for number in range(len(targets))]
         moves = tuple(Transition(target, guard) for target, guard in zip(targets, guards, strict=True))
         func = Func.INCREMENT if moves else None
-        states[name] = State(name, func, (Attribute("k", 0),) if moves else (), moves)
-    return Chart("any", names[0], states)
+        states[name] = State(name=name, func=func, attributes=(Attribute("k", 0),) if moves else (), transitions=moves)
+    return Chart(name="any", initial=names[0], states=states)
 
 
 @given(charts())

@@ -52,9 +52,9 @@ def small_charts(draw: st.DrawFn) -> Chart:
     states = [draw(_states(name, path, following)) for name, following in zip(path, [*path[1:], None], strict=True)]
     roster = draw(st.sampled_from([None, None, None, ("m1", "m2", "m3")]))
     return Chart(
-        "web",
-        path[0],
-        {state.name: state for state in states},
+        name="web",
+        initial=path[0],
+        states={state.name: state for state in states},
         expect=None if roster is None else len(roster),
         roster=roster,
         require_machine=draw(st.integers(0, 5)) == 0,
@@ -64,14 +64,20 @@ def small_charts(draw: st.DrawFn) -> Chart:
 @st.composite
 def _states(draw: st.DrawFn, name: str, path: list[str], following: str | None) -> State:
     if following is None:
-        return State(name)
+        return State(name=name)
     func = draw(st.sampled_from([Func.INCREMENT] * 4 + [Func.DECREMENT] * 2 + [Func.TIME]))
     keys = [] if func is Func.TIME else draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True))
     attributes = tuple(Attribute(key, draw(st.integers(0, 1))) for key in keys)
     targets = [following, *draw(st.lists(st.sampled_from(path), max_size=2))]
     transitions = [Transition(target, draw(_guards(attributes, func))) for target in draw(st.permutations(targets))]
     has_slots = bool(attributes) and draw(st.integers(0, 3)) == 0
-    return State(name, func, attributes, tuple(transitions), draw(_rules("failed" in keys)) if has_slots else None)
+    return State(
+        name=name,
+        func=func,
+        attributes=attributes,
+        transitions=tuple(transitions),
+        slots=draw(_rules("failed" in keys)) if has_slots else None,
+    )
 
 
 @st.composite

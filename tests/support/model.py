@@ -113,7 +113,11 @@ class Model:
         repeats = None
         if idempotency_key in self.keys:
             repeats = self._logged(self.keys[idempotency_key])
-        return self.do(Update(state, machine_id, key, report, was_entered, repeats), now, idempotency_key)
+        return self.do(
+            Update(state=state, machine=machine_id, key=key, report=report, was_entered=was_entered, repeats=repeats),
+            now,
+            idempotency_key,
+        )
 
     def _standing(self, state: str, machine_id: str | None) -> tuple[bool, Report | None]:
         stays = [item.visit for item in self.visits if item.run == self.here.run and item.state == state]
