@@ -179,7 +179,7 @@ class CountGuard:
         return f"{self.key} {self.op} {self.written}"
 
 
-class _TimedGuard:
+class TimedGuard:
     """What the clock's guards share: they hold from the instant `due_at` on, and never while the chart is paused."""
 
     __slots__ = ()
@@ -203,7 +203,7 @@ class _TimedGuard:
 
 
 @dataclass(frozen=True, slots=True)
-class ClockGuard(_TimedGuard):
+class ClockGuard(TimedGuard):
     """Holds from `instant` (aware, UTC) on; `written` is the file's text."""
 
     instant: datetime
@@ -221,7 +221,7 @@ class ClockGuard(_TimedGuard):
 
 
 @dataclass(frozen=True, slots=True)
-class ElapsedGuard(_TimedGuard):
+class ElapsedGuard(TimedGuard):
     """Holds once the visit is `age` old; time spent paused does not count. `written` is the file's text."""
 
     age: timedelta

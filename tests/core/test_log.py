@@ -7,11 +7,14 @@ import hmac
 import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
-from app.core.log import COLUMNS, LogRow, canonical, chain_hash, format_instant
+from app.core.log import COLUMNS, FIRST_COLUMNS, LogRow, canonical, chain_hash, format_instant, read_marker
+from app.core.position import Kind
 from app.models import transition_log
+from tests.support.docs import ROOT
 
 FIRST = LogRow(
     chart="web",
@@ -97,6 +100,35 @@ def test_hash_changes_with_column(column: str) -> None:
 
 def test_none_is_not_the_text_null() -> None:
     assert chain_hash("", replace(SECOND, reason="null")) != chain_hash("", SECOND)
+
+
+LOGS = json.loads((ROOT / "tests/golden/log-rows.json").read_text())
+
+
+def golden_rows(log: dict[str, Any]) -> list[tuple[LogRow, str]]:
+    """Return a log's rows with their hashes."""
+    rows = [dict(fields) for fields in log["rows"]]
+    hashes = [fields.pop("hash") for fields in rows]
+    read = [LogRow(**{**fields, "at": datetime.fromisoformat(fields["at"])}) for fields in rows]
+    return list(zip(read, hashes, strict=True))
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: log["name"])
+def test_hashes_of_the_first_release_verify_for_ever(log: dict[str, Any]) -> None:
+    previous, key = "", None if log["log_key"] is None else log["log_key"].encode()
+    for row, row_hash in golden_rows(log):
+        assert chain_hash(previous, row, key) == row_hash
+        previous = read_marker(row).hash if row.kind == Kind.PRUNE else row_hash
+
+
+def test_golden_rows_have_every_kind_and_column() -> None:
+    rows = [row for log in LOGS for row, _ in golden_rows(log)]
+    assert {row.kind for row in rows} == set(map(str, Kind))
+    assert {name for row in rows for name in COLUMNS if getattr(row, name) is not None} == FIRST_COLUMNS
+
+
+def test_row_comes_back_from_its_values() -> None:
+    assert LogRow.from_values(getattr(SECOND, name) for name in COLUMNS) == SECOND
 
 
 INSTANTS = [
