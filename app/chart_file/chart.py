@@ -1,4 +1,7 @@
-"""Text to chart, with every problem or none."""
+"""Reads the text of a chart file: `parse` returns the chart, or raises one error with every problem in the file.
+
+The states come first, then the chart around them, then `parse` itself, which also decodes the text.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class _Targets:
 
 
 def read_state(fields: MapNode, scope: Scope) -> StateDraft:
-    """Return the state as far as it can be read."""
+    """Return the state as far as it can be read; problems are noted in `scope`."""
     name = _read_state_name(fields, scope)
     func = _read_func(fields, scope)
     start = _read_start(fields.find("current"), scope)
@@ -109,7 +112,10 @@ def _check_parts(fields: MapNode, func: Func | None, scope: Scope) -> None:
 
 
 def _read_start(node: Node | None, scope: Scope) -> dict[str, int | None] | None:
-    """Return each attribute's starting value (None: unreadable); None where not all keys could be read."""
+    """Return each attribute's starting value, or None if a key could not be read.
+
+    A value of None means that the value could not be read.
+    """
     start: dict[str, int | None] = {}
     are_keys_readable = True
     for item in list_nodes(node):
@@ -129,9 +135,9 @@ def _read_attribute_key(fields: MapNode, start: dict[str, int | None], scope: Sc
     if node is None or key is None:
         return None
     if key in CLOCK_KEYS:
-        scope.problems.add(node, f"{quote(key)} is the clock's and cannot be an attribute")
+        scope.problems.add(node, f"{quote(key)} is a guard key of the clock and cannot be an attribute")
     elif key in start:
-        scope.problems.add(node, f"a second attribute {quote(key)} in one state")
+        scope.problems.add(node, f"the state already has an attribute {quote(key)}")
     return key
 
 
@@ -163,10 +169,10 @@ def _read_target_name(node: Node | None, targets: _Targets, scope: Scope) -> str
 
 
 def expect_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
-    """Note that the node names no state; return the state that was probably meant."""
+    """Note that the node does not name a state; return the state that was probably meant, or None."""
     meant = scope.problems.find_nearest(node.text, scope.state_names.keys())
     hint = "" if meant is None else f" (did you mean {quote(meant)}?)"
-    scope.problems.add(node, f"{what} {quote(node.text)} is no state{hint}")
+    scope.problems.add(node, f"{what} {quote(node.text)} is not a state of this chart{hint}")
     return meant
 
 
@@ -176,14 +182,14 @@ MAX_STATES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the chart may be called: by whoever imports it, and by its file's stem."""
+    """Names for the chart from outside its file: `given` by the caller, or `fallback`, which is the file's stem."""
 
     given: str | None
     fallback: str | None
 
 
 def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems) -> Chart | None:
-    """Return the chart; None where problems were noted, by this or before it."""
+    """Return the chart; None if there are problems, noted here or before."""
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
         return None
@@ -282,7 +288,7 @@ def _read_roster(node: ListNode, problems: Problems) -> tuple[str, ...] | None:
 
 
 def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope) -> str | None:
-    """Return the state that runs start in, or else the one that was probably meant; check the paths from it."""
+    """Return the state that runs start in, or the one that was probably meant; check the paths from it."""
     if not drafts:
         return None
     initial = read_scalar(node, "current_state", str, scope.problems)
@@ -294,7 +300,7 @@ def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope)
 
 @dataclass(frozen=True, slots=True)
 class ParsedChart:
-    """A chart, what is doubtful about it, and the text it was read from."""
+    """A chart, warnings about what it may not mean, and the text from which it was read."""
 
     chart: Chart
     warnings: tuple[Problem, ...]
@@ -302,9 +308,9 @@ class ParsedChart:
 
 
 def parse(text: str | bytes, *, name: str | None = None, default_name: str | None = None) -> ParsedChart:
-    """Return the chart that the file's text defines; ChartFileError with every problem where it defines none.
+    """Return the chart that the file's text defines. Raises ChartFileError with every problem in it.
 
-    `name` wins over the file's own `chart:`, which wins over `default_name`.
+    The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`.
     """
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)

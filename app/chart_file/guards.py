@@ -1,4 +1,4 @@
-"""A state's `slots`, `lease` and `on_expire` to a slot rule."""
+"""Reads guards (`when`) and slot rules (`slots`, `lease`, `on_expire`): what depends on how a state counts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PAST_THRESHOLD = {Op.GE: {Op.GE: 0, Op.EQ: 0, Op.GT: 1}, Op.LE: {Op.LE: 0, Op.EQ
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The state that a guard belongs to: its func and its starting values; None where they cannot be read."""
+    """How the state of a guard counts: its func and its starting values, each None if it could not be read."""
 
     state_name: str
     func: Func | None
@@ -56,7 +56,7 @@ class Counted:
 
 
 def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
-    """Return the guard; None where a problem was noted."""
+    """Return the guard; None if a problem was noted."""
     fields = read_map(node, "a guard", GUARD_KEYS, ("key", "value"), scope.problems)
     if fields is None:
         return None
@@ -69,7 +69,7 @@ def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
 def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
     op = read_word(fields.find("op"), "op", OP_WORDS, scope.problems)
     if op not in {None, Op.GE}:
-        scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} takes no op but '>=', not {op!r}")
+        scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} can only have the op '>=', not {op!r}")
     return read_scalar(fields.find("value"), key, CLOCK_READERS[key], scope.problems)
 
 
@@ -111,8 +111,8 @@ def _check_threshold(guard: CountGuard, place: ScalarNode, counted: Counted, sco
         return
     needed = _count_needed(guard, start, counted.func)
     if needed > machines:
-        message = f"the threshold {quote(guard.written)} is above expect: it takes {needed} machines of {machines}"
-        scope.problems.add(place, message)
+        why = f"it needs {needed} machines, but {machines} take part"
+        scope.problems.add(place, f"the threshold {quote(guard.written)} is above expect: {why}")
 
 
 def _count_needed(guard: CountGuard, start: int, func: Func | None) -> int:
@@ -128,9 +128,9 @@ ON_EXPIRE_WORDS = tuple(map(str, OnExpire))
 
 
 def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] | None, scope: Scope) -> SlotRule | None:
-    """Return the state's slot rule; None where it has none or a problem was noted.
+    """Return the state's slot rule; None if it has no slots.
 
-    `attributes` None: they could not be read.
+    `attributes` is None if they could not be read.
     """
     lease = read_scalar(fields.find("lease"), "lease", to_lease, scope.problems)
     on_expire = _read_on_expire(fields, attributes, scope)

@@ -1,6 +1,6 @@
-"""The chart file's JSON Schema, by which editors complete and check while one types.
+"""The chart file's JSON Schema, with which editors complete and check a file while it is typed.
 
-It knows shapes, not meanings: whether a target exists or a threshold can be reached is for `parse` alone.
+It describes the shape alone. Only `parse` checks whether a target exists or a threshold can be reached.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _integer() -> Schema:
 
 
 def _age() -> Schema:
-    # Python and ECMAScript, whose patterns a schema holds, write named groups in different ways.
+    # A schema's patterns are ECMAScript's, which writes named groups in another way than Python.
     pattern = re.sub(r"\(\?P<\w+>", "(", f"{SIMPLE_AGE.pattern}|{ISO_AGE.pattern}")
     return {"type": "string", "pattern": _whole(pattern)}
 
@@ -148,7 +148,7 @@ def _one_or_many(definition: str, description: str) -> Schema:
 
 
 def _scalar(pattern: str, description: str) -> Schema:
-    # A state may be named `017` or `off`: an editor takes these for a number and a boolean, a chart file for text.
+    # A state may be named `017` or `off`. An editor reads these as a number and a boolean, but they are text here.
     return {"description": description, "type": ["string", "number", "boolean"], "pattern": _whole(pattern)}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of charts, as text: SVG, Graphviz DOT and Mermaid. Pure: no clock, no database, no files."""
+"""Pictures of charts as text: SVG, Graphviz DOT and Mermaid. They are pure: no clock, database or files."""
 
 from app.diagram.draw import Form, draw
 from app.diagram.svg import DARK, LIGHT, Theme

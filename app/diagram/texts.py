@@ -1,4 +1,4 @@
-"""A chart as Graphviz DOT and as Mermaid."""
+"""Draws a chart as text, for Graphviz (DOT) and Mermaid, and has the words that all pictures share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from app.core.plan import find_needed, list_failed_endings
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a chart stands; `values` are the current state's.
+    """Where a chart stands, as a picture shows it. `values` are the attributes of the current state.
 
-    `passed` names the states that were left in this run, each with how many machines reported on its first
-    attribute in its latest visit, or None where nobody named himself.
+    `passed` has the states that were left in this run. Each has the number of machines that reported on its first
+    attribute in its latest visit, or None if no report had a machine id.
     """
 
     state: str
@@ -24,12 +24,12 @@ class Snapshot:
 
 
 def say_guards(guards: Iterable[Guard]) -> str:
-    """The conditions of several transitions between the same two states."""
+    """Return the conditions of several transitions between the same two states."""
     return " or ".join(guard.text for guard in guards)
 
 
 def say_count(chart: Chart, name: str, snapshot: Snapshot | None) -> str:
-    """The second line of a state's box: counted and needed, or what else moves it on."""
+    """Return the second line of a state's box: the count and the count needed, or what else moves the chart on."""
     state = chart.states[name]
     if state.is_final:
         return ""
@@ -51,12 +51,15 @@ def _of(count: int, needed: int | None) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text`, cut to `limit` characters."""
+    """Return `text`, cut to `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def draw_dot(chart: Chart, snapshot: Snapshot | None) -> str:
-    """Graphviz: the current state filled, endings with two rims, failed ones octagons, the clock's arrows dashed."""
+    """Return the chart in Graphviz's language.
+
+    The current state is filled, endings have two rims, failed endings are octagons, and the clock's arrows are dashed.
+    """
     failed = list_failed_endings(chart)
     lines = [f"digraph {_dot(chart.name)} {{", "  rankdir=LR;", '  node [shape=box, style="rounded"];']
     lines += ["  start [shape=point, width=0.15];", f"  start -> {_dot_id(chart.initial)};"]
@@ -82,7 +85,7 @@ def _dot_shape(chart: Chart, name: str, snapshot: Snapshot | None, failed: froze
 
 
 def _dot_id(name: str) -> str:
-    # "start" is the dot in front of the first state: a state's own name is never taken for it.
+    # "start" is the dot in front of the first state; a state of that name must not be mistaken for it.
     return _dot(f"state {name}")
 
 
@@ -91,7 +94,7 @@ def _dot(text: str) -> str:
 
 
 def draw_mermaid(chart: Chart, snapshot: Snapshot | None) -> str:
-    """Mermaid's state diagram: states by number, since not every name may stand there."""
+    """Return the chart as a Mermaid state diagram; states are numbered, because Mermaid does not allow every name."""
     failed = list_failed_endings(chart)
     ids = {name: f"s{number}" for number, name in enumerate(chart.states, 1)}
     lines = ["stateDiagram-v2", "  direction LR"]

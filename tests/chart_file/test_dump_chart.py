@@ -1,3 +1,5 @@
+"""A chart that is written as a file is read as the same chart."""
+
 from __future__ import annotations
 
 from dataclasses import replace

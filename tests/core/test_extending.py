@@ -228,18 +228,18 @@ def test_recipe_names_exactly_the_files_that_change(title: str, edits: Edits, mo
     assert len(files) <= most
 
 
-def test_func_is_known_everywhere_once_it_is_in_its_files(tmp_path: Path) -> None:
+def test_func_works_everywhere_after_its_recipe(tmp_path: Path) -> None:
     assert run_on_copy(tmp_path, MULTIPLY, USE + USE_MULTIPLY) == [
         "count ≥ 8",
         "b when count >= 8 (now 1, 3 more)",
         "updated count 2",
         "updated count 4",
         "transitioned count 8",
-        "5:106: the threshold '9' is above expect: it takes 4 machines of 3",
+        "5:106: the threshold '9' is above expect: it needs 4 machines, but 3 take part",
     ]
 
 
-def test_guard_key_is_known_everywhere_once_it_is_in_its_files(tmp_path: Path) -> None:
+def test_guard_key_works_everywhere_after_its_recipe(tmp_path: Path) -> None:
     assert run_on_copy(tmp_path, WEEKDAY, USE + USE_WEEKDAY) == [
         "on monday",
         "b in 36h, by the clock",
@@ -249,7 +249,7 @@ def test_guard_key_is_known_everywhere_once_it_is_in_its_files(tmp_path: Path) -
     ]
 
 
-def test_column_of_the_log_changes_no_hash_if_it_is_null(tmp_path: Path) -> None:
+def test_new_log_column_is_hashed_only_if_it_is_not_null(tmp_path: Path) -> None:
     logs = json.loads(GOLDEN.read_text())
     shown = json.loads(blocks(HTTP, "json")[0])
     given = json.dumps([logs, shown])

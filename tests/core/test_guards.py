@@ -63,7 +63,7 @@ def test_count_guard_holds_while_paused() -> None:
     assert AT_ONE.holds(replace(paused(HERE), values={"count": 1}), NOON)
 
 
-def test_due_at_is_the_instant_or_the_visit_s_age() -> None:
+def test_due_at_is_the_instant_or_when_the_visit_reaches_the_age() -> None:
     guards = [transition.guard for transition in CHART.states["a"].transitions[1:]]
     assert [guard.due_at(HERE) for guard in guards] == [after(60), after(90)]
 
@@ -98,7 +98,7 @@ def test_next_due_is(position: Position, due: datetime | None) -> None:
     assert next_due(CHART, position) == due
 
 
-def test_next_due_is_none_where_the_clock_has_nothing_to_do() -> None:
+def test_next_due_is_none_if_the_clock_has_nothing_to_do() -> None:
     definition = chart(timed("a", old("end", 1)), final("end"), initial="end")
     assert next_due(definition, started(definition)) is None
 

@@ -1,4 +1,4 @@
-"""A row's canonical text and the chain of hashes, worked by hand."""
+"""A row's canonical JSON and the chain of hashes, compared with values worked out by hand."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_canonical_is_sorted_json_without_spaces(row: LogRow, text: str) -> None
     assert canonical(row) == text
 
 
-def test_first_hash_follows_the_empty_text() -> None:
+def test_first_hash_is_chained_to_the_empty_text() -> None:
     assert chain_hash("", FIRST) == FIRST_HASH == hashlib.sha256(FIRST_TEXT.encode()).hexdigest()
 
 
-def test_next_hash_follows_the_first_one_s_hexadecimal_text() -> None:
+def test_next_hash_covers_the_first_hash_as_hexadecimal_text() -> None:
     expected = hashlib.sha256((FIRST_HASH + SECOND_TEXT).encode()).hexdigest()
     assert chain_hash(FIRST_HASH, SECOND) == SECOND_HASH == expected
 
@@ -80,7 +80,7 @@ def test_hash_with_a_key_is_an_hmac() -> None:
     assert chain_hash(FIRST_HASH, SECOND, b"secret") == expected
 
 
-def test_columns_are_the_table_s_without_id_and_hash() -> None:
+def test_columns_are_those_of_the_table_without_id_and_hash() -> None:
     assert set(COLUMNS) == {column.name for column in transition_log.columns} - {"id", "hash"}
 
 
@@ -98,7 +98,7 @@ def test_hash_changes_with_column(column: str) -> None:
     assert chain_hash("", replace(SECOND, **{column: changed})) != chain_hash("", SECOND)
 
 
-def test_none_is_not_the_text_null() -> None:
+def test_null_is_hashed_differently_from_the_text_null() -> None:
     assert chain_hash("", replace(SECOND, reason="null")) != chain_hash("", SECOND)
 
 

@@ -1,4 +1,4 @@
-"""The seed's own words as a program, held against the core on random charts in a line and random questions.
+"""The rules of the simplest charts as a program, compared with the core on random charts and random requests.
 
 GET S is yes if and only if S is the current state.
 PUT S is yes if and only if S is the current state and not the last; it counts, and where the count is reached,
@@ -20,7 +20,7 @@ from tests.support.model import Model
 
 @dataclass
 class Line:
-    """The seed's states: for each but the last whether it counts up, from where, to where."""
+    """The states of a chart in a line: for each but the last, whether it counts up, its start and its goal."""
 
     steps: list[tuple[bool, int, int]]
     place: int = 0
@@ -41,7 +41,7 @@ class Line:
 
 @st.composite
 def steps(draw: st.DrawFn) -> tuple[bool, int, int]:
-    """Up or down, a start, and a goal: most often some way ahead, now and then behind."""
+    """Return a direction, a start, and a goal, which is usually ahead of the start and sometimes behind it."""
     up, start, distance = draw(st.booleans()), draw(st.integers(-5, 5)), draw(st.integers(-1, 4))
     return up, start, start + distance if up else start - distance
 

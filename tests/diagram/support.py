@@ -1,4 +1,4 @@
-"""Charts for pictures."""
+"""Charts that the tests of pictures share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parsed(text: str) -> Chart:
 
 
 def chain(length: int) -> Chart:
-    """A long chart in which every state may also abort, or begin again."""
+    """Return a long chart in which every state may also lead to `abort` or back to the first state."""
     attributes = (Attribute("count", 0), Attribute("failed", 0), Attribute("again", 0))
     states = {
         f"s{number}": State(

@@ -1,4 +1,4 @@
-"""The pictures: well-formed, marked, and not too large."""
+"""Pictures are well-formed, mark the current state, and are not too large."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SNAPSHOT = Snapshot("fleet", {"count": 213, "failed": 3, "again": 0}, passed={"c
 
 
 def groups(svg: str) -> dict[str, ET.Element]:
-    """Each state's group, by the name in it."""
+    """Return the group of each state by the state's name."""
     found = {}
     for group in ET.fromstring(svg).iterfind(f"{SVG}g[@class='d-states']/{SVG}g"):
         found[next(text.text or "" for text in group.iter(f"{SVG}text"))] = group
@@ -55,13 +55,13 @@ def test_svg_shows_a_pause_by_dashes_and_bars() -> None:
     assert group.find(f"{SVG}path[@class='d-mark d-mark-paused']") is not None
 
 
-def test_svg_stands_alone() -> None:
+def test_svg_needs_no_other_file() -> None:
     svg = draw(CHART, SNAPSHOT)
     for word in ("<style", "style=", "<script", "href", "url(", "@import", "<image", "foreignObject"):
         assert word not in svg
 
 
-def test_svg_says_in_words_what_it_shows() -> None:
+def test_svg_has_a_description_in_words() -> None:
     root = ET.fromstring(draw(CHART, SNAPSHOT))
     assert root.findtext(f"{SVG}title") == "Chart rollout, now in fleet"
     assert "overdue is a failed ending" in (root.findtext(f"{SVG}desc") or "")
@@ -71,7 +71,7 @@ def test_svg_escapes_descriptions() -> None:
     assert "five &lt;first&gt; &amp; &quot;only&quot;" in draw(CHART, SNAPSHOT)
 
 
-def test_dark_theme_has_its_own_colours() -> None:
+def test_dark_theme_differs_from_the_light_one() -> None:
     assert DARK.paper in draw(CHART, SNAPSHOT, theme=DARK)
     assert LIGHT.paper not in draw(CHART, SNAPSHOT, theme=DARK)
 
@@ -101,7 +101,7 @@ def test_mermaid_marks_the_current_state_and_the_endings() -> None:
     assert "  s4 --> [*]" in mermaid
 
 
-def test_mermaid_writes_its_own_signs_as_numbers() -> None:
+def test_mermaid_escapes_its_special_characters() -> None:
     text = "current_state: 'a:b'\nstates: [{name: 'a:b', func: increment, current: {key: 'k:1', value: 0},"
     chart = parsed(text + " target: {name: end, when: {key: 'k:1', value: 1}}}, {name: end}]\n")
     mermaid = draw(chart, None, Form.MERMAID)
@@ -149,5 +149,5 @@ def test_plots_are_well_formed() -> None:
         ET.fromstring(svg)
 
 
-def test_growth_of_nothing_is_not_drawn() -> None:
+def test_growth_without_points_is_empty() -> None:
     assert draw_growth([], []) == ""
