@@ -273,7 +273,7 @@ def history(
     form: str | None,
 ) -> None:
     """The log of the chart NAME, oldest first; any number of rows takes little memory."""
-    wanted = HistoryFilter(after, limit, kind, machine, since, until)
+    wanted = HistoryFilter(after=after, limit=limit, kind=kind, machine=machine, since=since, until=until)
     rows = reading.iterate_history(open_service(config_of(context)), name, wanted)
     if form is not None:
         print_pieces(FORMATS[form](rows))

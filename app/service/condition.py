@@ -2,7 +2,7 @@
 
 A chart is *stuck* where it is past half its deadline, or where nothing was reported for long: for an hour, and for
 ten times as long as reports in this visit took on average. Its deadline is the first clock guard that is not planned
-(see `app.diagram.plan`): a state that is meant to end by the clock has none.
+(see `app.core.plan`): a state that is meant to end by the clock has none.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from app import store
-from app.core.chart import Chart, CountGuard, Func, State
-from app.core.plan import is_clock, list_failed_endings, list_planned
-from app.core.position import Position, due_at
-from app.diagram.texts import FAILED
+from app.core.chart import FAILED_KEY, Chart, State
+from app.core.plan import list_failed_endings, list_planned
+from app.core.position import Position
 
 LONG = timedelta(hours=1)
 TIMES_THE_USUAL = 10
@@ -98,9 +97,7 @@ def find_timing(state: State, position: Position, now: datetime) -> Timing:
     """How long the visit has lasted, against the clock guard that comes due first."""
     spent = max(now - position.entered_at - position.pause_in_visit(now), timedelta(0))
     planned = list_planned(state)
-    clocks = [
-        (due_at(item.guard, position), item) for item in state.transitions if not isinstance(item.guard, CountGuard)
-    ]
+    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
     if not clocks:
         return Timing(spent)
     due, first = min(clocks, key=lambda clock: clock[0])
@@ -110,15 +107,14 @@ def find_timing(state: State, position: Position, now: datetime) -> Timing:
 
 def find_failures(state: State, position: Position) -> Failures | None:
     """The count on the attribute `failed`, and the first guard on it."""
-    if FAILED not in position.values:
+    if FAILED_KEY not in position.values:
         return None
-    guards = [item for item in state.transitions if isinstance(item.guard, CountGuard) and item.guard.key == FAILED]
-    if not guards:
-        return Failures(position.values[FAILED], None, None)
-    guard = guards[0].guard
-    assert isinstance(guard, CountGuard)
-    limit = guard.threshold + 1 if guard.op == ">" else guard.threshold
-    return Failures(position.values[FAILED], limit, guards[0].target)
+    for item in state.transitions:
+        guard = item.guard
+        if not guard.is_clock and guard.key == FAILED_KEY:
+            limit = guard.threshold + 1 if guard.op == ">" else guard.threshold
+            return Failures(position.values[FAILED_KEY], limit, item.target)
+    return Failures(position.values[FAILED_KEY], None, None)
 
 
 def _say_late(timing: Timing) -> str | None:
@@ -129,7 +125,7 @@ def _say_late(timing: Timing) -> str | None:
 
 
 def _say_quiet(state: State, row: store.charts.ChartRow, position: Position, now: datetime) -> str | None:
-    if state.func is Func.TIME or all(is_clock(item) for item in list_planned(state)):
+    if not state.is_counting or all(item.guard.is_clock for item in list_planned(state)):
         return None
     quiet = now - max(row.updated_at, position.entered_at)
     initial = state.initial_values()

@@ -27,7 +27,7 @@ class Held:
         self.now = now
         self.seq = row.seq
         self._before = position
-        self._decisions: list[store.record.Decision] = []
+        self._decisions: list[store.record.DecidedStep] = []
 
     @property
     def steps(self) -> list[Step]:
@@ -50,7 +50,7 @@ class Held:
 
     def take(self, step: Step, author: Author) -> None:
         """Take a step that was decided elsewhere."""
-        self._decisions.append(store.record.Decision(step, author))
+        self._decisions.append(store.record.DecidedStep(step, author))
         self.position = step.position
         self.seq += len(step.entries)
 

@@ -9,13 +9,12 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from app import store
-from app.core.chart import Chart
+from app.core.chart import FAILED_KEY, Chart
 from app.core.log import HistoryFilter, LogRow
 from app.core.position import Kind
 from app.db import Connection, asking, snapshot
-from app.diagram import LIGHT, Form, Standing, Theme, draw
+from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
-from app.diagram.texts import FAILED
 from app.service.condition import Bearing, Condition, judge
 from app.service.context import Service, list_waiting, read_position
 from app.service.status import Status, describe
@@ -41,14 +40,14 @@ def read_standing(
     chart: Chart,
     values: Mapping[str, int],
     counts: Mapping[int, Mapping[str | None, int]],
-) -> Standing:
+) -> Snapshot:
     """Where a chart stands, as a picture shows it; `counts` are the reports of the run's visits, by attribute."""
     passed: dict[str, int | None] = {}
     for visit in store.overview.list_visits(connection, row, MAX_VISITS):
         if visit.left_at is not None and visit.state in chart.states:
             reported = counts.get(visit.visit)
             passed[visit.state] = None if reported is None else reported.get(chart.states[visit.state].default_key, 0)
-    return Standing(row.state, values, row.paused_at is not None, passed)
+    return Snapshot(row.state, values, row.paused_at is not None, passed)
 
 
 # What a sparkline shows: the last day, an hour a bar.
@@ -204,7 +203,7 @@ class Detail:
     chart: Chart
     status: Status
     bearing: Bearing
-    standing: Standing
+    standing: Snapshot
     is_large: bool
     stays: Sequence[Stay]
     samples: Sequence[Sample]
@@ -271,9 +270,9 @@ def _get_machines(
     query: MachineQuery,
     counts: Mapping[str | None, int],
 ) -> MachinePage:
-    reported, failed = sum(counts.values()), counts.get(FAILED, 0)
+    reported, failed = sum(counts.values()), counts.get(FAILED_KEY, 0)
     missing = None if chart.expect is None else max(chart.expect - reported, 0)
-    wanted = MachineFilter(query.text, FAILED if query.kind == "failed" else None, (query.page - 1) * PAGE, PAGE)
+    wanted = MachineFilter(query.text, FAILED_KEY if query.kind == "failed" else None, (query.page - 1) * PAGE, PAGE)
     if query.kind == "missing":
         absent, total = store.overview.list_missing_page(connection, row, row.visit, wanted)
         return MachinePage([], absent, total, reported, failed, missing, chart.roster is not None)

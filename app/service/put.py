@@ -95,7 +95,14 @@ class Standing:
         visit = self._visits.get(put.state)
         report = None if visit is None or put.machine is None else self._reports.get((visit, put.machine))
         repeats = None if put.idempotency_key is None else self._keys.get(put.idempotency_key)
-        return Update(put.state, put.machine, put.key, report, visit is not None, repeats)
+        return Update(
+            state=put.state,
+            machine=put.machine,
+            key=put.key,
+            report=report,
+            was_entered=visit is not None,
+            repeats=repeats,
+        )
 
     def note(self, chart: Chart, put: Put, step: Step) -> None:
         """Take in what `step` decided on `put`, for those that come after it."""

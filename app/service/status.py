@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app import store
-from app.core.chart import Chart, CountGuard, Func, State
+from app.core.chart import Chart, CountGuard, State
 from app.core.log import format_instant
-from app.core.position import Position, Slot, due_at
+from app.core.position import Position, Slot
 
 # Machines named in a sentence; the rest are counted.
 MAX_NAMED = 10
@@ -149,18 +149,14 @@ def find_progress(state: State, position: Position) -> Progress | None:
     """The first guard on the state's first attribute, and how near it is."""
     for transition in state.transitions:
         guard = transition.guard
-        if isinstance(guard, CountGuard) and guard.key == state.default_key:
+        if not guard.is_clock and guard.key == state.default_key:
             return Progress(guard.key, position.values[guard.key], guard.threshold, transition.target)
     return None
 
 
 def find_deadline(state: State, position: Position) -> Deadline | None:
     """The clock transition of the current state that comes due first."""
-    clocks = [
-        Deadline(due_at(item.guard, position), item.target)
-        for item in state.transitions
-        if not isinstance(item.guard, CountGuard)
-    ]
+    clocks = [Deadline(item.guard.due_at(position), item.target) for item in state.transitions if item.guard.is_clock]
     first = min(clocks, key=lambda clock: clock.at or position.entered_at, default=None)
     if first is None or not position.is_paused:
         return first
@@ -209,9 +205,7 @@ def say_what_it_waits_for(
         return f"nothing: {state.name} is final"
     parts = _say_expired(position, now)
     parts += [
-        _say_guard(state, position, item.guard, item.target)
-        for item in state.transitions
-        if isinstance(item.guard, CountGuard)
+        _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]
     if missing:
         parts.append(f"not heard of: {_name_some(missing)}")
@@ -232,7 +226,7 @@ def _say_expired(position: Position, now: datetime) -> list[str]:
 
 def _say_guard(state: State, position: Position, guard: CountGuard, target: str) -> str:
     value = position.values[guard.key]
-    missing = guard.threshold - value if state.func is Func.INCREMENT else value - guard.threshold
+    missing = state.func.count_missing(value, guard.threshold) if state.func is not None else 0
     more = f", {missing} more" if missing > 0 else ""
     return f"{target} when {guard.key} {guard.op} {guard.threshold} (now {value}{more})"
 

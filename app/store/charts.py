@@ -212,13 +212,13 @@ def list_values(connection: Connection) -> dict[int, dict[str, int]]:
 def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
     """The position that a chart's row and values make, slots left out."""
     return Position(
-        row.version,
-        row.run,
-        row.visit,
-        row.state,
-        values,
-        row.entered_at,
-        row.paused_at,
-        timedelta(microseconds=row.paused_for),
-        row.fence,
+        version=row.version,
+        run=row.run,
+        visit=row.visit,
+        state=row.state,
+        values=values,
+        entered_at=row.entered_at,
+        paused_at=row.paused_at,
+        paused_for=timedelta(microseconds=row.paused_for),
+        fence=row.fence,
     )

@@ -25,11 +25,9 @@ from app.core.chart import (
     Transition,
 )
 from app.core.errors import VersionNotFoundError
-from app.core.log import format_instant
+from app.core.log import MICROSECOND, format_instant
 from app.db import Connection
 from app.models import attributes, chart_versions, roster, states, transitions
-
-MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +166,13 @@ def load_chart(connection: Connection, chart_id: int, name: str, version: int) -
     if row is None:
         raise VersionNotFoundError(f"chart {name!r} has no version {version}")
     return Chart(
-        name,
-        row.initial_state,
-        _load_states(connection, row.id),
-        row.description,
-        row.expect,
-        _load_roster(connection, row.id) if row.has_roster else None,
-        row.require_machine,
+        name=name,
+        initial=row.initial_state,
+        states=_load_states(connection, row.id),
+        description=row.description,
+        expect=row.expect,
+        roster=_load_roster(connection, row.id) if row.has_roster else None,
+        require_machine=row.require_machine,
     )
 
 
@@ -193,12 +191,12 @@ def _load_states(connection: Connection, version_id: int) -> dict[str, State]:
     query = select(states).where(states.c.version_id == version_id).order_by(states.c.position)
     return {
         row.name: State(
-            row.name,
-            None if row.func is None else Func(row.func),
-            tuple(found_attributes.get(row.id, ())),
-            tuple(found_transitions.get(row.id, ())),
-            _load_slots(row),
-            row.description,
+            name=row.name,
+            func=None if row.func is None else Func(row.func),
+            attributes=tuple(found_attributes.get(row.id, ())),
+            transitions=tuple(found_transitions.get(row.id, ())),
+            slots=_load_slots(row),
+            description=row.description,
         )
         for row in connection.execute(query)
     }

@@ -66,23 +66,23 @@ def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Auth
     is_clock = entry.kind in CLOCK_KINDS
     is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
     return LogRow(
-        chart,
-        entry.version,
-        entry.run,
-        entry.visit,
-        seq,
-        now,
-        str(entry.kind),
-        entry.from_state,
-        entry.to_state,
-        entry.key,
-        entry.value_before,
-        entry.value_after,
-        entry.machine,
-        None if is_clock else author.actor,
-        None if is_clock else author.remote_addr,
-        author.idempotency_key if is_update else None,
-        entry.reason,
+        chart=chart,
+        version=entry.version,
+        run=entry.run,
+        visit=entry.visit,
+        seq=seq,
+        at=now,
+        kind=str(entry.kind),
+        from_state=entry.from_state,
+        to_state=entry.to_state,
+        key=entry.key,
+        value_before=entry.value_before,
+        value_after=entry.value_after,
+        machine=entry.machine,
+        actor=None if is_clock else author.actor,
+        remote_addr=None if is_clock else author.remote_addr,
+        idempotency_key=author.idempotency_key if is_update else None,
+        reason=entry.reason,
     )
 
 
@@ -93,7 +93,7 @@ BATCH = 2000
 
 def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> list[HashedRow]:
     """The rows of a chart's log that `wanted` lets through, oldest first."""
-    return [HashedRow(LogRow(*row[:-1]), row.hash) for row in connection.execute(_history(chart, wanted))]
+    return [HashedRow(LogRow.from_values(row[:-1]), row.hash) for row in connection.execute(_history(chart, wanted))]
 
 
 def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
@@ -101,7 +101,7 @@ def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
     # Closed also where the reader stops early: a cursor of the server's own would stay open.
     with connection.core.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter())) as rows:
         for row in rows:
-            yield HashedRow(LogRow(*row[:-1]), row.hash)
+            yield HashedRow(LogRow.from_values(row[:-1]), row.hash)
 
 
 def _history(chart: str, wanted: HistoryFilter) -> Select[Any]:

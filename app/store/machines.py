@@ -65,7 +65,7 @@ _LOGGED = Prepared(
 
 def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) -> list[LogRow]:
     """The rows that Idempotency-Keys stand for."""
-    return [LogRow(*found) for found in _LOGGED.rows(connection, {"chart": chart, "keys": list(keys)})]
+    return [LogRow.from_values(found) for found in _LOGGED.rows(connection, {"chart": chart, "keys": list(keys)})]
 
 
 _ENTERED = Prepared(
@@ -101,7 +101,7 @@ _HOLDER_REPORTS = (
 
 def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:
     """The slots held, how many machines reported in this visit, and which holders did, on which attribute."""
-    held = {slot.machine: Slot(*slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id})}
+    held = {slot.machine: Slot(**slot._mapping) for slot in connection.execute(_SLOTS, {"chart_id": row.id})}
     here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
     reported = connection.execute(_REPORTED, here).scalar_one()
     holders = dict(connection.execute(_HOLDER_REPORTS, here).all())
@@ -189,7 +189,7 @@ def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, 
     query = select(slots.c.chart_id, *(slots.c[name] for name in Slot.__slots__)).where(slots.c.chart_id.in_(chart_ids))
     found: dict[int, dict[str, Slot]] = {}
     for chart_id, *columns in connection.execute(query):
-        slot = Slot(*columns)
+        slot = Slot(**dict(zip(Slot.__slots__, columns, strict=True)))
         found.setdefault(chart_id, {})[slot.machine] = slot
     return found
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     table,
 )
 
+from app.core.chart import FAILED_KEY
 from app.core.log import COLUMNS, HistoryFilter, LogRow
 from app.db import Connection
 from app.models import UtcDateTime, attribute_values, chart_versions, charts, reports, roster, transition_log, visits
@@ -197,11 +198,7 @@ def list_latest_history(
         query = query.where(log.at >= wanted.since)
     if wanted.until is not None:
         query = query.where(log.at < wanted.until)
-    return [LogRow(*row) for row in connection.execute(query.order_by(log.seq.desc()).limit(limit))]
-
-
-# A report on this attribute is a failure: the convention of charts, of `on_expire: fail` and of the clients.
-FAILED = "failed"
+    return [LogRow.from_values(row) for row in connection.execute(query.order_by(log.seq.desc()).limit(limit))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +231,7 @@ _GAUGES = (
     select(*_COLUMNS)
     .select_from(
         _CURRENT.join(charts, charts.c.name == _CURRENT.c.chart).outerjoin(
-            attribute_values, and_(attribute_values.c.chart_id == charts.c.id, attribute_values.c.key == FAILED)
+            attribute_values, and_(attribute_values.c.chart_id == charts.c.id, attribute_values.c.key == FAILED_KEY)
         )
     )
     .order_by(_CURRENT.c.is_final, _CURRENT.c.chart)

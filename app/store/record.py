@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.chart import Chart
-from app.core.log import Author, LogRow, format_instant
+from app.core.log import MICROSECOND, Author, LogRow, format_instant
 from app.core.position import Position, Slot, Step, Visit
 from app.db import Connection
 from app.models import attribute_values, charts, reports, slots, visits
@@ -20,7 +20,6 @@ from app.store.charts import ChartRow
 from app.store.log import append_log, make_log_row
 from app.store.prepared import DIALECTS, Prepared, recordset
 
-MICROSECOND = timedelta(microseconds=1)
 # The NOTIFY channel; the payload is the chart's name.
 CHANNEL = "stateservice"
 _POSITION_COLUMNS = (
@@ -68,7 +67,7 @@ _UPDATE_MANY = Prepared({"postgresql": _SET_VALUES.add_cte(_SET_CHARTS.cte("move
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class DecidedStep:
     """A step, and who caused it."""
 
     step: Step
@@ -81,7 +80,7 @@ class Change:
 
     row: ChartRow
     before: Position
-    decisions: Sequence[Decision]
+    decisions: Sequence[DecidedStep]
 
     @property
     def last(self) -> Step:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
+from app.core.chart import CHART_NAME
 from app.web import auth, charts, fleetlock, observe, operate, replies, state, ui
 
 
 class ChartNameConverter(BaseConverter):
     """A chart's name; any other text in its place is a path that does not exist."""
 
-    regex = r"[A-Za-z0-9_.:\-]{1,128}"
+    regex = CHART_NAME.pattern
 
 
 def register(app: Flask) -> None:

@@ -40,7 +40,7 @@ lives = st.lists(
 )
 # In hundreds of seconds: some come due only between the last report and the import.
 waits = st.integers(0, 20)
-NOWHERE = Position(1, 1, 1, "a", {}, NOON)
+NOWHERE = Position(version=1, run=1, visit=1, state="a", values={}, entered_at=NOON)
 bad_maps = st.lists(st.tuples(texts, texts).map(":".join), max_size=2)
 
 

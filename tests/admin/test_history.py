@@ -256,7 +256,23 @@ def long_history(service: Service) -> int:
     """A log of 30,000 rows, which only has to be read."""
     import_text(service, ROLLOUT)
     rows = 30_000
-    filler = LogRow("web", 1, 1, 1, 0, NOON, "update", "canary", "canary", "count", 1, 2, "m1", "ann", "192.0.2.1")
+    filler = LogRow(
+        chart="web",
+        version=1,
+        run=1,
+        visit=1,
+        seq=0,
+        at=NOON,
+        kind="update",
+        from_state="canary",
+        to_state="canary",
+        key="count",
+        value_before=1,
+        value_after=2,
+        machine="m1",
+        actor="ann",
+        remote_addr="192.0.2.1",
+    )
     values = {name: getattr(filler, name) for name in COLUMNS} | {"hash": "0" * 64}
     with transaction(service.database) as connection:
         for first in range(2, rows + 1, 1000):

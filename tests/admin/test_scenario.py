@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.servers import ROOT, environment, run_curl, running
 
-# Three mistakes: a func that there is not, a value that is no number, a target that is no state.
+# Three mistakes: an unknown func, a value that is not a number, a target that is not a state.
 MISTAKEN = """\
 current_state: canary
 states:

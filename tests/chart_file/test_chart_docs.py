@@ -16,7 +16,7 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 PROBLEMS = re.findall(
     r"^\| `(.*?)` \|", PAGE.partition("## Problems")[2].partition("## Warnings")[0], flags=re.MULTILINE
 )
-# Other tests cover these messages: they need bytes, many states or no name.
+# These messages have tests elsewhere, because they need bytes, many states or a missing name.
 ELSEWHERE = {
     "not UTF-8: the byte 0xE9",
     "the chart has 10001 states, over 10000",

@@ -24,7 +24,20 @@ def log(*changes: dict[str, Any]) -> list[Row]:
     rows, previous = [], ""
     for seq, change in enumerate([{"kind": Kind.IMPORT, "key": None}, *changes], 1):
         at = START + timedelta(seconds=seq)
-        plain = LogRow("c", 1, 1, 1, seq, at, Kind.UPDATE, "a", "a", "count", seq - 2, seq - 1)
+        plain = LogRow(
+            chart="c",
+            version=1,
+            run=1,
+            visit=1,
+            seq=seq,
+            at=at,
+            kind=Kind.UPDATE,
+            from_state="a",
+            to_state="a",
+            key="count",
+            value_before=seq - 2,
+            value_after=seq - 1,
+        )
         logged = replace(plain, **change)
         previous = chain_hash(previous, logged)
         rows.append(Row(logged, previous))

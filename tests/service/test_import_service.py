@@ -83,7 +83,7 @@ def test_import_of_a_file_without_a_name_takes_the_default(service: Service) -> 
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_import_with_a_problem_changes_nothing(service: Service, dry_run: bool) -> None:
-    with pytest.raises(ChartFileError, match="no state"):
+    with pytest.raises(ChartFileError, match="is not a state of this chart"):
         import_text(service, CANARY.replace("name: soak, when", "name: sook, when"), dry_run=dry_run)
     assert set(counts(service).values()) == {0}
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from flask import Response, jsonify, request, url_for
 from markupsafe import Markup
 
-from app.core.chart import Chart, Func
+from app.core.chart import Chart
 from app.core.errors import BadRequestError
 from app.core.log import HistoryFilter
 from app.core.plan import find_main_path
@@ -60,11 +60,7 @@ class Snippet:
 
 def list_snippets(chart: Chart, current: str) -> list[Snippet]:
     """Snippets for the current state, or where nobody reports on that, for the first one on which somebody does."""
-    counted = [
-        name
-        for name in (current, *find_main_path(chart))
-        if chart.states[name].func in (Func.INCREMENT, Func.DECREMENT)
-    ]
+    counted = [name for name in (current, *find_main_path(chart)) if chart.states[name].is_counting]
     if not counted:
         return []
     base = url_for("state.get_state", name=chart.name, _external=True).removesuffix("/state")

@@ -1,4 +1,4 @@
-"""The example that shows every optional key is a chart, `freeze` included, which only an operator enters."""
+"""A chart with every optional key is read, including the state `freeze`, which only an operator enters."""
 
 from app.chart_file import parse
 
@@ -39,6 +39,6 @@ def test_example_is_a_chart():
     assert list(chart.states) == ["canary", "rollout", "freeze", "rollback", "stuck", "done"]
 
 
-def test_example_warns_of_the_state_that_only_goto_enters():
+def test_example_warns_about_the_state_that_only_goto_enters():
     messages = [warning.message for warning in parse(EXAMPLE).warnings]
-    assert "no transition enters state 'freeze': only goto does" in messages
+    assert "no transition enters state 'freeze'; only an operator's goto does" in messages
