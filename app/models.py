@@ -235,17 +235,6 @@ slots = Table(
     Column("expired_at", UtcDateTime),
 )
 
-# Requests held open for a slot (`wait=`). Written beside the chart's own transactions, for people to see; a row
-# whose `until` is past is of a process that died, and is looked over.
-slot_waiters = Table(
-    "slot_waiters",
-    metadata,
-    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
-    Column("machine", MACHINE, primary_key=True),
-    Column("since", UtcDateTime, nullable=False),
-    Column("until", UtcDateTime, nullable=False),
-)
-
 transition_log = Table(
     "transition_log",
     metadata,

@@ -42,7 +42,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
             after,
             step.position,
             now,
-            list_waiting(connection, after, chart, now),
+            list_waiting(service, after, chart),
             list_missing(connection, after, chart),
         )
     service.tell(name, step)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, func, select
 
 from app.core.log import COLUMNS, LogRow, format_instant
 from app.core.position import Report, Slot
 from app.db import Connection
-from app.models import charts, reports, slot_waiters, slots, transition_log, visits
+from app.models import charts, reports, slots, transition_log, visits
 from app.store.charts import ChartRow
 from app.store.prepared import Prepared, among
-from app.store.record import upsert
 
 _LATEST_VISITS = Prepared(
     {
@@ -151,37 +150,6 @@ def list_reports(connection: Connection, row: ChartRow, visit: int) -> list[Mach
         .order_by(reports.c.machine)
     )
     return [MachineReport(*found) for found in connection.execute(query)]
-
-
-_UPSERT = {
-    dialect: upsert(dialect, slot_waiters, ("chart_id", "machine"), ("since", "until"))
-    for dialect in ("sqlite", "postgresql")
-}
-
-
-def add_slot_waiter(connection: Connection, chart_id: int, machine: str, since: datetime, until: datetime) -> None:
-    """Note that a machine waits for a slot of a chart, at the latest until then."""
-    values = {"chart_id": chart_id, "machine": machine, "since": since, "until": until}
-    connection.execute(_UPSERT[connection.dialect], values)
-
-
-def remove_slot_waiter(connection: Connection, chart_id: int, machine: str) -> None:
-    """Note that a machine waits no longer."""
-    here = (slot_waiters.c.chart_id == chart_id, slot_waiters.c.machine == machine)
-    connection.execute(delete(slot_waiters).where(*here))
-
-
-def list_slot_waiters(connection: Connection, chart_ids: Collection[int], now: datetime) -> dict[int, list[str]]:
-    """The machines that wait for a slot of each of the charts, longest first."""
-    query = (
-        select(slot_waiters.c.chart_id, slot_waiters.c.machine)
-        .where(slot_waiters.c.chart_id.in_(chart_ids), slot_waiters.c.until > now)
-        .order_by(slot_waiters.c.since, slot_waiters.c.machine)
-    )
-    found: dict[int, list[str]] = {}
-    for chart_id, machine in connection.execute(query):
-        found.setdefault(chart_id, []).append(machine)
-    return found
 
 
 def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, dict[str, Slot]]:
