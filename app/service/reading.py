@@ -154,7 +154,7 @@ def list_statuses(service: Service) -> list[Status]:
         slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
         slots, reported = (
             store.machines.list_slots(connection, slotted),
-            store.machines.count_reports(connection, slotted),
+            store.machines.count_reports_of_charts(connection, slotted),
         )
         found = []
         for row, chart in charts:

@@ -7,9 +7,11 @@ import pytest
 from app import store
 from app.core.errors import ChartNotFoundError
 from app.db import asking, transaction
+from app.models import charts
 from app.service import operate
 from app.service.ask import Question, ask
 from app.service.context import Service
+from app.store.charts import ChartRow
 from tests.core.support import NOON, after
 from tests.service.support import ANN, CANARY, Clock, get_row, import_text, opened_service, put
 
@@ -70,6 +72,11 @@ def test_every_way_to_read_a_chart_s_row_reads_the_same(service: Service) -> Non
         with_now, _ = store.charts.get_chart_and_now(connection, "web")
         listed = store.charts.list_charts(connection)
         assert [locked, with_now, *listed] == [store.charts.get_chart(connection, "web")] * 3
+
+
+def test_chart_row_has_the_columns_of_its_table_in_their_order() -> None:
+    """`ChartRow._make` takes the columns in the order in which the database returns them."""
+    assert ChartRow._fields == tuple(charts.columns.keys())
 
 
 def test_instant_comes_back_in_utc_to_the_microsecond(service: Service) -> None:
