@@ -1,6 +1,6 @@
-"""Drop the table `slot_waiters`: each process knows the requests that it holds open, and needs no rows for them.
+"""Drop the table `slot_waiters`: each process keeps in memory which of its requests wait for a slot.
 
-Frozen: it says what the schema was at this revision and imports nothing of the service.
+This migration is frozen: it says what the schema was at this revision, and imports nothing of the service.
 """
 
 from __future__ import annotations
