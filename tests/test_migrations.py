@@ -1,4 +1,4 @@
-"""The migrations make what the models say, and the database itself keeps the log and the definitions as written."""
+"""The migrations create the schema of the models, and the database refuses changes of the log and of definitions."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def only_row(engine: Engine, query: str) -> dict[str, Any]:
         return dict(connection.execute(text(query)).mappings().one())
 
 
-# Up, down, and what comes out
+# Upgrade and downgrade
 
 
-def test_upgrade_makes_what_the_models_say(engine: Engine) -> None:
+def test_upgrade_creates_the_schema_of_the_models(engine: Engine) -> None:
     assert schema.check(engine) == []
 
 
-def test_downgrade_leaves_nothing_and_upgrade_starts_again(filled_engine: Engine) -> None:
+def test_upgrade_works_after_a_downgrade_that_drops_everything(filled_engine: Engine) -> None:
     schema.downgrade(filled_engine, "base")
     left = inspect(filled_engine)
     assert left.get_table_names() == ["alembic_version"]
@@ -65,7 +65,7 @@ def test_downgrade_leaves_nothing_and_upgrade_starts_again(filled_engine: Engine
     assert schema.check(filled_engine) == []
 
 
-def test_upgrade_leaves_a_current_database_alone(filled_engine: Engine) -> None:
+def test_upgrade_does_not_change_a_current_database(filled_engine: Engine) -> None:
     schema.upgrade(filled_engine)
     assert only_row(filled_engine, "SELECT count(*) AS rows FROM transition_log") == {"rows": 2}
 
@@ -80,16 +80,16 @@ def test_revision_is_none_before_the_first_upgrade_and_the_head_after_it(empty_e
         assert schema.is_current(connection)
 
 
-def test_schema_is_the_golden_one(engine: Engine) -> None:
+def test_schema_equals_the_golden_file(engine: Engine) -> None:
     golden = GOLDEN / f"schema-{engine.dialect.name}.sql"
     with engine.connect() as connection:
         dump = dump_schema(connection)
     if os.environ.get("UPDATE_GOLDEN") == "1":
         golden.write_text(dump)
-    assert dump == golden.read_text(), "if the change is meant: UPDATE_GOLDEN=1 make test, and read the diff"
+    assert dump == golden.read_text(), "if the change is intended, run UPDATE_GOLDEN=1 make test and read the diff"
 
 
-# Several at once
+# Several upgrades at once
 
 
 def upgrade_in_process(url: str) -> subprocess.Popen[str]:
@@ -125,7 +125,7 @@ def test_four_upgrades_at_once_succeed(empty_database_url: str) -> None:
     assert_four_upgrades_succeed(empty_database_url)
 
 
-def test_four_upgrades_at_once_succeed_when_there_is_no_file_yet(tmp_path: Path) -> None:
+def test_four_upgrades_at_once_succeed_when_the_file_is_missing(tmp_path: Path) -> None:
     assert_four_upgrades_succeed(f"sqlite:///{tmp_path / 'instance' / 'new.db'}")
 
 
@@ -148,7 +148,7 @@ def test_upgrades_in_four_threads_succeed(empty_engine: Engine) -> None:
     assert schema.check(empty_engine) == []
 
 
-def test_upgrade_waits_for_one_that_has_begun(empty_engine: Engine) -> None:
+def test_upgrade_waits_for_an_upgrade_that_has_begun(empty_engine: Engine) -> None:
     done = threading.Event()
     upgrade = threading.Thread(target=lambda: (schema.upgrade(empty_engine), done.set()))
     with empty_engine.connect() as connection, schema.alone(connection):
@@ -161,7 +161,7 @@ def test_upgrade_waits_for_one_that_has_begun(empty_engine: Engine) -> None:
 # How a migration runs
 
 
-def test_upgrade_leaves_loggers_and_the_connection_as_they_were(empty_engine: Engine) -> None:
+def test_upgrade_changes_neither_loggers_nor_the_connection_settings(empty_engine: Engine) -> None:
     logger = logging.getLogger("app.some_module")
     settings = connection_settings(empty_engine)
 
@@ -183,7 +183,7 @@ def connection_settings(engine: Engine) -> list[Any]:
         return [connection.exec_driver_sql(query).scalar() for query in queries]
 
 
-def test_a_failed_migration_changes_nothing(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_migration_changes_nothing(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with empty_engine.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW v_machine_reports AS SELECT 1 AS one")
 
@@ -219,7 +219,20 @@ def test_alembic_command_migrates_the_database_of_the_settings(request: pytest.F
     engine.dispose()
 
 
-# What `check` sees
+def test_upgrade_drops_slot_waiters_that_a_dead_process_left(filled_engine: Engine) -> None:
+    schema.downgrade(filled_engine, "0001")
+    with filled_engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO slot_waiters (chart_id, machine, since, until)"
+            " SELECT id, 'm1', created_at, created_at FROM charts"
+        )
+
+    schema.upgrade(filled_engine)
+
+    assert schema.check(filled_engine) == []
+
+
+# What `check` reports
 
 
 DAMAGES: dict[str, tuple[dict[str, str] | str, str]] = {
@@ -245,7 +258,7 @@ DAMAGES: dict[str, tuple[dict[str, str] | str, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_check_names_what_differs(engine: Engine, damage: str) -> None:
+def test_check_names_the_difference(engine: Engine, damage: str) -> None:
     statement, line = DAMAGES[damage]
     with engine.begin() as connection:
         connection.exec_driver_sql(statement if isinstance(statement, str) else statement[engine.dialect.name])
@@ -256,7 +269,7 @@ def test_check_names_what_differs(engine: Engine, damage: str) -> None:
     assert problems[0].startswith(line)
 
 
-def test_check_says_that_a_database_was_never_migrated(empty_engine: Engine) -> None:
+def test_check_reports_a_database_that_was_never_migrated(empty_engine: Engine) -> None:
     assert schema.check(empty_engine) == [f"the database is at revision none, the code needs {schema.head_revision()}"]
 
 
@@ -277,7 +290,7 @@ def test_postgresql_log_refuses_truncate(postgresql_url: str) -> None:
 
 
 @pytest.mark.parametrize("seq", [0, 1, 2, 4, 100])
-def test_log_refuses_a_seq_that_is_not_the_next(filled_engine: Engine, seq: int) -> None:
+def test_log_refuses_a_seq_other_than_the_next(filled_engine: Engine, seq: int) -> None:
     assert_refused(filled_engine, lambda c: c.execute(insert(transition_log), log_row(seq)), "append-only: seq must be")
 
 
@@ -285,7 +298,7 @@ def test_log_refuses_a_first_seq_other_than_one(engine: Engine) -> None:
     assert_refused(engine, lambda c: c.execute(insert(transition_log), log_row(2)), "append-only: seq must be")
 
 
-def test_log_counts_each_chart_by_itself_and_takes_rows_in_one_statement(filled_engine: Engine) -> None:
+def test_log_numbers_each_chart_separately_also_within_one_statement(filled_engine: Engine) -> None:
     rows = [log_row(1, "db"), log_row(3), log_row(2, "db"), log_row(4)]
     with filled_engine.begin() as connection:
         connection.execute(insert(transition_log).values([row | {"reason": "x"} for row in rows]))
@@ -384,7 +397,7 @@ def test_current_shows_a_final_state_without_key(engine: Engine) -> None:
     assert row == {"is_final": True, "key": None, "value": None, "needed": None}
 
 
-def test_current_leaves_archived_charts_out(engine: Engine) -> None:
+def test_current_omits_archived_charts(engine: Engine) -> None:
     with engine.begin() as connection:
         insert_chart(connection, archived_at=NOON)
         assert connection.execute(text("SELECT * FROM v_current")).all() == []

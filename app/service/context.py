@@ -138,8 +138,11 @@ def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Char
     return [machine for machine in chart.roster if machine not in reported]
 
 
-def list_waiting(connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime) -> list[str]:
-    """Return the machines that wait for a slot of the chart, longest first; none in a state without slots."""
+def list_waiting(service: Service, row: store.charts.ChartRow, chart: Chart) -> list[str]:
+    """Return the machines that wait for a slot of the chart in this process, the longest wait first.
+
+    The list is empty in a state without slots.
+    """
     if chart.states[row.state].slots is None:
         return []
-    return store.machines.list_slot_waiters(connection, [row.id], now).get(row.id, [])
+    return service.hub.list_slot_waiters(row.name)

@@ -42,7 +42,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
             after,
             step.position,
             now,
-            list_waiting(connection, after, chart, now),
+            list_waiting(service, after, chart),
             list_missing(connection, after, chart),
         )
     service.tell(name, step)
@@ -210,7 +210,9 @@ def _begin(
     if row is None:
         now = service.now(store.charts.read_now(connection))
         step = machine.start(chart, 1, 1, now)
-        row = store.record.create_chart(connection, chart.name, step, now, author, service.database.log_key)
+        row = store.record.create_chart(
+            connection, chart.name, store.record.DecidedStep(step, author), now, service.database.log_key
+        )
     else:
         row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
         held = hold_row(service, connection, row)
@@ -218,7 +220,7 @@ def _begin(
         step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
         held.take(step, author)
         row = record(service, connection, held)
-    store.definitions.add_version(connection, row.id, row.version, chart, parsed.text, now, author.actor)
+    store.definitions.add_version(connection, row.id, row.version, chart, text=parsed.text, now=now, actor=author.actor)
     return row, step
 
 
@@ -238,10 +240,12 @@ def _upgrade_or_keep(
     chart = parsed.chart
     homes = read_homes(request.maps, running, chart)
     step = held.decide(Upgrade(chart, row.version + 1, homes), author)
-    store.definitions.add_version(connection, row.id, row.version + 1, chart, parsed.text, now, author.actor)
+    store.definitions.add_version(
+        connection, row.id, row.version + 1, chart, text=parsed.text, now=now, actor=author.actor
+    )
     after = record(service, connection, held)
-    store.record.rename_visits(connection, row, homes)
-    store.record.drop_report_keys(connection, row, chart)
+    store.machines.rename_visits(connection, row, homes)
+    store.machines.drop_report_keys(connection, row, chart)
     status = describe(chart, after, step.position, now)
     return Imported(Outcome.UPGRADED, status, parsed.warnings, step.entries, request.dry_run)
 

@@ -18,7 +18,8 @@ from app.diagram.draw import is_large
 from app.service.condition import Bearing, Condition, judge
 from app.service.context import Service, list_waiting, read_position
 from app.service.status import Status, describe
-from app.store.overview import MachineFilter, Sample, VisitRow
+from app.store.log import Sample
+from app.store.machines import MachineFilter, VisitRow
 
 # Visits of a run that a picture takes into account.
 MAX_VISITS = 2000
@@ -29,7 +30,7 @@ def draw_chart(service: Service, name: str, form: Form = Form.SVG, theme: Theme 
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
-        counts = store.overview.count_reports(connection, row)
+        counts = store.machines.count_reports_of_visits(connection, row)
         standing = read_standing(connection, row, chart, store.charts.read_values(connection, row.id), counts)
     return draw(chart, standing, form, theme)
 
@@ -43,7 +44,7 @@ def read_standing(
 ) -> Snapshot:
     """Where a chart stands, as a picture shows it; `counts` are the reports of the run's visits, by attribute."""
     passed: dict[str, int | None] = {}
-    for visit in store.overview.list_visits(connection, row, MAX_VISITS):
+    for visit in store.machines.list_visits(connection, row, MAX_VISITS):
         if visit.left_at is not None and visit.state in chart.states:
             reported = counts.get(visit.visit)
             passed[visit.state] = None if reported is None else reported.get(chart.states[visit.state].default_key, 0)
@@ -88,7 +89,7 @@ def list_glances(service: Service) -> list[Glance]:
     with snapshot(service.database) as connection:
         now = service.now(store.charts.read_now(connection))
         values = store.charts.list_values(connection)
-        samples = store.overview.list_samples(connection)
+        samples = store.log.list_samples(connection)
         found = []
         for row in store.charts.list_charts(connection):
             chart = service.definitions.get(connection, row)
@@ -98,7 +99,7 @@ def list_glances(service: Service) -> list[Glance]:
         return found
 
 
-def bars_of(samples: Sequence[store.overview.Sample], now: datetime) -> tuple[float, ...]:
+def bars_of(samples: Sequence[store.log.Sample], now: datetime) -> tuple[float, ...]:
     """How many rows came in each hour of the last day, between two samples spread evenly."""
     bars = [0.0] * BARS
     start = now - SPAN
@@ -218,10 +219,10 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
-        counts = store.overview.count_reports(connection, row)
+        counts = store.machines.count_reports_of_visits(connection, row)
         return Detail(
             chart,
-            describe(chart, row, position, now, list_waiting(connection, row, chart, now)),
+            describe(chart, row, position, now, list_waiting(service, row, chart)),
             judge(chart, row, position, now),
             read_standing(connection, row, chart, position.values, counts),
             is_large(chart, PAGE_STATES),
@@ -252,15 +253,15 @@ def _list_stays(connection: Connection, row: store.charts.ChartRow, now: datetim
             max((visit.left_at or now) - visit.entered_at, timedelta(0)),
             sum(counts.get(visit.visit, {}).values()),
         )
-        for visit in store.overview.list_visits(connection, row, VISITS)
+        for visit in store.machines.list_visits(connection, row, VISITS)
     ]
 
 
 def _list_samples(connection: Connection, row: store.charts.ChartRow) -> list[Sample]:
-    first = store.overview.find_first_seq(connection, row)
+    first = store.log.find_first_seq(connection, row)
     last = row.seq
     wanted = sorted({first + (last - first) * number // POINTS for number in range(POINTS + 1)})
-    return store.overview.list_log_samples(connection, row.name, wanted)
+    return store.log.list_log_samples(connection, row.name, wanted)
 
 
 def _get_machines(
@@ -274,13 +275,13 @@ def _get_machines(
     missing = None if chart.expect is None else max(chart.expect - reported, 0)
     wanted = MachineFilter(query.text, FAILED_KEY if query.kind == "failed" else None, (query.page - 1) * PAGE, PAGE)
     if query.kind == "missing":
-        absent, total = store.overview.list_missing_page(connection, row, row.visit, wanted)
+        absent, total = store.machines.list_missing_page(connection, row, row.visit, wanted)
         return MachinePage([], absent, total, reported, failed, missing, chart.roster is not None)
-    reports, total = store.overview.list_reports_page(connection, row, row.visit, wanted)
+    reports, total = store.machines.list_reports_page(connection, row, row.visit, wanted)
     return MachinePage(reports, [], total, reported, failed, missing, chart.roster is not None)
 
 
 def _get_history(connection: Connection, row: store.charts.ChartRow, query: HistoryQuery) -> HistoryPage:
     wanted = HistoryFilter(kind=query.kind, machine=query.machine, since=query.since, until=query.until)
-    rows = store.overview.list_latest_history(connection, row.name, wanted, query.before, PAGE + 1)
+    rows = store.log.list_latest_history(connection, row.name, wanted, query.before, PAGE + 1)
     return HistoryPage(rows[:PAGE], rows[PAGE - 1].seq if len(rows) > PAGE else None)

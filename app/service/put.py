@@ -130,7 +130,7 @@ class Standing:
         keys = {put.idempotency_key for put in puts if put.idempotency_key is not None}
         if not keys:
             return
-        for logged in store.machines.list_logged_keys(connection, row.name, keys):
+        for logged in store.log.list_logged_keys(connection, row.name, keys):
             # What a PUT without `key` meant is what the version of that time made of it.
             chart = service.definitions.get_version(connection, row, logged.version)
             default_key = chart.states[logged.from_state].default_key

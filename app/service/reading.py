@@ -154,14 +154,13 @@ def list_statuses(service: Service) -> list[Status]:
         slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
         slots, reported = (
             store.machines.list_slots(connection, slotted),
-            store.machines.count_reports(connection, slotted),
+            store.machines.count_reports_of_charts(connection, slotted),
         )
-        waiting = store.machines.list_slot_waiters(connection, slotted, now)
         found = []
         for row, chart in charts:
             position = store.charts.build_position(row, values.get(row.id, {}))
             position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
-            found.append(describe(chart, row, position, now, waiting.get(row.id, ())))
+            found.append(describe(chart, row, position, now, list_waiting(service, row, chart)))
         return found
 
 
@@ -176,7 +175,7 @@ def get_status(service: Service, name: str) -> Status:
             row,
             position,
             now,
-            list_waiting(connection, row, chart, now),
+            list_waiting(service, row, chart),
             list_missing(connection, row, chart),
         )
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 
 from app import store
 from app.core import machine as chart_machine
 from app.core.chart import Chart
-from app.core.errors import DatabaseUnavailableError, StateServiceError
+from app.core.errors import StateServiceError
 from app.core.log import Author
 from app.core.position import Claim, Position, Reason, Release, Step, Tick, Verdict
 from app.db import retrying, snapshot, transaction
@@ -44,7 +42,7 @@ def claim(service: Service, name: str, state: str, machine: str, author: Author,
         return found.answer
     deadline = time.monotonic() + wait
     look = partial(_look, service, name)
-    with service.hub.waiting(Topic(name, rows=True)) as waiter, _noted(service, name, machine, wait):
+    with service.hub.waiting(Topic(name, rows=True)) as waiter, service.hub.waiting_for_slot(name, machine):
         view: _View = waiter.share(look, is_fresh=True)
         while True:
             no = view.find_no(state, machine)
@@ -136,28 +134,6 @@ def _try(service: Service, name: str, state: str, machine: str, author: Author) 
         # It was let in front of others, who hear of its turn by no row of the log.
         service.hub.tell_rows(name)
         raise
-
-
-@contextmanager
-def _noted(service: Service, name: str, machine: str, seconds: float) -> Iterator[None]:
-    """Let people see that `machine` waits; what they see must never keep it from its slot."""
-    try:
-        with transaction(service.database) as connection:
-            row = store.charts.get_chart(connection, name)
-            now = service.now(store.charts.read_now(connection))
-            store.machines.add_slot_waiter(connection, row.id, machine, now, now + timedelta(seconds=seconds))
-    except DatabaseUnavailableError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        try:
-            with transaction(service.database) as connection:
-                store.machines.remove_slot_waiter(connection, row.id, machine)
-        except DatabaseUnavailableError:
-            # Its row ends by itself, at `until`.
-            pass
 
 
 @dataclass(frozen=True, slots=True)

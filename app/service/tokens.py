@@ -75,7 +75,9 @@ def create_token(service: Service, name: str, role: Role, pattern: str, author: 
         if store.tokens.find_token_named(connection, name) is not None:
             raise ConflictError(f"there is a token named {name!r} already; names are not used twice")
         now = service.now(store.charts.read_now(connection))
-        row = store.tokens.TokenRow(name, str(role), pattern, now, author.actor, None)
+        row = store.tokens.TokenRow(
+            name=name, role=str(role), pattern=pattern, created_at=now, created_by=author.actor, revoked_at=None
+        )
         store.tokens.add_token(connection, row, hash_secret(secret))
     return secret
 

@@ -1,4 +1,7 @@
-"""A version's definition: written once as rows, read back as the chart."""
+"""The tables of definitions: a version is written once as rows, and read back as the chart.
+
+They are `chart_versions`, `roster`, `states`, `attributes` and `transitions`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from app.db import Connection
 from app.models import attributes, chart_versions, roster, states, transitions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One imported definition of a chart; `text` is the chart file as it was imported."""
 
@@ -42,7 +45,7 @@ class Version:
     text: str
 
     def as_json(self) -> dict[str, Any]:
-        """The version without its text."""
+        """Return the version without its text, as the HTTP interface gives it."""
         return {
             "version": self.version,
             "sha256": self.sha256,
@@ -56,24 +59,24 @@ _VERSION_COLUMNS = tuple(chart_versions.c[name] for name in Version.__slots__)
 
 
 def list_versions(connection: Connection, chart_id: int) -> list[Version]:
-    """Every version of a chart, oldest first."""
+    """List every version of a chart, oldest first."""
     query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id).order_by(chart_versions.c.version)
-    return [Version(*row) for row in connection.execute(query)]
+    return [Version(**row) for row in connection.execute(query).mappings()]
 
 
 def get_version(connection: Connection, chart_id: int, version: int) -> Version:
-    """One version of a chart. Raises VersionNotFoundError."""
+    """Return one version of a chart. Raises VersionNotFoundError."""
     query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise VersionNotFoundError(f"the chart has no version {version}")
-    return Version(*row)
+    return Version(**row)
 
 
 def add_version(
-    connection: Connection, chart_id: int, version: int, chart: Chart, text: str, now: datetime, actor: str | None
+    connection: Connection, chart_id: int, version: int, chart: Chart, *, text: str, now: datetime, actor: str | None
 ) -> None:
-    """Write the rows of a new version; they are never changed again."""
+    """Write the rows of a new version. The database refuses every later change of them."""
     values = {
         "chart_id": chart_id,
         "version": version,
@@ -224,4 +227,10 @@ def _load_slots(row: Row[Any]) -> SlotRule | None:
         return None
     limits = json.loads(row.slots)
     lease = None if row.lease_us is None else timedelta(microseconds=row.lease_us)
-    return SlotRule(tuple(limits["stages"]), tuple(limits["written"]), lease, row.lease, OnExpire(row.on_expire))
+    return SlotRule(
+        stages=tuple(limits["stages"]),
+        written=tuple(limits["written"]),
+        lease=lease,
+        lease_written=row.lease,
+        on_expire=OnExpire(row.on_expire),
+    )

@@ -117,6 +117,7 @@ class Hub:
         self._limit = limit
         self.places: Places = OwnPlaces()
         self._rooms: dict[Topic, Room] = {}
+        self._slot_waiters: dict[str, list[str]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hub", daemon=True)
@@ -168,6 +169,26 @@ class Hub:
             yield Waiter(room, lambda: self.is_closed)
         finally:
             self._leave(topic, room)
+
+    @contextmanager
+    def waiting_for_slot(self, chart: str, machine: str) -> Iterator[None]:
+        """List `machine` among the machines that wait for a slot of `chart`, for as long as the block lasts."""
+        with self._lock:
+            self._slot_waiters.setdefault(chart, []).append(machine)
+        try:
+            yield
+        finally:
+            with self._lock:
+                machines = self._slot_waiters[chart]
+                machines.remove(machine)
+                if not machines:
+                    del self._slot_waiters[chart]
+
+    def list_slot_waiters(self, chart: str) -> list[str]:
+        """Return the machines that wait for a slot of `chart` in this process, the longest wait first."""
+        with self._lock:
+            # A machine that waits in two requests is named once.
+            return list(dict.fromkeys(self._slot_waiters.get(chart, ())))
 
     def _enter(self, topic: Topic) -> Room:
         with self._lock:

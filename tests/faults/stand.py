@@ -21,7 +21,8 @@ import psutil
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from app.db.engine import APPLICATION_NAME, normalize_url
+from app.db.engine import normalize_url
+from app.db.postgresql import APPLICATION_NAME
 from tests.conftest import database_on, migrate, start_postgresql
 from tests.faults import crashes, defects
 from tests.faults.load import RING

@@ -181,7 +181,7 @@ def test_writer_is_told_when_the_chart_is_locked_for_long(app: Flask, client: Fl
     taken = put_often(client, 3)
     with holding(app, "SELECT 1 FROM charts FOR UPDATE"):
         assert_refuses(client, "PUT")
-        assert "somebody else holds a lock" in client.put(PATH).get_json()["detail"]
+        assert "another session holds a lock" in client.put(PATH).get_json()["detail"]
         assert_still_answers(client)
     assert_heals(app, taken)
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from flask.testing import FlaskClient
 
-from app import store
-from app.db import transaction
 from app.service import operate, reading
 from app.service import put as putting
 from app.service.context import Service
-from tests.service.support import ANN, Clock, get_row, import_text, put
+from tests.service.support import ANN, Clock, import_text, put
 from tests.slots.support import claim_all, rolling
 
 TEXT = {"Accept": "text/plain"}
 JSON = {"Accept": "application/json"}
 
 
-def wait_for(service: Service, *machines: str, seconds: float = 30) -> None:
-    """Note that `machines` wait, as another process would."""
-    with transaction(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
-        for offset, machine in enumerate(machines):
-            since = now + timedelta(milliseconds=offset)
-            store.machines.add_slot_waiter(
-                connection, get_row(service).id, machine, since, now + timedelta(seconds=seconds)
-            )
+WaitFor = Callable[..., None]
+
+
+@pytest.fixture
+def wait_for(service: Service) -> Iterator[WaitFor]:
+    """Have machines wait for a slot of `web`, in the order given, until the test ends."""
+    with ExitStack() as stack:
+
+        def enter(*machines: str) -> None:
+            for machine in machines:
+                stack.enter_context(service.hub.waiting_for_slot("web", machine))
+
+        yield enter
 
 
 def line(client: FlaskClient) -> str:
@@ -49,17 +52,17 @@ def test_text_without_a_holder(client: FlaskClient, service: Service) -> None:
     assert line(client) == "slots: 0 of 3 held"
 
 
-def test_text_names_who_waits(client: FlaskClient, service: Service) -> None:
+def test_text_names_who_waits(client: FlaskClient, service: Service, wait_for: WaitFor) -> None:
     import_text(service, rolling("1"))
     claim_all(service, "m1")
-    wait_for(service, "m3", "m2")
+    wait_for("m3", "m2")
     assert line(client) == "slots: 1 of 1 held: m1 (0s, fence 1); 2 waiting: m3, m2"
 
 
-def test_text_counts_what_is_too_much_to_name(client: FlaskClient, service: Service) -> None:
+def test_text_counts_what_is_too_much_to_name(client: FlaskClient, service: Service, wait_for: WaitFor) -> None:
     import_text(service, rolling("12", count="20"))
     claim_all(service, *(f"m{number:02}" for number in range(12)))
-    wait_for(service, *(f"w{number:02}" for number in range(11)))
+    wait_for(*(f"w{number:02}" for number in range(11)))
     assert "m09 (0s, fence 10) and 2 more; 11 waiting: w00," in line(client)
     assert line(client).endswith("w09 and 1 more")
 
@@ -89,11 +92,11 @@ def test_renewal_ends_the_noise(client: FlaskClient, service: Service, clock: Cl
     assert "LEASE RAN OUT" not in client.get("/charts/web", headers=TEXT).text
 
 
-def test_json_has_holders_and_who_waits(client: FlaskClient, service: Service, clock: Clock) -> None:
+def test_json_has_holders_and_who_waits(client: FlaskClient, service: Service, clock: Clock, wait_for: WaitFor) -> None:
     import_text(service, rolling("[1, 2]", lease="100s"))
     claim_all(service, "m1")
     clock.advance(20)
-    wait_for(service, "m2")
+    wait_for("m2")
     assert client.get("/charts/web", headers=JSON).get_json()["slots"] == {
         "slots": 1,
         "held": 1,
@@ -112,25 +115,32 @@ def test_json_has_holders_and_who_waits(client: FlaskClient, service: Service, c
     }
 
 
-def test_json_of_a_state_without_slots_is_null(client: FlaskClient, service: Service) -> None:
+def test_json_of_a_state_without_slots_is_null(client: FlaskClient, service: Service, wait_for: WaitFor) -> None:
     import_text(service, rolling())
-    wait_for(service, "m2")
+    wait_for("m2")
     operate.goto(service, "web", "plain", "on", ANN)
     assert client.get("/charts/web", headers=JSON).get_json()["slots"] is None
 
 
-def test_whoever_waited_too_long_or_got_its_slot_is_not_waiting(
-    client: FlaskClient, service: Service, clock: Clock
-) -> None:
+def test_machine_that_got_its_slot_is_not_waiting(client: FlaskClient, service: Service, wait_for: WaitFor) -> None:
     import_text(service, rolling("1"))
     claim_all(service, "m1")
-    wait_for(service, "m1", "m2", seconds=30)
-    wait_for(service, "m3", seconds=50)
-    clock.advance(31)
+    wait_for("m1", "m3")
     assert client.get("/charts/web", headers=JSON).get_json()["slots"]["waiting"] == ["m3"]
 
 
-def test_list_says_the_same_as_each_chart(client: FlaskClient, service: Service, clock: Clock) -> None:
+def test_machine_that_waits_in_two_requests_is_named_once(
+    client: FlaskClient, service: Service, wait_for: WaitFor
+) -> None:
+    import_text(service, rolling("1"))
+    claim_all(service, "m1")
+    wait_for("m2", "m3", "m2")
+    assert client.get("/charts/web", headers=JSON).get_json()["slots"]["waiting"] == ["m2", "m3"]
+
+
+def test_list_says_the_same_as_each_chart(
+    client: FlaskClient, service: Service, clock: Clock, wait_for: WaitFor
+) -> None:
     import_text(service, rolling("[1, 5]", lease="100s"))
     import_text(service, rolling("2"), name="other")
     claim_all(service, "m1")
@@ -138,7 +148,7 @@ def test_list_says_the_same_as_each_chart(client: FlaskClient, service: Service,
     claim_all(service, "m2", "m3")
     clock.advance(100)
     putting.sweep(service)
-    wait_for(service, "m4")
+    wait_for("m4")
     (other, web) = client.get("/charts").get_json()
     assert (web["slots"]["slots"], web["slots"]["held"], web["slots"]["waiting"]) == (5, 2, ["m4"])
     assert (other["slots"]["slots"], other["slots"]["held"], other["slots"]["waiting"]) == (2, 0, [])
@@ -148,10 +158,10 @@ def test_list_says_the_same_as_each_chart(client: FlaskClient, service: Service,
 
 
 @pytest.mark.parametrize("verb", ["evict", "pause"])
-def test_answer_to_an_act_says_who_waits(client: FlaskClient, service: Service, verb: str) -> None:
+def test_answer_to_an_act_says_who_waits(client: FlaskClient, service: Service, wait_for: WaitFor, verb: str) -> None:
     import_text(service, rolling("1"))
     claim_all(service, "m1")
-    wait_for(service, "m2")
+    wait_for("m2")
     found = client.post(f"/charts/web/{verb}", json={"reason": "why", "machine": "m1"}).get_json()
     assert found["slots"]["waiting"] == ["m2"]
     assert found["slots"] == reading.get_status(service, "web").as_json()["slots"]

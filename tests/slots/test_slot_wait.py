@@ -15,7 +15,7 @@ from app.core.position import Reason
 from app.service import operate, reading, slots
 from app.service.context import Service
 from app.service.put import Answer
-from tests.service.support import ANN, NOBODY, import_text, kinds, opened_service, put, query
+from tests.service.support import ANN, NOBODY, import_text, kinds, opened_service, put
 from tests.slots.support import claim, claim_all, is_sound, rolling
 from tests.support.servers import until
 
@@ -259,4 +259,4 @@ def test_whoever_waits_is_seen_and_then_not(waiting: Waiting, service: Service) 
     until(lambda: len(waiters(service)) == 1, "one is seen", SOON)
     operate.goto(service, "web", "done", "over", ANN)
     until(lambda: all(one.done() for one in held), "the other is told no", SOON)
-    assert query(service, "SELECT machine FROM slot_waiters") == []
+    until(lambda: service.hub.list_slot_waiters("web") == [], "nobody is seen", SOON)

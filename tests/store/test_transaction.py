@@ -1,4 +1,4 @@
-"""The one place that commits: the end of the block commits, an error rolls back, readers see one moment."""
+"""`transaction` commits at the end of its block and rolls back after an error; a snapshot sees one moment."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def names(service: Service) -> list[str]:
     return [name for (name,) in query(service, "SELECT name FROM tokens ORDER BY name")]
 
 
-def test_end_of_the_block_commits(service: Service) -> None:
+def test_transaction_commits_at_the_end_of_the_block(service: Service) -> None:
     add(service, "a")
     assert names(service) == ["a"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, DatabaseUnavailableError])
-def test_error_rolls_back_and_goes_on(service: Service, error: type[BaseException]) -> None:
+def test_error_rolls_back_and_the_next_transaction_works(service: Service, error: type[BaseException]) -> None:
     with pytest.raises(error):
         add_and_raise(service, error)
     assert names(service) == []
@@ -49,7 +49,7 @@ def test_error_rolls_back_and_goes_on(service: Service, error: type[BaseExceptio
     assert names(service) == ["b"]
 
 
-def test_nobody_sees_what_is_not_committed(service: Service) -> None:
+def test_readers_do_not_see_uncommitted_rows(service: Service) -> None:
     with transaction(service.database) as connection:
         insert_token(connection, "a")
         seen: list[list[str]] = []
@@ -76,8 +76,8 @@ def test_asking_sees_every_commit_and_holds_no_lock(service: Service) -> None:
         assert connection.execute(count).scalar_one() == 1
 
 
-def test_unique_violation_may_be_tried_again(service: Service) -> None:
-    """Two who create the same thing: the second finds it there when it looks again."""
+def test_retrying_runs_again_after_a_unique_violation(service: Service) -> None:
+    """If two callers create the same row, the second one finds the row when it is run again."""
     tries: list[int] = []
 
     @retrying
@@ -91,7 +91,7 @@ def test_unique_violation_may_be_tried_again(service: Service) -> None:
     assert len(tries) == 2
 
 
-def test_other_errors_are_not_tried_again(service: Service) -> None:
+def test_retrying_does_not_run_again_after_other_errors(service: Service) -> None:
     tries: list[int] = []
 
     @retrying

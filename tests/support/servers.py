@@ -24,7 +24,8 @@ import psutil
 import pytest
 from sqlalchemy import Connection
 
-from app.db.engine import APPLICATION_NAME, open_engine
+from app.db.engine import open_engine
+from app.db.postgresql import APPLICATION_NAME
 from app.waiting.places import MAX_WORKERS
 from app.waiting.watching import LISTENER_NAME
 from tests.conftest import database_on
