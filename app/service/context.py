@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+
+from cachetools import LRUCache
 
 from app import store
 from app.core.chart import Chart
@@ -22,12 +23,17 @@ DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
 
 
 class Definitions:
-    """Charts by file, chart id and version, which never change; past `max_states` states the least lately used go."""
+    """A cache of charts by version; threads share it. A version never changes, so no entry ever goes stale.
+
+    The charts used last are kept, up to `max_states` states in all.
+    """
 
     def __init__(self, max_states: int = 200_000) -> None:
-        self._max_states = max_states
-        self._states = 0
-        self._charts: OrderedDict[DefinitionKey, Chart] = OrderedDict()
+        # A chart larger than the whole cache counts as `max_states`, so that it is kept too, alone.
+        self._charts: LRUCache[DefinitionKey, Chart] = LRUCache(
+            max_states, getsizeof=lambda chart: min(len(chart.states), max_states)
+        )
+        # Reading needs the lock as well: an LRUCache changes its order when it is read.
         self._lock = threading.Lock()
 
     def get(self, connection: Connection, row: store.charts.ChartRow) -> Chart:
@@ -36,26 +42,17 @@ class Definitions:
 
     def get_version(self, connection: Connection, row: store.charts.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
-        # A database put in this one's place numbers its charts on its own.
+        # If the database file is replaced by another one, the same chart ids mean other charts.
         key = (connection.info.get("identity"), row.id, row.created_at, version)
-        with self._lock:
-            chart = self._charts.get(key)
-            if chart is not None:
-                self._charts.move_to_end(key)
-                return chart
+        try:
+            with self._lock:
+                return self._charts[key]
+        except KeyError:
+            pass
         chart = store.definitions.load_chart(connection, row.id, row.name, version)
-        self._put(key, chart)
-        return chart
-
-    def _put(self, key: DefinitionKey, chart: Chart) -> None:
         with self._lock:
-            if key in self._charts:
-                return
-            self._charts[key] = chart
-            self._states += len(chart.states)
-            while self._states > self._max_states and len(self._charts) > 1:
-                _, dropped = self._charts.popitem(last=False)
-                self._states -= len(dropped.states)
+            # If two threads have read the same definition, both get the first one's.
+            return self._charts.setdefault(key, chart)
 
 
 @dataclass(slots=True)

@@ -159,7 +159,7 @@ def test_token_command_refuses(run: Commands, arguments: tuple[str, ...], code: 
 def test_token_is_revoked_once(run: Commands) -> None:
     run("token", "create", "fleet", "--role", "machine")
     run("token", "revoke", "fleet")
-    assert "revoked already" in run("token", "revoke", "fleet", code=1).stderr
+    assert "is already revoked" in run("token", "revoke", "fleet", code=1).stderr
     assert "names are not used twice" in run("token", "create", "fleet", "--role", "machine", code=1).stderr
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -17,7 +18,7 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from app.core.errors import BadRequestError
+from app.core.errors import BadRequestError, UnauthenticatedError
 from app.service import tokens
 from app.service.context import Service
 from app.service.tokens import Holder, Role, create_token, revoke_token
@@ -275,24 +276,35 @@ def test_secret_is_kept_as_a_hash_alone(service: Service) -> None:
     assert hashlib.sha256(secret.encode()).hexdigest() in row
 
 
-def test_revoked_token_is_dead_within_a_second(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revoked_token_is_refused_within_a_second(app: Flask) -> None:
     service, client = service_of(app), app.test_client()
     secret = make(service)
-    now = 1000.0
-    monkeypatch.setattr("app.service.tokens.time.monotonic", lambda: now)
     assert client.get("/charts", headers=bearer(secret)).status_code == 200
     revoke_token(service, "token")
-    now += 1
+    time.sleep(tokens.BELIEVED_SECONDS + 0.1)
     assert client.get("/charts", headers=bearer(secret)).status_code == 401
 
 
-def test_unknown_tokens_fill_no_memory(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_cache_keeps_only_the_tokens_used_last(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "CACHE_SIZE", 2)
-    client = app.test_client()
-    for number in range(5):
-        client.get("/charts", headers=bearer(f"sst_{number}"))
-        client.get("/charts", headers=bearer(make(service_of(app), name=f"t{number}")))
-    assert len(app.extensions["stateservice.tokens"]._found) <= 2
+    cache = tokens.TokenCache()
+    secrets = [make(service, name=f"t{number}") for number in range(3)]
+    for secret in secrets:
+        cache.authenticate(service, secret)
+    assert set(cache._kept) == {tokens.hash_secret(secret) for secret in secrets[1:]}
+
+
+def test_token_cache_does_not_keep_unknown_tokens(service: Service) -> None:
+    cache = tokens.TokenCache()
+    with pytest.raises(UnauthenticatedError):
+        cache.authenticate(service, "sst_1")
+    assert len(cache._kept) == 0
+
+
+def test_token_is_looked_up_once_in_half_a_second(service: Service) -> None:
+    secret, cache = make(service), tokens.TokenCache()
+    found = cache.authenticate(service, secret)
+    assert cache.authenticate(service, secret) is found
 
 
 def test_tokens_name_is_the_actor_of_the_log(app: Flask) -> None:
