@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,8 @@ from app.core.position import Position, Step
 from app.db import Connection, Database, asking
 from app.service.batching import Turns
 from app.waiting.hub import Hub
+
+logger = logging.getLogger("stateservice.service")
 
 # The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
 DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
@@ -55,10 +58,15 @@ class Definitions:
             return self._charts.setdefault(key, chart)
 
 
+# Called with a chart's name and a step that wrote log rows, once the step is committed.
+AfterCommit = Callable[[str, Step], None]
+
+
 @dataclass(slots=True)
 class Service:
     """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
 
+    `after_commit` is what a use case calls after its commit; waking the waiters of this process comes first.
     `turns` lets PUTs share a transaction, and `looks` questions about a chart a reading; `crowded` is when a chart was
     last found locked by somebody else.
     """
@@ -67,15 +75,31 @@ class Service:
     hub: Hub
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
+    after_commit: tuple[AfterCommit, ...] = ()
     turns: Turns[Any, Any] = field(default_factory=Turns)
     looks: Turns[Any, Any] = field(default_factory=Turns)
     crowded: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.after_commit = (self._wake_waiters, *self.after_commit)
+
     def tell(self, chart: str, step: Step) -> None:
-        """Wake whoever waits for `chart` in this process, after the commit of `step`."""
+        """Call each of `after_commit` if `step` wrote log rows. The caller has committed the step.
+
+        An error of one of them is logged: the step is committed, so the client gets its answer in any case.
+        """
+        if step.changes_nothing:
+            return
+        for notify in self.after_commit:
+            try:
+                notify(chart, step)
+            except Exception:
+                logger.exception("after a commit on chart %r: %r failed", chart, notify)
+
+    def _wake_waiters(self, chart: str, step: Step) -> None:
         if step.moves:
             self.hub.tell(chart)
-        elif step.entries:
+        else:
             self.hub.tell_rows(chart)
 
     def now(self, read: datetime) -> datetime:

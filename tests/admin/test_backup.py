@@ -59,7 +59,7 @@ def test_backup_is_for_its_owner_and_leaves_nothing_beside_it(service: Service, 
 @pytest.mark.parametrize("content", ["", "a backup of yesterday"])
 def test_backup_overwrites_nothing(service: Service, run: Commands, target: Path, content: str) -> None:
     target.write_text(content)
-    assert "overwrites nothing" in run("db", "backup", str(target), code=1).stderr
+    assert "does not overwrite a file" in run("db", "backup", str(target), code=1).stderr
     assert target.read_text() == content
     assert list(target.parent.iterdir()) == [target]
 
@@ -72,7 +72,7 @@ def test_backup_does_not_follow_a_link(service: Service, run: Commands, target: 
 
 def test_file_that_appears_meanwhile_stays(service: Service, monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
     monkeypatch.setattr("app.service.upkeep._check", lambda copy: target.write_text("somebody's"))
-    with pytest.raises(Exception, match="overwrites nothing"):
+    with pytest.raises(Exception, match="does not overwrite a file"):
         backup(service, str(target))
     assert target.read_text() == "somebody's"
     assert list(target.parent.iterdir()) == [target]
@@ -120,7 +120,7 @@ def test_backups_beside_writers_are_whole(service: Service, target: Path) -> Non
 
 def test_postgresql_is_told_its_own_command(postgresql_url: str, target: Path) -> None:
     stderr = Commands(postgresql_url)("db", "backup", str(target), code=2).stderr
-    command = shlex.split(stderr.partition("own: ")[2])
+    command = shlex.split(stderr.partition("own backup: ")[2])
     assert command[:3] == ["pg_dump", "--format=custom", f"--file={target}"]
     assert command[3].startswith("--dbname=postgresql://")
     assert not target.exists()
@@ -136,7 +136,7 @@ def test_password_is_not_printed(password: str) -> None:
 
 def test_command_that_postgresql_is_told_works(postgresql_url: str, target: Path) -> None:
     stderr = Commands(postgresql_url)("db", "backup", str(target), code=2).stderr
-    command = shlex.split(stderr.partition("own: ")[2])
+    command = shlex.split(stderr.partition("own backup: ")[2])
     if shutil.which("pg_dump") is None:
         return
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -283,20 +283,20 @@ def test_text_says_who_of_the_roster_is_missing(client: FlaskClient, service: Se
     import_text(service, REBOOT.replace("    slots: 2\n    lease: 1h\n", ""))
     put(service, "reboot", "m2")
     (line,) = [line for line in text_of(client).splitlines() if line.startswith("waits for")]
-    assert line == "waits for done when count >= 3 (now 1, 2 more); not heard of: m1, m3"
+    assert line == "waits for done when count >= 3 (now 1, 2 more); not heard from: m1, m3"
 
 
 def test_text_names_the_first_ten_and_counts_the_rest(client: FlaskClient, app: Flask) -> None:
     roster = ", ".join(f"m{number:03}" for number in range(250))
     chart = REBOOT.replace("m1, m2, m3", roster).replace("    slots: 2\n    lease: 1h\n", "")
     import_text(service_of(app), chart)
-    assert "not heard of: m000, m001, m002, m003, m004, m005, m006, m007, m008, m009 and 240 more" in text_of(client)
+    assert "not heard from: m000, m001, m002, m003, m004, m005, m006, m007, m008, m009 and 240 more" in text_of(client)
 
 
 @pytest.mark.usefixtures("chart")
 def test_text_says_who_paused_it_and_why(client: FlaskClient) -> None:
     client.post("/charts/web/pause", json={"reason": "disks"})
-    assert "paused by 127.0.0.1 0s ago: disks" in text_of(client)
+    assert "paused by 127.0.0.1 0 s ago: disks" in text_of(client)
 
 
 def test_text_says_how_long_until_the_deadline(client: FlaskClient, service: Service) -> None:
@@ -307,4 +307,4 @@ def test_text_says_how_long_until_the_deadline(client: FlaskClient, service: Ser
             "      - {name: done, when: {key: elapsed, value: 30m}}\n      - {name: rollback,",
         ),
     )
-    assert "done in 29m, by the clock" in text_of(client)
+    assert "done in 29 min, by the clock" in text_of(client)

@@ -336,11 +336,14 @@ def test_command_prunes_every_chart(service: Service, clock: Clock, run: Command
     clock.pass_days(990)
     import_text(service, ROLLOUT, name="young")
 
-    assert run("db", "prune", "--keep", "400d", "--dry-run").stdout == "web: 1 rows would go\nyoung: 0 rows would go\n"
+    assert (
+        run("db", "prune", "--keep", "400d", "--dry-run").stdout
+        == "web: 1 rows would be pruned\nyoung: 0 rows would be pruned\n"
+    )
     assert len(history(service)) == 2
     pruned = json.loads(run("db", "prune", "--keep", "400d", "--json").stdout)
     assert pruned == [{"chart": "web", "rows": 1, "differences": []}, {"chart": "young", "rows": 0, "differences": []}]
-    assert run("db", "prune", "--keep", "400d", "web").stdout == "web: 0 rows gone\n"
+    assert run("db", "prune", "--keep", "400d", "web").stdout == "web: 0 rows pruned\n"
     run("chart", "verify")
 
 

@@ -106,7 +106,7 @@ def test_status_tells_the_deadline(service: Service, clock: Clock) -> None:
     status = reading.get_status(service, "web")
     assert status.deadline is not None
     assert (status.deadline.at, status.deadline.target) == (NOON + timedelta(seconds=60), "done")
-    assert status.waits_for.endswith("done in 40s, by the clock")
+    assert status.waits_for.endswith("done in 40 s, by the clock")
 
 
 def test_status_of_a_paused_chart_has_no_instant(service: Service, clock: Clock) -> None:
@@ -115,7 +115,7 @@ def test_status_of_a_paused_chart_has_no_instant(service: Service, clock: Clock)
     clock.advance(150)
     status = reading.get_status(service, "web")
     assert status.deadline is not None
-    assert (status.deadline.at, status.waits_for) == (None, "paused by ann 2m ago: look")
+    assert (status.deadline.at, status.waits_for) == (None, "paused by ann 2 min 30 s ago: look")
 
 
 def test_status_of_a_chart_that_has_ended(service: Service) -> None:

@@ -74,9 +74,9 @@ def test_text_is_loud_about_a_lease_that_ran_out(client: FlaskClient, service: S
     clock.advance(50)
     putting.sweep(service)
     clock.advance(7)
-    assert line(client).startswith("slots: 11 of 12 held: m10 (LEASE RAN OUT 7s ago, fence 11), n00 (57s, fence 12),")
+    assert line(client).startswith("slots: 11 of 12 held: m10 (LEASE RAN OUT 7 s ago, fence 11), n00 (57 s, fence 12),")
     last = client.get("/charts/web", headers=TEXT).text.splitlines()[-1]
-    assert last.startswith("waits for m10 (LEASE RAN OUT 7s ago, slot still held); ")
+    assert last.startswith("waits for m10 (LEASE RAN OUT 7 s ago, slot still held); ")
 
 
 def test_renewal_ends_the_noise(client: FlaskClient, service: Service, clock: Clock) -> None:
