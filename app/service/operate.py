@@ -133,7 +133,7 @@ def _import(
         return Imported(Outcome.UNCHANGED, status, parsed.warnings, dry_run=request.dry_run), None
     else:
         outcome = Outcome.UPGRADED
-        status, step = _upgrade(service, connection, row, parsed, request.maps, author)
+        status, step = _upgrade(service, connection, row, parsed, author, maps=request.maps)
     return Imported(outcome, status, parsed.warnings, step.entries, request.dry_run), step
 
 
@@ -157,7 +157,7 @@ def _bring_back(
     parsed: chart_file.ParsedChart,
     author: Author,
 ) -> tuple[Status, Step]:
-    """Start an archived chart again. Its version, run, seq and fencing number go on from where they were."""
+    """Start an archived chart again. Its version, run, seq and fencing number continue from before."""
     chart = parsed.chart
     row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
     held = hold_row(service, connection, row)
@@ -175,8 +175,9 @@ def _upgrade(
     connection: Connection,
     row: store.charts.ChartRow,
     parsed: chart_file.ParsedChart,
-    maps: Sequence[str],
     author: Author,
+    *,
+    maps: Sequence[str],
 ) -> tuple[Status, Step]:
     """Let the next version take over the run in flight."""
     chart = parsed.chart

@@ -163,7 +163,7 @@ def find_deadline(state: State, position: Position) -> Deadline | None:
 
 
 def find_next_clock(state: State, position: Position) -> tuple[datetime, Transition] | None:
-    """The clock transition of the state that comes due first, and when, if the chart is not paused (again).
+    """The clock transition of the state that comes due first, and when it does unless the chart is paused meanwhile.
 
     Of several that come due together it is the first in the chart file. None if the state has no clock transition.
     """
@@ -236,7 +236,7 @@ def say_what_it_waits_for(
 
 
 def _say_expired(position: Position, now: datetime) -> list[str]:
-    """The holders whose lease ran out. They come first: no other machine gets their slot until a person acts."""
+    """The holders whose lease ran out, if there are any: their slots stay held until an operator evicts them."""
     over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
     named = _name_some([f"{machine} (LEASE RAN OUT {say_span(now - at)} ago, slot still held)" for at, machine in over])
     return [named] if named else []

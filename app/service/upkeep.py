@@ -244,17 +244,7 @@ def backup(service: Service, file: str) -> int:
     url = service.database.engine.url
     target = Path(file).absolute()
     if not service.database.is_sqlite:
-        # Without the password: other users see command lines, and libpq reads it from ~/.pgpass or PGPASSWORD.
-        told = URL.create(
-            "postgresql",
-            username=url.username,
-            host=url.host,
-            port=url.port,
-            database=url.database,
-            query=url.query,
-        )
-        command = ["pg_dump", "--format=custom", f"--file={target}", f"--dbname={told.render_as_string()}"]
-        raise BadRequestError(f"use PostgreSQL's own backup: {shlex.join(command)}")
+        raise BadRequestError(f"use PostgreSQL's own backup: {_say_pg_dump(url, target)}")
     if target.exists() or target.is_symlink():
         raise ConflictError(f"{target} exists; a backup does not overwrite a file")
     try:
@@ -277,6 +267,19 @@ def backup(service: Service, file: str) -> int:
     except (OSError, sqlite3.Error) as error:
         raise DatabaseUnavailableError(f"the backup failed: {error}") from error
     return target.stat().st_size
+
+
+def _say_pg_dump(url: URL, target: Path) -> str:
+    # Without the password: other users see command lines, and libpq reads it from ~/.pgpass or PGPASSWORD.
+    database = URL.create(
+        "postgresql",
+        username=url.username,
+        host=url.host,
+        port=url.port,
+        database=url.database,
+        query=url.query,
+    )
+    return shlex.join(["pg_dump", "--format=custom", f"--file={target}", f"--dbname={database.render_as_string()}"])
 
 
 def _check(copy: Path) -> None:
