@@ -236,7 +236,7 @@ def say_what_it_waits_for(
 
 
 def _say_expired(position: Position, now: datetime) -> list[str]:
-    """The holders whose lease ran out, if there are any: their slots stay held until an operator evicts them."""
+    """The holders whose lease ran out. Their slots stay held until they claim again or report, or are evicted."""
     over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
     named = _name_some([f"{machine} (LEASE RAN OUT {say_span(now - at)} ago, slot still held)" for at, machine in over])
     return [named] if named else []

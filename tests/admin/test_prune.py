@@ -221,7 +221,7 @@ def test_log_that_does_not_verify_is_not_pruned(service: Service, clock: Clock, 
     assert (found.rows, len(history(service))) == (0, 2)
     assert found.differences == ("web: fence: the log gives 0, the tables have 7",)
     output = run("db", "prune", "--keep", "400d", code=1).output
-    assert "nothing pruned" in output
+    assert "nothing was pruned" in output
     assert "fence" in output
 
 
