@@ -27,7 +27,6 @@ from app.cli.shared import (
 )
 from app.core.errors import ChartFileError, Problem
 from app.core.log import HashedRow, HistoryFilter
-from app.core.position import Kind
 from app.diagram import DARK, LIGHT, Form
 from app.service import operate, reading
 from app.service.operate import ImportRequest, import_chart
@@ -252,7 +251,7 @@ MAX_REASON = 200
 @click.argument("name")
 @click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only rows after this one.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
-@click.option("--kind", type=click.Choice([str(kind) for kind in Kind]), metavar="KIND", help="Only rows of this kind.")
+@click.option("--kind", type=click.Choice(reading.list_kinds()), metavar="KIND", help="Only rows of this kind.")
 @click.option("--machine", help="Only rows of this machine.")
 @click.option("--since", type=Instant(), metavar="INSTANT", help="Only rows from this instant on (ISO 8601, UTC).")
 @click.option("--until", type=Instant(), metavar="INSTANT", help="Only rows before this instant.")

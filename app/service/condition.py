@@ -1,8 +1,9 @@
-"""How a chart fares, in one word and the reasons for it: what a person looks at first.
+"""A chart's health: one word and the reasons for it. It is what a person looks at first.
 
-A chart is *stuck* where it is past half its deadline, or where nothing was reported for long: for an hour, and for
-ten times as long as reports in this visit took on average. Its deadline is the first clock guard that is not planned
-(see `app.core.plan`): a state that is meant to end by the clock has none.
+A chart is *stuck* if more than half of the time to its deadline is over, or if no report has come for long: for more
+than an hour, and for more than ten times the average time between the reports of this visit. The deadline is the
+clock guard that comes due first, unless it is planned (see `app.core.plan`): a state that is meant to end by the
+clock is never late.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from app import store
 from app.core.chart import FAILED_KEY, Chart, State
 from app.core.plan import list_failed_endings, list_planned
 from app.core.position import Position
+from app.service.status import find_next_clock, say_span
 
+# No report for longer than this makes a chart stuck, if it is also longer than so many times the usual interval.
 LONG = timedelta(hours=1)
 TIMES_THE_USUAL = 10
 
 
 class Condition(IntEnum):
-    """How a chart fares, the most urgent first."""
+    """How a chart is doing, in one word. The most urgent condition comes first."""
 
     STUCK = 1
     FAILED = 2
@@ -35,7 +38,7 @@ class Condition(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How many failures were counted, and how many it takes for the chart to turn away, if any number does."""
+    """How many failures were counted. At `limit` failures the chart goes to `target`; both are None without a limit."""
 
     value: int
     limit: int | None
@@ -43,7 +46,7 @@ class Failures:
 
     @property
     def share(self) -> float:
-        """How near the failures are to their limit, from 0 to 1."""
+        """How near the failures are to their limit, from 0 to 1. Without a limit, 1 from the first failure on."""
         if self.limit is None or self.limit <= 0:
             return float(self.value > 0)
         return min(self.value / self.limit, 1.0)
@@ -51,9 +54,9 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long the visit has lasted, pauses left out, and how long it may (`allowed`) before it goes to `target`.
+    """How long the visit has lasted without its pauses, and the time `allowed` before the clock takes it to `target`.
 
-    `is_planned` tells a state that is meant to end by the clock from a deadline.
+    `is_planned` is True if the state is meant to end by the clock; otherwise the end of that time is a deadline.
     """
 
     spent: timedelta
@@ -63,50 +66,54 @@ class Timing:
 
     @property
     def share(self) -> float | None:
-        """How much of the time allowed is over, from 0 to 1."""
+        """How much of the allowed time is over, from 0 to 1. None if there is no limit."""
         if self.allowed is None:
             return None
         return min(max(self.spent / self.allowed, 0.0), 1.0) if self.allowed else 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bearing:
-    """How a chart fares: one word, the reasons, its failures and its time."""
+class Health:
+    """How a chart is doing: its condition, the reasons if it is stuck, its failures and its time."""
 
     condition: Condition
     reasons: tuple[str, ...]
     failures: Failures | None
     timing: Timing
 
+    @property
+    def has_failed(self) -> bool:
+        """True if the chart has ended in a state that it was not meant to end in."""
+        return self.condition is Condition.FAILED
 
-def judge(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Bearing:
-    """How the chart fares at `now`."""
+
+def judge_health(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Health:
+    """The chart's health at `now`."""
     state = chart.states[position.state]
     timing = find_timing(state, position, now)
     failures = find_failures(state, position)
     if state.is_final:
         has_failed = state.name in list_failed_endings(chart)
-        return Bearing(Condition.FAILED if has_failed else Condition.ENDED, (), failures, timing)
+        return Health(Condition.FAILED if has_failed else Condition.ENDED, (), failures, timing)
     if position.is_paused:
-        return Bearing(Condition.PAUSED, (), failures, timing)
+        return Health(Condition.PAUSED, (), failures, timing)
     reasons = tuple(reason for reason in (_say_late(timing), _say_quiet(state, row, position, now)) if reason)
-    return Bearing(Condition.STUCK if reasons else Condition.RUNNING, reasons, failures, timing)
+    return Health(Condition.STUCK if reasons else Condition.RUNNING, reasons, failures, timing)
 
 
 def find_timing(state: State, position: Position, now: datetime) -> Timing:
-    """How long the visit has lasted, against the clock guard that comes due first."""
+    """How long the visit has lasted, and how long it may last until the first clock guard comes due."""
     spent = max(now - position.entered_at - position.pause_in_visit(now), timedelta(0))
-    planned = list_planned(state)
-    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
-    if not clocks:
+    first = find_next_clock(state, position)
+    if first is None:
         return Timing(spent)
-    due, first = min(clocks, key=lambda clock: clock[0])
+    due, transition = first
     allowed = max(due - position.entered_at - position.paused_for, timedelta(0))
-    return Timing(spent, allowed, first.target, first in planned)
+    return Timing(spent, allowed, transition.target, transition in list_planned(state))
 
 
 def find_failures(state: State, position: Position) -> Failures | None:
-    """The count on the attribute `failed`, and the first guard on it."""
+    """The count on the attribute `failed`, and the limit by the first guard on it. None without the attribute."""
     if FAILED_KEY not in position.values:
         return None
     for item in state.transitions:
@@ -134,14 +141,3 @@ def _say_quiet(state: State, row: store.charts.ChartRow, position: Position, now
     if quiet <= max(LONG, usual * TIMES_THE_USUAL):
         return None
     return f"no report for {say_span(quiet)}"
-
-
-def say_span(span: timedelta) -> str:
-    """A length of time in its two largest units."""
-    seconds = max(int(span.total_seconds()), 0)
-    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            # Nobody counts the seconds of half an hour.
-            rest = 0 if small == "s" and seconds >= 600 else seconds % size // smaller
-            return f"{seconds // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{seconds} s"

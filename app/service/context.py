@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
+
+from cachetools import LRUCache
 
 from app import store
 from app.core.chart import Chart
@@ -17,17 +19,24 @@ from app.db import Connection, Database, asking
 from app.service.batching import Turns
 from app.waiting.hub import Hub
 
+logger = logging.getLogger("stateservice.service")
+
 # The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
 DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
 
 
 class Definitions:
-    """Charts by file, chart id and version, which never change; past `max_states` states the least lately used go."""
+    """A cache of charts by version; threads share it. A version never changes, so no entry ever goes stale.
+
+    The charts used last are kept, up to `max_states` states in all.
+    """
 
     def __init__(self, max_states: int = 200_000) -> None:
-        self._max_states = max_states
-        self._states = 0
-        self._charts: OrderedDict[DefinitionKey, Chart] = OrderedDict()
+        # A chart larger than the whole cache counts as `max_states`, so that it is kept too, alone.
+        self._charts: LRUCache[DefinitionKey, Chart] = LRUCache(
+            max_states, getsizeof=lambda chart: min(len(chart.states), max_states)
+        )
+        # Reading needs the lock as well: an LRUCache changes its order when it is read.
         self._lock = threading.Lock()
 
     def get(self, connection: Connection, row: store.charts.ChartRow) -> Chart:
@@ -36,32 +45,28 @@ class Definitions:
 
     def get_version(self, connection: Connection, row: store.charts.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
-        # A database put in this one's place numbers its charts on its own.
+        # If the database file is replaced by another one, the same chart ids mean other charts.
         key = (connection.info.get("identity"), row.id, row.created_at, version)
-        with self._lock:
-            chart = self._charts.get(key)
-            if chart is not None:
-                self._charts.move_to_end(key)
-                return chart
+        try:
+            with self._lock:
+                return self._charts[key]
+        except KeyError:
+            pass
         chart = store.definitions.load_chart(connection, row.id, row.name, version)
-        self._put(key, chart)
-        return chart
-
-    def _put(self, key: DefinitionKey, chart: Chart) -> None:
         with self._lock:
-            if key in self._charts:
-                return
-            self._charts[key] = chart
-            self._states += len(chart.states)
-            while self._states > self._max_states and len(self._charts) > 1:
-                _, dropped = self._charts.popitem(last=False)
-                self._states -= len(dropped.states)
+            # If two threads have read the same definition, both get the first one's.
+            return self._charts.setdefault(key, chart)
+
+
+# Called with a chart's name and a step that wrote log rows, once the step is committed.
+AfterCommit = Callable[[str, Step], None]
 
 
 @dataclass(slots=True)
 class Service:
     """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
 
+    `after_commit` is what a use case calls after its commit; waking the waiters of this process comes first.
     `turns` lets PUTs share a transaction, and `looks` questions about a chart a reading; `crowded` is when a chart was
     last found locked by somebody else.
     """
@@ -70,15 +75,31 @@ class Service:
     hub: Hub
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
+    after_commit: tuple[AfterCommit, ...] = ()
     turns: Turns[Any, Any] = field(default_factory=Turns)
     looks: Turns[Any, Any] = field(default_factory=Turns)
     crowded: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.after_commit = (self._wake_waiters, *self.after_commit)
+
     def tell(self, chart: str, step: Step) -> None:
-        """Wake whoever waits for `chart` in this process, after the commit of `step`."""
+        """Call each of `after_commit` if `step` wrote log rows. The caller has committed the step.
+
+        An error of one of them is logged: the step is committed, so the client gets its answer in any case.
+        """
+        if step.changes_nothing:
+            return
+        for notify in self.after_commit:
+            try:
+                notify(chart, step)
+            except Exception:
+                logger.exception("after a commit on chart %r: %r failed", chart, notify)
+
+    def _wake_waiters(self, chart: str, step: Step) -> None:
         if step.moves:
             self.hub.tell(chart)
-        elif step.entries:
+        else:
             self.hub.tell_rows(chart)
 
     def now(self, read: datetime) -> datetime:

@@ -1,7 +1,7 @@
-"""What an operator counts: instruments that the use cases feed, and a look at the charts for a scrape.
+"""Metrics: two instruments that use cases feed, and the positions of the charts, read for each scrape.
 
-Under gunicorn the instruments live in files that all workers share (see gunicorn.conf.py), so that whichever worker
-is scraped gives the sum; one that was killed has lost nothing that it had counted.
+Under gunicorn the instruments are kept in files that all workers share (see gunicorn.conf.py). Any worker answers a
+scrape with the sum over all workers, and what a killed worker has counted is not lost.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from app.db import snapshot
 from app.service.context import Service
 
 REGISTRY = CollectorRegistry()
-# From a request that nobody else's touches to one that ran into the lock's time limit (app/db/).
+# In seconds: from a request that waits for no lock to a request that gives up waiting for one (see app/db).
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 LOCK_WAIT = Histogram(
     "stateservice_lock_wait_seconds",
-    "From the wish for a transaction of PUTs to holding their chart's row: the pool, BEGIN and the row's lock.",
+    "From asking for a transaction of PUTs to holding the row of their chart: pool, BEGIN and row lock.",
     buckets=BUCKETS,
     registry=REGISTRY,
 )
 LAST_SWEEP = Gauge(
     "stateservice_sweep_timestamp_seconds",
-    "When a sweeper of this server last finished looking for clock guards that are due.",
+    "When a sweeper of this server last finished a pass over the charts whose clock was due.",
     registry=REGISTRY,
     multiprocess_mode="livemax",
 )
@@ -36,9 +36,9 @@ LAST_SWEEP = Gauge(
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Where the charts stand at one moment; `charts` is cut to the number asked for, `total` is not.
+    """The charts at one moment, `now`. `charts` holds at most the number that was asked for; `total` counts all.
 
-    `lag` is the seconds by which the clock transition that is most overdue is overdue.
+    `lag` is how overdue the most overdue clock transition is, in seconds.
     """
 
     charts: list[store.overview.ChartGauge]
@@ -48,21 +48,26 @@ class Gauges:
 
 
 def lock_is_held(asked_at: float) -> None:
-    """Note that a transaction of PUTs holds its chart's row, which it began to ask for at `asked_at` (perf_counter)."""
+    """Count how long a transaction of PUTs has waited for its chart's row.
+
+    It began to ask for the row at `asked_at`, a value of `time.perf_counter()`.
+    """
     LOCK_WAIT.observe(time.perf_counter() - asked_at)
 
 
 def sweep_is_done() -> None:
-    """Note that the sweeper has finished a pass."""
+    """Keep the present time as the end of the sweeper's last pass."""
     LAST_SWEEP.set_to_current_time()
 
 
 def read_gauges(service: Service, limit: int) -> Gauges:
-    """Read up to `limit` charts, in one snapshot. Raises DatabaseUnavailableError."""
+    """Read up to `limit` charts in one snapshot. Raises DatabaseUnavailableError."""
     with snapshot(service.database) as connection:
         now = service.now(store.charts.read_now(connection))
         due = store.overview.find_oldest_due(connection)
-        lag = 0.0 if due is None else max((now - due).total_seconds(), 0.0)
         return Gauges(
-            store.overview.list_chart_gauges(connection, limit), store.overview.count_charts(connection), lag, now
+            charts=store.overview.list_chart_gauges(connection, limit),
+            total=store.overview.count_charts(connection),
+            lag=0.0 if due is None else max((now - due).total_seconds(), 0.0),
+            now=now,
         )

@@ -1,8 +1,12 @@
-"""Importing a chart file: a new chart, the same one again, or an upgrade in flight."""
+"""What operators do to a chart: import a chart file, upgrade a chart, and the acts from pause to archive.
+
+Each use case is one transaction under the chart's row lock. Waiters are told after its commit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -16,85 +20,16 @@ from app.core.position import Archive, Entry, Evict, Goto, Happening, Pause, Res
 from app.db import Connection, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
 from app.service.locked import hold, hold_row, record
-from app.service.status import Status, describe
+from app.service.status import Status, describe_status
 
-
-@retrying
-def act(service: Service, name: str, happening: Happening, author: Author) -> Status:
-    """Do an operator's act in one transaction under the chart's row lock; return the chart's status after it.
-
-    Raises ChartNotFoundError, BadRequestError, ConflictError.
-    """
-    with transaction(service.database) as connection:
-        held = hold(service, connection, name)
-        chart, now = held.chart, held.now
-        step = held.decide(happening, author)
-        after = record(service, connection, held)
-        match happening:
-            case Pause():
-                after = store.record.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)
-            case Resume():
-                after = store.record.set_pause(connection, after, None, None)
-            case Archive():
-                after = store.record.set_archived(connection, after, now)
-        status = describe(
-            chart,
-            after,
-            step.position,
-            now,
-            list_waiting(service, after, chart),
-            list_missing(connection, after, chart),
-        )
-    service.tell(name, step)
-    return status
-
-
-def pause(service: Service, name: str, reason: str, author: Author) -> Status:
-    """Hold the chart: every question is answered no, and its clock stands still."""
-    return act(service, name, Pause(_given(reason)), author)
-
-
-def resume(service: Service, name: str, reason: str, author: Author) -> Status:
-    """Let a paused chart go on, and judge its guards again."""
-    return act(service, name, Resume(_given(reason)), author)
-
-
-def reset(service: Service, name: str, reason: str, author: Author) -> Status:
-    """Begin the next run, in the initial state."""
-    return act(service, name, Reset(_given(reason)), author)
-
-
-def goto(service: Service, name: str, state: str, reason: str, author: Author) -> Status:
-    """Begin a visit of `state`, whatever the guards say."""
-    return act(service, name, Goto(state, _given(reason)), author)
-
-
-def archive(service: Service, name: str, reason: str, author: Author) -> Status:
-    """Put the chart away: it answers no more, its log stays."""
-    return act(service, name, Archive(_given(reason)), author)
-
-
-def evict(service: Service, name: str, machine_id: str, reason: str, author: Author) -> Status:
-    """Take a machine's slot away."""
-    return act(service, name, Evict(machine_id, _given(reason)), author)
-
-
-def _given(reason: str) -> str:
-    text = reason.strip()
-    if not text:
-        raise ReasonRequiredError("a reason is required: the log keeps it")
-    if not text.isprintable():
-        # It is shown on terminals, as a line among others.
-        raise BadRequestError("reason has characters that cannot be printed")
-    return text
-
-
-# The largest chart file.
+# The largest chart file, in bytes.
 MAX_BYTES = chart_file.MAX_BYTES
+
+# Imports
 
 
 class Outcome(StrEnum):
-    """What an import came to."""
+    """What an import did."""
 
     CREATED = "created"
     UNCHANGED = "unchanged"
@@ -102,8 +37,23 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A chart file to import.
+
+    The chart's name is `name`, else the name in the file, else `default_name`. Each of `maps` is a text `old:new`
+    that names the new home of a state which the new version no longer has.
+    """
+
+    text: str | bytes
+    name: str | None = None
+    default_name: str | None = None
+    maps: Sequence[str] = field(default_factory=tuple)
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did, or with `dry_run` would do: the chart's status after it and the log entries it makes."""
+    """What an import did: the chart's status after it, and its log entries. After a dry run, what it would do."""
 
     outcome: Outcome
     status: Status
@@ -141,44 +91,24 @@ class Imported:
         return "\n".join([first, *steps, last]) + "\n"
 
 
-@dataclass(frozen=True, slots=True)
-class ImportRequest:
-    """A chart file to import. `name` goes before the file's own, `default_name` behind it.
-
-    `maps` are texts `old:new`, each naming the new home of a state that is gone.
-    """
-
-    text: str | bytes
-    name: str | None = None
-    default_name: str | None = None
-    maps: Sequence[str] = field(default_factory=tuple)
-    dry_run: bool = False
-
-
 class _DryRunError(Exception):
-    """Carries the result out of a transaction that must not commit."""
-
-    def __init__(self, imported: Imported) -> None:
-        self.imported = imported
+    """Makes a transaction roll back what a dry run has written."""
 
 
 @retrying
 def import_chart(service: Service, request: ImportRequest, author: Author) -> Imported:
-    """Import a chart file in one transaction; `dry_run` does the same and rolls back.
+    """Import a chart file. A dry run does the same work and then rolls it back.
 
-    Raises ChartFileError with every problem, BadRequestError for a bad map, ConflictError where the new version
-    cannot take over the run in flight.
+    Raises ChartFileError with every problem of the file, BadRequestError for a bad map, and ConflictError if the new
+    version cannot take over the run in flight.
     """
     parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name)
-    try:
-        with transaction(service.database, is_long=True) as connection:
-            imported = _import(service, connection, parsed, request, author)
-            if request.dry_run:
-                raise _DryRunError(imported)
-    except _DryRunError as dry_run:
-        return dry_run.imported
-    if imported.entries:
-        service.hub.tell(parsed.chart.name)
+    with suppress(_DryRunError), transaction(service.database, is_long=True) as connection:
+        imported, step = _import(service, connection, parsed, request, author)
+        if request.dry_run:
+            raise _DryRunError
+    if step is not None and not request.dry_run:
+        service.tell(parsed.chart.name, step)
     return imported
 
 
@@ -188,70 +118,87 @@ def _import(
     parsed: chart_file.ParsedChart,
     request: ImportRequest,
     author: Author,
-) -> Imported:
-    chart = parsed.chart
-    row = store.charts.lock_chart_even_archived(connection, chart.name)
-    if row is not None and row.archived_at is None:
-        return _upgrade_or_keep(service, connection, row, parsed, request, author)
-    row, step = _begin(service, connection, row, parsed, author)
-    status = describe(chart, row, step.position, row.updated_at)
-    return Imported(Outcome.CREATED, status, parsed.warnings, step.entries, request.dry_run)
-
-
-def _begin(
-    service: Service,
-    connection: Connection,
-    row: store.charts.ChartRow | None,
-    parsed: chart_file.ParsedChart,
-    author: Author,
-) -> tuple[store.charts.ChartRow, Step]:
-    """Start a new chart, or bring an archived one back with its next version, run and seq."""
-    chart = parsed.chart
+) -> tuple[Imported, Step | None]:
+    """Do the import; return what it did, and the step if there was one."""
+    row = store.charts.lock_chart_even_archived(connection, parsed.chart.name)
     if row is None:
-        now = service.now(store.charts.read_now(connection))
-        step = machine.start(chart, 1, 1, now)
-        row = store.record.create_chart(
-            connection, chart.name, store.record.DecidedStep(step, author), now, service.database.log_key
-        )
-    else:
-        row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
+        outcome = Outcome.CREATED
+        status, step = _create(service, connection, parsed, author)
+    elif row.archived_at is not None:
+        outcome = Outcome.CREATED
+        status, step = _bring_back(service, connection, row, parsed, author)
+    elif store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
         held = hold_row(service, connection, row)
-        now = held.now
-        step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
-        held.take(step, author)
-        row = record(service, connection, held)
-    store.definitions.add_version(connection, row.id, row.version, chart, text=parsed.text, now=now, actor=author.actor)
-    return row, step
+        status = describe_status(held.chart, row, held.position, held.now)
+        return Imported(Outcome.UNCHANGED, status, parsed.warnings, dry_run=request.dry_run), None
+    else:
+        outcome = Outcome.UPGRADED
+        status, step = _upgrade(service, connection, row, parsed, author, maps=request.maps)
+    return Imported(outcome, status, parsed.warnings, step.entries, request.dry_run), step
 
 
-def _upgrade_or_keep(
+def _create(
+    service: Service, connection: Connection, parsed: chart_file.ParsedChart, author: Author
+) -> tuple[Status, Step]:
+    chart = parsed.chart
+    now = service.now(store.charts.read_now(connection))
+    step = machine.start(chart, 1, 1, now)
+    first = store.record.DecidedStep(step, author)
+    row = store.record.create_chart(connection, chart.name, first, now, log_key=service.database.log_key)
+    store.definitions.add_version(
+        connection, row.id, row.version, chart=chart, text=parsed.text, now=now, actor=author.actor
+    )
+    return describe_status(chart, row, step.position, row.updated_at), step
+
+
+def _bring_back(
     service: Service,
     connection: Connection,
     row: store.charts.ChartRow,
     parsed: chart_file.ParsedChart,
-    request: ImportRequest,
     author: Author,
-) -> Imported:
-    held = hold_row(service, connection, row)
-    running, now = held.chart, held.now
-    if store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
-        status = describe(running, row, held.position, now)
-        return Imported(Outcome.UNCHANGED, status, parsed.warnings, (), request.dry_run)
+) -> tuple[Status, Step]:
+    """Start an archived chart again. Its version, run, seq and fencing number continue from before."""
     chart = parsed.chart
-    homes = read_homes(request.maps, running, chart)
+    row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
+    held = hold_row(service, connection, row)
+    step = machine.start(chart, row.version + 1, row.run + 1, held.now, row.fence)
+    held.take(step, author)
+    row = record(service, connection, held)
+    store.definitions.add_version(
+        connection, row.id, row.version, chart=chart, text=parsed.text, now=held.now, actor=author.actor
+    )
+    return describe_status(chart, row, step.position, row.updated_at), step
+
+
+def _upgrade(
+    service: Service,
+    connection: Connection,
+    row: store.charts.ChartRow,
+    parsed: chart_file.ParsedChart,
+    author: Author,
+    *,
+    maps: Sequence[str],
+) -> tuple[Status, Step]:
+    """Let the next version take over the run in flight."""
+    chart = parsed.chart
+    held = hold_row(service, connection, row)
+    homes = read_homes(maps, held.chart, chart)
     step = held.decide(Upgrade(chart, row.version + 1, homes), author)
     store.definitions.add_version(
-        connection, row.id, row.version + 1, chart, text=parsed.text, now=now, actor=author.actor
+        connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
     after = record(service, connection, held)
     store.machines.rename_visits(connection, row, homes)
     store.machines.drop_report_keys(connection, row, chart)
-    status = describe(chart, after, step.position, now)
-    return Imported(Outcome.UPGRADED, status, parsed.warnings, step.entries, request.dry_run)
+    return describe_status(chart, after, step.position, held.now), step
 
 
 def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]:
-    """Read texts `old:new` into a mapping; a name may hold colons itself. Raises BadRequestError."""
+    """Read texts `old:new` into a mapping from old to new states. A state's name may itself contain colons.
+
+    Raises BadRequestError.
+    """
     homes: dict[str, str] = {}
     for text in maps:
         gone, home = _read_home(text, old, new)
@@ -268,5 +215,82 @@ def _read_home(text: str, old: Chart, new: Chart) -> tuple[str, str]:
     if len(fitting) == 1:
         return fitting[0]
     if fitting or not known:
-        raise BadRequestError(f"map {text!r} is not OLD:NEW, a state of the running version and one of the new")
+        raise BadRequestError(f"map {text!r} is not OLD:NEW, a state of the running version and one of the new version")
     raise BadRequestError(f"map {text!r}: the new version still has the state {known[0][0]!r}")
+
+
+# Acts
+
+
+@retrying
+def act(service: Service, name: str, happening: Happening, author: Author) -> Status:
+    """Do an operator's act, and return the chart's status after it.
+
+    Raises ChartNotFoundError, and BadRequestError or ConflictError if the act does not fit the chart's position.
+    """
+    with transaction(service.database) as connection:
+        held = hold(service, connection, name)
+        chart, now = held.chart, held.now
+        step = held.decide(happening, author)
+        after = record(service, connection, held)
+        match happening:
+            case Pause():
+                after = store.record.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)
+            case Resume():
+                after = store.record.set_pause(connection, after, None, None)
+            case Archive():
+                after = store.record.set_archived(connection, after, now)
+        status = describe_status(
+            chart,
+            after,
+            step.position,
+            now,
+            waiting=list_waiting(service, after, chart),
+            missing=list_missing(connection, after, chart),
+        )
+    service.tell(name, step)
+    return status
+
+
+def pause(service: Service, name: str, reason: str, author: Author) -> Status:
+    """Pause the chart: every answer is no, and its clock stands still."""
+    return act(service, name, Pause(require_reason(reason)), author)
+
+
+def resume(service: Service, name: str, reason: str, author: Author) -> Status:
+    """Resume a paused chart. Guards that hold by now are taken at once."""
+    return act(service, name, Resume(require_reason(reason)), author)
+
+
+def reset(service: Service, name: str, reason: str, author: Author) -> Status:
+    """Begin the chart's next run, in the initial state."""
+    return act(service, name, Reset(require_reason(reason)), author)
+
+
+def goto(service: Service, name: str, state: str, reason: str, author: Author) -> Status:
+    """Begin a visit of `state` without asking the guards."""
+    return act(service, name, Goto(state, require_reason(reason)), author)
+
+
+def archive(service: Service, name: str, reason: str, author: Author) -> Status:
+    """Archive the chart: requests for it get 404, and its log stays readable."""
+    return act(service, name, Archive(require_reason(reason)), author)
+
+
+def evict(service: Service, name: str, machine_id: str, reason: str, author: Author) -> Status:
+    """Take away the slot that a machine holds."""
+    return act(service, name, Evict(machine_id, require_reason(reason)), author)
+
+
+def require_reason(reason: str | None, hint: str = "the log keeps it") -> str:
+    """Return an act's reason without the spaces around it. `hint` tells the caller how, or why, to give one.
+
+    Raises ReasonRequiredError if it is missing or blank, and BadRequestError if it cannot be printed.
+    """
+    text = (reason or "").strip()
+    if not text:
+        raise ReasonRequiredError(f"a reason is required: {hint}")
+    if not text.isprintable():
+        # Terminals show it in a line of a table: a control character could hide or forge other lines.
+        raise BadRequestError("reason has characters that cannot be printed")
+    return text

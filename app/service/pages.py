@@ -1,9 +1,9 @@
-"""One chart as its page shows it."""
+"""What the pages show: the picture of a chart, the overview of all charts, and the page of one chart."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -11,22 +11,35 @@ from itertools import pairwise
 from app import store
 from app.core.chart import FAILED_KEY, Chart
 from app.core.log import HistoryFilter, LogRow
-from app.core.position import Kind
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
-from app.service.condition import Bearing, Condition, judge
+from app.service.condition import Condition, Health, judge_health
 from app.service.context import Service, list_waiting, read_position
-from app.service.status import Status, describe
+from app.service.status import Status, describe_status
 from app.store.log import Sample
 from app.store.machines import MachineFilter, VisitRow
 
-# Visits of a run that a picture takes into account.
+# A picture takes at most this many visits of a run into account.
 MAX_VISITS = 2000
+# A sparkline shows the last day, in one bar an hour.
+SPAN = timedelta(hours=24)
+BARS = 24
+# Up to this many states a page draws the whole chart. Of a larger chart it draws the states around the current one.
+PAGE_STATES = 60
+# A chart's page shows this many visits, points of the plot of reports, and rows of a table.
+VISITS = 60
+POINTS = 160
+PAGE = 20
+
+# How many machines reported on which attribute, for each visit.
+Counts = Mapping[int, Mapping[str | None, int]]
+
+# The picture of a chart
 
 
 def draw_chart(service: Service, name: str, form: Form = Form.SVG, theme: Theme = LIGHT) -> str:
-    """The picture of a chart as it stands. Raises ChartNotFoundError."""
+    """Draw a chart with its current position. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
@@ -40,9 +53,9 @@ def read_standing(
     row: store.charts.ChartRow,
     chart: Chart,
     values: Mapping[str, int],
-    counts: Mapping[int, Mapping[str | None, int]],
+    counts: Counts,
 ) -> Snapshot:
-    """Where a chart stands, as a picture shows it; `counts` are the reports of the run's visits, by attribute."""
+    """Return what a picture shows of the chart's position. `counts` are the reports of this run's visits."""
     passed: dict[str, int | None] = {}
     for visit in store.machines.list_visits(connection, row, MAX_VISITS):
         if visit.left_at is not None and visit.state in chart.states:
@@ -51,23 +64,24 @@ def read_standing(
     return Snapshot(row.state, values, row.paused_at is not None, passed)
 
 
-# What a sparkline shows: the last day, an hour a bar.
-SPAN = timedelta(hours=24)
-BARS = 24
+# All charts
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """A chart in one line; `bars` are the rows that its log grew by in each of the last 24 hours."""
+    """A chart in one line. `bars` are how many log rows each of the last 24 hours added."""
 
     status: Status
-    bearing: Bearing
+    health: Health
     bars: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The charts that were asked for, and how many there are in each condition."""
+    """The charts to show, the most urgent first.
+
+    `counts` says how many charts are in each condition, not only in the condition that was asked for.
+    """
 
     glances: tuple[Glance, ...]
     counts: Counter[Condition]
@@ -76,16 +90,20 @@ class Overview:
 def get_overview(
     service: Service, may_see: Callable[[str], bool], text: str = "", condition: Condition | None = None
 ) -> Overview:
-    """Every chart that `may_see` lets through, has `text` in its name, description or state, and is in `condition`."""
+    """Return the charts that a person may see, and that match what the person searches for.
+
+    `may_see` is asked for each chart's name. A chart matches if each word of `text` is in its name, description or
+    state, and if it is in `condition`; None stands for any condition.
+    """
     seen = [glance for glance in list_glances(service) if may_see(glance.status.chart)]
     found = [glance for glance in seen if _is_about(glance.status, text)]
-    counts = Counter(glance.bearing.condition for glance in found)
-    wanted = [glance for glance in found if condition is None or glance.bearing.condition is condition]
+    counts = Counter(glance.health.condition for glance in found)
+    wanted = [glance for glance in found if condition is None or glance.health.condition is condition]
     return Overview(tuple(sorted(wanted, key=_urgency)), counts)
 
 
 def list_glances(service: Service) -> list[Glance]:
-    """Every chart, by name."""
+    """Every chart that is not archived, ordered by name."""
     with snapshot(service.database) as connection:
         now = service.now(store.charts.read_now(connection))
         values = store.charts.list_values(connection)
@@ -95,12 +113,13 @@ def list_glances(service: Service) -> list[Glance]:
             chart = service.definitions.get(connection, row)
             position = store.charts.build_position(row, values.get(row.id, {}))
             bars = bars_of(samples.get(row.name, ()), now)
-            found.append(Glance(describe(chart, row, position, now), judge(chart, row, position, now), bars))
+            status = describe_status(chart, row, position, now)
+            found.append(Glance(status, judge_health(chart, row, position, now), bars))
         return found
 
 
 def bars_of(samples: Sequence[store.log.Sample], now: datetime) -> tuple[float, ...]:
-    """How many rows came in each hour of the last day, between two samples spread evenly."""
+    """Return how many log rows each hour of the last day added; rows between two samples are spread evenly."""
     bars = [0.0] * BARS
     start = now - SPAN
     for before, after in pairwise(samples):
@@ -127,29 +146,18 @@ def _is_about(status: Status, text: str) -> bool:
 
 
 def _urgency(glance: Glance) -> tuple[object, ...]:
-    bearing = glance.bearing
-    share = 0.0 if bearing.timing.is_planned else bearing.timing.share or 0.0
-    failures = bearing.failures.share if bearing.failures is not None else 0.0
-    return bearing.condition, -len(bearing.reasons), -failures, -share, -glance.status.updated_at.timestamp()
+    health = glance.health
+    share = 0.0 if health.timing.is_planned else health.timing.share or 0.0
+    failures = health.failures.share if health.failures is not None else 0.0
+    return health.condition, -len(health.reasons), -failures, -share, -glance.status.updated_at.timestamp()
 
 
-def list_conditions() -> Iterable[Condition]:
-    """Every condition, the most urgent first."""
-    return tuple(Condition)
-
-
-# What a page draws whole; of a larger chart it shows the states around the current one.
-PAGE_STATES = 60
-VISITS = 60
-POINTS = 160
-PAGE = 20
-# How many machines reported on which attribute, for each visit.
-Counts = Mapping[int, Mapping[str | None, int]]
+# One chart
 
 
 @dataclass(frozen=True, slots=True)
 class MachineQuery:
-    """Which machines a page shows: `kind` is reported, failed or missing."""
+    """Which machines a page shows. `kind` is `reported`, `failed` or `missing`; pages count from 1."""
 
     kind: str = "reported"
     text: str = ""
@@ -158,7 +166,7 @@ class MachineQuery:
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Which rows of the log a page shows, newest first, those before row `before`."""
+    """Which rows of the log a page shows: the newest rows that match, before the row with the seq `before`."""
 
     kind: str | None = None
     machine: str | None = None
@@ -167,9 +175,13 @@ class HistoryQuery:
     before: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachinePage:
-    """A page of machines. `missing` is how many are expected and have not reported; None where nobody knows."""
+    """A page of machines: `reports` of those that reported, or ids of those that are `absent`.
+
+    `total` counts the machines that match the query, `reported` and `failed` those of the visit. `missing` is how many
+    machines have not reported; None if the chart does not say how many it expects.
+    """
 
     reports: Sequence[store.machines.MachineReport]
     absent: Sequence[str]
@@ -182,7 +194,7 @@ class MachinePage:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """A page of the log; `older` is the row to ask before for the next one, None where this is the end."""
+    """A page of the log. The next page begins before the row with the seq `older`; None if this is the last page."""
 
     rows: Sequence[LogRow]
     older: int | None
@@ -190,20 +202,20 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """A visit and how long it took, or has taken so far."""
+    """A visit, how long it took or has taken so far, and how many machines reported in it."""
 
     visit: VisitRow
     span: timedelta
     reported: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """A chart as its page shows it. `samples` tell how its log grew in this run."""
+    """A chart as its page shows it. `samples` say how its log grew in this run."""
 
     chart: Chart
     status: Status
-    bearing: Bearing
+    health: Health
     standing: Snapshot
     is_large: bool
     stays: Sequence[Stay]
@@ -214,36 +226,32 @@ class Detail:
 
 
 def get_detail(service: Service, name: str, machines: MachineQuery, history: HistoryQuery) -> Detail:
-    """Everything that a chart's page shows. Raises ChartNotFoundError."""
+    """Return all that a chart's page shows, read at one moment. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
         counts = store.machines.count_reports_of_visits(connection, row)
+        waiting = list_waiting(service, row, chart)
         return Detail(
-            chart,
-            describe(chart, row, position, now, list_waiting(service, row, chart)),
-            judge(chart, row, position, now),
-            read_standing(connection, row, chart, position.values, counts),
-            is_large(chart, PAGE_STATES),
-            _list_stays(connection, row, now, counts),
-            _list_samples(connection, row),
-            _get_machines(connection, row, chart, machines, counts.get(row.visit, {})),
-            _get_history(connection, row, history),
-            store.definitions.list_versions(connection, row.id),
+            chart=chart,
+            status=describe_status(chart, row, position, now, waiting=waiting),
+            health=judge_health(chart, row, position, now),
+            standing=read_standing(connection, row, chart, position.values, counts),
+            is_large=is_large(chart, PAGE_STATES),
+            stays=_list_stays(connection, row, now, counts),
+            samples=_list_samples(connection, row),
+            machines=_get_machines(connection, row, chart, machines, counts.get(row.visit, {})),
+            history=_get_history(connection, row, history),
+            versions=store.definitions.list_versions(connection, row.id),
         )
 
 
 def find_seq(service: Service, name: str) -> int | None:
-    """The chart's last row in its log; None once it is archived. Raises ChartNotFoundError."""
+    """Return the seq of the chart's last log row; None if it is archived. Raises ChartNotFoundError."""
     with asking(service.database) as connection:
         row = store.charts.get_chart_even_archived(connection, name)
     return None if row.archived_at is not None else row.seq
-
-
-def list_kinds() -> tuple[str, ...]:
-    """Every kind of row that a log can have."""
-    return tuple(str(kind) for kind in Kind)
 
 
 def _list_stays(connection: Connection, row: store.charts.ChartRow, now: datetime, counts: Counts) -> list[Stay]:
@@ -271,14 +279,28 @@ def _get_machines(
     query: MachineQuery,
     counts: Mapping[str | None, int],
 ) -> MachinePage:
-    reported, failed = sum(counts.values()), counts.get(FAILED_KEY, 0)
-    missing = None if chart.expect is None else max(chart.expect - reported, 0)
-    wanted = MachineFilter(query.text, FAILED_KEY if query.kind == "failed" else None, (query.page - 1) * PAGE, PAGE)
+    wanted = MachineFilter(
+        text=query.text,
+        key=FAILED_KEY if query.kind == "failed" else None,
+        offset=(query.page - 1) * PAGE,
+        limit=PAGE,
+    )
+    reports: Sequence[store.machines.MachineReport] = ()
+    absent: Sequence[str] = ()
     if query.kind == "missing":
         absent, total = store.machines.list_missing_page(connection, row, row.visit, wanted)
-        return MachinePage([], absent, total, reported, failed, missing, chart.roster is not None)
-    reports, total = store.machines.list_reports_page(connection, row, row.visit, wanted)
-    return MachinePage(reports, [], total, reported, failed, missing, chart.roster is not None)
+    else:
+        reports, total = store.machines.list_reports_page(connection, row, row.visit, wanted)
+    reported = sum(counts.values())
+    return MachinePage(
+        reports=reports,
+        absent=absent,
+        total=total,
+        reported=reported,
+        failed=counts.get(FAILED_KEY, 0),
+        missing=None if chart.expect is None else max(chart.expect - reported, 0),
+        has_roster=chart.roster is not None,
+    )
 
 
 def _get_history(connection: Connection, row: store.charts.ChartRow, query: HistoryQuery) -> HistoryPage:

@@ -1,4 +1,4 @@
-"""What people and programs read: charts, definitions, history."""
+"""What people and programs read: statuses, chart files, versions, machines, and the log with its formats."""
 
 from __future__ import annotations
 
@@ -13,17 +13,82 @@ from typing import Any
 from app import chart_file, store
 from app.core.errors import BadRequestError
 from app.core.log import HashedRow, HistoryFilter
+from app.core.position import Kind
 from app.db import asking, snapshot
 from app.service.context import Service, list_missing, list_waiting, read_position
-from app.service.status import Status, describe
+from app.service.status import Status, describe_status
 from app.waiting.hub import Topic
 
+# Rows of the log that one query reads.
+PAGE = 2000
+# Characters of a format that are sent together: each piece is a system call, and over HTTP a chunk.
+PIECE = 65536
 
-@dataclass(frozen=True, slots=True)
+# Charts
+
+
+def list_statuses(service: Service) -> list[Status]:
+    """The status of every chart that is not archived, ordered by name. The missing machines are not named."""
+    with snapshot(service.database) as connection:
+        now = service.now(store.charts.read_now(connection))
+        values = store.charts.list_values(connection)
+        charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
+        slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
+        slots = store.machines.list_slots(connection, slotted)
+        reported = store.machines.count_reports_of_charts(connection, slotted)
+        found = []
+        for row, chart in charts:
+            position = store.charts.build_position(row, values.get(row.id, {}))
+            position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
+            found.append(describe_status(chart, row, position, now, waiting=list_waiting(service, row, chart)))
+        return found
+
+
+def get_status(service: Service, name: str) -> Status:
+    """Return a chart's status. Raises ChartNotFoundError."""
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart(connection, name)
+        chart = service.definitions.get(connection, row)
+        position, now = read_position(service, connection, row, chart)
+        return describe_status(
+            chart,
+            row,
+            position,
+            now,
+            waiting=list_waiting(service, row, chart),
+            missing=list_missing(connection, row, chart),
+        )
+
+
+def export_chart(service: Service, name: str) -> str:
+    """Return the chart file with the live values and the current state in it. Raises ChartNotFoundError."""
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart(connection, name)
+        chart = service.definitions.get(connection, row)
+        values = store.charts.read_values(connection, row.id)
+    return chart_file.dump(chart, state=row.state, values=values)
+
+
+def list_versions(service: Service, name: str) -> list[store.definitions.Version]:
+    """Return every version of a chart, the oldest first. Raises ChartNotFoundError."""
+    with snapshot(service.database) as connection:
+        return store.definitions.list_versions(connection, store.charts.get_chart(connection, name).id)
+
+
+def get_version(service: Service, name: str, version: int) -> store.definitions.Version:
+    """Return one version of a chart. Raises ChartNotFoundError, VersionNotFoundError."""
+    with snapshot(service.database) as connection:
+        return store.definitions.get_version(connection, store.charts.get_chart(connection, name).id, version)
+
+
+# Machines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machines:
-    """The machines of a state's latest visit in the current run; `visit` is None where it was not entered yet.
+    """The machines of a state's latest visit in the current run. `visit` is None if the run has not entered the state.
 
-    `missing` lists those of the roster that have not reported; None for a chart without a roster.
+    `missing` are the machines of the roster that have not reported; None for a chart without a roster.
     """
 
     chart: str
@@ -34,7 +99,7 @@ class Machines:
     missing: tuple[str, ...] | None
 
     def as_json(self, *, only_missing: bool = False) -> dict[str, Any]:
-        """The machines as the HTTP interface gives them: those that reported, or those missing."""
+        """The machines as the HTTP interface gives them: those that reported, or only those that are missing."""
         missing = [{"machine": machine} for machine in self.missing or ()]
         return {
             "chart": self.chart,
@@ -45,16 +110,16 @@ class Machines:
         }
 
     def as_text(self, *, only_missing: bool = False) -> str:
-        """One id a line."""
+        """The machines' ids, one on each line."""
         names = self.missing or () if only_missing else [report.machine for report in self.reports]
         return "".join(f"{name}\n" for name in names)
 
 
 def list_machines(service: Service, name: str, state: str | None = None, *, only_missing: bool = False) -> Machines:
-    """The machines of the latest visit of `state`, by default the current state.
+    """Return the machines of the latest visit of `state`, or of the current state if it is None.
 
-    Raises ChartNotFoundError, and BadRequestError for a state that the chart does not have, or where the missing
-    ones are asked for and it has no roster.
+    Raises ChartNotFoundError, and BadRequestError if the chart does not have the state, or if the missing machines are
+    asked for and the chart has no roster.
     """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
@@ -63,27 +128,76 @@ def list_machines(service: Service, name: str, state: str | None = None, *, only
         if wanted not in chart.states:
             raise BadRequestError(f"chart {name!r} has no state {wanted!r}")
         if only_missing and chart.roster is None:
-            raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so nobody can be missing")
+            raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so no machine can be missing")
         visit = store.machines.find_latest_visit(connection, row, wanted)
         reports = () if visit is None else tuple(store.machines.list_reports(connection, row, visit))
     missing = None
     if chart.roster is not None:
         reported = {report.machine for report in reports}
         missing = tuple(machine for machine in chart.roster if machine not in reported)
-    return Machines(name, row.run, visit, wanted, reports, missing)
+    return Machines(chart=name, run=row.run, visit=visit, state=wanted, reports=reports, missing=missing)
 
 
-# Characters gathered before they go out: a piece is a system call, and over HTTP a chunk.
-PIECE = 65536
+# The log
+
+
+def list_kinds() -> tuple[str, ...]:
+    """Every kind of row that a log can have."""
+    return tuple(str(kind) for kind in Kind)
+
+
+def iterate_history(service: Service, name: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
+    """Return the rows of a chart's log that `wanted` lets through, the oldest first.
+
+    They are read a page at a time, so that a long log needs little memory and holds no transaction open. The log of an
+    archived chart is read as well. Raises ChartNotFoundError.
+    """
+    with asking(service.database) as connection:
+        store.charts.get_chart_even_archived(connection, name)
+    return _iterate_pages(service, name, wanted)
+
+
+def _iterate_pages(service: Service, name: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
+    left = wanted.limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        with asking(service.database) as connection:
+            rows = store.log.list_history(connection, name, replace(wanted, limit=size))
+        yield from rows
+        if len(rows) < size:
+            return
+        wanted = replace(wanted, after=rows[-1].row.seq)
+        left = None if left is None else left - size
+
+
+def wait_for_history(service: Service, name: str, wanted: HistoryFilter, seconds: float) -> None:
+    """Return as soon as the log has a row that `wanted` lets through, and at the latest after `seconds`.
+
+    Raises ChartNotFoundError, TooManyWaitersError.
+    """
+    if seconds == 0 or _has_rows(service, name, wanted):
+        return
+    deadline = time.monotonic() + seconds
+    with service.hub.waiting(Topic(name, rows=True)) as waiter:
+        while not _has_rows(service, name, wanted):
+            if not waiter.sleep(deadline - time.monotonic()):
+                return
+
+
+def _has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+    return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))
+
+
+# Formats of the log
 
 
 def as_ndjson(rows: Iterable[HashedRow]) -> Iterator[str]:
-    """One JSON object a line."""
+    """The rows as NDJSON: one JSON object on each line. Each text is a piece of it, up to about 64 KiB."""
     return _gathered(_as_json(row) + "\n" for row in rows)
 
 
 def as_json_array(rows: Iterable[HashedRow]) -> Iterator[str]:
-    """One JSON array, an object a line."""
+    """The rows as one JSON array, with one object on each line."""
     return _gathered(_array_lines(rows))
 
 
@@ -96,7 +210,7 @@ def _array_lines(rows: Iterable[HashedRow]) -> Iterator[str]:
 
 
 def as_csv(rows: Iterable[HashedRow]) -> Iterator[str]:
-    """A heading and a line a row, as RFC 4180 has it; nothing in it is a formula to a spreadsheet."""
+    """The rows as CSV (RFC 4180) under a heading. No cell begins like a formula of a spreadsheet."""
     return _gathered(_csv_lines(rows))
 
 
@@ -135,108 +249,7 @@ def _as_json(row: HashedRow) -> str:
 
 
 def _cell(value: Any) -> Any:
-    # A spreadsheet runs a cell that begins like this as a formula; a quote in front makes it text.
+    # A spreadsheet evaluates a cell that begins with one of these as a formula. A quote in front makes it a text.
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return "'" + value
     return value
-
-
-# Rows of the log read at a time.
-PAGE = 2000
-
-
-def list_statuses(service: Service) -> list[Status]:
-    """The status of every chart, by name."""
-    with snapshot(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
-        values = store.charts.list_values(connection)
-        charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
-        slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
-        slots, reported = (
-            store.machines.list_slots(connection, slotted),
-            store.machines.count_reports_of_charts(connection, slotted),
-        )
-        found = []
-        for row, chart in charts:
-            position = store.charts.build_position(row, values.get(row.id, {}))
-            position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
-            found.append(describe(chart, row, position, now, list_waiting(service, row, chart)))
-        return found
-
-
-def get_status(service: Service, name: str) -> Status:
-    """A chart's status. Raises ChartNotFoundError."""
-    with snapshot(service.database) as connection:
-        row = store.charts.get_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        position, now = read_position(service, connection, row, chart)
-        return describe(
-            chart,
-            row,
-            position,
-            now,
-            list_waiting(service, row, chart),
-            list_missing(connection, row, chart),
-        )
-
-
-def export_chart(service: Service, name: str) -> str:
-    """The chart file with its live values and current state. Raises ChartNotFoundError."""
-    with snapshot(service.database) as connection:
-        row = store.charts.get_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        values = store.charts.read_values(connection, row.id)
-    return chart_file.dump(chart, state=row.state, values=values)
-
-
-def list_versions(service: Service, name: str) -> list[store.definitions.Version]:
-    """Every version of a chart, oldest first. Raises ChartNotFoundError."""
-    with snapshot(service.database) as connection:
-        return store.definitions.list_versions(connection, store.charts.get_chart(connection, name).id)
-
-
-def get_version(service: Service, name: str, version: int) -> store.definitions.Version:
-    """One version of a chart. Raises ChartNotFoundError, VersionNotFoundError."""
-    with snapshot(service.database) as connection:
-        return store.definitions.get_version(connection, store.charts.get_chart(connection, name).id, version)
-
-
-def iterate_history(service: Service, name: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
-    """The rows of a chart's log, oldest first, read a page at a time: memory stays flat and no transaction is held.
-
-    An archived chart's log is read as well: archiving ends a chart, not its history. Raises ChartNotFoundError.
-    """
-    with asking(service.database) as connection:
-        store.charts.get_chart_even_archived(connection, name)
-    return _iterate_pages(service, name, wanted)
-
-
-def _iterate_pages(service: Service, name: str, wanted: HistoryFilter) -> Iterator[HashedRow]:
-    left = wanted.limit
-    while left is None or left > 0:
-        size = PAGE if left is None else min(PAGE, left)
-        with asking(service.database) as connection:
-            rows = store.log.list_history(connection, name, replace(wanted, limit=size))
-        yield from rows
-        if len(rows) < size:
-            return
-        wanted = replace(wanted, after=rows[-1].row.seq)
-        left = None if left is None else left - size
-
-
-def wait_for_history(service: Service, name: str, wanted: HistoryFilter, seconds: float) -> None:
-    """Return once the log has a row that `wanted` lets through, at the latest after `seconds`.
-
-    Raises ChartNotFoundError, TooManyWaitersError.
-    """
-    if seconds == 0 or _has_rows(service, name, wanted):
-        return
-    deadline = time.monotonic() + seconds
-    with service.hub.waiting(Topic(name, rows=True)) as waiter:
-        while not _has_rows(service, name, wanted):
-            if not waiter.sleep(deadline - time.monotonic()):
-                return
-
-
-def _has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
-    return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))

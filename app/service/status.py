@@ -1,4 +1,4 @@
-"""Where a chart stands, in words and numbers."""
+"""A chart's status: where the chart stands in numbers, and in one sentence what it waits for."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app import store
-from app.core.chart import Chart, CountGuard, State
+from app.core.chart import Chart, CountGuard, State, Transition
 from app.core.log import format_instant
 from app.core.position import Position, Slot
 
-# Machines named in a sentence; the rest are counted.
+# A sentence names at most this many machines, and counts the others.
 MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the current state's first attribute is on its way to the first guard on it."""
+    """The first attribute of the current state, and the count that the first guard on it needs."""
 
     key: str
     value: int
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The next transition that the clock will take; `at` is None while the chart is paused."""
+    """The next transition that the clock takes. `at` is None while the chart is paused."""
 
     at: datetime | None
     target: str
@@ -36,21 +36,21 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class SlotStatus:
-    """The slots of the current state: how many there are now, who holds one, and who waits for one."""
+    """The slots of the current state: how many there are now, and which machines hold one or wait for one."""
 
     limit: int
     holders: tuple[Slot, ...]
     waiting: tuple[str, ...]
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """The slots as the HTTP interface gives them; `age` is in seconds."""
+        """The slots as the HTTP interface gives them. A holder's `age` is in seconds."""
         holders = [{**_fields(slot), "age": int((now - slot.claimed_at).total_seconds())} for slot in self.holders]
         return {"slots": self.limit, "held": len(self.holders), "holders": holders, "waiting": list(self.waiting)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A chart's status. `waits_for` is one sentence for people."""
+    """A chart's status at `read_at`. `waits_for` is one sentence for people."""
 
     chart: str
     description: str
@@ -75,7 +75,7 @@ class Status:
     slots: SlotStatus | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The status as the HTTP interface and `--json` give it; instants are ISO 8601 UTC."""
+        """The status as the HTTP interface and `--json` give it. Instants are texts, ISO 8601 in UTC."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         for name in ("paused_at", "entered_at", "updated_at", "read_at"):
             fields[name] = None if fields[name] is None else format_instant(fields[name])
@@ -86,7 +86,7 @@ class Status:
         return fields
 
     def as_text(self) -> str:
-        """The status as a few lines for people; the last one says what the chart waits for."""
+        """The status in a few lines for people. The last line says what the chart waits for."""
         values = ", ".join(f"{key} {value}" for key, value in self.values.items())
         lines = [
             f"{self.chart}: {self.current_state}" + (" (final)" if self.is_final else ""),
@@ -105,11 +105,12 @@ def _fields(item: Any) -> dict[str, Any]:
     return {name: format_instant(value) if isinstance(value, datetime) else value for name, value in found.items()}
 
 
-def describe(
+def describe_status(
     chart: Chart,
     row: store.charts.ChartRow,
     position: Position,
     now: datetime,
+    *,
     waiting: Sequence[str] = (),
     missing: Sequence[str] = (),
 ) -> Status:
@@ -118,35 +119,33 @@ def describe(
     `waiting` are the machines that wait for a slot, `missing` those of the roster that have not reported.
     """
     state = chart.states[position.state]
-    progress = find_progress(state, position)
-    deadline = find_deadline(state, position)
     return Status(
-        row.name,
-        chart.description,
-        row.version,
-        row.run,
-        row.visit,
-        row.seq,
-        row.state,
-        state.is_final,
-        dict(position.values),
-        progress,
-        deadline,
-        row.paused_at is not None,
-        row.paused_at,
-        row.paused_by,
-        row.pause_reason,
-        chart.expect,
-        row.entered_at,
-        row.updated_at,
-        say_what_it_waits_for(state, row, position, now, missing),
-        now,
-        find_slots(state, position, waiting),
+        chart=row.name,
+        description=chart.description,
+        version=row.version,
+        run=row.run,
+        visit=row.visit,
+        seq=row.seq,
+        current_state=row.state,
+        is_final=state.is_final,
+        values=dict(position.values),
+        progress=find_progress(state, position),
+        deadline=find_deadline(state, position),
+        paused=row.paused_at is not None,
+        paused_at=row.paused_at,
+        paused_by=row.paused_by,
+        pause_reason=row.pause_reason,
+        expect=chart.expect,
+        entered_at=row.entered_at,
+        updated_at=row.updated_at,
+        waits_for=say_what_it_waits_for(state, row, position, now, missing),
+        read_at=now,
+        slots=find_slots(state, position, waiting),
     )
 
 
 def find_progress(state: State, position: Position) -> Progress | None:
-    """The first guard on the state's first attribute, and how near it is."""
+    """How near the state's first attribute is to the first guard on it. None if no guard is on that attribute."""
     for transition in state.transitions:
         guard = transition.guard
         if not guard.is_clock and guard.key == state.default_key:
@@ -155,16 +154,28 @@ def find_progress(state: State, position: Position) -> Progress | None:
 
 
 def find_deadline(state: State, position: Position) -> Deadline | None:
-    """The clock transition of the current state that comes due first."""
-    clocks = [Deadline(item.guard.due_at(position), item.target) for item in state.transitions if item.guard.is_clock]
-    first = min(clocks, key=lambda clock: clock.at or position.entered_at, default=None)
-    if first is None or not position.is_paused:
-        return first
-    return Deadline(None, first.target)
+    """The clock transition of the state that comes due first. None if the state has none."""
+    first = find_next_clock(state, position)
+    if first is None:
+        return None
+    at, transition = first
+    return Deadline(None if position.is_paused else at, transition.target)
+
+
+def find_next_clock(state: State, position: Position) -> tuple[datetime, Transition] | None:
+    """The clock transition of the state that comes due first, and when it does unless the chart is paused meanwhile.
+
+    Of several that come due together it is the first in the chart file. None if the state has no clock transition.
+    """
+    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
+    return min(clocks, key=lambda clock: clock[0], default=None)
 
 
 def find_slots(state: State, position: Position, waiting: Sequence[str]) -> SlotStatus | None:
-    """The slots of the current state, those past their lease first, then the longest held; None where it has none."""
+    """The slots of the state; None if it has no slots.
+
+    Holders whose lease ran out come first, then the others, and the slot claimed first comes first.
+    """
     if state.slots is None:
         return None
     holders = sorted(position.slots.values(), key=lambda slot: (slot.expired_at is None, slot.claimed_at, slot.fence))
@@ -173,7 +184,7 @@ def find_slots(state: State, position: Position, waiting: Sequence[str]) -> Slot
 
 
 def say_slots(slots: SlotStatus, now: datetime) -> str:
-    """One line: how many slots are held, by whom, for how long, and who waits; a lease that ran out is loud."""
+    """One line: how many slots are held, by which machines, for how long, and which machines wait for one."""
     held = _name_some([_say_holder(slot, now) for slot in slots.holders])
     waiting = _name_some(slots.waiting)
     return (
@@ -190,17 +201,20 @@ def _name_some(names: Sequence[str]) -> str:
 
 def _say_holder(slot: Slot, now: datetime) -> str:
     if slot.expired_at is not None:
-        return f"{slot.machine} (LEASE RAN OUT {_span(now - slot.expired_at)} ago, fence {slot.fence})"
-    return f"{slot.machine} ({_span(now - slot.claimed_at)}, fence {slot.fence})"
+        return f"{slot.machine} (LEASE RAN OUT {say_span(now - slot.expired_at)} ago, fence {slot.fence})"
+    return f"{slot.machine} ({say_span(now - slot.claimed_at)}, fence {slot.fence})"
 
 
 def say_what_it_waits_for(
     state: State, row: store.charts.ChartRow, position: Position, now: datetime, missing: Sequence[str] = ()
 ) -> str:
-    """One sentence: how many more for which target, who is missing, and the deadline; or who paused it, and why."""
+    """One sentence: what each guard still needs, which machines are missing, and the next deadline.
+
+    For a paused chart: who paused it, how long ago, and why.
+    """
     if row.paused_at is not None:
         who = row.paused_by or "someone"
-        return f"paused by {who} {_span(now - row.paused_at)} ago: {row.pause_reason}"
+        return f"paused by {who} {say_span(now - row.paused_at)} ago: {row.pause_reason}"
     if state.is_final:
         return f"nothing: {state.name} is final"
     parts = _say_expired(position, now)
@@ -208,19 +222,19 @@ def say_what_it_waits_for(
         _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]
     if missing:
-        parts.append(f"not heard of: {_name_some(missing)}")
+        parts.append(f"not heard from: {_name_some(missing)}")
     deadline = find_deadline(state, position)
     if deadline is not None and deadline.at is not None:
         left = deadline.at - now
-        when = f"in {_span(left)}" if left > timedelta(0) else "now"
+        when = f"in {say_span(left)}" if left > timedelta(0) else "now"
         parts.append(f"{deadline.target} {when}, by the clock")
     return "; ".join(parts)
 
 
 def _say_expired(position: Position, now: datetime) -> list[str]:
-    """Nobody else gets a slot that is held past its lease: whoever reads one line only must see that."""
+    """The holders whose lease ran out. Their slots stay held until they claim again or report, or are evicted."""
     over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
-    named = _name_some([f"{machine} (LEASE RAN OUT {_span(now - at)} ago, slot still held)" for at, machine in over])
+    named = _name_some([f"{machine} (LEASE RAN OUT {say_span(now - at)} ago, slot still held)" for at, machine in over])
     return [named] if named else []
 
 
@@ -231,9 +245,12 @@ def _say_guard(state: State, position: Position, guard: CountGuard, target: str)
     return f"{target} when {guard.key} {guard.op} {guard.threshold} (now {value}{more})"
 
 
-def _span(span: timedelta) -> str:
+def say_span(span: timedelta) -> str:
+    """A length of time in its two largest units, for example `2 h 5 min`."""
     seconds = max(int(span.total_seconds()), 0)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            # From ten minutes on, seconds are noise.
+            rest = 0 if small == "s" and seconds >= 600 else seconds % size // smaller
+            return f"{seconds // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{seconds} s"

@@ -1,4 +1,7 @@
-"""People who signed in with a token: the session knows the token's name, and is good for as long as the token is."""
+"""Tokens: creating, listing and revoking them, and finding out whose token a request carries.
+
+A request carries a token's secret, or a browser session that names a token. A session ends when its token is revoked.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import hashlib
 import re
 import secrets
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from typing import Generic, TypeVar
+
+from cachetools import TTLCache
 
 from app import store
 from app.core.errors import BadRequestError, ConflictError, UnauthenticatedError
@@ -17,17 +23,20 @@ from app.core.log import Author
 from app.db import asking, retrying, transaction
 from app.service.context import Service
 
-# Lets a secret scanner, and a person, tell what it is that leaked.
+# By this prefix a secret scanner, or a person, recognises a leaked secret as ours.
 PREFIX = "sst_"
-# How long a token that was just looked up is believed without asking again; a revoked one is dead after that.
+# How long a look-up of a token is believed. A revoked token may be accepted for this long after it was revoked.
 BELIEVED_SECONDS = 0.5
+# Tokens, and sessions, that are remembered.
 CACHE_SIZE = 10_000
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 _PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,256}")
 
+Found = TypeVar("Found")
+
 
 class Role(IntEnum):
-    """What a token may do; each role may do all that those before it may."""
+    """What a token may do. Each role may also do what the roles before it may."""
 
     READER = 1
     MACHINE = 2
@@ -40,40 +49,43 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who sends a request: a token's name, role and chart pattern."""
+    """Who sends a request: a token's name, its role and its chart pattern."""
 
     name: str | None
     role: Role
     pattern: str = "*"
 
     def may(self, role: Role, chart: str | None = None) -> bool:
-        """True where the holder has `role` and, where a chart is meant, its pattern covers it."""
+        """True if the holder has at least `role` and, if `chart` is given, its pattern covers that chart."""
         return self.role >= role and (chart is None or fnmatchcase(chart, self.pattern))
 
 
-# Without tokens everybody may do everything, and the log has no actor.
+# The sender of every request if tokens are not required: it may do everything, and the log names no actor.
 ANYBODY = Holder(None, Role.ADMIN)
 
 
 def read_role(text: str) -> Role:
-    """Return the role of that name. Raises BadRequestError."""
+    """Return the role named `text`. Raises BadRequestError."""
     try:
         return Role[text.upper()]
     except KeyError:
-        raise BadRequestError(f"role {text!r} is none of {', '.join(str(role) for role in Role)}") from None
+        raise BadRequestError(f"role {text!r} is not one of {', '.join(str(role) for role in Role)}") from None
 
 
 @retrying
 def create_token(service: Service, name: str, role: Role, pattern: str, author: Author) -> str:
-    """Make a token and return its secret, which is kept nowhere. Raises BadRequestError, ConflictError."""
+    """Create a token and return its secret, of which the service keeps only a hash.
+
+    Raises BadRequestError for a name or pattern that is not allowed, ConflictError for a name that was used before.
+    """
     if not _NAME.fullmatch(name):
-        raise BadRequestError(f"token name {name!r} is not 1 to 128 characters of A-Z a-z 0-9 _ . : @ -")
+        raise BadRequestError(f"token name {name!r} must be 1 to 128 characters of A-Z a-z 0-9 _ . : @ -")
     if not _PATTERN.fullmatch(pattern):
-        raise BadRequestError(f"chart pattern {pattern!r} is not made of chart names' characters, * and ?")
+        raise BadRequestError(f"chart pattern {pattern!r} may contain only characters of chart names, * and ?")
     secret = PREFIX + secrets.token_urlsafe(32)
     with transaction(service.database) as connection:
         if store.tokens.find_token_named(connection, name) is not None:
-            raise ConflictError(f"there is a token named {name!r} already; names are not used twice")
+            raise ConflictError(f"there is already a token named {name!r}; names are not used twice")
         now = service.now(store.charts.read_now(connection))
         row = store.tokens.TokenRow(
             name=name, role=str(role), pattern=pattern, created_at=now, created_by=author.actor, revoked_at=None
@@ -83,78 +95,86 @@ def create_token(service: Service, name: str, role: Role, pattern: str, author: 
 
 
 def list_tokens(service: Service) -> list[store.tokens.TokenRow]:
-    """Every token, by name, revoked ones too."""
+    """Every token, also each revoked one, ordered by name."""
     with asking(service.database) as connection:
         return store.tokens.list_tokens(connection)
 
 
 @retrying
 def revoke_token(service: Service, name: str) -> None:
-    """Make a token good for nothing, everywhere within a second. Raises BadRequestError, ConflictError."""
+    """Revoke a token. Within a second every server refuses it.
+
+    Raises ConflictError if there is no such token, or if it is already revoked.
+    """
     with transaction(service.database) as connection:
         row = store.tokens.find_token_named(connection, name)
         if row is None:
             raise ConflictError(f"there is no token named {name!r}")
         if row.revoked_at is not None:
-            raise ConflictError(f"the token {name!r} is revoked already")
+            raise ConflictError(f"the token {name!r} is already revoked")
         store.tokens.revoke_token(connection, name, service.now(store.charts.read_now(connection)))
 
 
 def hash_secret(secret: str) -> str:
-    """What the database keeps of a secret: it has 256 random bits, so one round of SHA-256 is enough."""
+    """Return what the database keeps of a secret. One round of SHA-256 is enough for 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class TokenCache:
-    """Tokens looked up lately, by hash, so that a busy machine costs one look-up every half second."""
+class _HolderCache(Generic[Found]):
+    """What was looked up less than BELIEVED_SECONDS ago. Threads share it."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[float, Holder]] = {}
+        self._kept: TTLCache[str, Found] = TTLCache(CACHE_SIZE, BELIEVED_SECONDS)
+        # Reading needs the lock as well: a TTLCache also changes its order when it is read.
         self._lock = threading.Lock()
+
+    def _get(self, key: str, read: Callable[[], Found]) -> Found:
+        """Return what is kept under `key`, else what `read` returns. An error that `read` raises is not kept."""
+        try:
+            with self._lock:
+                return self._kept[key]
+        except KeyError:
+            pass
+        # Not under the lock: one slow answer of the database would delay every other request.
+        found = read()
+        with self._lock:
+            self._kept[key] = found
+        return found
+
+
+class TokenCache(_HolderCache[Holder]):
+    """The holders of the secrets that clients sent last, so that a busy machine costs one query per half second."""
 
     def authenticate(self, service: Service, secret: str) -> Holder:
         """Return whose secret it is. Raises UnauthenticatedError, DatabaseUnavailableError."""
         sha256 = hash_secret(secret)
-        with self._lock:
-            until, holder = self._found.get(sha256, (0.0, ANYBODY))
-        if time.monotonic() < until:
-            return holder
-        with asking(service.database) as connection:
-            row = store.tokens.find_token(connection, sha256)
-        if row is None:
-            raise UnauthenticatedError("the token is unknown or revoked")
-        holder = Holder(row.name, read_role(row.role), row.pattern)
-        with self._lock:
-            if len(self._found) >= CACHE_SIZE:
-                self._found.clear()
-            self._found[sha256] = (time.monotonic() + BELIEVED_SECONDS, holder)
-        return holder
+        return self._get(sha256, lambda: _get_holder(service, sha256))
 
 
-class SessionCache:
-    """Holders looked up lately, by the token's name, which is never used twice."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[float, Holder | None]] = {}
-        self._lock = threading.Lock()
+class SessionCache(_HolderCache[Holder | None]):
+    """The holders of the sessions that were used last, by the token's name, which is never used twice."""
 
     def find_holder(self, service: Service, name: str) -> Holder | None:
-        """Who that token's holder is; None once it is revoked, everywhere within a second."""
-        with self._lock:
-            until, holder = self._found.get(name, (0.0, None))
-        if time.monotonic() < until:
-            return holder
-        holder = _read_holder(service, name)
-        with self._lock:
-            if len(self._found) >= CACHE_SIZE:
-                self._found.clear()
-            self._found[name] = (time.monotonic() + BELIEVED_SECONDS, holder)
-        return holder
+        """Return the holder of the token `name`; None within a second after the token was revoked.
+
+        Raises DatabaseUnavailableError.
+        """
+        return self._get(name, lambda: _find_holder(service, name))
 
 
-def _read_holder(service: Service, name: str) -> Holder | None:
+def _get_holder(service: Service, sha256: str) -> Holder:
+    with asking(service.database) as connection:
+        row = store.tokens.find_token(connection, sha256)
+    if row is None:
+        raise UnauthenticatedError("the token is unknown or revoked")
+    return _build_holder(row)
+
+
+def _find_holder(service: Service, name: str) -> Holder | None:
     with asking(service.database) as connection:
         row = store.tokens.find_token_named(connection, name)
-    if row is None or row.revoked_at is not None:
-        return None
+    return None if row is None or row.revoked_at is not None else _build_holder(row)
+
+
+def _build_holder(row: store.tokens.TokenRow) -> Holder:
     return Holder(row.name, read_role(row.role), row.pattern)

@@ -1,4 +1,4 @@
-"""A copy of the whole database as it is at one moment, taken while others write."""
+"""The care of a database: is it ready, does each log verify, pruning old rows, and backups."""
 
 from __future__ import annotations
 
@@ -25,11 +25,22 @@ from app.db import Connection, asking, retrying, snapshot, transaction
 from app.db.sqlite import open_sqlite
 from app.service.context import Service
 
+# Called now and then with the rows that are done, and the rows there are in all.
+Progress = Callable[[int, int], None]
+# A verification reports its progress each time it has read so many rows.
+PROGRESS_ROWS = 1000
+# A prune takes at most this many rows in one transaction, because writers wait until it ends.
+CHUNK = 5000
+# A prune pauses for this long between two transactions, so that waiting writers get their turn.
+BREATH_SECONDS = 0.05
+
+# Readiness
+
 
 def check_ready(service: Service) -> None:
     """Return if the database is reachable and migrated. Raises DatabaseUnavailableError, which says what is wrong.
 
-    One that the next release has migrated already is served until that release takes over.
+    A database that a later release has migrated is accepted, so that this release serves it during an upgrade.
     """
     with asking(service.database) as connection:
         revision = schema.current_revision(connection.core)
@@ -40,14 +51,12 @@ def check_ready(service: Service) -> None:
         )
 
 
-# Called now and then with how many rows are read, and of how many.
-Progress = Callable[[int, int], None]
-PROGRESS_ROWS = 1000
+# Verifying
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What reading a chart's log again came to; no `differences` means that all is well."""
+    """The result of verifying a chart's log: the rows read, and what is wrong. Without `differences` all is well."""
 
     chart: str
     rows: int
@@ -58,36 +67,36 @@ class Verification:
         return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
 
     def as_text(self) -> str:
-        """One line if all is well, else a line a difference."""
+        """One line if all is well, else one line for each difference."""
         if not self.differences:
             return f"{self.chart}: {self.rows} rows, chain and position as they should be\n"
         return "".join(f"{difference}\n" for difference in self.differences)
 
 
 def list_logged_charts(service: Service) -> list[str]:
-    """Every chart that has a log, archived ones too, by name."""
+    """Return the names of all charts, also of archived charts: each has a log."""
     with snapshot(service.database) as connection:
         return store.charts.list_all_chart_names(connection)
 
 
 def verify(service: Service, name: str, progress: Progress = lambda read, of: None) -> Verification:
-    """Replay the log of a chart, check its chain, and compare the end with the live position and values.
+    """Verify a chart's log: check its hash chain, replay it, and compare the result with the chart's tables.
 
-    Raises ChartNotFoundError.
+    The chart may be archived. Raises ChartNotFoundError.
     """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart_even_archived(connection, name)
         replay = Replay(chart_of=lambda version: service.definitions.get_version(connection, row, version))
-        damage = _read(service, connection, row, replay, progress)
+        damage = _replay_log(service, connection, row, replay, progress)
         if damage is not None:
             return Verification(name, replay.rows, (damage,))
         return Verification(name, replay.rows, tuple(_compare(connection, row, replay)))
 
 
-def _read(
+def _replay_log(
     service: Service, connection: Connection, row: store.charts.ChartRow, replay: Replay, progress: Progress
 ) -> str | None:
-    """Read the whole log; return what is wrong with it, where something is."""
+    """Let `replay` read the whole log. Return what is wrong with it; None if it can be replayed to its end."""
     try:
         for logged in store.log.stream_history(connection, row.name):
             replay.read(logged.row, logged.hash, service.database.log_key)
@@ -96,7 +105,7 @@ def _read(
     except StateServiceError as error:
         return str(error)
     except (ValueError, TypeError, AttributeError) as error:
-        # SQLite keeps whatever was put into a column behind our back.
+        # SQLite does not check a column's type, so a row changed from outside may hold a value of any type.
         return f"{row.name}: the row after seq {replay.seq} cannot be read: {error}"
     progress(replay.rows, replay.rows)
     return None
@@ -136,34 +145,31 @@ def _shown(value: Any) -> str:
     return format_instant(value) if isinstance(value, datetime) else repr(value)
 
 
-# Rows a transaction, which whoever writes meanwhile waits for.
-CHUNK = 5000
-# Between two transactions those who wait have their turn.
-BREATH_SECONDS = 0.05
+# Pruning
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows of a chart's log went, or would go; `differences` is why none may."""
+    """How many rows of a chart's log were pruned, or would be. `differences` say why the log may not be pruned."""
 
     chart: str
     rows: int
     differences: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What went, as `--json` gives it."""
+        """The result as `--json` gives it."""
         return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
 
     def as_text(self, *, dry_run: bool = False) -> str:
-        """One line for people, and one for each difference."""
+        """One line for people, and one more for each difference."""
         if self.differences:
-            refusal = f"{self.chart}: nothing pruned, for the log does not verify:\n"
+            refusal = f"{self.chart}: nothing was pruned, because the log does not verify:\n"
             return refusal + "".join(f"  {difference}\n" for difference in self.differences)
-        return f"{self.chart}: {self.rows} rows {'would go' if dry_run else 'gone'}\n"
+        return f"{self.chart}: {self.rows} rows {'would be pruned' if dry_run else 'pruned'}\n"
 
 
 def count_old_rows(service: Service, name: str, keep: timedelta) -> int:
-    """How many rows `prune` would take from a chart's log. Raises ChartNotFoundError."""
+    """Return how many rows `prune` would remove from a chart's log. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
         store.charts.get_chart_even_archived(connection, name)
         first, last = _find_old_rows(service, connection, name, keep)
@@ -178,10 +184,10 @@ def prune(
     checking: Progress = lambda read, of: None,
     pruning: Progress = lambda gone, of: None,
 ) -> Pruned:
-    """Take the rows that are older than `keep`, of whichever run, from a chart's log; a marker stays in their place.
+    """Remove the rows older than `keep` from a chart's log, of any run, and leave a marker in their place.
 
-    Takes nothing from a log that does not verify. May be interrupted, and called again, at any time.
-    Raises ChartNotFoundError, LogDamagedError.
+    A log that does not verify is left as it is. `checking` hears of the progress of the verification, `pruning` of the
+    rows removed. It may be interrupted, and called again, at any time. Raises ChartNotFoundError, LogDamagedError.
     """
     found = verify(service, name, checking)
     if found.differences:
@@ -198,7 +204,7 @@ def prune(
 
 @retrying
 def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
-    """Replay the oldest rows up to the seq `last`, and put one marker in their place; return how many went."""
+    """Replay the oldest rows up to the seq `last` and replace them by one marker; return how many rows that removed."""
     log_key = service.database.log_key
     with transaction(service.database, is_long=True) as connection:
         row = store.charts.lock_chart_even_archived(connection, name)
@@ -225,39 +231,55 @@ def _find_old_rows(service: Service, connection: Connection, name: str, keep: ti
     return store.log.find_old_rows(connection, name, service.now(store.charts.read_now(connection)) - keep)
 
 
-def backup(service: Service, file: str) -> int:
-    """Write the SQLite database to `file`, which must not exist; return its size.
+# Backups
 
-    It is there whole, checked and on the disk, or not at all. Raises BadRequestError for PostgreSQL, with the
-    command that backs it up, ConflictError, DatabaseUnavailableError.
+
+def backup(service: Service, file: str) -> int:
+    """Copy the SQLite database, as it is at one moment, to `file`; return the copy's size in bytes.
+
+    Writers need not stop. When this returns, the copy is complete, checked and on the disk; if it raises, there is no
+    copy. Raises ConflictError if `file` exists, DatabaseUnavailableError if copying failed, and BadRequestError for
+    PostgreSQL, with the command that backs it up.
     """
     url = service.database.engine.url
     target = Path(file).absolute()
     if not service.database.is_sqlite:
-        # Without the password: libpq has better places for it than a command line.
-        told = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
-        command = ["pg_dump", "--format=custom", f"--file={target}", f"--dbname={told.render_as_string()}"]
-        raise BadRequestError(f"PostgreSQL has its own: {shlex.join(command)}")
+        raise BadRequestError(f"use PostgreSQL's own backup: {_say_pg_dump(url, target)}")
     if target.exists() or target.is_symlink():
-        raise ConflictError(f"{target} exists, and a backup overwrites nothing")
+        raise ConflictError(f"{target} exists; a backup does not overwrite a file")
     try:
-        # Beside the target, so that it can take its name in one step; readable by its owner alone.
+        # The folder is on the target's file system, so that a rename puts the copy in place in one step. Only its
+        # owner may read it.
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as folder:
             copy = Path(folder) / "copy.db"
             with closing(open_sqlite(url)) as connection:
-                # One read transaction: writers go on, and none of what they write is half in it.
+                # VACUUM INTO reads in one transaction: other connections may write, and the copy sees none of it.
                 connection.execute("VACUUM INTO ?", (str(copy),))
             _check(copy)
             _sync(copy)
-            # What somebody else has put there meanwhile stays: what is replaced is this empty file of our own.
+            # A file that another process has created meanwhile must stay: O_EXCL fails then. The rename below
+            # replaces only this empty file of ours.
             os.close(os.open(target, os.O_CREAT | os.O_EXCL, 0o600))
             copy.replace(target)
         _sync(target.parent)
     except FileExistsError:
-        raise ConflictError(f"{target} exists, and a backup overwrites nothing") from None
+        raise ConflictError(f"{target} exists; a backup does not overwrite a file") from None
     except (OSError, sqlite3.Error) as error:
         raise DatabaseUnavailableError(f"the backup failed: {error}") from error
     return target.stat().st_size
+
+
+def _say_pg_dump(url: URL, target: Path) -> str:
+    # Without the password: other users see command lines, and libpq reads it from ~/.pgpass or PGPASSWORD.
+    database = URL.create(
+        "postgresql",
+        username=url.username,
+        host=url.host,
+        port=url.port,
+        database=url.database,
+        query=url.query,
+    )
+    return shlex.join(["pg_dump", "--format=custom", f"--file={target}", f"--dbname={database.render_as_string()}"])
 
 
 def _check(copy: Path) -> None:

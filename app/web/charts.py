@@ -11,12 +11,19 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.core.errors import BadRequestError
 from app.core.log import HistoryFilter
-from app.core.position import Kind
 from app.diagram import DARK, LIGHT, Form
 from app.service import reading
 from app.service.operate import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.pages import draw_chart
-from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_machines, wait_for_history
+from app.service.reading import (
+    as_csv,
+    as_ndjson,
+    get_status,
+    iterate_history,
+    list_kinds,
+    list_machines,
+    wait_for_history,
+)
 from app.service.tokens import Role
 from app.web.request import (
     MACHINE_LENGTH,
@@ -116,7 +123,7 @@ def get_machines(name: str) -> Response:
 MAX_ROWS = 1000
 FORMATS = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 MAX_SEQ = 2**63 - 1
-KINDS = tuple(str(kind) for kind in Kind)
+KINDS = list_kinds()
 
 
 @blueprint.get("/charts/<chart:name>/history", provide_automatic_options=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from app.core.errors import BadRequestError, ReasonRequiredError
+from app.core.errors import BadRequestError
 from app.service import operate, slots
 from app.web.replies import answer_response
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Query, check_text, current_author, current_service, read_query
@@ -50,10 +50,7 @@ def post_archive(name: str) -> Response:
 
 def read_reason() -> str:
     """The reason that the body gives. Raises ReasonRequiredError, BadRequestError."""
-    reason = read_field("reason", REASON_LENGTH)
-    if reason is None or not reason.strip():
-        raise ReasonRequiredError('a reason is required: {"reason": "..."}')
-    return reason
+    return operate.require_reason(read_field("reason", REASON_LENGTH), '{"reason": "..."}')
 
 
 def read_field(name: str, limit: int) -> str | None:

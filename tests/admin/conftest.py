@@ -1,4 +1,4 @@
-"""The service, its HTTP interface and its command line, all on one migrated database."""
+"""The service, its HTTP interface and its command line on one migrated database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's description as the tests hold it to the service: its operations, and whether an answer fits."""
+"""The API's description for the tests: its operations, and a check that an answer fits it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def routes(app: Flask) -> set[tuple[str, str]]:
-    """Method and path, as OpenAPI writes it, of every route for programs."""
+    """The method and the path of every route for programs. The path is written as in OpenAPI."""
     found = set()
     for rule in app.url_map.iter_rules():
         if rule.rule == "/" or rule.rule.startswith(PEOPLE):
@@ -43,7 +43,7 @@ def routes(app: Flask) -> set[tuple[str, str]]:
 
 
 def resolve(item: dict[str, Any]) -> dict[str, Any]:
-    """What a `$ref` of the document stands for; anything else is itself."""
+    """What a `$ref` of the document stands for; anything else is returned as it is."""
     while "$ref" in item:
         found: Any = DOCUMENT
         for part in item["$ref"].removeprefix("#/").split("/"):
@@ -53,12 +53,12 @@ def resolve(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema with nothing allowed in an object that it does not name, and its references made absolute."""
+    """The schema with absolute references, which allows in an object only the properties that it names."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    # A schema that is a part of another one must leave room for the rest of it.
+    # A schema that is a part of another schema must allow the properties of the other parts.
     closed = {key: _opened(value) if key == "allOf" else _closed(value) for key, value in schema.items()}
     if "$ref" in schema:
         closed["$ref"] = NAME + schema["$ref"]
@@ -74,7 +74,7 @@ def _opened(parts: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 NAME = "urn:api"
-# What Imported is made of.
+# The schemas that Imported consists of.
 STATUS = DOCUMENT["components"]["schemas"]["Status"]
 REGISTRY: Registry[Any] = Registry().with_resource(
     NAME, Resource.from_contents({"components": _closed(DOCUMENT["components"])}, DRAFT202012)
@@ -82,7 +82,7 @@ REGISTRY: Registry[Any] = Registry().with_resource(
 
 
 def assert_fits(method: str, path: str, response: TestResponse) -> None:
-    """Fail unless the document names the answer's status, type and shape for this operation."""
+    """Fail unless the document gives the answer's status, media type and shape for this operation."""
     operation = DOCUMENT["paths"][path][method.lower()]
     status = str(response.status_code)
     assert status in operation["responses"], f"{method} {path} answered {status}: {response.text[:200]}"

@@ -1,4 +1,4 @@
-"""What the tests of administration share: charts, and commands run in this process."""
+"""Charts, and commands that run in this process, for the tests of administration."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def import_text(service: Service, chart: str, name: str = "web", **options: Any)
 
 
 def put(service: Service, state: str, machine: str | None = None, key: str | None = None, **sent: Any) -> Any:
-    """A machine's PUT on the chart `web`."""
+    """Send a machine's PUT to the chart `web`."""
     identity = sent.pop("idempotency_key", None)
     return update(service, "web", Put(state, machine, key, identity), Author(idempotency_key=identity))
 
 
 def query(service: Service, sql: str) -> list[tuple[Any, ...]]:
-    """The rows of a SELECT, behind the service's back."""
+    """The rows of a SELECT on the service's database."""
     with asking(service.database) as connection:
         return [tuple(row) for row in connection.execute(text(sql))]
 
@@ -75,7 +75,7 @@ class Commands:
     database_url: str
 
     def __call__(self, *arguments: str, code: int = 0, stdin: str | None = None, **settings: str) -> Result:
-        """Run a command; fails where it exits otherwise than with `code`."""
+        """Run a command, and fail if its exit code is not `code`."""
         environment: dict[str, str | None] = {
             "STATE_SERVICE_DATABASE_URL": self.database_url,
             **{f"STATE_SERVICE_{name.upper()}": value for name, value in settings.items()},

@@ -1,4 +1,4 @@
-"""A backup is the whole database at one moment, taken beside writers, and overwrites nothing."""
+"""A backup copies the whole database at one moment, while others write, and does not overwrite a file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def opened_copy(target: Path) -> Iterator[Service]:
         yield service_of(app)
 
 
-def test_backup_is_a_database_of_its_own(service: Service, run: Commands, target: Path) -> None:
+def test_backup_can_be_served_as_a_database(service: Service, run: Commands, target: Path) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     output = run("db", "backup", str(target)).stdout
@@ -50,16 +50,16 @@ def test_backup_is_a_database_of_its_own(service: Service, run: Commands, target
         assert verify(copy, "web").differences == ()
 
 
-def test_backup_is_for_its_owner_and_leaves_nothing_beside_it(service: Service, target: Path) -> None:
+def test_only_the_owner_may_read_a_backup_and_no_other_file_is_left(service: Service, target: Path) -> None:
     backup(service, str(target))
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("content", ["", "a backup of yesterday"])
-def test_backup_overwrites_nothing(service: Service, run: Commands, target: Path, content: str) -> None:
+def test_backup_does_not_overwrite_a_file(service: Service, run: Commands, target: Path, content: str) -> None:
     target.write_text(content)
-    assert "overwrites nothing" in run("db", "backup", str(target), code=1).stderr
+    assert "does not overwrite a file" in run("db", "backup", str(target), code=1).stderr
     assert target.read_text() == content
     assert list(target.parent.iterdir()) == [target]
 
@@ -70,15 +70,15 @@ def test_backup_does_not_follow_a_link(service: Service, run: Commands, target: 
     assert not (target.parent / "elsewhere").exists()
 
 
-def test_file_that_appears_meanwhile_stays(service: Service, monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
+def test_file_created_during_a_backup_stays(service: Service, monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
     monkeypatch.setattr("app.service.upkeep._check", lambda copy: target.write_text("somebody's"))
-    with pytest.raises(Exception, match="overwrites nothing"):
+    with pytest.raises(Exception, match="does not overwrite a file"):
         backup(service, str(target))
     assert target.read_text() == "somebody's"
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_backup_into_a_folder_that_is_not_there_says_so(run: Commands, target: Path) -> None:
+def test_backup_into_a_missing_folder_is_an_error(run: Commands, target: Path) -> None:
     assert "No such file" in run("db", "backup", str(target / "deeper"), code=1).stderr
 
 
@@ -92,7 +92,7 @@ def test_damaged_copy_is_not_kept(service: Service, monkeypatch: pytest.MonkeyPa
     assert list(target.parent.iterdir()) == []
 
 
-def test_backups_beside_writers_are_whole(service: Service, target: Path) -> None:
+def test_backups_taken_while_others_write_are_complete(service: Service, target: Path) -> None:
     import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000000}}"))
     stop = threading.Event()
     counted: list[bool] = []
@@ -118,9 +118,9 @@ def test_backups_beside_writers_are_whole(service: Service, target: Path) -> Non
     assert verify(service, "web").rows == len(counted) + 1
 
 
-def test_postgresql_is_told_its_own_command(postgresql_url: str, target: Path) -> None:
+def test_backup_of_postgresql_prints_the_pg_dump_command(postgresql_url: str, target: Path) -> None:
     stderr = Commands(postgresql_url)("db", "backup", str(target), code=2).stderr
-    command = shlex.split(stderr.partition("own: ")[2])
+    command = shlex.split(stderr.partition("own backup: ")[2])
     assert command[:3] == ["pg_dump", "--format=custom", f"--file={target}"]
     assert command[3].startswith("--dbname=postgresql://")
     assert not target.exists()
@@ -134,11 +134,11 @@ def test_password_is_not_printed(password: str) -> None:
     assert password not in stderr
 
 
-def test_command_that_postgresql_is_told_works(postgresql_url: str, target: Path) -> None:
+def test_printed_pg_dump_command_works(postgresql_url: str, target: Path) -> None:
     stderr = Commands(postgresql_url)("db", "backup", str(target), code=2).stderr
-    command = shlex.split(stderr.partition("own: ")[2])
+    command = shlex.split(stderr.partition("own backup: ")[2])
     if shutil.which("pg_dump") is None:
         return
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    # A pg_dump older than the server refuses, and says so: its arguments were right.
+    # A pg_dump older than the server refuses to run, and says so; then its arguments were right.
     assert done.returncode == 0 or "server version mismatch" in done.stderr, done.stderr

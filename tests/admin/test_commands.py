@@ -1,4 +1,4 @@
-"""The command line's acts, tokens and long lists."""
+"""Acts, tokens and long lists on the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ACTS = [
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the words of every command there is."""
+    """Yield the words of every command."""
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             yield from commands(inner, (*path, name))
@@ -50,7 +50,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 @pytest.mark.usefixtures("chart")
 @pytest.mark.parametrize(("act", "says"), ACTS, ids=lambda value: value[0] if isinstance(value, tuple) else "")
-def test_act_is_done_with_its_reason(service: Service, run: Commands, act: tuple[str, ...], says: str) -> None:
+def test_act_logs_its_reason(service: Service, run: Commands, act: tuple[str, ...], says: str) -> None:
     assert says in run("chart", *act, "--reason", "because").stdout
     ((kind, actor, reason),) = query(service, "SELECT kind, actor, reason FROM transition_log WHERE seq = 2")
     assert (kind, reason) == (act[0], "because")
@@ -78,7 +78,7 @@ def test_act_as_json_is_the_status(run: Commands) -> None:
 
 
 @pytest.mark.usefixtures("chart")
-def test_act_that_the_position_forbids_exits_1(run: Commands) -> None:
+def test_act_that_does_not_fit_the_position_exits_1(run: Commands) -> None:
     assert "is not paused" in run("chart", "resume", "web", "--reason", "x", code=1).stderr
     assert "holds no slot" in run("chart", "evict", "web", "m1", "--reason", "x", code=1).stderr
     assert "no state 'gone'" in run("chart", "goto", "web", "gone", "--reason", "x", code=2).stderr
@@ -116,7 +116,7 @@ def test_diagram_refuses(run: Commands) -> None:
 # Tokens
 
 
-def test_token_is_printed_alone_and_once(service: Service, run: Commands) -> None:
+def test_token_create_prints_only_the_secret(service: Service, run: Commands) -> None:
     made = run("token", "create", "fleet", "--role", "machine", "--charts", "web-*")
     assert re.fullmatch(r"sst_[A-Za-z0-9_-]{43}\n", made.stdout)
     secret = made.stdout.strip()
@@ -156,17 +156,17 @@ def test_token_command_refuses(run: Commands, arguments: tuple[str, ...], code: 
     assert run("token", *arguments, code=code).stdout == ""
 
 
-def test_token_is_revoked_once(run: Commands) -> None:
+def test_token_cannot_be_revoked_twice(run: Commands) -> None:
     run("token", "create", "fleet", "--role", "machine")
     run("token", "revoke", "fleet")
-    assert "revoked already" in run("token", "revoke", "fleet", code=1).stderr
+    assert "is already revoked" in run("token", "revoke", "fleet", code=1).stderr
     assert "names are not used twice" in run("token", "create", "fleet", "--role", "machine", code=1).stderr
 
 
 # History
 
 
-def test_history_in_each_form_has_every_row(service: Service, run: Commands) -> None:
+def test_history_in_each_format_has_every_row(service: Service, run: Commands) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "=cmd|' /C calc'!A0")
     operate.pause(service, "web", 'grün; "quoted", too', ANN)
@@ -180,13 +180,13 @@ def test_history_in_each_form_has_every_row(service: Service, run: Commands) -> 
     assert list(found[0]) == list(rows[0])
 
 
-def test_history_of_nothing_is_an_empty_array(service: Service, run: Commands) -> None:
+def test_history_without_rows_is_an_empty_array(service: Service, run: Commands) -> None:
     import_text(service, ROLLOUT)
     assert json.loads(run("chart", "history", "web", "--kind", "pause", "--json").stdout) == []
     assert run("chart", "history", "web", "--kind", "pause", "--ndjson").stdout == ""
 
 
-def test_table_stays_in_line_past_the_rows_it_measured(monkeypatch: pytest.MonkeyPatch, run: Commands) -> None:
+def test_table_stays_aligned_after_the_rows_it_measured(monkeypatch: pytest.MonkeyPatch, run: Commands) -> None:
     monkeypatch.setattr(shared, "MEASURED", 2)
     rows = [("a", "1"), ("bbbb", "2"), ("c", "3"), ("a long one", "4")]
     with click.testing.CliRunner().isolation() as (stdout, *_):
@@ -194,7 +194,7 @@ def test_table_stays_in_line_past_the_rows_it_measured(monkeypatch: pytest.Monke
     assert stdout.getvalue().decode().splitlines() == ["NAME  N", "a     1", "bbbb  2", "c     3", "a long one  4"]
 
 
-def test_progress_is_shown_on_a_terminal_alone(
+def test_progress_is_shown_only_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with shared.progress("web") as show:

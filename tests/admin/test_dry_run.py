@@ -1,4 +1,4 @@
-"""A dry run foretells exactly what the real import then does, and does nothing itself."""
+"""A dry run predicts exactly what the import then does, and changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ lives = st.lists(
     | st.tuples(st.sampled_from(["pause", "resume", "archive", "wait"]), texts, st.none(), st.none()),
     max_size=8,
 )
-# In hundreds of seconds: some come due only between the last report and the import.
+# In hundreds of seconds. Some clock guards come due only between the last report and the import.
 waits = st.integers(0, 20)
 NOWHERE = Position(version=1, run=1, visit=1, state="a", values={}, entered_at=NOON)
 bad_maps = st.lists(st.tuples(texts, texts).map(":".join), max_size=2)
@@ -50,7 +50,7 @@ bad_maps = st.lists(st.tuples(texts, texts).map(":".join), max_size=2)
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-def test_dry_run_foretells_what_the_import_does(
+def test_dry_run_predicts_what_the_import_does(
     service: Service, data: st.DataObject, old: Chart, life: list[Any], late: int
 ) -> None:
     clock = Clock()
@@ -77,7 +77,7 @@ def test_dry_run_foretells_what_the_import_does(
 
 @st.composite
 def imports(draw: st.DrawFn, service: Service, old: Chart, name: str) -> tuple[str, list[str]]:
-    """A chart file and maps: most often a version that could take over, now and then something that is wrong."""
+    """A chart file and maps: mostly a version that can take over, sometimes one with a mistake."""
     here = query(service, f"SELECT state FROM charts WHERE name = '{name}'")[0][0]
     new = draw(successors(old, replace(NOWHERE, state=here)))
     homes = draw(random_homes(old, new))
@@ -93,7 +93,7 @@ def imports(draw: st.DrawFn, service: Service, old: Chart, name: str) -> tuple[s
 
 def check_what_was_done(service: Service, name: str, done: dict[str, Any]) -> None:
     status = get_status(service, name).as_json()
-    # Who is missing is a matter of the reports, which a dry run does not read.
+    # The missing machines depend on the reports, and an import does not read them.
     assert {key: done[key] for key in status.keys() - {"waits_for"}} == {
         key: value for key, value in status.items() if key != "waits_for"
     }
@@ -113,7 +113,7 @@ def write(chart: Chart, name: str) -> str:
 def live(
     service: Service, clock: Clock, name: str, what: str, state: str, machine: str | None, key: str | None
 ) -> None:
-    """Let one thing happen, if it can."""
+    """Apply one request or act, unless the chart refuses it."""
     clock.advance(30)
     try:
         if what == "put":
@@ -127,7 +127,7 @@ def live(
 
 
 def outcome(service: Service, request: ImportRequest) -> dict[str, Any] | str:
-    """What an import says; that it was a dry run is the one thing that may differ."""
+    """An import's answer without `dry_run`, the only field that may differ."""
     try:
         return {**import_chart(service, request, ANN).as_json(), "dry_run": None}
     except StateServiceError as error:
@@ -135,7 +135,7 @@ def outcome(service: Service, request: ImportRequest) -> dict[str, Any] | str:
 
 
 def read_tables(service: Service) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that is in the database."""
+    """All rows of the database."""
     with snapshot(service.database) as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]

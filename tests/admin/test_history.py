@@ -1,4 +1,4 @@
-"""The log over HTTP: filters, the cursor, waiting, three forms, and any number of rows."""
+"""The log over HTTP: filters, the cursor, waiting, three formats, and any number of rows."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def seqs(client: FlaskClient, query: str) -> list[int]:
         ("since=0001-01-01&until=9999-12-31", [1, 2, 3, 4, 5]),
     ],
 )
-def test_filter_lets_through(client: FlaskClient, query: str, wanted: list[int]) -> None:
+def test_history_has_the_rows_that_pass_the_filter(client: FlaskClient, query: str, wanted: list[int]) -> None:
     assert seqs(client, query) == wanted
 
 
@@ -117,7 +117,7 @@ def test_filter_lets_through(client: FlaskClient, query: str, wanted: list[int])
         "machine=%00",
     ],
 )
-def test_parameter_that_cannot_be_meant_is_400(client: FlaskClient, query: str) -> None:
+def test_malformed_parameter_is_400(client: FlaskClient, query: str) -> None:
     response = get(client, query)
     assert (response.status_code, response.mimetype) == (400, "application/problem+json")
     assert query.partition("=")[0] in response.get_json()["detail"]
@@ -141,13 +141,15 @@ def test_history_of_an_unknown_chart_is_404(client: FlaskClient) -> None:
         ("format=ndjson", "*/*", "application/x-ndjson"),
     ],
 )
-def test_form_is_chosen_by_format_then_by_accept(client: FlaskClient, query: str, accept: str, mimetype: str) -> None:
+def test_format_is_chosen_by_parameter_then_by_accept(
+    client: FlaskClient, query: str, accept: str, mimetype: str
+) -> None:
     response = get(client, query, Accept=accept)
     assert (response.status_code, response.mimetype) == (200, mimetype)
 
 
 @pytest.mark.usefixtures("lived")
-def test_forms_say_the_same(client: FlaskClient) -> None:
+def test_all_formats_have_the_same_rows(client: FlaskClient) -> None:
     rows = get(client).get_json()
     assert list(rows[0]) == [*COLUMNS, "hash"]
     assert [json.loads(line) for line in get(client, "format=ndjson").text.splitlines()] == rows
@@ -157,19 +159,19 @@ def test_forms_say_the_same(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x")'])
-def test_csv_holds_no_formula(client: FlaskClient, service: Service, text: str) -> None:
+def test_csv_has_no_formula(client: FlaskClient, service: Service, text: str) -> None:
     import_text(service, ROLLOUT.replace("value: 0}, {key: f", "value: -5}, {key: f"))
     put(service, "canary", text)
     operate.pause(service, "web", text, ANN)
     found = list(csv.DictReader(io.StringIO(get(client, "format=csv").text)))
     shown = f"'{text}"
     assert (found[1]["machine"], found[2]["reason"]) == (shown, shown)
-    # A number is a number.
+    # A negative number stays a number.
     assert found[1]["value_before"] == "-5"
     assert get(client).get_json()[1]["machine"] == text
 
 
-def test_csv_quotes_what_must_be_quoted(client: FlaskClient, service: Service) -> None:
+def test_csv_quotes_commas_and_quotes(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
     operate.pause(service, "web", 'a "b", c; d', ANN)
     assert '"a ""b"", c; d"' in get(client, "format=csv").text
@@ -179,7 +181,7 @@ def test_csv_quotes_what_must_be_quoted(client: FlaskClient, service: Service) -
 # Waiting
 
 
-def test_wait_ends_with_the_first_row_that_fits(client: FlaskClient, service: Service) -> None:
+def test_wait_ends_with_the_first_row_that_passes_the_filter(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
     service.hub.start()
     timer = threading.Timer(0.3, lambda: operate.pause(service, "web", "look", ANN))
@@ -191,7 +193,7 @@ def test_wait_ends_with_the_first_row_that_fits(client: FlaskClient, service: Se
     service.hub.close()
 
 
-def test_wait_goes_on_for_a_row_that_does_not_fit(client: FlaskClient, service: Service) -> None:
+def test_wait_goes_on_after_a_row_that_does_not_pass_the_filter(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
     service.hub.start()
     timer = threading.Timer(0.1, lambda: put(service, "canary", "m1"))
@@ -201,7 +203,7 @@ def test_wait_goes_on_for_a_row_that_does_not_fit(client: FlaskClient, service: 
     service.hub.close()
 
 
-def test_wait_is_over_at_once_where_there_are_rows(client: FlaskClient, service: Service) -> None:
+def test_wait_ends_at_once_if_there_are_rows(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
     started = time.monotonic()
     assert seqs(client, "wait=20") == [1]
@@ -222,7 +224,7 @@ service.database.engine.dispose()
 """
 
 
-def test_wait_hears_of_a_row_of_another_process_within_a_second(
+def test_wait_ends_within_a_second_after_another_process_wrote_a_row(
     client: FlaskClient, service: Service, database_url: str
 ) -> None:
     import_text(service, ROLLOUT)
@@ -253,7 +255,7 @@ def test_wait_hears_of_a_row_of_another_process_within_a_second(
 
 @pytest.fixture
 def long_history(service: Service) -> int:
-    """A log of 30,000 rows, which only has to be read."""
+    """A log of 30,000 rows, written without the service because they are only read."""
     import_text(service, ROLLOUT)
     rows = 30_000
     filler = LogRow(
@@ -302,12 +304,12 @@ def test_export_takes_little_memory(service: Service, long_history: int, write: 
     size = sum(len(piece) for piece in pieces())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # All the rows at once would be some 40 MB.
+    # All rows together would take about 40 MB.
     assert size > 4_000_000
     assert peak < 8_000_000
 
 
-def test_export_begins_before_it_has_read_the_log(app: Flask, long_history: int) -> None:
+def test_export_begins_before_the_whole_log_is_read(app: Flask, long_history: int) -> None:
     service_of(app)
     response = app.test_client().get("/charts/web/history?format=ndjson", buffered=False)
     first = next(response.iter_encoded())
@@ -315,7 +317,7 @@ def test_export_begins_before_it_has_read_the_log(app: Flask, long_history: int)
     response.close()
 
 
-def test_name_of_a_machine_survives_the_query(client: FlaskClient, service: Service) -> None:
+def test_machine_filter_takes_names_with_special_characters(client: FlaskClient, service: Service) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m ü+&=1")
     assert seqs(client, f"machine={quote('m ü+&=1')}") == [2]

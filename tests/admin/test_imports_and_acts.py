@@ -1,4 +1,4 @@
-"""PUT on a chart and an operator's acts over HTTP: every status, and what each leaves behind."""
+"""PUT on a chart and the operator's acts over HTTP: each status, and what is written with it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(service: Service) -> int:
 # PUT /charts/C
 
 
-def test_put_creates_keeps_and_upgrades(client: FlaskClient) -> None:
+def test_put_creates_a_chart_keeps_it_and_upgrades_it(client: FlaskClient) -> None:
     created, kept, upgraded = send(client, ROLLOUT), send(client, ROLLOUT), send(client, ROLLOUT + "# more\n")
     assert [(answer.status_code, answer.get_json()["outcome"]) for answer in (created, kept, upgraded)] == [
         (201, "created"),
@@ -55,7 +55,7 @@ def test_put_creates_keeps_and_upgrades(client: FlaskClient) -> None:
     assert [step["kind"] for step in upgraded.get_json()["steps"]] == ["upgrade"]
 
 
-def test_put_tells_every_problem_and_changes_nothing(client: FlaskClient, service: Service) -> None:
+def test_put_lists_every_problem_and_changes_nothing(client: FlaskClient, service: Service) -> None:
     response = send(client, BAD)
     assert (response.status_code, response.mimetype) == (422, "application/problem+json")
     problems = response.get_json()["problems"]
@@ -77,7 +77,7 @@ def test_content_type_does_not_matter(client: FlaskClient, content_type: str | N
     assert send(client, ROLLOUT, content_type=content_type).status_code == 201
 
 
-def test_name_of_the_path_wins_with_a_warning(client: FlaskClient) -> None:
+def test_name_in_the_path_wins_and_a_warning_says_so(client: FlaskClient) -> None:
     response = client.put("/charts/other", data=ROLLOUT)
     assert response.get_json()["chart"] == "other"
     assert len([warning for warning in response.get_json()["warnings"] if "web" in warning["message"]]) == 1
@@ -93,7 +93,7 @@ def test_put_that_drops_the_current_state_is_409(client: FlaskClient, service: S
 
 
 @pytest.mark.usefixtures("chart")
-def test_map_names_the_new_home_and_everything_lives_on_there(client: FlaskClient, service: Service) -> None:
+def test_map_keeps_values_and_reports_in_the_new_state(client: FlaskClient, service: Service) -> None:
     put(service, "canary", "m1")
     dry = send(client, RENAMED, "dry_run=1&map=canary:first%20five").get_json()
     assert (dry["dry_run"], dry["outcome"], dry["current_state"]) == (True, "upgraded", "first five")
@@ -129,7 +129,7 @@ def test_map_takes_names_with_colons(client: FlaskClient, service: Service, old:
         "dry_run=1&dry_run=1",
     ],
 )
-def test_parameter_that_cannot_be_meant_is_400(client: FlaskClient, service: Service, options: str) -> None:
+def test_malformed_parameter_is_400(client: FlaskClient, service: Service, options: str) -> None:
     response = send(client, RENAMED, options)
     assert (response.status_code, response.mimetype) == (400, "application/problem+json")
     assert rows(service) == 1
@@ -141,7 +141,7 @@ def test_put_without_a_body_is_400(client: FlaskClient, body: bytes | None) -> N
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe", b"\x00", b"[" * 5000, b"a: &x b\nc: *x", b"---\n---\n", b"{}", b"- a"])
-def test_body_that_is_no_chart_file_is_422(client: FlaskClient, body: bytes) -> None:
+def test_body_that_is_not_a_chart_file_is_422(client: FlaskClient, body: bytes) -> None:
     response = send(client, body)
     assert response.status_code == 422
     assert response.get_json()["problems"]
@@ -160,7 +160,7 @@ def test_body_is_at_most_a_mebibyte(client: FlaskClient, size: int, status: int)
 
 @pytest.mark.parametrize(("size", "status"), [(MEBIBYTE, 201), (MEBIBYTE + 1, 413), (3 * MEBIBYTE, 413)])
 def test_chunked_body_is_at_most_a_mebibyte(client: FlaskClient, service: Service, size: int, status: int) -> None:
-    # What gunicorn hands over for Transfer-Encoding: chunked.
+    # This is what gunicorn passes on for Transfer-Encoding: chunked.
     chunked = {
         "wsgi.input_terminated": True,
         "wsgi.input": io.BytesIO(padded(size)),
@@ -239,7 +239,9 @@ def test_act_takes_its_reason_whatever_the_content_type(client: FlaskClient, ser
 
 @pytest.mark.usefixtures("chart")
 @pytest.mark.parametrize(("act", "status"), [("pause", 200), ("resume", 409), ("evict", 409)])
-def test_act_that_the_position_forbids_is_409(client: FlaskClient, service: Service, act: str, status: int) -> None:
+def test_act_that_does_not_fit_the_position_is_409(
+    client: FlaskClient, service: Service, act: str, status: int
+) -> None:
     assert client.post(f"/charts/web/{act}", json=GOOD).status_code == status
     if act == "pause":
         assert client.post("/charts/web/pause", json=GOOD).status_code == 409
@@ -248,7 +250,7 @@ def test_act_that_the_position_forbids_is_409(client: FlaskClient, service: Serv
 
 @pytest.mark.usefixtures("chart")
 @pytest.mark.parametrize("body", [{}, {"state": ""}, {"state": 7}, {"state": "gone"}, {"state": "x" * 129}])
-def test_goto_needs_a_state_that_there_is(client: FlaskClient, body: dict[str, Any]) -> None:
+def test_goto_needs_a_state_of_the_chart(client: FlaskClient, body: dict[str, Any]) -> None:
     response = client.post("/charts/web/goto", json={"reason": "x"} | body)
     assert response.status_code == 400
     assert "state" in response.get_json()["detail"]
@@ -260,7 +262,7 @@ def test_act_on_an_unknown_chart_is_404(client: FlaskClient, act: str) -> None:
 
 
 @pytest.mark.usefixtures("chart")
-def test_archived_chart_is_gone_but_for_its_log(client: FlaskClient) -> None:
+def test_archived_chart_is_404_and_its_log_is_200(client: FlaskClient) -> None:
     client.post("/charts/web/archive", json=GOOD)
     for path in ("", "/versions", "/state?state=canary", "/machines", "/reached?state=canary"):
         assert client.get(f"/charts/web{path}").status_code == 404, path
@@ -270,7 +272,7 @@ def test_archived_chart_is_gone_but_for_its_log(client: FlaskClient) -> None:
     assert (back.status_code, back.get_json()["run"], back.get_json()["version"]) == (201, 2, 2)
 
 
-# What it waits for
+# What a chart waits for
 
 
 def text_of(client: FlaskClient) -> str:
@@ -279,24 +281,24 @@ def text_of(client: FlaskClient) -> str:
     return str(response.text)
 
 
-def test_text_says_who_of_the_roster_is_missing(client: FlaskClient, service: Service) -> None:
+def test_text_names_the_missing_machines_of_the_roster(client: FlaskClient, service: Service) -> None:
     import_text(service, REBOOT.replace("    slots: 2\n    lease: 1h\n", ""))
     put(service, "reboot", "m2")
     (line,) = [line for line in text_of(client).splitlines() if line.startswith("waits for")]
-    assert line == "waits for done when count >= 3 (now 1, 2 more); not heard of: m1, m3"
+    assert line == "waits for done when count >= 3 (now 1, 2 more); not heard from: m1, m3"
 
 
-def test_text_names_the_first_ten_and_counts_the_rest(client: FlaskClient, app: Flask) -> None:
+def test_text_names_ten_missing_machines_and_counts_the_others(client: FlaskClient, app: Flask) -> None:
     roster = ", ".join(f"m{number:03}" for number in range(250))
     chart = REBOOT.replace("m1, m2, m3", roster).replace("    slots: 2\n    lease: 1h\n", "")
     import_text(service_of(app), chart)
-    assert "not heard of: m000, m001, m002, m003, m004, m005, m006, m007, m008, m009 and 240 more" in text_of(client)
+    assert "not heard from: m000, m001, m002, m003, m004, m005, m006, m007, m008, m009 and 240 more" in text_of(client)
 
 
 @pytest.mark.usefixtures("chart")
 def test_text_says_who_paused_it_and_why(client: FlaskClient) -> None:
     client.post("/charts/web/pause", json={"reason": "disks"})
-    assert "paused by 127.0.0.1 0s ago: disks" in text_of(client)
+    assert "paused by 127.0.0.1 0 s ago: disks" in text_of(client)
 
 
 def test_text_says_how_long_until_the_deadline(client: FlaskClient, service: Service) -> None:
@@ -307,4 +309,4 @@ def test_text_says_how_long_until_the_deadline(client: FlaskClient, service: Ser
             "      - {name: done, when: {key: elapsed, value: 30m}}\n      - {name: rollback,",
         ),
     )
-    assert "done in 29m, by the clock" in text_of(client)
+    assert "done in 29 min, by the clock" in text_of(client)

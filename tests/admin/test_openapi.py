@@ -1,4 +1,4 @@
-"""The API's description is the routes', both ways, and every status that it names is one that there is."""
+"""The API's description and the routes agree in both directions, and each status that it names can be provoked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPERATIONS = sorted((method, path) for method, path, _ in operations())
 OPEN = {"/healthz", "/readyz"}
 ON_A_CHART = [(method, path) for method, path in OPERATIONS if path.startswith("/charts/{chart}")]
 FLEETLOCK = {"fleet-lock-protocol": "true"}
-# What a request needs to be a good one, by the last part of its path.
+# What a valid request needs, by the last part of its path.
 NEEDED: dict[str, dict[str, Any]] = {
     "evict": {"json": {"machine": "m1", "reason": "x"}},
     "goto": {"json": {"state": "canary", "reason": "x"}},
@@ -43,7 +43,7 @@ def database_url(sqlite_url: str) -> str:
 
 
 def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestResponse:
-    """A good request, or what `given` makes of it."""
+    """A valid request, changed by what `given` says."""
     last = path.rpartition("/")[2]
     sent = NEEDED.get(last, {"json": {"reason": "x"}} if method == "POST" else STATE)
     chart = given.pop("chart", "web")
@@ -59,7 +59,7 @@ def named(status: str) -> list[tuple[str, str]]:
 # The document and the routes
 
 
-def test_document_describes_every_route_and_no_other(app: Flask) -> None:
+def test_document_describes_exactly_the_routes(app: Flask) -> None:
     described = {(method, path) for method, path, _ in operations()}
     assert described - routes(app) == set()
     assert routes(app) - described == set()
@@ -72,7 +72,7 @@ def test_document_is_served_as_json(client: FlaskClient) -> None:
     assert response.get_json()["openapi"] == "3.1.0"
 
 
-def test_every_reference_leads_somewhere_and_everything_is_referred_to() -> None:
+def test_every_reference_resolves_and_every_component_is_used() -> None:
     text = SOURCE.read_text()
     for kind, components in DOCUMENT["components"].items():
         for name in components:
@@ -84,19 +84,19 @@ def test_every_reference_leads_somewhere_and_everything_is_referred_to() -> None
             assert resolve(parameter)["schema"]
 
 
-def test_schemas_are_schemas() -> None:
+def test_schemas_are_valid() -> None:
     for schema in DOCUMENT["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
 
 
-def test_operation_ids_are_the_views(app: Flask) -> None:
+def test_operation_ids_are_the_names_of_the_views(app: Flask) -> None:
     views = {rule.endpoint.rpartition(".")[2].replace("_", "") for rule in app.url_map.iter_rules()}
     ids = [item["operationId"] for _, _, item in operations()]
     assert len(ids) == len(set(ids))
     assert {name.lower().removesuffix("curl") for name in ids} <= views
 
 
-def test_path_parameters_are_those_of_the_path() -> None:
+def test_path_parameters_are_those_in_the_path() -> None:
     for path, item in DOCUMENT["paths"].items():
         names = {resolve(parameter)["name"] for parameter in item.get("parameters", [])}
         assert names == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path
@@ -107,7 +107,7 @@ def test_only_statuses_that_the_service_can_answer_are_named() -> None:
     assert {int(status) for _, _, item in operations() for status in item["responses"]} <= possible
 
 
-# Every status that is named is answered, in the form that is named: those that all operations share
+# Each status in the document is answered as the document says. First the statuses that all operations share
 
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in OPERATIONS if pair[1] not in OPEN])
@@ -137,7 +137,7 @@ def test_404_for_an_unknown_chart(client: FlaskClient, method: str, path: str) -
 
 @pytest.fixture
 def broken_client(tmp_path: Any) -> Iterator[FlaskClient]:
-    """The service on a database that is not there."""
+    """A client of a service whose database does not exist."""
     app = create_app(Config(database_url=f"sqlite:///{tmp_path}/gone.db", default_chart="web"))
     yield app.test_client()
     service_of(app).database.engine.dispose()
@@ -152,7 +152,9 @@ def test_503_without_a_database(broken_client: FlaskClient, method: str, path: s
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json"])
 @pytest.mark.parametrize(("method", "path"), named("500"))
-def test_500_of_the_seeds_paths(broken_client: FlaskClient, method: str, path: str, accept: str) -> None:
+def test_500_in_text_and_json_without_a_database(
+    broken_client: FlaskClient, method: str, path: str, accept: str
+) -> None:
     response = send(broken_client, method, path, headers={"Accept": accept})
     assert response.status_code == 500
     assert_fits(method, path, response)
@@ -166,7 +168,7 @@ def test_413_for_more_than_a_mebibyte(client: FlaskClient, method: str, path: st
 
 
 @pytest.mark.parametrize(("method", "path"), named("400"))
-def test_400_for_what_cannot_be_meant(app: Flask, method: str, path: str) -> None:
+def test_400_for_a_malformed_request(app: Flask, method: str, path: str) -> None:
     import_text(service_of(app), ROLLOUT)
     bad = {"json": None, "data": "[1"} if method == "POST" else {"query_string": "machine=a&machine=b&state=%01"}
     bad |= {"query_string": "dry_run=maybe"} if (method, path) == PUT_CHART else {}
@@ -275,7 +277,7 @@ def test_answer_is_as_described(
 
 
 def prepare(app: Flask, chart: str) -> FlaskClient:
-    """A chart with a report or two, and for slots one that is full."""
+    """A chart with some reports, and a chart whose slots are all held."""
     client = app.test_client()
     import_text(service_of(app), chart.removeprefix("paused "))
     if "slots" in chart:
@@ -288,7 +290,7 @@ def prepare(app: Flask, chart: str) -> FlaskClient:
     return client
 
 
-def test_every_status_that_is_named_is_tested_here() -> None:
+def test_every_status_in_the_document_is_tested_here() -> None:
     seen = {(method, path, str(status)) for method, path, status, *_ in OWN}
     seen |= {("POST", path, "422") for method, path in named("422") if method == "POST"}
     left = {

@@ -1,4 +1,4 @@
-"""Old rows of the log go, a marker stays, and everything still adds up."""
+"""A prune replaces the old rows of a log by a marker, and the log still verifies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Clock:
 
 @pytest.fixture
 def clock(service: Service) -> Clock:
-    """The service's time, which begins a thousand days ago."""
+    """The service's time. It begins a thousand days ago."""
     return Clock(service)
 
 
@@ -55,7 +55,7 @@ def prune_web(service: Service, days: float) -> int:
     return found.rows
 
 
-def test_prune_takes_what_is_older_and_leaves_a_marker(service: Service, clock: Clock) -> None:
+def test_prune_removes_old_rows_and_leaves_a_marker(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
@@ -73,7 +73,7 @@ def test_prune_takes_what_is_older_and_leaves_a_marker(service: Service, clock: 
     assert verify(service, "web").differences == ()
 
 
-def test_pruned_chart_goes_on(service: Service, clock: Clock) -> None:
+def test_pruned_chart_accepts_updates(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
@@ -84,7 +84,7 @@ def test_pruned_chart_goes_on(service: Service, clock: Clock) -> None:
     assert verify(service, "web").differences == ()
 
 
-def test_prune_again_moves_the_marker_on(service: Service, clock: Clock) -> None:
+def test_second_prune_moves_the_marker(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     for machine in ("m1", "m2"):
         put(service, "canary", machine)
@@ -97,7 +97,7 @@ def test_prune_again_moves_the_marker_on(service: Service, clock: Clock) -> None
     assert verify(service, "web").differences == ()
 
 
-def test_prune_leaves_a_log_alone_that_is_young(service: Service, clock: Clock) -> None:
+def test_prune_keeps_a_log_without_old_rows(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     before = history(service)
@@ -112,7 +112,7 @@ def test_prune_does_not_replace_a_single_row(service: Service, clock: Clock) -> 
     assert [item.row.kind for item in history(service)] == ["import"]
 
 
-def test_row_exactly_as_old_as_kept_stays(service: Service, clock: Clock) -> None:
+def test_row_of_exactly_the_age_to_keep_stays(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     put(service, "canary", "m1", "failed")
@@ -123,7 +123,7 @@ def test_row_exactly_as_old_as_kept_stays(service: Service, clock: Clock) -> Non
 
 
 def live_a_life(service: Service, clock: Clock) -> None:
-    """Everything that a position can hold: pauses, slots and their leases, reports, an upgrade, several runs."""
+    """A log with all that a position can hold: pauses, slots and leases, reports, an upgrade, several runs."""
     import_text(service, REBOOT)
     clock.pass_days(1)
     slots.claim(service, "web", "reboot", "m1", ANN)
@@ -151,7 +151,7 @@ def live_a_life(service: Service, clock: Clock) -> None:
     clock.pass_days(1)
 
 
-def test_log_verifies_wherever_it_is_cut(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_verifies_after_each_chunk(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.service.upkeep.CHUNK", 2)
     live_a_life(service, clock)
     total = len(history(service))
@@ -164,7 +164,7 @@ def test_log_verifies_wherever_it_is_cut(service: Service, clock: Clock, monkeyp
     assert verify(service, "web").differences == ()
 
 
-def test_chain_under_a_key_still_verifies(service: Service, clock: Clock) -> None:
+def test_pruned_chain_with_a_log_key_verifies(service: Service, clock: Clock) -> None:
     service.database.log_key = b"a secret"
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
@@ -175,7 +175,7 @@ def test_chain_under_a_key_still_verifies(service: Service, clock: Clock) -> Non
     assert verify(service, "web").differences == ("web: seq 2: the hash does not fit the row and its chain",)
 
 
-def test_key_is_forgotten_with_its_row(service: Service, clock: Clock) -> None:
+def test_idempotency_key_is_forgotten_with_its_row(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", idempotency_key="k")
     clock.pass_days(100)
@@ -195,10 +195,10 @@ def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client:
     assert client.get(path).status_code == 200
 
 
-# What must not be
+# What a prune must not do
 
 
-def test_log_is_append_only_again_after_a_prune(service: Service, clock: Clock) -> None:
+def test_log_is_append_only_after_a_prune(service: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
@@ -209,7 +209,7 @@ def test_log_is_append_only_again_after_a_prune(service: Service, clock: Clock) 
             connection.execute(text(statement))
 
 
-def test_log_that_does_not_verify_is_left_alone(service: Service, clock: Clock, run: Commands) -> None:
+def test_log_that_does_not_verify_is_not_pruned(service: Service, clock: Clock, run: Commands) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
@@ -221,7 +221,7 @@ def test_log_that_does_not_verify_is_left_alone(service: Service, clock: Clock, 
     assert (found.rows, len(history(service))) == (0, 2)
     assert found.differences == ("web: fence: the log gives 0, the tables have 7",)
     output = run("db", "prune", "--keep", "400d", code=1).output
-    assert "nothing pruned" in output
+    assert "nothing was pruned" in output
     assert "fence" in output
 
 
@@ -256,7 +256,7 @@ def test_failed_prune_changes_nothing(
     ],
     ids=["no values", "no instant", "no slot"],
 )
-def test_damaged_marker_is_told(
+def test_verify_finds_a_damaged_marker(
     service: Service, clock: Clock, damage: Callable[[dict[str, object]], object], message: str
 ) -> None:
     import_text(service, ROLLOUT)
@@ -270,10 +270,10 @@ def test_damaged_marker_is_told(
         read_marker(replace(row, reason=json.dumps(told)))
 
 
-# Beside others
+# While others write
 
 
-def test_writers_go_on_while_it_prunes(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_continue_during_a_prune(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.service.upkeep.CHUNK", 5)
     monkeypatch.setattr("app.service.upkeep.BREATH_SECONDS", 0.005)
     forever = ROLLOUT.replace("value: 2}}", "value: 1000000}}")
@@ -336,21 +336,24 @@ def test_command_prunes_every_chart(service: Service, clock: Clock, run: Command
     clock.pass_days(990)
     import_text(service, ROLLOUT, name="young")
 
-    assert run("db", "prune", "--keep", "400d", "--dry-run").stdout == "web: 1 rows would go\nyoung: 0 rows would go\n"
+    assert (
+        run("db", "prune", "--keep", "400d", "--dry-run").stdout
+        == "web: 1 rows would be pruned\nyoung: 0 rows would be pruned\n"
+    )
     assert len(history(service)) == 2
     pruned = json.loads(run("db", "prune", "--keep", "400d", "--json").stdout)
     assert pruned == [{"chart": "web", "rows": 1, "differences": []}, {"chart": "young", "rows": 0, "differences": []}]
-    assert run("db", "prune", "--keep", "400d", "web").stdout == "web: 0 rows gone\n"
+    assert run("db", "prune", "--keep", "400d", "web").stdout == "web: 0 rows pruned\n"
     run("chart", "verify")
 
 
-def test_command_refuses_what_is_no_length_of_time(run: Commands) -> None:
+def test_command_refuses_a_malformed_length_of_time(run: Commands) -> None:
     run("db", "prune", "--keep", "400", code=2)
     run("db", "prune", code=2)
     run("db", "prune", "gone", "--keep", "400d", code=1)
 
 
-def test_prune_by_a_role_that_does_not_own_the_log_says_so(postgresql_url: str) -> None:
+def test_prune_by_a_database_role_that_does_not_own_the_log_is_an_error(postgresql_url: str) -> None:
     for app in opened_app(postgresql_url):
         service = service_of(app)
         clock = Clock(service)

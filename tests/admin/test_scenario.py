@@ -1,4 +1,4 @@
-"""A chart's life from the first mistake to the report: with curl alone, and with the command line alone."""
+"""A chart from its first mistakes to the report, once with curl only and once with the command line only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.servers import ROOT, environment, run_curl, running
 
-# Three mistakes: an unknown func, a value that is not a number, a target that is not a state.
+# Three mistakes: an unknown func, a value that is not a number, and a target that is not a state.
 MISTAKEN = """\
 current_state: canary
 states:
@@ -30,13 +30,13 @@ states:
   - name: done
 """
 FIXED = MISTAKEN.replace("incremental", "increment").replace("value: none", "value: 0").replace("rolout", "rollout")
-# Half-way: the state it is in gets another name, and wants only what it has by now.
+# An upgrade on the way: the current state gets another name, and its guard needs only what is counted by then.
 RENAMED = FIXED.replace("rollout", "everywhere").replace("value: 3}}", "value: 2}}")
 
 
 @dataclass
 class Commands:
-    """The command line, as a process of its own."""
+    """The command line in its own process."""
 
     database_url: str
 
@@ -50,7 +50,7 @@ class Commands:
 
 @dataclass
 class Curl:
-    """The real curl, with somebody's token in its configuration and never on its command line."""
+    """curl itself. The token is in its configuration, not on its command line."""
 
     url: str
     config: Path
@@ -64,7 +64,7 @@ class Curl:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The chart file at its three stages."""
+    """A folder with the chart file in its three stages."""
     for name, text in (("mistaken", MISTAKEN), ("fixed", FIXED), ("renamed", RENAMED)):
         (tmp_path / f"{name}.yaml").write_text(text)
     return tmp_path
@@ -77,7 +77,7 @@ def token(run: Commands, folder: Path, name: str, role: str) -> Path:
     return config
 
 
-def test_life_of_a_chart_with_curl_alone(database_url: str, folder: Path) -> None:
+def test_life_of_a_chart_with_curl_only(database_url: str, folder: Path) -> None:
     run = Commands(database_url)
     with running(database_url, folder, auth="tokens") as server:
         ann = Curl(server.url, token(run, folder, "ann", "admin"))
@@ -109,7 +109,7 @@ def test_life_of_a_chart_with_curl_alone(database_url: str, folder: Path) -> Non
         ann("/charts/web/pause", "-d", "{}", status=422)
         ann("/charts/web/pause", "-d", '{"reason": "disk errors on web-02"}')
         text = ann("/charts/web", "-H", "Accept: text/plain")
-        assert "paused by ann 0s ago: disk errors on web-02" in text.replace(" 1s ago", " 0s ago")
+        assert "paused by ann 0 s ago: disk errors on web-02" in text.replace(" 1 s ago", " 0 s ago")
         fleet("/charts/web/state?state=rollout", status=406)
         paused = put_chart("renamed", "?map=rollout:everywhere")
         assert said(paused) == ("upgraded", steps[:1], "everywhere")
@@ -133,7 +133,7 @@ def said(imported: dict[str, object]) -> tuple[object, list[tuple[str, str, str]
 
 
 def check_report(text: str, operator: str, machines: str) -> None:
-    """Who did what, in order; the machines' part only where there were machines."""
+    """Which actor did what, in order. Updates are included only if there were machines."""
     rows = list(csv.DictReader(io.StringIO(text)))
     done = [(row["kind"], row["actor"], row["reason"]) for row in rows if row["kind"] not in ("update", "transition")]
     assert done == [
@@ -148,7 +148,7 @@ def check_report(text: str, operator: str, machines: str) -> None:
     assert counted == [(machine, machines) for machine in names]
 
 
-def test_life_of_a_chart_with_the_command_line_alone(database_url: str, folder: Path) -> None:
+def test_life_of_a_chart_with_the_command_line_only(database_url: str, folder: Path) -> None:
     run = Commands(database_url)
 
     def import_(file: str, *options: str, code: int = 0) -> str:
@@ -169,7 +169,7 @@ def test_life_of_a_chart_with_the_command_line_alone(database_url: str, folder: 
 
     run("chart", "pause", "web", code=2)
     run("chart", "pause", "web", "--reason", "disk errors on web-02")
-    assert "s ago: disk errors on web-02" in run("chart", "show", "web")
+    assert " s ago: disk errors on web-02" in run("chart", "show", "web")
     assert "upgrade: rollout -> everywhere" in import_("renamed", "--map", "rollout:everywhere")
 
     assert "upgrade: everywhere -> rollout" in import_("fixed", "--map", "everywhere:rollout")
@@ -187,20 +187,20 @@ def test_life_of_a_chart_with_the_command_line_alone(database_url: str, folder: 
     assert "6 rows, chain and position as they should be" in run("chart", "verify")
 
 
-def test_token_is_revoked_in_every_process_within_a_second(database_url: str, folder: Path) -> None:
+def test_every_process_refuses_a_revoked_token_within_a_second(database_url: str, folder: Path) -> None:
     run = Commands(database_url)
     with running(database_url, folder, auth="tokens", workers="2") as server:
         ann = Curl(server.url, token(run, folder, "ann", "reader"))
         for _ in range(10):
             ann("/charts")
         run("token", "revoke", "ann")
-        # The command took longer than a look-up is believed.
+        # The command took longer than BELIEVED_SECONDS.
         for _ in range(10):
             ann("/charts", status=401)
         assert "sst_" not in server.log.read_text()
 
 
-def test_wsgi_does_not_start_before_it_is_told_who_may_what(database_url: str) -> None:
+def test_wsgi_does_not_start_without_the_auth_setting(database_url: str) -> None:
     variables = environment(database_url, {})
     del variables["STATE_SERVICE_AUTH"]
     for command in (

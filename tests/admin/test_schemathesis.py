@@ -1,4 +1,4 @@
-"""schemathesis makes requests from the API's description, good ones and bad ones, and holds the answers to it."""
+"""schemathesis makes valid and invalid requests from the API's description, and checks the answers against it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ schema = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
 
 @pytest.fixture
 def api(app: Flask) -> Flask:
-    """The service that answers."""
-    # The name that the description's examples use.
+    """The service with one chart."""
+    # The examples in the description use this name.
     service_of(app).default_chart = "kernel-rollout"
     import_text(service_of(app), REBOOT, name="kernel-rollout")
     import_text(service_of(app), SEED, name="states")
@@ -37,7 +37,7 @@ def api(app: Flask) -> Flask:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_service_answers_as_it_describes(api: Flask, case: schemathesis.Case) -> None:
-    # A request that waits would be a test that waits.
+def test_service_answers_as_described(api: Flask, case: schemathesis.Case) -> None:
+    # Without waits, or the test would wait too.
     case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
     case.call_and_validate(app=api)

@@ -35,7 +35,7 @@ from tests.faults.stand import Database, PostgresqlDatabase, serving
 from tests.support.servers import ROOT, until
 
 COMMAND = (sys.executable, str(ROOT / "state_service"))
-PRINTED = "PostgreSQL has its own: "
+PRINTED = "use PostgreSQL's own backup: "
 BACKUPS = {"sqlite": 100, "postgresql": 10}
 # Every backup is read as a whole, and so the log must not grow as fast as it could.
 REST_SECONDS = 0.1

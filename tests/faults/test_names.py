@@ -54,7 +54,7 @@ def log_as_text(app: Flask, patch: pytest.MonkeyPatch) -> None:
 
 def take_any_text(app: Flask, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("app.web.operate.check_text", lambda name, value, limit: value)
-    patch.setattr("app.service.operate._given", lambda reason: reason)
+    patch.setattr("app.service.operate.require_reason", lambda reason, hint="": reason)
 
 
 # Each with a name that it lets through, and what is said of it.

@@ -1,3 +1,5 @@
+"""What each operator's act writes, and when it is refused."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -79,7 +81,7 @@ def test_resume_forgets_who_and_why_and_counts_the_pause(service: Service, clock
     assert found.paused_for == timedelta(seconds=30) // timedelta(microseconds=1)
 
 
-def test_clock_set_back_during_a_pause_does_no_harm(service: Service, clock: Clock) -> None:
+def test_resume_counts_no_pause_if_the_clock_was_set_back(service: Service, clock: Clock) -> None:
     operate.pause(service, "web", "look", ANN)
     clock.advance(-30)
     operate.resume(service, "web", "on", ANN)
@@ -94,7 +96,7 @@ def test_reset_begins_the_next_run_without_reports(service: Service) -> None:
     assert query(service, "SELECT run, visit, machine FROM reports ORDER BY run") == [(1, 1, "m1"), (2, 1, "m1")]
 
 
-def test_old_runs_stay_in_the_log(service: Service) -> None:
+def test_reset_keeps_the_rows_of_the_old_run(service: Service) -> None:
     put(service, "canary")
     operate.reset(service, "web", "again", ANN)
     assert [(row.run, row.kind) for row in rows(service)] == [(1, "import"), (1, "update"), (2, "reset")]

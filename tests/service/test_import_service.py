@@ -1,3 +1,5 @@
+"""Importing a chart file: new charts, upgrades with maps, archived charts, and dry runs."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -56,7 +58,7 @@ def test_import_is_one_log_row_with_its_author(service: Service, clock: Clock) -
     assert (row.from_state, row.to_state) == ("canary", "canary")
 
 
-def test_import_tells_the_warnings(service: Service) -> None:
+def test_import_returns_the_warnings(service: Service) -> None:
     assert "may wait for ever" in import_text(service, CANARY).warnings[0].message
 
 
@@ -88,7 +90,7 @@ def test_import_with_a_problem_changes_nothing(service: Service, dry_run: bool) 
     assert set(counts(service).values()) == {0}
 
 
-# The same again
+# The same file again
 
 
 def test_same_file_again_changes_nothing(service: Service) -> None:
@@ -108,7 +110,7 @@ def test_same_text_under_another_name_is_another_chart(service: Service) -> None
 # Upgrades
 
 
-def test_changed_file_is_an_upgrade_that_goes_on(service: Service) -> None:
+def test_changed_file_upgrades_the_chart_and_keeps_its_position(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary", "m1")
     imported = import_text(service, WIDER)
@@ -150,7 +152,7 @@ def test_upgrade_takes_a_mapped_state_to_its_new_home(service: Service) -> None:
     assert (get_row(service).seq, verify(service, "web").differences) == (3, ())
 
 
-def test_upgrade_drops_an_attribute_and_turns_its_reports_into_ones_on_none(service: Service) -> None:
+def test_upgrade_drops_an_attribute_and_keeps_its_reports_without_a_key(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary", "m1")
     text = CANARY.replace("[{key: count, value: 0}, {key: failed, value: 0}]", "{key: failed, value: 0}", 1)
@@ -192,7 +194,7 @@ def test_upgrade_while_paused_waits_for_resume(service: Service) -> None:
     assert verify(service, "web").differences == ()
 
 
-# Maps: a name may hold colons itself
+# Maps: a state's name may itself contain colons
 
 COLONS = """\
 current_state: "a:b"
@@ -216,7 +218,7 @@ def test_map_finds_the_names(service: Service, home: str, text: str) -> None:
     assert imported.status.current_state == home
 
 
-def test_map_is_cut_where_the_old_state_is_gone(service: Service) -> None:
+def test_map_is_cut_after_the_old_state_that_is_gone(service: Service) -> None:
     """`a:b:c` could also mean that `a` goes to `b:c`, but `a` is still there."""
     import_text(service, COLONS)
     new = COLONS.replace('"a:b"', '"c"').replace("name: end", 'name: "b:c"')
@@ -224,10 +226,12 @@ def test_map_is_cut_where_the_old_state_is_gone(service: Service) -> None:
 
 
 WRONG_MAPS = [
-    pytest.param(("nowhere:first",), "is not OLD:NEW", id="an old state that never was"),
-    pytest.param(("canary:nowhere",), "is not OLD:NEW", id="a new state that is none"),
+    pytest.param(("nowhere:first",), "is not OLD:NEW", id="an old state that does not exist"),
+    pytest.param(("canary:nowhere",), "is not OLD:NEW", id="a new state that does not exist"),
     pytest.param(("canary",), "is not OLD:NEW", id="no colon"),
-    pytest.param(("soak:first",), "the new version still has the state 'soak'", id="a state that is kept"),
+    pytest.param(
+        ("soak:first",), "the new version still has the state 'soak'", id="an old state that the new version keeps"
+    ),
     pytest.param(("canary:first", "canary:soak"), "is given two new homes", id="two homes"),
 ]
 
@@ -241,10 +245,10 @@ def test_wrong_map_is_an_error_that_changes_nothing(service: Service, maps: tupl
     assert counts(service) == before
 
 
-# Archived and back
+# Archived charts
 
 
-def test_import_after_an_archive_goes_on_with_version_run_and_seq(service: Service) -> None:
+def test_import_after_an_archive_continues_version_run_and_seq(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary", "m1", idempotency_key="k1")
     operate.archive(service, "web", "over", ANN)
@@ -254,7 +258,7 @@ def test_import_after_an_archive_goes_on_with_version_run_and_seq(service: Servi
     assert verify(service, "web").differences == ()
 
 
-def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Service) -> None:
+def test_import_after_an_archive_has_no_pause_and_no_slots(service: Service) -> None:
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", NOBODY)
     operate.pause(service, "web", "look", ANN)
@@ -265,7 +269,7 @@ def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Se
     assert verify(service, "web").differences == ()
 
 
-def test_fence_rises_over_an_archive(service: Service) -> None:
+def test_fence_rises_across_an_archive(service: Service) -> None:
     import_text(service, REBOOT)
     slots.claim(service, "web", "reboot", "m1", NOBODY)
     operate.archive(service, "web", "over", ANN)
@@ -274,7 +278,7 @@ def test_fence_rises_over_an_archive(service: Service) -> None:
     assert (get_row(service).fence, verify(service, "web").differences) == (2, ())
 
 
-def test_key_of_an_earlier_life_still_replays(service: Service) -> None:
+def test_idempotency_key_from_before_an_archive_still_replays(service: Service) -> None:
     import_text(service, CANARY)
     put(service, "canary", idempotency_key="k1")
     operate.archive(service, "web", "over", ANN)
@@ -283,7 +287,7 @@ def test_key_of_an_earlier_life_still_replays(service: Service) -> None:
     assert get_row(service).seq == 4
 
 
-def test_chart_that_came_back_as_another_one_answers_for_its_new_states(service: Service) -> None:
+def test_import_of_another_chart_after_an_archive_answers_for_its_states(service: Service) -> None:
     import_text(service, CANARY)
     operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
@@ -291,7 +295,7 @@ def test_chart_that_came_back_as_another_one_answers_for_its_new_states(service:
     assert verify(service, "web").differences == ()
 
 
-# A dry run is the real one, undone
+# Dry runs
 
 SITUATIONS: dict[str, Any] = {
     "new": ([], CANARY, {}),
@@ -299,13 +303,13 @@ SITUATIONS: dict[str, Any] = {
     "upgraded": ([CANARY], WIDER, {}),
     "upgraded, and a guard holds": ([CANARY], NARROWER, {}),
     "mapped": ([CANARY], RENAMED, {"maps": ("canary:first",)}),
-    "back": ([CANARY, "archive"], CANARY, {}),
-    "back as another one": ([CANARY, "archive"], REBOOT, {}),
+    "archived": ([CANARY, "archive"], CANARY, {}),
+    "archived, then another chart": ([CANARY, "archive"], REBOOT, {}),
 }
 
 
 @pytest.mark.parametrize(("past", "text", "options"), SITUATIONS.values(), ids=SITUATIONS)
-def test_dry_run_answers_as_the_real_one_and_changes_nothing(
+def test_dry_run_answers_as_the_import_does_and_changes_nothing(
     service: Service, past: list[str], text: str, options: dict[str, Any]
 ) -> None:
     for step in past:
@@ -320,7 +324,7 @@ def test_dry_run_answers_as_the_real_one_and_changes_nothing(
     assert replace(dry, dry_run=False) == import_text(service, text, **options)
 
 
-def test_dry_run_leaves_no_definition_behind(service: Service) -> None:
+def test_dry_run_does_not_stay_in_the_cache_of_definitions(service: Service) -> None:
     import_text(service, CANARY)
     import_text(service, NARROWER, dry_run=True)
     put(service, "canary")

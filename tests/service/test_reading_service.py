@@ -1,3 +1,5 @@
+"""What can be read of charts: exports, versions, statuses and the log."""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -83,7 +85,7 @@ def test_version_is_the_text_that_was_imported(service: Service) -> None:
     assert (version.text, version.imported_by, version.imported_at) == (pasted, "ann", NOON)
 
 
-def test_version_that_never_was_is_an_error(service: Service) -> None:
+def test_unknown_version_is_an_error(service: Service) -> None:
     with pytest.raises(VersionNotFoundError, match="no version 2"):
         reading.get_version(service, "web", 2)
 
@@ -100,22 +102,22 @@ def test_status_says_what_it_waits_for(service: Service, clock: Clock) -> None:
     assert (progress.key, progress.value, progress.needed, progress.target) == ("count", 1, 2, "soak")
 
 
-def test_status_tells_the_deadline(service: Service, clock: Clock) -> None:
+def test_status_names_the_deadline(service: Service, clock: Clock) -> None:
     operate.goto(service, "web", "soak", "there", ANN)
     clock.advance(20)
     status = reading.get_status(service, "web")
     assert status.deadline is not None
     assert (status.deadline.at, status.deadline.target) == (NOON + timedelta(seconds=60), "done")
-    assert status.waits_for.endswith("done in 40s, by the clock")
+    assert status.waits_for.endswith("done in 40 s, by the clock")
 
 
-def test_status_of_a_paused_chart_has_no_instant(service: Service, clock: Clock) -> None:
+def test_deadline_of_a_paused_chart_has_no_instant(service: Service, clock: Clock) -> None:
     operate.goto(service, "web", "soak", "there", ANN)
     operate.pause(service, "web", "look", ANN)
     clock.advance(150)
     status = reading.get_status(service, "web")
     assert status.deadline is not None
-    assert (status.deadline.at, status.waits_for) == (None, "paused by ann 2m ago: look")
+    assert (status.deadline.at, status.waits_for) == (None, "paused by ann 2 min 30 s ago: look")
 
 
 def test_status_of_a_chart_that_has_ended(service: Service) -> None:
@@ -124,7 +126,7 @@ def test_status_of_a_chart_that_has_ended(service: Service) -> None:
     assert (status.is_final, status.waits_for, status.values) == (True, "nothing: done is final", {})
 
 
-def test_list_is_every_chart_that_is_not_archived_by_name(service: Service) -> None:
+def test_list_has_every_chart_that_is_not_archived_by_name(service: Service) -> None:
     for name in ("zoo", "abc", "old"):
         import_text(service, CANARY, name=name)
     operate.archive(service, "old", "over", ANN)
@@ -145,7 +147,7 @@ def test_status_names_the_op(service: Service, op: Op) -> None:
 
 @pytest.fixture
 def lived(service: Service, clock: Clock) -> None:
-    """Rows at noon, and one every ten seconds after it."""
+    """A log of four rows: the first at noon, the others ten seconds apart."""
     for machine in ("m1", "m2"):
         clock.advance(10)
         put(service, "canary", machine)
@@ -158,20 +160,22 @@ FILTERS = [
     pytest.param({"after": 2}, [3, 4], id="after"),
     pytest.param({"after": 4}, [], id="after the last"),
     pytest.param({"limit": 2}, [1, 2], id="limit"),
-    pytest.param({"limit": 0}, [], id="limit of none"),
+    pytest.param({"limit": 0}, [], id="limit of 0"),
     pytest.param({"after": 1, "limit": 1}, [2], id="after and limit"),
     pytest.param({"kind": "transition"}, [3], id="kind"),
-    pytest.param({"kind": "goto"}, [], id="kind that never was"),
+    pytest.param({"kind": "goto"}, [], id="kind without rows"),
     pytest.param({"machine": "m1"}, [2], id="machine"),
-    pytest.param({"since": NOON + timedelta(seconds=20)}, [3, 4], id="since, its own instant included"),
-    pytest.param({"until": NOON + timedelta(seconds=20)}, [1, 2], id="until, its own instant left out"),
+    pytest.param({"since": NOON + timedelta(seconds=20)}, [3, 4], id="since, with its own instant"),
+    pytest.param({"until": NOON + timedelta(seconds=20)}, [1, 2], id="until, without its own instant"),
     pytest.param({"since": NOON, "until": NOON + timedelta(microseconds=1)}, [1], id="since and until"),
     pytest.param({"kind": "update", "machine": "m2"}, [], id="kind and machine"),
 ]
 
 
 @pytest.mark.parametrize(("wanted", "seqs"), FILTERS)
-def test_history_lets_through(service: Service, lived: None, wanted: dict[str, Any], seqs: list[int]) -> None:
+def test_history_has_the_rows_that_pass_the_filter(
+    service: Service, lived: None, wanted: dict[str, Any], seqs: list[int]
+) -> None:
     assert [row.seq for row in rows(service, **wanted)] == seqs
 
 
@@ -181,7 +185,7 @@ def test_history_reads_page_by_page(service: Service, lived: None, monkeypatch: 
     assert [row.seq for row in rows(service, limit=3)] == [1, 2, 3]
 
 
-def test_history_of_an_archived_chart_is_read_as_well(service: Service, lived: None) -> None:
+def test_history_of_an_archived_chart_can_be_read(service: Service, lived: None) -> None:
     operate.archive(service, "web", "over", ANN)
     assert [row.kind for row in rows(service)][-1] == "archive"
 
@@ -191,7 +195,7 @@ def test_history_of_an_unknown_chart_is_an_error(service: Service) -> None:
         rows(service, chart="nowhere")
 
 
-def test_history_is_that_of_one_chart(service: Service, lived: None) -> None:
+def test_history_has_only_rows_of_its_chart(service: Service, lived: None) -> None:
     import_text(service, REBOOT, name="other")
     slots.claim(service, "other", "reboot", "m1", NOBODY)
     assert [row.kind for row in rows(service, chart="other")] == ["import", "claim"]

@@ -1,4 +1,4 @@
-"""Verify finds what was changed behind the service's back, once somebody has dropped the triggers to do it."""
+"""`verify` finds what was changed outside the service, after the triggers that forbid changes were dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW_COLUMNS = (
 
 @pytest.fixture(autouse=True)
 def lived(service: Service, clock: Clock) -> None:
-    """A chart with a few rows of history; its log has seven."""
+    """A chart with a log of seven rows."""
     import_text(service, CANARY)
     put(service, "canary", "m1")
     operate.pause(service, "web", "look", ANN)
@@ -46,7 +46,7 @@ def differences(service: Service) -> tuple[str, ...]:
     return verify(service, "web").differences
 
 
-def test_verify_is_content_with_what_the_service_wrote(service: Service) -> None:
+def test_verify_finds_no_difference_in_what_the_service_wrote(service: Service) -> None:
     found = verify(service, "web")
     assert (found.chart, found.rows, found.differences) == ("web", 7, ())
 
@@ -83,7 +83,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_verify_finds_an_edited_row_by(service: Service, column: str) -> None:
+def test_verify_finds_a_row_with_an_edited_column(service: Service, column: str) -> None:
     drop_triggers(service)
     alter(service, f"UPDATE transition_log SET {column} = {COLUMNS[column]} WHERE seq = 2")
     assert "seq 2: the hash does not fit" in differences(service)[0]
@@ -96,13 +96,13 @@ def test_verify_finds_a_deleted_row(service: Service, seq: int) -> None:
     assert f"seq {seq + 1}: the hash does not fit" in differences(service)[0]
 
 
-def test_verify_finds_that_the_last_row_is_gone(service: Service) -> None:
+def test_verify_finds_that_the_last_row_is_missing(service: Service) -> None:
     drop_triggers(service)
     alter(service, "DELETE FROM transition_log WHERE seq = 7")
     assert "seq: the log gives 6, the tables have 7" in differences(service)[0]
 
 
-def test_verify_finds_that_all_rows_are_gone(service: Service) -> None:
+def test_verify_finds_that_all_rows_are_missing(service: Service) -> None:
     drop_triggers(service)
     alter(service, "DELETE FROM transition_log")
     assert differences(service) == ("web: the log is empty",)
@@ -126,7 +126,7 @@ def test_verify_finds_a_row_added_at_the_end(service: Service) -> None:
     assert "seq 8: the hash does not fit" in differences(service)[0]
 
 
-def test_verify_finds_rows_that_changed_places(service: Service) -> None:
+def test_verify_finds_two_rows_that_were_swapped(service: Service) -> None:
     drop_triggers(service)
     alter(
         service,
@@ -156,7 +156,7 @@ LIVE = {
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_verify_finds_a_difference_in(service: Service, name: str) -> None:
+def test_verify_finds_a_difference_between_log_and_tables(service: Service, name: str) -> None:
     alter(service, LIVE[name])
     assert f"web: {name}: the log gives" in " ".join(differences(service))
 
@@ -165,12 +165,12 @@ def test_verify_finds_a_difference_in(service: Service, name: str) -> None:
     "statement",
     ["DELETE FROM attribute_values", "DELETE FROM reports WHERE visit = 2", "UPDATE attribute_values SET key = 'x'"],
 )
-def test_verify_finds_rows_that_are_missing(service: Service, statement: str) -> None:
+def test_verify_finds_missing_values_and_reports(service: Service, statement: str) -> None:
     alter(service, statement)
     assert differences(service) != ()
 
 
-def test_verify_finds_a_slot_that_nobody_claimed(service: Service) -> None:
+def test_verify_finds_a_slot_that_its_holder_did_not_claim(service: Service) -> None:
     import_text(service, REBOOT, name="reboot")
     slots.claim(service, "reboot", "reboot", "m1", NOBODY)
     assert verify(service, "reboot").differences == ()
@@ -179,7 +179,7 @@ def test_verify_finds_a_slot_that_nobody_claimed(service: Service) -> None:
 
 
 def test_verify_finds_a_changed_definition(service: Service) -> None:
-    """Definitions are not hashed, but the replay follows them."""
+    """A definition has no hash, but the replay of the log does not fit a changed one."""
     service.definitions = Definitions()
     alter_definition = "UPDATE attributes SET value = 5 WHERE key = 'count'"
     with transaction(service.database) as connection:
@@ -191,13 +191,13 @@ def test_verify_finds_a_changed_definition(service: Service) -> None:
     assert "found count at 0, the log before it gives 5" in differences(service)[0]
 
 
-def test_verify_looks_at_one_chart_alone(service: Service) -> None:
+def test_verify_reads_only_its_chart(service: Service) -> None:
     import_text(service, CANARY, name="other")
     alter(service, "UPDATE charts SET visit = 9 WHERE name = 'other'")
     assert differences(service) == ()
 
 
-def test_verify_tells_how_far_it_is(service: Service) -> None:
+def test_verify_reports_its_progress(service: Service) -> None:
     told: list[int] = []
     verify(service, "web", lambda read, of: told.append(read))
     assert told[-1] == 7

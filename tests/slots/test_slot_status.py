@@ -44,7 +44,7 @@ def test_text_names_holders_their_age_and_fence(client: FlaskClient, service: Se
     claim_all(service, "m1")
     clock.advance(150)
     claim_all(service, "m2")
-    assert line(client) == "slots: 2 of 3 held: m1 (2m, fence 1), m2 (0s, fence 2)"
+    assert line(client) == "slots: 2 of 3 held: m1 (2 min 30 s, fence 1), m2 (0 s, fence 2)"
 
 
 def test_text_without_a_holder(client: FlaskClient, service: Service) -> None:
@@ -56,14 +56,14 @@ def test_text_names_who_waits(client: FlaskClient, service: Service, wait_for: W
     import_text(service, rolling("1"))
     claim_all(service, "m1")
     wait_for("m3", "m2")
-    assert line(client) == "slots: 1 of 1 held: m1 (0s, fence 1); 2 waiting: m3, m2"
+    assert line(client) == "slots: 1 of 1 held: m1 (0 s, fence 1); 2 waiting: m3, m2"
 
 
 def test_text_counts_what_is_too_much_to_name(client: FlaskClient, service: Service, wait_for: WaitFor) -> None:
     import_text(service, rolling("12", count="20"))
     claim_all(service, *(f"m{number:02}" for number in range(12)))
     wait_for(*(f"w{number:02}" for number in range(11)))
-    assert "m09 (0s, fence 10) and 2 more; 11 waiting: w00," in line(client)
+    assert "m09 (0 s, fence 10) and 2 more; 11 waiting: w00," in line(client)
     assert line(client).endswith("w09 and 1 more")
 
 
@@ -77,9 +77,9 @@ def test_text_is_loud_about_a_lease_that_ran_out(client: FlaskClient, service: S
     clock.advance(50)
     putting.sweep(service)
     clock.advance(7)
-    assert line(client).startswith("slots: 11 of 12 held: m10 (LEASE RAN OUT 7s ago, fence 11), n00 (57s, fence 12),")
+    assert line(client).startswith("slots: 11 of 12 held: m10 (LEASE RAN OUT 7 s ago, fence 11), n00 (57 s, fence 12),")
     last = client.get("/charts/web", headers=TEXT).text.splitlines()[-1]
-    assert last.startswith("waits for m10 (LEASE RAN OUT 7s ago, slot still held); ")
+    assert last.startswith("waits for m10 (LEASE RAN OUT 7 s ago, slot still held); ")
 
 
 def test_renewal_ends_the_noise(client: FlaskClient, service: Service, clock: Clock) -> None:

@@ -34,11 +34,11 @@ def shown(browser: Browser, query: str = "") -> list[str]:
 
 
 def conditions(app: Flask) -> dict[str, str]:
-    return {glance.status.chart: str(glance.bearing.condition) for glance in list_glances(service_of(app))}
+    return {glance.status.chart: str(glance.health.condition) for glance in list_glances(service_of(app))}
 
 
 def reasons(app: Flask, name: str) -> tuple[str, ...]:
-    return next(glance.bearing.reasons for glance in list_glances(service_of(app)) if glance.status.chart == name)
+    return next(glance.health.reasons for glance in list_glances(service_of(app)) if glance.status.chart == name)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_most_urgent_is_first(fleet: Flask) -> None:
 
 
 def test_page_says_who_paused_and_why(fleet: Flask) -> None:
-    assert "paused by test 36m ago: the peak" in Browser(fleet).text("/")
+    assert "paused by test 36 min ago: the peak" in Browser(fleet).text("/")
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ from werkzeug.exceptions import HTTPException, NotFound
 from app.core.errors import (
     BadRequestError,
     ForbiddenError,
-    ReasonRequiredError,
     StateServiceError,
     UnauthenticatedError,
 )
 from app.core.log import LogRow, format_instant
-from app.service import condition
 from app.service.condition import Condition
+from app.service.operate import require_reason
+from app.service.status import say_span
 from app.service.tokens import Holder, Role
 from app.web import auth
 from app.web.operate import REASON_LENGTH
@@ -145,7 +145,7 @@ def uses_tokens() -> bool:
 
 @blueprint.app_template_filter("span")
 def _span(value: Any) -> str:
-    return condition.say_span(value)
+    return say_span(value)
 
 
 # What the templates call `words`.
@@ -267,7 +267,4 @@ def get_field(name: str, limit: int = 255) -> str:
 
 def get_reason() -> str:
     """The reason for an act. Raises ReasonRequiredError, BadRequestError."""
-    reason = find_field("reason", REASON_LENGTH)
-    if reason is None:
-        raise ReasonRequiredError("a reason is required: the log keeps it")
-    return reason
+    return require_reason(find_field("reason", REASON_LENGTH))

@@ -26,9 +26,8 @@ from app.service.pages import (
     Stay,
     find_seq,
     get_detail,
-    list_kinds,
 )
-from app.service.reading import get_version, wait_for_history
+from app.service.reading import get_version, list_kinds, wait_for_history
 from app.service.tokens import Role
 from app.web.auth import check
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service
@@ -170,7 +169,7 @@ def _show(detail: Detail) -> dict[str, Any]:
     return {
         "detail": detail,
         "status": detail.status,
-        "bearing": detail.bearing,
+        "health": detail.health,
         "page_size": PAGE,
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
