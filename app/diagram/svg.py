@@ -53,6 +53,7 @@ DARK = Theme(
     passed="#173328",
     failed="#f08a80",
 )
+THEMES = {"light": LIGHT, "dark": DARK}
 # What XML cannot hold, and line ends, which say nothing in a picture.
 _UNFIT = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 

@@ -16,7 +16,8 @@ ROWS = 100_000
 PHONES = [390, 360]
 # The ids or classes of the elements whose content is wider than they are.
 SCROLLING = """() => [...document.querySelectorAll("main *")]
-    .filter((item) => item.scrollWidth > item.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(item).overflowX))
+    .filter((item) => item.scrollWidth > item.clientWidth + 1)
+    .filter((item) => ["auto", "scroll"].includes(getComputedStyle(item).overflowX))
     .map((item) => item.id || item.className || item.tagName)"""
 # What a finger has to hit and what is smaller than 44 px one way.
 SMALL_TARGETS = """() => [...document.querySelectorAll("a[href], button, select, textarea, input:not([type=hidden])")]
