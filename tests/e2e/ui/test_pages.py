@@ -1,4 +1,4 @@
-"""Every page: accessible, at home on a telephone, quick, and quiet on the console."""
+"""Every page is accessible, fits a phone, is fast, and writes nothing to the console."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCROLLING = """() => [...document.querySelectorAll("main *")]
     .filter((item) => item.scrollWidth > item.clientWidth + 1)
     .filter((item) => ["auto", "scroll"].includes(getComputedStyle(item).overflowX))
     .map((item) => item.id || item.className || item.tagName)"""
-# What a finger has to hit and what is smaller than 44 px one way.
+# The buttons, fields and links that are less than 44 px wide or high.
 SMALL_TARGETS = """() => [...document.querySelectorAll("a[href], button, select, textarea, input:not([type=hidden])")]
     .map((item) => [item, item.getBoundingClientRect()])
     .filter(([item, box]) => box.width > 1 && !item.matches(".skip") && (box.width < 44 || box.height < 44))
@@ -134,7 +134,7 @@ def test_buttons_fields_and_links_are_44_pixels_on_a_phone(open_page: Open, busy
         assert page.evaluate(SMALL_TARGETS) == [], path
 
 
-def test_pages_ask_nobody_else(open_page: Open, busy: str) -> None:
+def test_pages_load_nothing_from_other_hosts(open_page: Open, busy: str) -> None:
     page = open_page("admin")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -169,7 +169,7 @@ def test_printing_gives_the_record(open_page: Open, busy: str) -> None:
 
 
 def seconds_of(page: Page, path: str) -> float:
-    """How long a page takes from asking to being drawn, at best: what else the machine does only adds to it."""
+    """Seconds from the request to the drawn page: the best of three, because other work on this host only adds time."""
     taken = []
     for _ in range(3):
         page.goto(path)
