@@ -27,7 +27,7 @@ from app.cli.shared import (
 )
 from app.core.errors import ChartFileError, Problem
 from app.core.log import HashedRow, HistoryFilter
-from app.diagram import DARK, LIGHT, Form
+from app.diagram import THEMES, Form
 from app.service import operate, reading
 from app.service.operate import ImportRequest, import_chart
 from app.service.pages import draw_chart
@@ -35,7 +35,6 @@ from app.service.reading import as_csv, as_json_array, as_ndjson, list_machines
 from app.service.status import Status
 from app.service.upkeep import list_logged_charts, verify
 
-THEMES = {"light": LIGHT, "dark": DARK}
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

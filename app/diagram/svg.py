@@ -57,6 +57,7 @@ DARK = Theme(
     passed="#173328",
     failed="#f08a80",
 )
+THEMES = {"light": LIGHT, "dark": DARK}
 # Characters that XML cannot contain, and line ends, which have no meaning in a picture.
 _UNFIT = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 

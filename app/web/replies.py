@@ -130,6 +130,13 @@ TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
+
+
+def find_status(error: errors.StateServiceError) -> int:
+    """The status of an error: that of its class, or else of the nearest class above it."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 RETRY_SECONDS = 1
 # The paths of the default chart, where whatever is wrong is 500, as in the seed.
 SEED_PATHS = ("/state", "/reached")

@@ -24,7 +24,7 @@ from app.config import Config
 from app.core.errors import StateServiceError
 from app.core.log import Author
 from app.service import operate
-from app.web.ui import base as base_module
+from app.web.ui import forms as forms_module
 from app.wiring import create_app, service_of
 from tests.conftest import DATABASES
 from tests.faults.proof import Proof, new_folder, opened
@@ -272,7 +272,7 @@ def _send_to_route(trial: Trial, rule: Rule, method: str, number: int) -> None:
     trial.ask(method, plain, f"state={STATE}", environ={_variable(header): latin for header in HEADERS})
     for body, kind in _list_bodies(trial, rule.endpoint):
         headers = {"fleet-lock-protocol": "true", "Content-Type": kind, "Origin": "http://localhost"}
-        headers["Cookie"] = f"{base_module.COOKIE}=sent-with-the-form"
+        headers["Cookie"] = f"{forms_module.COOKIE}=sent-with-the-form"
         trial.ask(method, plain, f"state={STATE}", data=body, headers=headers)
 
 
@@ -289,7 +289,7 @@ def _list_bodies(trial: Trial, endpoint: str) -> Iterator[tuple[bytes, str]]:
             "text": trial.text,
             "maps": trial.text,
             "role": "reader",
-            base_module.FIELD: "sent-with-the-form",
+            forms_module.FIELD: "sent-with-the-form",
         }
         yield urlencode(form).encode(), "application/x-www-form-urlencoded"
         yield urlencode({**form, "text": named_file(trial.text)}).encode(), "application/x-www-form-urlencoded"

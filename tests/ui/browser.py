@@ -1,4 +1,4 @@
-"""What a browser does with our pages, without one: cookies, forms, redirects."""
+"""A stand-in for a browser on our pages: it keeps cookies, sends forms and follows no redirects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 
 
 def make_token(app: Flask, role: str, name: str | None = None, pattern: str = "*") -> str:
-    """A token's secret; the token is named after its role."""
+    """Create a token, named after its role by default; returns its secret."""
     return create_token(service_of(app), name or role, Role[role.upper()], pattern, Author(actor="test"))
 
 
 class Browser:
-    """A client that keeps cookies and sends forms as a page of ours would."""
+    """A client that keeps cookies and sends forms as one of our pages would."""
 
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client()
@@ -33,7 +33,7 @@ class Browser:
         return self.client.get(path, headers=headers)
 
     def text(self, path: str) -> str:
-        """A page's text, without its markup. Fails where it is not there."""
+        """A page's text, without its markup. Fails if the answer is not 200."""
         response = self.get(path)
         assert response.status_code == 200, response.text
         return words_of(response.text)
@@ -47,17 +47,17 @@ class Browser:
         origin: str | None = ORIGIN,
         form_token: str | None = None,
     ) -> TestResponse:
-        """Send a form that is on `page`, by default on the page that it is sent to."""
+        """Send a form of the page `page`, by default the page at the path that receives it."""
         found = self.find_form_token(page or path) if form_token is None else form_token
         headers = {"Origin": origin} if origin is not None else {}
         data = {"form_token": found, **fields}
         response = self.client.post(path, data=data, headers=headers, content_type=FORM)
-        # A large form is in a temporary file, which the client leaves open.
+        # The client keeps a large form in a temporary file, and leaves that file open.
         response.request.environ["wsgi.input"].close()
         return response
 
     def act(self, chart: str, act: str, **fields: object) -> TestResponse:
-        """Send one of the forms of a chart's page."""
+        """Send the form of an act on a chart's page."""
         return self.post(f"/ui/charts/{chart}/{act}", fields, page=f"/ui/charts/{chart}")
 
     def find_form_token(self, page: str) -> str:
@@ -68,7 +68,7 @@ class Browser:
         return self.post("/ui/login", {"token": secret, **fields})
 
     def signed_in(self, secret: str) -> Browser:
-        """This browser, with a session begun."""
+        """Sign in and return this browser."""
         assert self.sign_in(secret).status_code == 303
         return self
 

@@ -16,7 +16,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def app(database_url: str) -> Iterator[Flask]:
-    """The service open to everybody, with one chart."""
+    """The service in open mode, with one chart."""
     for app in opened_app(database_url):
         import_text(app, ROLLOUT)
         yield app
@@ -29,7 +29,7 @@ def browser(app: Flask) -> Browser:
 
 @pytest.fixture
 def guarded(database_url: str) -> Iterator[Flask]:
-    """The service with tokens: one for each role, named after it."""
+    """The service with `auth=tokens`, with one chart and no token yet."""
     for app in opened_app(database_url, auth="tokens", secret_key=KEY):
         import_text(app, ROLLOUT)
         yield app

@@ -1,4 +1,4 @@
-"""What an operator does on a chart's page, and who may."""
+"""The acts on a chart's page, and the roles that they need."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_reset_begins_the_next_run(app: Flask, browser: Browser) -> None:
     assert get_status(service_of(app), "rollout").run == 2
 
 
-def test_archive_puts_the_chart_away(app: Flask, browser: Browser) -> None:
+def test_archived_chart_is_404(app: Flask, browser: Browser) -> None:
     assert browser.act("rollout", "archive", reason="done with it").location == "/"
     with pytest.raises(ChartNotFoundError):
         get_status(service_of(app), "rollout")
@@ -63,7 +63,7 @@ def test_act_without_a_reason_does_nothing(app: Flask, browser: Browser, act: st
 
 
 @pytest.mark.parametrize(("act", "status"), [("explode", 400), ("goto", 400), ("resume", 409)])
-def test_act_that_cannot_be_says_so_on_a_page(browser: Browser, act: str, status: int) -> None:
+def test_impossible_act_is_refused_on_a_page(browser: Browser, act: str, status: int) -> None:
     response = browser.act("rollout", act, reason="x")
     assert response.status_code == status
     assert response.mimetype == "text/html"
@@ -94,7 +94,7 @@ def test_page_has_the_buttons_of_the_role(guarded: Flask, role: str, buttons: se
 @pytest.mark.parametrize(
     ("role", "allowed"), [("reader", set()), ("operator", {"pause", "reset"}), ("admin", {"pause", "reset", "archive"})]
 )
-def test_act_needs_its_role_whatever_the_page_shows(guarded: Flask, role: str, allowed: set[str]) -> None:
+def test_server_checks_the_role_of_an_act(guarded: Flask, role: str, allowed: set[str]) -> None:
     browser = Browser(guarded).signed_in(make_token(guarded, role))
     token = browser.find_form_token("/ui/charts/rollout")
     for act in ("pause", "reset", "archive"):
@@ -102,7 +102,7 @@ def test_act_needs_its_role_whatever_the_page_shows(guarded: Flask, role: str, a
         assert (response.status_code == 303) == (act in allowed), act
 
 
-def test_pattern_keeps_other_charts_out(guarded: Flask) -> None:
+def test_pattern_hides_and_refuses_other_charts(guarded: Flask) -> None:
     import_text(guarded, "current_state: a\nstates: [{name: a}]\n", "other")
     browser = Browser(guarded).signed_in(make_token(guarded, "admin", "few", "roll*"))
     assert "other" not in browser.text("/")

@@ -21,7 +21,7 @@ PAGE = "/ui/charts/rollout"
 
 @pytest.fixture
 def rollout(app: Flask) -> Flask:
-    """Ten machines have reported in fleet, one of them a failure."""
+    """A chart in the state fleet, in which ten machines have reported, one of them a failure."""
     for number in range(5):
         update(service_of(app), "rollout", Put("canary", f"c{number}"), Author("agent"))
     for number in range(9):
@@ -36,7 +36,7 @@ def rows(page: str, section: str) -> list[str]:
     return [words_of(row) for row in body[1].split("</tbody>")[0].split("<tr")[1:]] if len(body) > 1 else []
 
 
-def test_page_says_where_the_chart_stands(rollout: Flask) -> None:
+def test_page_shows_the_status_of_the_chart(rollout: Flask) -> None:
     text = Browser(rollout).text(PAGE)
     assert "fleet waits for rolled_back when failed > 4 (now 1," in text
     assert "9 of 396" in text
@@ -83,8 +83,8 @@ def test_missing_machines_are_those_of_the_roster(app: Flask) -> None:
     assert re.findall(r"<li>(m\d)</li>", page) == ["m1", "m3", "m4", "m5"]
 
 
-def test_without_a_roster_page_says_that_nobody_knows_who_is_missing(rollout: Flask) -> None:
-    assert "only a roster tells" in Browser(rollout).text(f"{PAGE}?is=missing")
+def test_page_without_a_roster_asks_for_one(rollout: Flask) -> None:
+    assert "Only a chart with a roster knows which" in Browser(rollout).text(f"{PAGE}?is=missing")
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_history_comes_a_page_at_a_time(rollout: Flask) -> None:
 
 
 @pytest.mark.parametrize("query", ["?is=x", "?page=0", "?page=x", "?kind=x", "?since=x", "?before=-1", "?machine=%00"])
-def test_query_that_cannot_be_meant_is_refused_on_a_page(browser: Browser, query: str) -> None:
+def test_malformed_query_is_refused_on_a_page(browser: Browser, query: str) -> None:
     response = browser.get(PAGE + query)
     assert (response.status_code, response.mimetype) == (400, "text/html")
 
 
-def test_links_of_one_list_keep_what_the_other_asked_for(rollout: Flask) -> None:
+def test_links_of_one_list_keep_the_filter_of_the_other(rollout: Flask) -> None:
     page = Browser(rollout).get(f"{PAGE}?is=failed&kind=update").text
     assert '<input type="hidden" name="is" value="failed">' in page
     assert '<input type="hidden" name="kind" value="update">' in page
@@ -135,20 +135,20 @@ def test_snippets_name_this_service_and_state(rollout: Flask) -> None:
     assert "execute &#39;fleet&#39; do" in page
 
 
-def test_chart_that_has_ended_names_the_state_that_is_worked_on(app: Flask) -> None:
+def test_snippets_of_an_ended_chart_name_a_state_with_reports(app: Flask) -> None:
     update(service_of(app), "rollout", Put("canary", "m", "failed"), Author())
     text = Browser(app).text(PAGE)
     assert "rolled_back is the end of run 1" in text
     assert "can.curl?state=canary" in Browser(app).get(PAGE).text
 
 
-def test_changes_answers_at_once_where_there_are_some(rollout: Flask) -> None:
+def test_changes_answers_at_once_if_the_log_has_newer_rows(rollout: Flask) -> None:
     started = time.monotonic()
     assert Browser(rollout).get(f"{PAGE}/changes?after=3").json == {"seq": 16}
     assert time.monotonic() - started < 5
 
 
-def test_changes_of_a_chart_that_was_archived_are_none(app: Flask, browser: Browser) -> None:
+def test_changes_of_an_archived_chart_is_null(app: Flask, browser: Browser) -> None:
     browser.act("rollout", "archive", reason="over")
     assert browser.get(f"{PAGE}/changes?after=1").json == {"seq": None}
 
@@ -169,6 +169,6 @@ def test_changes_waits_for_the_next_row(app: Flask) -> None:
 @pytest.mark.parametrize(
     "path", ["/ui/charts/none", "/ui/charts/none/changes?after=1", "/ui/none", "/ui/charts/rollout/versions/9"]
 )
-def test_page_that_is_not_there_is_404_as_a_page(browser: Browser, path: str) -> None:
+def test_unknown_path_is_404_on_a_page(browser: Browser, path: str) -> None:
     response = browser.get(path)
     assert (response.status_code, response.mimetype) == (404, "text/html")

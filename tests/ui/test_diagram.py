@@ -22,7 +22,7 @@ PATH = "/charts/rollout/diagram"
         ("?format=mermaid", "text/plain", "stateDiagram-v2"),
     ],
 )
-def test_diagram_comes_in_the_form_asked_for(app: Flask, query: str, mimetype: str, start: str) -> None:
+def test_diagram_has_the_requested_format(app: Flask, query: str, mimetype: str, start: str) -> None:
     response = app.test_client().get(PATH + query)
     assert response.status_code == 200
     assert response.mimetype == mimetype
@@ -30,7 +30,7 @@ def test_diagram_comes_in_the_form_asked_for(app: Flask, query: str, mimetype: s
 
 
 @pytest.mark.parametrize("query", ["?format=png", "?format=", "?format=svg&format=dot", "?theme=blue"])
-def test_other_form_is_refused(app: Flask, query: str) -> None:
+def test_unknown_format_or_theme_is_refused(app: Flask, query: str) -> None:
     assert app.test_client().get(PATH + query).status_code == 400
 
 
@@ -43,7 +43,7 @@ def test_diagram_marks_where_the_chart_is_now(app: Flask) -> None:
     assert "5 / 5" in client.get(PATH).text
 
 
-def test_diagram_of_no_chart_is_404(app: Flask) -> None:
+def test_diagram_of_an_unknown_chart_is_404(app: Flask) -> None:
     assert app.test_client().get("/charts/none/diagram").status_code == 404
 
 

@@ -1,4 +1,4 @@
-"""A form is believed only if a page of ours sent it."""
+"""The server accepts a form only if one of its own pages sent it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_paused(app: Flask) -> bool:
     return get_status(service_of(app), "rollout").paused
 
 
-def test_form_of_our_page_is_believed(app: Flask, browser: Browser) -> None:
+def test_form_of_our_page_is_accepted(app: Flask, browser: Browser) -> None:
     assert browser.post(PAUSE, {"reason": "why not"}, page=PAGE).status_code == 303
     assert is_paused(app)
 
@@ -30,12 +30,12 @@ def test_form_of_another_site_is_refused(app: Flask, browser: Browser, origin: s
     assert not is_paused(app)
 
 
-def test_form_of_nobody_is_refused(app: Flask, browser: Browser) -> None:
+def test_form_without_origin_and_referer_is_refused(app: Flask, browser: Browser) -> None:
     assert browser.post(PAUSE, {"reason": "x"}, page=PAGE, origin=None).status_code == 403
     assert not is_paused(app)
 
 
-def test_referer_serves_where_there_is_no_origin(app: Flask, browser: Browser) -> None:
+def test_referer_is_enough_without_an_origin(app: Flask, browser: Browser) -> None:
     data = {"form_token": browser.find_form_token(PAGE), "reason": "x"}
     response = browser.client.post(PAUSE, data=data, headers={"Referer": f"{ORIGIN}{PAGE}"})
     assert response.status_code == 303

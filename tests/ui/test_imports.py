@@ -1,4 +1,4 @@
-"""Importing by hand: problems at their lines, what it would do, and then doing it."""
+"""Importing by hand: the page shows problems at their lines or what the import would do, and then imports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_problem_of_a_long_file_is_shown_with_lines_around_it(browser: Bro
     assert '<td class="ln">400</td>' not in page
 
 
-def test_dry_run_changes_nothing_and_shows_what_would_be(app: Flask, browser: Browser) -> None:
+def test_dry_run_shows_the_change_and_changes_nothing(app: Flask, browser: Browser) -> None:
     changed = ROLLOUT.replace("value: 5}", "value: 7}")
     page = browser.post("/ui/import", {"text": changed}).text
     assert "Version 2 of rollout" in page
@@ -50,19 +50,19 @@ def test_file_is_imported_under_its_stem(app: Flask, browser: Browser) -> None:
     assert browser.post("/ui/import", fields).location == "/ui/charts/from-file?done=created"
 
 
-def test_same_text_again_is_nothing_to_do(browser: Browser) -> None:
+def test_unchanged_text_needs_no_import(browser: Browser) -> None:
     page = browser.post("/ui/import", {"text": ROLLOUT}).text
-    assert "This is the version that runs" in page
+    assert "This version runs already" in page
     assert "Import it now" not in page
 
 
-def test_conflict_is_said_on_the_form(browser: Browser) -> None:
+def test_conflict_is_shown_on_the_form(browser: Browser) -> None:
     page = browser.post("/ui/import", {"text": SMALL, "name": "rollout"}).text
     assert 'class="problem"' in page
     assert "canary" in page
 
 
-def test_map_gives_a_state_its_new_home(app: Flask, browser: Browser) -> None:
+def test_map_moves_the_chart_to_the_new_state(app: Flask, browser: Browser) -> None:
     fields = {"text": SMALL, "name": "rollout", "maps": "canary:a\n", "apply": "1"}
     assert browser.post("/ui/import", fields).status_code == 303
     assert get_status(service_of(app), "rollout").current_state == "a"
@@ -81,7 +81,7 @@ def test_file_of_a_mebibyte_is_read_and_a_larger_one_refused(browser: Browser) -
     assert browser.post("/ui/import", {"text": whole * 3}).status_code == 413
 
 
-def test_form_begins_with_the_text_that_runs(browser: Browser) -> None:
+def test_form_of_a_chart_has_its_current_text(browser: Browser) -> None:
     assert "expect: 400" in browser.get("/ui/import?chart=rollout").text
 
 

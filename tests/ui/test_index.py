@@ -90,7 +90,7 @@ def test_unknown_filter_is_refused_on_a_page(browser: Browser) -> None:
     assert "<b>" not in response.text
 
 
-def test_chart_nobody_reports_to_for_long_is_stuck(app: Flask) -> None:
+def test_chart_without_reports_for_long_is_stuck(app: Flask) -> None:
     set_clock(app, 0)
     import_text(
         app,
@@ -148,14 +148,14 @@ def test_sparkline_counts_the_rows_of_the_last_day(app: Flask) -> None:
         update(service, "busy", Put("a"), AUTHOR)
     set_clock(app, 36)
     bars = next(glance.bars for glance in list_glances(service) if glance.status.chart == "busy")
-    # Between two samples rows are spread evenly: the long quiet stretch before gets some of the first ones.
+    # Rows between two samples are spread evenly, so the quiet hours before get some of the first rows.
     assert sum(bars[-6:]) == pytest.approx(60, abs=8)
     assert max(bars[:-7]) < 1
 
 
-def test_no_chart_is_an_invitation(app: Flask, browser: Browser) -> None:
+def test_empty_list_links_to_import(app: Flask, browser: Browser) -> None:
     operate.archive(service_of(app), "rollout", "x", AUTHOR)
-    assert "There is no chart yet. Import one" in browser.text("/")
+    assert "There are no charts yet. Import one" in browser.text("/")
 
 
 def test_five_hundred_charts_are_shown_in_a_second(app: Flask, browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""Tokens on their page."""
+"""The page that lists, creates and revokes tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_revoked_token_stays_in_the_list(guarded: Flask, admin: Browser) -> None
     assert "revoked" in admin.text("/ui/tokens")
 
 
-def test_refused_token_is_said_on_the_form(admin: Browser) -> None:
+def test_refusal_is_shown_on_the_form_for_tokens(admin: Browser) -> None:
     for fields in (
         {"name": "a b", "role": "reader"},
         {"name": "admin", "role": "reader"},

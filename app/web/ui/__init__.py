@@ -1,4 +1,4 @@
-"""The pages for people: server-rendered, over the same service calls as everything else."""
+"""The pages for people, rendered on the server over the same service calls as the HTTP interface."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.web.auth import register_sessions
 from app.web.ui import accounts, chart, imports, index
 from app.web.ui.base import blueprint
 
-# Imported for their routes.
+# They are imported because that adds their routes to the blueprint.
 VIEWS = (accounts, chart, imports, index)
 
 
