@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from app.core.errors import SettingError
 from app.db.postgresql import connect_patiently
-from app.db.sqlite import BUSY_SECONDS, check_file, drop_spoilt, note_file, open_sqlite
+from app.db.sqlite import BUSY_SECONDS, check_file, drop_spoilt, note_file, open_sqlite, require_sqlite
 
 # Names this service's PostgreSQL sessions to whoever looks at pg_stat_activity.
 APPLICATION_NAME = "stateservice"
@@ -50,6 +50,8 @@ def normalize_url(url: str) -> URL:
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         if not parsed.database or parsed.database == ":memory:":
             raise SettingError(f"{URL_SETTING} must name a file: sqlite:///path/to/state_service.db")
+        # Every start and every command comes here before it touches the file.
+        require_sqlite()
         return parsed.set(drivername="sqlite", database=str(Path(parsed.database).absolute()))
     raise SettingError(f"{URL_SETTING} must be sqlite or postgresql, not {parsed.drivername!r}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,35 @@ def test_bad_setting_stops_the_start(sqlite_url: str, command: tuple[str, ...], 
 
 def test_unknown_setting_is_warned_of(sqlite_url: str, tmp_path: Path) -> None:
     with running(sqlite_url, tmp_path, wokers="3") as server:
-        assert "warning: STATE_SERVICE_WOKERS is no setting of this service" in server.log.read_text()
+        assert "warning: unknown setting STATE_SERVICE_WOKERS" in server.log.read_text()
+
+
+@pytest.fixture
+def no_temporary_folder(tmp_path: Path) -> str:
+    """A PYTHONPATH under which Python finds no folder for temporary files, as on a read-only root without /tmp."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\ntempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"
+    )
+    return str(tmp_path)
+
+
+def test_start_without_a_temporary_folder_is_refused_in_one_line(sqlite_url: str, no_temporary_folder: str) -> None:
+    variables = environment(sqlite_url, {}) | {"PYTHONPATH": no_temporary_folder}
+    done = subprocess.run(GUNICORN, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1
+    assert "set TMPDIR" in done.stderr
+
+
+def test_command_uses_its_own_libraries_when_another_virtual_environment_is_active(tmp_path: Path) -> None:
+    other = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
+    variables = {"PATH": f"{other}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(other)}
+    done = subprocess.run(
+        [STATE_SERVICE[1], "--help"], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
 
 
 # The port
