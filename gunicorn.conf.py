@@ -130,7 +130,8 @@ class JsonLogger(Logger):
 
 
 logger_class = JsonLogger
-bind = _config.bind
+# gunicorn would take one text with commas for one address.
+bind = [address.strip() for address in _config.bind.split(",")]
 workers = _config.workers
 # Threads, because a waiting request must not hold a worker; they are started only when they are needed.
 worker_class = Worker

@@ -75,7 +75,7 @@ def _bind(text: str) -> str:
     for part in text.split(","):
         found = _BIND.fullmatch(part.strip())
         if found is None or int(found["port"] or 0) > MAX_PORT:
-            raise ValueError("must be HOST:PORT or unix:PATH")
+            raise ValueError("must be HOST:PORT or unix:PATH, comma-separated")
     return text
 
 
@@ -111,7 +111,7 @@ class Config:
     listen_url: str | None = _setting(
         _text, None, "PostgreSQL without the pooler, for LISTEN; if not set, DATABASE_URL"
     )
-    bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
+    bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH, comma-separated")
     trusted_hosts: tuple[str, ...] = _setting(
         _hosts, (), "the Host names that are answered, comma-separated; if not set, any"
     )

@@ -599,6 +599,16 @@ def test_run_says_when_the_work_is_done_but_not_reported(told: dict[str, str], s
     assert "true is done but not reported; later: statectl did a 'b'" in done.stderr
 
 
+def test_run_says_when_a_failure_is_not_reported(told: dict[str, str]) -> None:
+    slot = (200, '{"answer": "yes", "fence": 1}')
+    with Stub(YES_ANSWER, slot, (503, '{"detail": "away"}')) as stub:
+        settings = {"STATECTL_URL": stub.url, "PATH": f"{quick_sleep(Path(told['HOME']))}:{told['PATH']}"}
+        done = statectl(told, "run", "a", "b", "--", "false", **settings)
+    assert done.returncode == COMMAND_FAILED
+    assert "the failure is not reported; later: statectl fail a 'b'" in done.stderr
+    assert "DELETE /charts/a/slot" not in stub.asked
+
+
 def quick_sleep(folder: Path) -> Path:
     """A folder whose program `sleep` takes no time."""
     program = folder / "sleep"
@@ -607,7 +617,7 @@ def quick_sleep(folder: Path) -> Path:
     return folder
 
 
-def test_200_of_another_server_is_no_yes(told: dict[str, str], chart: str) -> None:
+def test_200_of_another_server_is_not_a_yes(told: dict[str, str], chart: str) -> None:
     with HTTPServer(("127.0.0.1", 0), Portal) as portal:
         threading.Thread(target=portal.serve_forever, daemon=True).start()
         done = statectl(told, "can", chart, "work", STATECTL_URL=f"http://127.0.0.1:{portal.server_port}")
@@ -636,7 +646,7 @@ def test_file_at_home_is_read(told: dict[str, str], tmp_path: Path, server: Serv
 
 
 @pytest.mark.parametrize("line", ["STATECTL_URI=x", "echo hello", "STATECTL_RETRIES=many", "STATECTL_ON_UNREACHABLE=x"])
-def test_line_that_is_no_setting_is_refused(told: dict[str, str], tmp_path: Path, line: str) -> None:
+def test_line_that_is_not_a_setting_is_refused(told: dict[str, str], tmp_path: Path, line: str) -> None:
     (tmp_path / "bad.conf").write_text(line + "\n")
     told.pop("STATECTL_RETRIES")
     assert statectl(told, "can", "a", "b", STATECTL_CONF=str(tmp_path / "bad.conf")).returncode == USAGE
@@ -695,7 +705,7 @@ def test_timeout_in_minutes_is_longer_than_in_seconds(told: dict[str, str], serv
 
 @pytest.fixture
 def fake_curl(told: dict[str, str], tmp_path: Path) -> Path:
-    """A curl that notes what it is given, by whichever way, and answers yes."""
+    """A curl that writes down its arguments, environment and input, and answers yes."""
     folder = tmp_path / "bin"
     folder.mkdir()
     curl = folder / "curl"

@@ -1,4 +1,4 @@
-"""What stops a start, with which words and which exit code; and what the options do."""
+"""What stops a start, with which message and exit code; and what the options do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.conftest import STATE_SERVICE, run, serving
-from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, free_port, running, until
+from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, free_port, run_curl, running, until
 
 REFUSAL = "STATE_SERVICE_AUTH must say tokens or open"
 
@@ -47,7 +47,7 @@ def test_gunicorn_refuses_to_start_with_another_auth(sqlite_url: str, value: str
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_start_refuses_the_world_without_auth(sqlite_url: str, host: str) -> None:
+def test_start_on_a_public_address_requires_auth(sqlite_url: str, host: str) -> None:
     command = [*STATE_SERVICE, "--database", sqlite_url, "--host", host, "--port", str(free_port())]
     done = run(command, sqlite_url, without=["auth"])
     assert done.returncode == 2
@@ -122,6 +122,14 @@ def test_port_in_use_is_said_clearly(sqlite_url: str, taken_port: int) -> None:
     assert f"127.0.0.1:{taken_port}" in done.stderr or str(taken_port) in done.stderr
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_gunicorn_listens_on_a_socket_and_a_port(sqlite_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.sock"
+    with running(sqlite_url, tmp_path, bind=f"127.0.0.1:0, unix:{path}") as server:
+        assert server.ask("GET", "/healthz").status == 200
+        done = run_curl("-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(path), "http://x/healthz")
+        assert done.stdout == "200"
 
 
 # The database
@@ -220,7 +228,7 @@ def test_log_lines_are_json(sqlite_url: str, tmp_path: Path, seed: Path) -> None
     first = next(number for number, line in enumerate(lines) if line.startswith("{"))
     records = [json.loads(line) for line in lines[first:]]
     assert all({"at", "level", "logger"} <= set(record) for record in records)
-    # What comes before is what the command says to whoever started it.
+    # The lines before are the command's own messages on the terminal.
     assert all(line.startswith((str(seed), "states: ", "serving on ")) for line in lines[:first])
 
 

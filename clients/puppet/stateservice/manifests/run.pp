@@ -3,8 +3,8 @@
 # @param chart          the chart to ask
 # @param state          the state that the command is for
 # @param command        what to run, by sh
-# @param creates        a file whose presence says that this machine has been through
-# @param on_unreachable what no answer means: stop, or go ahead
+# @param creates        a file that marks this machine as done
+# @param on_unreachable if there is no answer: stop, or go ahead
 # @param statectl       where statectl is
 # @param timeout        seconds for the question, the command and the report together; 0 is no limit
 define stateservice::run (
