@@ -47,6 +47,18 @@ def test_guard_tells_a_no_from_wrong_settings(piece: str, status: int, is_run: b
     assert (done.returncode == 0) == is_run
 
 
+@pytest.mark.parametrize("unit", ["kernel-update.service", "rolling-reboot.service"])
+@pytest.mark.parametrize(
+    ("status", "ends_with"), [(0, 0), (1, 1), (2, 255), (3, 3)], ids=["yes", "no", "settings", "no answer"]
+)
+def test_unit_tells_a_no_from_wrong_settings(unit: str, status: int, ends_with: int) -> None:
+    text = (CLIENTS / "systemd" / unit).read_text()
+    (command,) = re.findall(r"^ExecCondition=(.*)$", text, flags=re.M)
+    words = shlex.split(re.sub(r"/usr/local/bin/statectl \S+ \S+ \w+", f"(exit {status})", command.replace("$$", "$")))
+    # systemd skips a unit for 1 to 254, and lets it fail for 255.
+    assert subprocess.run(words, check=False).returncode == ends_with
+
+
 @pytest.mark.parametrize("file", ["chef/resources/run.rb", "puppet/stateservice/manifests/run.pp"])
 def test_piece_passes_its_time_limit_on(file: str) -> None:
     text = (CLIENTS / file).read_text()
