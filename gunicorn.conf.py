@@ -19,7 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 _master = os.getpid()
 _prefix = f"stateservice-metrics-{_master}-"
 if not Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")).name.startswith(_prefix):
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
+    try:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_prefix)
+    except OSError as error:
+        sys.exit(f"state_service: a writable folder for temporary files is needed, set TMPDIR to one: {error}")
 
 
 def _remove_metrics(folder):
@@ -58,7 +61,7 @@ try:
 except SettingError as error:
     sys.exit(str(error))
 for _variable in find_unknown(os.environ):
-    sys.stderr.write(f"state_service: warning: {_variable} is no setting of this service\n")
+    sys.stderr.write(f"state_service: warning: unknown setting {_variable}\n")
 
 
 # What is read of a body that nobody wanted before its connection is closed: as much as deploy/nginx.conf lets through.
@@ -127,7 +130,8 @@ class JsonLogger(Logger):
 
 
 logger_class = JsonLogger
-bind = _config.bind
+# gunicorn would take one text with commas for one address.
+bind = [address.strip() for address in _config.bind.split(",")]
 workers = _config.workers
 # Threads, because a waiting request must not hold a worker; they are started only when they are needed.
 worker_class = Worker

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -174,7 +175,7 @@ def default_text(setting: Setting) -> str:
     if setting.default is None or setting.default == ():
         return "-"
     text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
-    return f"`{text.replace(str(HOME), 'HOME')}`"
+    return f"`{text.replace(quote(str(HOME)), 'HOME')}`"
 
 
 def test_settings_page_has_every_setting_and_no_other() -> None:

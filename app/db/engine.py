@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.core.errors import SettingError
 from app.db.postgresql import check_session, connect_arguments, connect_patiently, prepare_session
-from app.db.sqlite import BUSY_SECONDS, check_file, drop_unusable, note_file, open_sqlite
+from app.db.sqlite import BUSY_SECONDS, check_file, drop_unusable, note_file, open_sqlite, require_sqlite
 
 # Names the setting in the messages about a wrong database URL.
 URL_SETTING = "the database URL (STATE_SERVICE_DATABASE_URL or --database)"
@@ -43,6 +43,8 @@ def normalize_url(url: str) -> URL:
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         if not parsed.database or parsed.database == ":memory:":
             raise SettingError(f"{URL_SETTING} must name a file: sqlite:///path/to/state_service.db")
+        # Every start and every command comes here before it touches the file.
+        require_sqlite()
         return parsed.set(drivername="sqlite", database=str(Path(parsed.database).absolute()))
     raise SettingError(f"{URL_SETTING} must be sqlite or postgresql, not {parsed.drivername!r}")
 

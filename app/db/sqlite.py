@@ -12,6 +12,8 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
+from app.core.errors import SettingError
+
 # How long a request waits for a file to open, and then for its lock: every request is answered within five seconds.
 OPEN_SECONDS = 0.5
 BUSY_SECONDS = 2.5
@@ -19,6 +21,20 @@ BUSY_POLL_SECONDS = 0.001
 
 # Messages of SQLite on a connection that cannot be used any longer, even after the file is in order again.
 _UNUSABLE = ("readonly database", "disk image is malformed", "is not a database")
+
+
+# RETURNING came with SQLite 3.35. Some systems' Python uses an older library of the system.
+MINIMUM_VERSION = (3, 35, 0)
+
+
+def require_sqlite() -> None:
+    """Raise SettingError if the SQLite library that Python uses is too old for this service."""
+    if sqlite3.sqlite_version_info < MINIMUM_VERSION:
+        needed = ".".join(map(str, MINIMUM_VERSION))
+        raise SettingError(
+            f"SQLite {needed} or newer is needed, and this Python uses {sqlite3.sqlite_version}:"
+            " use another Python or PostgreSQL"
+        )
 
 
 class FileConnection(sqlite3.Connection):

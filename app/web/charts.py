@@ -208,7 +208,11 @@ def get_can(name: str) -> Response:
     query = read_query()
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
     asked = {"wait": str(wait)} if wait else {}
-    lines = ["retry = 3", *([f"# The server waits up to {wait} s for a yes before it answers."] if wait else [])]
+    lines = [
+        "retry = 3",
+        "retry-connrefused",
+        *([f"# The server waits up to {wait} s for a yes before it answers."] if wait else []),
+    ]
     return _answer_file(name, query, asked, lines, max_time=MAX_TIME + wait)
 
 
@@ -225,7 +229,11 @@ def get_did(name: str) -> Response:
             "retry = 0",
         ]
     else:
-        lines.append("retry = 3")
+        lines += [
+            "retry = 3",
+            "# Also after a refused connection and a lost answer: a machine counts once.",
+            "retry-all-errors",
+        ]
     return _answer_file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
 
 

@@ -187,7 +187,7 @@ def test_history_without_rows_is_an_empty_array(service: Service, run: Commands)
 
 
 def test_table_stays_aligned_after_the_rows_it_measured(monkeypatch: pytest.MonkeyPatch, run: Commands) -> None:
-    monkeypatch.setattr(shared, "MEASURED", 2)
+    monkeypatch.setattr(shared, "MEASURED_ROWS", 2)
     rows = [("a", "1"), ("bbbb", "2"), ("c", "3"), ("a long one", "4")]
     with click.testing.CliRunner().isolation() as (stdout, *_):
         shared.print_table(("NAME", "N"), iter(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -67,7 +68,8 @@ def replaced(text: str, changes: Mapping[str, str]) -> str:
 def read_env_file(path: Path) -> dict[str, str]:
     """The settings of a file as systemd's EnvironmentFile= reads it."""
     lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: "".join(shlex.split(value)) for name, value in pairs}
 
 
 @dataclass(slots=True)

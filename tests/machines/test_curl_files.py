@@ -102,8 +102,11 @@ def test_report_without_a_machine_is_not_retried(server: Server, chart: str, tmp
     lines = fetch(server, chart, "did.curl", nameless).read_text().splitlines()
     assert "retry = 0" in lines
     assert not any(line.startswith("header") for line in lines)
-    assert "retry = 3" in fetch(server, chart, "did.curl", named, machine="web-01").read_text().splitlines()
-    assert "retry = 3" in fetch(server, chart, "can.curl", nameless).read_text().splitlines()
+    did = fetch(server, chart, "did.curl", named, machine="web-01").read_text().splitlines()
+    assert {"retry = 3", "retry-all-errors"} <= set(did)
+    assert "retry-all-errors" not in lines
+    can = fetch(server, chart, "can.curl", nameless).read_text().splitlines()
+    assert {"retry = 3", "retry-connrefused"} <= set(can)
 
 
 @pytest.mark.parametrize("file", ["can.curl", "did.curl"])

@@ -1,17 +1,18 @@
-"""What stops a start, with which words and which exit code; and what the options do."""
+"""What stops a start, with which message and exit code; and what the options do."""
 
 from __future__ import annotations
 
 import json
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.server.conftest import STATE_SERVICE, run, serving
-from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, free_port, running, until
+from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, free_port, run_curl, running, until
 
 REFUSAL = "STATE_SERVICE_AUTH must say tokens or open"
 
@@ -46,7 +47,7 @@ def test_gunicorn_refuses_to_start_with_another_auth(sqlite_url: str, value: str
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_start_refuses_the_world_without_auth(sqlite_url: str, host: str) -> None:
+def test_start_on_a_public_address_requires_auth(sqlite_url: str, host: str) -> None:
     command = [*STATE_SERVICE, "--database", sqlite_url, "--host", host, "--port", str(free_port())]
     done = run(command, sqlite_url, without=["auth"])
     assert done.returncode == 2
@@ -81,7 +82,35 @@ def test_bad_setting_stops_the_start(sqlite_url: str, command: tuple[str, ...], 
 
 def test_unknown_setting_is_warned_of(sqlite_url: str, tmp_path: Path) -> None:
     with running(sqlite_url, tmp_path, wokers="3") as server:
-        assert "warning: STATE_SERVICE_WOKERS is no setting of this service" in server.log.read_text()
+        assert "warning: unknown setting STATE_SERVICE_WOKERS" in server.log.read_text()
+
+
+@pytest.fixture
+def no_temporary_folder(tmp_path: Path) -> str:
+    """A PYTHONPATH under which Python finds no folder for temporary files, as on a read-only root without /tmp."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\ntempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"
+    )
+    return str(tmp_path)
+
+
+def test_start_without_a_temporary_folder_is_refused_in_one_line(sqlite_url: str, no_temporary_folder: str) -> None:
+    variables = environment(sqlite_url, {}) | {"PYTHONPATH": no_temporary_folder}
+    done = subprocess.run(GUNICORN, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1
+    assert "set TMPDIR" in done.stderr
+
+
+def test_command_uses_its_own_libraries_when_another_virtual_environment_is_active(tmp_path: Path) -> None:
+    other = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
+    variables = {"PATH": f"{other}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(other)}
+    done = subprocess.run(
+        [STATE_SERVICE[1], "--help"], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: ")
 
 
 # The port
@@ -93,6 +122,14 @@ def test_port_in_use_is_said_clearly(sqlite_url: str, taken_port: int) -> None:
     assert f"127.0.0.1:{taken_port}" in done.stderr or str(taken_port) in done.stderr
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_gunicorn_listens_on_a_socket_and_a_port(sqlite_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.sock"
+    with running(sqlite_url, tmp_path, bind=f"127.0.0.1:0, unix:{path}") as server:
+        assert server.ask("GET", "/healthz").status == 200
+        done = run_curl("-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(path), "http://x/healthz")
+        assert done.stdout == "200"
 
 
 # The database
@@ -191,7 +228,7 @@ def test_log_lines_are_json(sqlite_url: str, tmp_path: Path, seed: Path) -> None
     first = next(number for number, line in enumerate(lines) if line.startswith("{"))
     records = [json.loads(line) for line in lines[first:]]
     assert all({"at", "level", "logger"} <= set(record) for record in records)
-    # What comes before is what the command says to whoever started it.
+    # The lines before are the command's own messages on the terminal.
     assert all(line.startswith((str(seed), "states: ", "serving on ")) for line in lines[:first])
 
 

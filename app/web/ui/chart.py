@@ -209,7 +209,7 @@ def _chef(base: str, state: str, header: str) -> str:
         f"url = \"{base}/state?state={quote(state)}&machine=#{{node['fqdn']}}\"\n"
         f"\n"
         f"execute '{state}' do\n"
-        f"  command \"do-the-work && curl -fsS{header} --retry 5 -X PUT '#{{url}}'\"\n"
+        f"  command \"do-the-work && curl -fsS{header} --retry 5 --retry-all-errors -X PUT '#{{url}}'\"\n"
         f"  only_if \"curl -fsS{header} '#{{url}}'\"\n"
         f"end\n"
     )
