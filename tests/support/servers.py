@@ -27,7 +27,7 @@ from sqlalchemy import Connection
 from app.db.engine import APPLICATION_NAME, open_engine
 from app.waiting.places import MAX_WORKERS
 from app.waiting.watching import LISTENER_NAME
-from tests.conftest import database_on
+from tests.support.databases import database_on
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / "gunicorn.conf.py"
