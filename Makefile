@@ -41,10 +41,12 @@ bench: $(VENV)/.installed-dev ## Measure it beside its peers, in 15 minutes (as 
 	$(BIN)/python -m bench.run $(ARGS)
 	@echo "docs/performance.md says how to read it; \`$(BIN)/python -m bench.run --write-docs\` puts the table there."
 
-check: $(VENV)/.installed-dev ## Check style, types, layers, the schema and the lock files
+check: $(VENV)/.installed-dev ## Check style, types, layers, sizes, the schema and the lock files
 	$(BIN)/ruff check . $(wildcard state_service)
 	$(BIN)/ruff format --check . $(wildcard state_service)
 	$(BIN)/mypy --strict app $(wildcard wsgi.py)
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python -m pytest -q -s tests/test_sizes.py
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_requirements.py tests/db/test_migrations.py
 	@echo "All in order. Next: \`make test\` runs everything."
 
