@@ -121,10 +121,12 @@ def assert_four_upgrades_succeed(url: str) -> None:
         engine.dispose()
 
 
+@pytest.mark.slow
 def test_four_upgrades_at_once_succeed(empty_database_url: str) -> None:
     assert_four_upgrades_succeed(empty_database_url)
 
 
+@pytest.mark.slow
 def test_four_upgrades_at_once_succeed_when_there_is_no_file_yet(tmp_path: Path) -> None:
     assert_four_upgrades_succeed(f"sqlite:///{tmp_path / 'instance' / 'new.db'}")
 

@@ -14,16 +14,23 @@ from tests.support.commands import Commands
 
 
 @pytest.fixture
-def clock() -> Clock | None:
+def time_source() -> Clock | None:
     """The time that the service goes by: it stands still until a test advances it. A module may define another one."""
     return Clock()
 
 
 @pytest.fixture
-def service(database_url: str, clock: Clock | None) -> Iterator[Service]:
+def service(database_url: str, time_source: Clock | None) -> Iterator[Service]:
     with opened_service(database_url) as opened:
-        opened.database.clock = clock
+        opened.database.clock = time_source
         yield opened
+
+
+@pytest.fixture
+def clock(service: Service) -> Clock:
+    """The time that the service goes by, if it stands still."""
+    assert isinstance(service.database.clock, Clock)
+    return service.database.clock
 
 
 @pytest.fixture

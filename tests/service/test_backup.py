@@ -23,7 +23,7 @@ from tests.support.rollouts import ROLLOUT, import_text, put
 
 
 @pytest.fixture
-def clock() -> None:
+def time_source() -> None:
     """The service goes by the database's time."""
 
 

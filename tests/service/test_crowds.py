@@ -15,13 +15,14 @@ from tests.support.concurrency import at_once, counting_chart, import_at_once, i
 
 
 @pytest.fixture
-def clock() -> None:
+def time_source() -> None:
     """The service goes by the database's time."""
 
 
 TARGET, PUTS, PROCESSES, THREADS = 2000, 2400, 4, 32
 
 
+@pytest.mark.slow
 def test_crowd_of_processes_counts_exactly_to_the_target(service: Service, database_url: str) -> None:
     import_text(service, counting_chart(TARGET))
     counted = in_processes(PROCESSES, put_many, database_url, PUTS // PROCESSES, THREADS)
@@ -34,6 +35,7 @@ def test_crowd_of_processes_counts_exactly_to_the_target(service: Service, datab
     assert (get_row(service).state, verify(service, "web").differences) == ("b", ())
 
 
+@pytest.mark.slow
 def test_processes_that_import_the_same_new_chart_create_it_once(service: Service, database_url: str) -> None:
     outcomes = in_processes(4, import_at_once, database_url, CANARY)
     assert Counter(outcomes) == {"created": 1, "unchanged": 3}

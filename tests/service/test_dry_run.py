@@ -27,12 +27,13 @@ from app.service.reading import get_status, iterate_history
 from app.service.upkeep import verify
 from tests.core.support import NOON
 from tests.service.support import Clock
+from tests.support.examples import examples
 from tests.support.happenings import KEYS, MACHINES, STATES, random_homes, small_charts, successors
 from tests.support.rollouts import ANN, query
 
 
 @pytest.fixture
-def clock() -> None:
+def time_source() -> None:
     """The service goes by the database's time."""
 
 
@@ -53,7 +54,7 @@ bad_maps = st.lists(st.tuples(texts, texts).map(":".join), max_size=2)
 
 @given(data=st.data(), old=small_charts(), life=lives, late=waits)
 @settings(
-    max_examples=120,
+    max_examples=examples(120, few=12),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

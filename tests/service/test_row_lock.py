@@ -25,7 +25,7 @@ from tests.support.concurrency import PATIENCE, Hold, counting_chart, threads
 
 
 @pytest.fixture
-def clock() -> None:
+def time_source() -> None:
     """The service goes by the database's time."""
 
 

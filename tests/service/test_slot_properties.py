@@ -20,6 +20,7 @@ from app.service.upkeep import verify
 from tests.core.support import NOON, after, rolling
 from tests.service.support import ANN, NOBODY, Clock, import_text, put, rows
 from tests.support import slots as support
+from tests.support.examples import examples
 from tests.support.model import Model
 from tests.support.slots import Ledger
 
@@ -163,7 +164,7 @@ class ServiceLife:
 numbers = itertools.count()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25, few=5), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stage_lists, st.sampled_from(OnExpire), st.lists(ops, min_size=10, max_size=30))
 def test_claims_stay_within_the_limit_in_the_service(
     service: Service, clock: Clock, stages: tuple[int, ...], on_expire: OnExpire, happened: list[Op]

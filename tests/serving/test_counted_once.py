@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.rush import rush_of_keys, rush_of_machines
 from tests.support.servers import Server
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_machine_counts_once(server: Server, chart: str) -> None:

@@ -14,6 +14,8 @@ from app.core.log import format_instant
 from tests.support.charts import deadline
 from tests.support.servers import Reply, Server, beside, running, shared_database, until
 
+pytestmark = pytest.mark.slow
+
 # How late the sweeper may be, and what a machine that runs other tests beside this one may add.
 LATE = timedelta(seconds=2)
 BUSY = timedelta(seconds=1)

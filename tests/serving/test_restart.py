@@ -85,6 +85,7 @@ def test_first_of_two_charts_is_the_default(sqlite_url: str, tmp_path: Path, see
         assert server.get("counting", "work").status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_killed_worker_loses_nothing(database_url: str, tmp_path: Path, workers: str) -> None:
     counting = tmp_path / "counting.yaml"
@@ -107,6 +108,7 @@ def answers(url: str) -> bool:
     return run_curl("-sf", f"{url}/readyz").returncode == 0
 
 
+@pytest.mark.slow
 def test_killed_server_loses_nothing(database_url: str, tmp_path: Path) -> None:
     counting = tmp_path / "counting.yaml"
     counting.write_text(COUNTING)

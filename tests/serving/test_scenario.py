@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.servers import ROOT, environment, run_curl, running
 
+pytestmark = pytest.mark.slow
+
 # Three mistakes: a func that there is not, a value that is no number, a target that is no state.
 MISTAKEN = """\
 current_state: canary

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.churn import churn
+
+pytestmark = pytest.mark.slow
 
 
 def test_log_of_a_churn_never_shows_a_slot_too_many(database_url: str, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from app import schema
 from app.db.engine import normalize_url, open_engine, str_url
 
 DATABASES = ("sqlite", "postgresql")
+# For a test whose subject is not the database: it runs once, on SQLite.
+ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 FOLDER = "STATE_SERVICE_TEST_FOLDER"
 MEMORY = 4 * 1024**3  # bytes free, for the servers of all workers
 

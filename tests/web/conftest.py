@@ -21,15 +21,15 @@ def charts() -> Sequence[str]:
 
 
 @pytest.fixture
-def clock() -> Clock | None:
+def time_source() -> Clock | None:
     """The time that the service goes by, or None for the database's; a module may define this fixture, too."""
     return None
 
 
 @pytest.fixture
-def app(database_url: str, charts: Sequence[str], clock: Clock | None) -> Iterator[Flask]:
+def app(database_url: str, charts: Sequence[str], time_source: Clock | None) -> Iterator[Flask]:
     for app in opened_app(database_url):
-        service_of(app).database.clock = clock
+        service_of(app).database.clock = time_source
         for text in charts:
             import_text(app, text)
         yield app
@@ -44,3 +44,10 @@ def client(app: Flask) -> FlaskClient:
 def service(app: Flask) -> Service:
     """The service that the application calls."""
     return service_of(app)
+
+
+@pytest.fixture
+def clock(service: Service) -> Clock:
+    """The time that the service goes by, if it stands still."""
+    assert isinstance(service.database.clock, Clock)
+    return service.database.clock

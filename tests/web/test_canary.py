@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.servers import Server, chart_path, run_curl, until
 
 FLEET = 200
@@ -83,6 +85,7 @@ def endings(server: Server, chart: str) -> list[str]:
     return moves
 
 
+@pytest.mark.slow
 def test_rollout_ends_well(server: Server, chart: str, tmp_path: Path) -> None:
     server.import_chart(chart, canary())
     pass_canary(server, chart)
@@ -96,6 +99,7 @@ def test_rollout_ends_well(server: Server, chart: str, tmp_path: Path) -> None:
     assert endings(server, chart) == ["fleet", "done"]
 
 
+@pytest.mark.slow
 def test_rollout_is_rolled_back_when_the_budget_is_spent(server: Server, chart: str, tmp_path: Path) -> None:
     server.import_chart(chart, canary())
     pass_canary(server, chart)
@@ -118,6 +122,7 @@ def test_one_failure_among_the_canaries_rolls_back(server: Server, chart: str) -
     assert endings(server, chart) == ["rolled_back"]
 
 
+@pytest.mark.slow
 def test_rollout_is_overdue_when_too_few_report_in_time(server: Server, chart: str) -> None:
     server.import_chart(chart, canary(deadline="2s"))
     pass_canary(server, chart)

@@ -282,6 +282,7 @@ def test_export_has_every_row(client: FlaskClient, long_history: int, form: str)
     assert len(lines) == long_history + (form == "csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [as_csv, as_ndjson])
 def test_export_takes_little_memory(service: Service, long_history: int, write: Any) -> None:
     def pieces() -> Iterator[str]:
@@ -297,6 +298,7 @@ def test_export_takes_little_memory(service: Service, long_history: int, write: 
     assert peak < 8_000_000
 
 
+@pytest.mark.slow
 def test_export_begins_before_it_has_read_the_log(app: Flask, long_history: int) -> None:
     service_of(app)
     response = app.test_client().get("/charts/web/history?format=ndjson", buffered=False)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from app.service.upkeep import verify
 from app.wiring import service_of
 from tests.support.apps import import_text, opened_app
+from tests.support.examples import examples
 
 CHART = """
 current_state: work
@@ -94,7 +95,7 @@ def check(client: FlaskClient, chart: str, oracle: Oracle) -> None:
 
 
 @given(steps=STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20, few=5), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_reports_agree_with_the_oracle(
     app: Flask, steps: list[tuple[tuple[str, str | None], str | None, int] | None]
 ) -> None:

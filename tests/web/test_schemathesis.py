@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from app.wiring import service_of
 from tests.support.apps import SEED
+from tests.support.examples import examples
 from tests.support.rollouts import REBOOT, import_text
 from tests.web.openapi import DOCUMENT
 
@@ -38,7 +39,7 @@ def api(app: Flask) -> Flask:
 
 @schema.parametrize()
 @settings(
-    max_examples=10,
+    max_examples=examples(10, few=3),
     derandomize=True,
     database=None,
     deadline=None,

@@ -22,8 +22,8 @@ def charts() -> Sequence[str]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """The service's time: it stands still until a test advances it."""
+def time_source() -> Clock:
+    """The service's time stands still until a test advances it."""
     return Clock()
 
 
