@@ -32,7 +32,8 @@ from proof.load import loaded
 from proof.proof import Proof, new_folder, opened
 from proof.stand import Database, PostgresqlDatabase, serving
 from tests.support.databases import database_on, url_text
-from tests.support.servers import ROOT, until
+from tests.support.processes import until
+from tests.support.servers import ROOT
 
 COMMAND = (sys.executable, str(ROOT / "state_service"))
 PRINTED = "PostgreSQL has its own: "

@@ -23,7 +23,7 @@ from proof.checker import Row, Terms, check
 from proof.crashes import POINTS
 from proof.history import Attempt
 from proof.load import STATES, Load, loaded
-from proof.stand import Database, Server, serving
+from proof.stand import BreakableServer, Database, serving
 
 TERMS = Terms(dict.fromkeys(STATES, "count"), {"three": timedelta(seconds=1)})
 CHARTS = ("ring-1", "ring-2", "ring-3")
@@ -104,7 +104,9 @@ def run(database: Database, folder: Path, plan: Plan, progress: Progress = lambd
     return report
 
 
-def _break_all(server: Server, database: Database, load: Load, plan: Plan, report: Report, progress: Progress) -> None:
+def _break_all(
+    server: BreakableServer, database: Database, load: Load, plan: Plan, report: Report, progress: Progress
+) -> None:
     kinds = fault_kinds(server, database)
     order = plan.sequence()
     rates = []
@@ -163,7 +165,7 @@ def run_defect(database: Database, folder: Path, defect: str, seconds: float) ->
     return report
 
 
-def fault_kinds(server: Server, database: Database) -> dict[str, Callable[[], int]]:
+def fault_kinds(server: BreakableServer, database: Database) -> dict[str, Callable[[], int]]:
     """Every kind of fault: what makes it happen, and says how often it did."""
     return {
         "kill_worker": server.kill_one_worker,
@@ -175,7 +177,7 @@ def fault_kinds(server: Server, database: Database) -> dict[str, Callable[[], in
     }
 
 
-def _crashing(server: Server, point: str) -> Callable[[], int]:
+def _crashing(server: BreakableServer, point: str) -> Callable[[], int]:
     return lambda: server.crash(point)
 
 

@@ -17,7 +17,7 @@ from proof.patroni import patroni_cluster
 from proof.proof import Proof, new_folder
 from proof.replication import replicated_database
 from proof.stand import Database, serving
-from tests.support.servers import until
+from tests.support.processes import until
 
 # Whatever the database does, an update is answered within this.
 ANSWER_SECONDS = 5.0

@@ -23,9 +23,9 @@ from proof.campaign import CHARTS, Progress, Report, judge
 from proof.history import Attempt
 from proof.load import Load, loaded
 from proof.proof import Proof, new_folder, opened
-from proof.stand import START_SECONDS, Database, PostgresqlDatabase, Server, serving, sqlite_database
+from proof.stand import START_SECONDS, BreakableServer, Database, PostgresqlDatabase, serving, sqlite_database
 from tests.support.databases import migrate
-from tests.support.servers import until
+from tests.support.processes import until
 
 ANSWER_SECONDS = 5.0
 HEAL_SECONDS = 2.0
@@ -76,7 +76,7 @@ class Files:
         return f"{self.report.as_line()}; slowest answer {self.report.slowest:.1f} s; well again after {healed}"
 
 
-Kinds = Mapping[str, Callable[[Server], Fault]]
+Kinds = Mapping[str, Callable[[BreakableServer], Fault]]
 
 
 def run_files(
@@ -105,7 +105,7 @@ def run_files(
     return found
 
 
-def _let_happen(server: Server, load: Load, kind: str, fault: Fault, progress: Progress) -> Happened:
+def _let_happen(server: BreakableServer, load: Load, kind: str, fault: Fault, progress: Progress) -> Happened:
     with fault.broken():
         one = Happened(kind, time.monotonic_ns())
         while time.monotonic_ns() < one.began + fault.seconds * 1e9:
@@ -195,7 +195,7 @@ def _replaced(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _damaged(path: Path, server: Server) -> Iterator[None]:
+def _damaged(path: Path, server: BreakableServer) -> Iterator[None]:
     """Every page but the first is overwritten, in place."""
     # It waits for nobody: a worker that was stopped while it read would be waited for in vain.
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as reader:
@@ -207,7 +207,7 @@ def _damaged(path: Path, server: Server) -> Iterator[None]:
         reader.execute("ROLLBACK").close()
 
 
-def _damage(path: Path, server: Server, reader: sqlite3.Connection) -> bytes | None:
+def _damage(path: Path, server: BreakableServer, reader: sqlite3.Connection) -> bytes | None:
     """Overwrite every page but the first; returns what was there, or None where that cannot be done just now."""
     with _stopped(server):
         # An empty write-ahead log and a reader of the file: nobody writes to it, so that it can be mended.
@@ -227,7 +227,7 @@ def _overwrite(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _stopped(server: Server) -> Iterator[None]:
+def _stopped(server: BreakableServer) -> Iterator[None]:
     """Stop the workers at a moment when none of them writes."""
     path = str(make_url(server.database_url).database)
     with closing(sqlite3.connect(path, isolation_level=None, timeout=ANSWER_SECONDS)) as writer:

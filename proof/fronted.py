@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import ssl
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.lossy import UnixConnection
 from tests.e2e.stack import Front, Service
 
 SECONDS = 30
@@ -39,25 +37,15 @@ class Fronted:
         context = ssl.create_default_context(cafile=str(self.front.certificate))
         return context.wrap_socket(plain, server_hostname="localhost")
 
-    def ask(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-        """One request past nginx."""
-        connection = UnixConnection(self.service.socket)
-        try:
-            connection.request(method, path, None if body is None else body.encode())
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
     def status(self, chart: str) -> dict[str, Any]:
         """A chart's status."""
-        found: dict[str, Any] = json.loads(self.ask("GET", f"/charts/{chart}")[1])
+        found: dict[str, Any] = self.service.ask("GET", f"/charts/{chart}").json()
         return found
 
     def import_chart(self, name: str, text: str) -> None:
         """Import a chart; fails where it is refused."""
-        status, answer = self.ask("PUT", f"/charts/{name}", text)
-        assert status in (200, 201), answer
+        reply = self.service.ask("PUT", f"/charts/{name}", text)
+        assert reply.status in (200, 201), reply.body
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from proof.load import loaded
 from proof.proof import Proof, new_folder, opened
 from proof.stand import Database, serving
 from tests.support.databases import url_text
+from tests.support.processes import until
 from tests.support.schema_dump import dump_schema
-from tests.support.servers import ROOT, beside, running, until
+from tests.support.servers import ROOT, beside, running
 
 NEXT_RELEASE = Path(__file__).with_name("next_release")
 PARTS = ("app", "migrations", "state_service", "wsgi.py", "gunicorn.conf.py")

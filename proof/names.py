@@ -43,7 +43,8 @@ from proof.readings import (
 from proof.stand import sqlite_database
 from tests.support.databases import DATABASES
 from tests.support.lines import Lines
-from tests.support.servers import Server, running, until
+from tests.support.processes import until
+from tests.support.servers import Server, running
 
 # Bytes, because not all of them are text.
 NAMES: tuple[bytes, ...] = (

@@ -21,7 +21,8 @@ import yaml
 from proof.stand import kill_at_once, quiet_port
 from tests.support.databases import migrate
 from tests.support.hanging import find_postmaster
-from tests.support.servers import ROOT, until
+from tests.support.processes import until
+from tests.support.servers import ROOT
 
 DEPLOY = ROOT / "deploy"
 NAMES = ("db1", "db2", "db3")

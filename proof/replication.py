@@ -17,7 +17,7 @@ import psycopg
 from proof.stand import START_SECONDS, kill_at_once, postgresql_server, quiet_port
 from tests.support.databases import migrate
 from tests.support.hanging import find_postmaster
-from tests.support.servers import until
+from tests.support.processes import until
 
 USER = "postgres"
 # How far an asynchronous standby is behind when it takes over.

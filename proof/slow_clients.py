@@ -22,7 +22,8 @@ from proof.fronted import fronted
 from proof.proof import Proof, new_folder
 from proof.raw_http import CHART, STATE
 from proof.stand import sqlite_database
-from tests.support.servers import running, until
+from tests.support.processes import until
+from tests.support.servers import running
 
 LIMIT = 0.25
 # Between two bytes of a slow client.

@@ -26,7 +26,9 @@ from proof import crashes, defects
 from proof.load import RING
 from tests.support.databases import database_on, migrate, start_postgresql
 from tests.support.hanging import find_postmaster, signal_family, stopped
-from tests.support.servers import ROOT, environment, until
+from tests.support.http import send
+from tests.support.processes import children_of, until
+from tests.support.servers import ROOT, environment
 
 COMMAND = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proof.served:app")
 WORKERS = 2
@@ -62,7 +64,7 @@ def quiet_port() -> int:
 
 
 @dataclass(slots=True)
-class Server:
+class BreakableServer:
     """gunicorn with the service's own configuration; started again on the same port after its death."""
 
     database_url: str
@@ -112,13 +114,9 @@ class Server:
     def ask(self, method: str, path: str, body: str | None = None) -> int | None:
         """Send one request; None where there was no answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path, body)
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
+        with suppress(OSError, http.client.HTTPException):
+            return send(connection, method, path, body).status
+        return None
 
     def import_charts(self, names: tuple[str, ...]) -> None:
         """Import the load's chart under each of `names`."""
@@ -128,11 +126,7 @@ class Server:
     def workers(self) -> list[int]:
         """The process ids of the workers, oldest first."""
         assert self.process is not None
-        try:
-            children = psutil.Process(self.process.pid).children()
-            return [child.pid for child in sorted(children, key=psutil.Process.create_time)]
-        except psutil.NoSuchProcess:
-            return []
+        return children_of(self.process.pid)
 
     def kill_one_worker(self) -> int:
         """Kill -9 a worker; return how many died."""
@@ -320,9 +314,9 @@ def postgresql_database(server: Any) -> Iterator[PostgresqlDatabase]:
 
 
 @contextmanager
-def serving(database: Database, folder: Path, charts: tuple[str, ...], defect: str = "") -> Iterator[Server]:
+def serving(database: Database, folder: Path, charts: tuple[str, ...], defect: str = "") -> Iterator[BreakableServer]:
     """The service on `database` with these charts, for as long as the block lasts."""
-    server = Server(database.url, folder, defect)
+    server = BreakableServer(database.url, folder, defect)
     try:
         server.start()
         server.import_charts(charts)

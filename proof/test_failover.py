@@ -17,7 +17,9 @@ from proof.failover import Plan, run_failovers
 from proof.load import RING
 from proof.replication import Pair, replicated_database
 from tests.support.databases import FOLDER
-from tests.support.servers import JSON, Reply, Server, chart_path, running, until
+from tests.support.http import Reply
+from tests.support.processes import until
+from tests.support.servers import JSON, Server, chart_path, running
 
 IS_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 CANCEL = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"

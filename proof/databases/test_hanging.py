@@ -31,7 +31,7 @@ from tests.support.faults import (
 )
 from tests.support.hanging import Network, network_to, stop_all, stopped
 from tests.support.hanging import continue_all as go_on
-from tests.support.servers import until
+from tests.support.processes import until
 
 CROWD = 60
 # As long as the service waits for a connection that nobody accepts.

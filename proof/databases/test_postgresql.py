@@ -28,7 +28,7 @@ from tests.support.faults import (
     put_often,
     timed,
 )
-from tests.support.servers import free_port, until
+from tests.support.processes import free_port, until
 
 OUR_SESSIONS = "FROM pg_stat_activity WHERE datname = '{name}' AND application_name = 'stateservice'"
 

@@ -15,9 +15,9 @@ from app.cli import shared
 from app.cli.root import main
 from app.service import operate, slots
 from app.service.context import Service
-from tests.service.support import opened_service
+from tests.service.support import ANN, ROLLOUT, import_text, opened_service, put, query
+from tests.service.support import ROSTERED as REBOOT
 from tests.support.commands import Commands
-from tests.support.rollouts import ANN, REBOOT, ROLLOUT, import_text, put, query
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import ROOT, Server, free_port, running
+from tests.support.processes import free_port
+from tests.support.servers import ROOT, Server, running
 
 STATECTL = ROOT / "clients" / "statectl"
 CHART = """\

@@ -17,9 +17,9 @@ from app.core.errors import DatabaseUnavailableError
 from app.service.context import Service
 from app.service.upkeep import backup, verify
 from app.wiring import service_of
+from tests.service.support import ROLLOUT, import_text, put
 from tests.support.apps import opened_app
 from tests.support.commands import Commands
-from tests.support.rollouts import ROLLOUT, import_text, put
 
 
 @pytest.fixture

@@ -26,10 +26,9 @@ from app.service.put import Put, update
 from app.service.reading import get_status, iterate_history
 from app.service.upkeep import verify
 from tests.core.support import NOON
-from tests.service.support import Clock
+from tests.service.support import ANN, Clock, query
 from tests.support.examples import examples
 from tests.support.happenings import KEYS, MACHINES, STATES, random_homes, small_charts, successors
-from tests.support.rollouts import ANN, query
 
 
 @pytest.fixture

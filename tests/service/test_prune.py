@@ -25,9 +25,10 @@ from app.service.context import Service
 from app.service.reading import iterate_history
 from app.service.upkeep import count_old_rows, prune, verify
 from app.wiring import service_of
+from tests.service.support import ANN, DAY, ROLLOUT, import_text, put, query
+from tests.service.support import ROSTERED as REBOOT
 from tests.support.apps import opened_app
 from tests.support.commands import Commands
-from tests.support.rollouts import ANN, DAY, REBOOT, ROLLOUT, import_text, put, query
 
 
 class Clock:

@@ -11,7 +11,7 @@ import pytest
 
 from app.core.errors import DatabaseUnavailableError
 from app.service.batching import Ticket, Turns
-from tests.support.servers import until
+from tests.support.processes import until
 
 Work = Callable[[Sequence[Ticket[str, str]]], None]
 

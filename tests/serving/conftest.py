@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.apps import SEED
-from tests.support.servers import ROOT, Server, environment, free_port, run_curl, running
+from tests.support.processes import free_port
+from tests.support.servers import ROOT, Server, environment, run_curl, running
 
 STATE_SERVICE = (sys.executable, str(ROOT / "state_service"))
 

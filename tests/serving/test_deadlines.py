@@ -12,7 +12,9 @@ import pytest
 
 from app.core.log import format_instant
 from tests.support.charts import deadline
-from tests.support.servers import Reply, Server, beside, running, shared_database, until
+from tests.support.http import Reply
+from tests.support.processes import until
+from tests.support.servers import Server, beside, running, shared_database
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ import pytest
 from tests.serving.conftest import STATE_SERVICE, history, run, serving
 from tests.support.apps import SEED
 from tests.support.faults import COUNTING
-from tests.support.servers import patched, run_curl, running, until
+from tests.support.processes import until
+from tests.support.servers import patched, run_curl, running
 
 TIMER = """
 chart: timer

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.serving.conftest import STATE_SERVICE, run, serving
-from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, free_port, running, until
+from tests.support.processes import free_port, until
+from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, running
 
 REFUSAL = "STATE_SERVICE_AUTH must say tokens or open"
 

@@ -12,7 +12,9 @@ from functools import partial
 import pytest
 
 from tests.support.databases import DATABASES, database_on, migrate
-from tests.support.servers import JSON, Reply, Server, chart_path, running, until, wait_for_listeners
+from tests.support.http import Reply
+from tests.support.processes import until
+from tests.support.servers import JSON, Server, chart_path, running, wait_for_listeners
 from tests.support.slots import rolling
 
 # The promise is a second from the commit; the rest is for a busy machine.

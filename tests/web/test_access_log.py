@@ -23,7 +23,7 @@ from app.web.observe import may_carry_id
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
 from tests.support.lines import Lines
-from tests.support.servers import until
+from tests.support.processes import until
 
 HOSTILE = ['"', "\n", "\r\n", "\x00", "\x1b[31m", "é", "\u2028", "\\", '{"at": "forged"}', "%0a", "a" * 10_000]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import Server, chart_path, run_curl, until
+from tests.support.processes import until
+from tests.support.servers import Server, chart_path, run_curl
 
 FLEET = 200
 CANARIES = [f"web-{number:03}" for number in range(5)]

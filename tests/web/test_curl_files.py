@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import ANSWER_SECONDS, Server, chart_path, run_curl, running, until
+from tests.support.http import ANSWER_SECONDS
+from tests.support.processes import until
+from tests.support.servers import Server, chart_path, run_curl, running
 
 CHART = """
 current_state: "do: it now"

@@ -18,7 +18,11 @@ from app.service.context import Service
 from app.wiring import service_of
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, rows
 from tests.support.apps import opened_app
+from tests.support.databases import ON_ONE_DATABASE
 from tests.support.slots import claim_all, is_sound, rolling
+
+# The subject is HTTP; the tests of the service run on both databases.
+pytestmark = ON_ONE_DATABASE
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ from app.service import operate
 from app.service.context import Service
 from app.service.reading import as_csv, as_ndjson, iterate_history
 from app.wiring import service_of
+from tests.service.support import ANN, ROLLOUT, import_text, put
 from tests.support.apps import ROOT
-from tests.support.rollouts import ANN, ROLLOUT, import_text, put
+from tests.support.databases import ON_ONE_DATABASE
 
 
 @pytest.fixture
@@ -99,6 +100,7 @@ def test_filter_lets_through(client: FlaskClient, query: str, wanted: list[int])
     assert seqs(client, query) == wanted
 
 
+@ON_ONE_DATABASE
 @pytest.mark.usefixtures("lived")
 @pytest.mark.parametrize(
     "query",
@@ -133,6 +135,7 @@ def test_history_of_an_unknown_chart_is_404(client: FlaskClient) -> None:
     assert get(client).status_code == 404
 
 
+@ON_ONE_DATABASE
 @pytest.mark.usefixtures("lived")
 @pytest.mark.parametrize(
     ("query", "accept", "mimetype"),
@@ -276,6 +279,7 @@ def test_json_is_at_most_a_thousand_rows(client: FlaskClient, long_history: int)
     assert seqs(client, "after=1000&limit=1000") == list(range(1001, 2001))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
 def test_export_has_every_row(client: FlaskClient, long_history: int, form: str) -> None:
     lines = get(client, f"format={form}").text.splitlines()

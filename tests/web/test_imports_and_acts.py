@@ -14,7 +14,9 @@ from flask.testing import FlaskClient
 from app.service.context import Service
 from app.service.upkeep import verify
 from app.wiring import service_of
-from tests.support.rollouts import REBOOT, ROLLOUT, import_text, put, query
+from tests.service.support import ROLLOUT, import_text, put, query
+from tests.service.support import ROSTERED as REBOOT
+from tests.support.databases import ON_ONE_DATABASE
 
 
 @pytest.fixture
@@ -120,6 +122,7 @@ def test_map_takes_names_with_colons(client: FlaskClient, service: Service, old:
     assert (response.status_code, response.get_json()["current_state"]) == (200, new)
 
 
+@ON_ONE_DATABASE
 @pytest.mark.usefixtures("chart")
 @pytest.mark.parametrize(
     "options",
@@ -196,6 +199,7 @@ ACTS = ["pause", "resume", "reset", "goto", "archive", "evict"]
 GOOD = {"reason": "because", "state": "done", "machine": "m1"}
 
 
+@ON_ONE_DATABASE
 @pytest.mark.usefixtures("chart")
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize(
@@ -233,6 +237,7 @@ def test_act_with_a_bad_body_changes_nothing(
     assert rows(service) == 1
 
 
+@ON_ONE_DATABASE
 @pytest.mark.usefixtures("chart")
 @pytest.mark.parametrize("act", ["pause", "reset", "goto", "archive"])
 def test_act_takes_its_reason_whatever_the_content_type(client: FlaskClient, service: Service, act: str) -> None:

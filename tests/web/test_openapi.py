@@ -17,8 +17,9 @@ from app.service.tokens import Role, create_token
 from app.web import replies
 from app.web.observe import SOURCE
 from app.wiring import create_app, service_of
+from tests.service.support import ANN, ROLLOUT, import_text
+from tests.service.support import ROSTERED as REBOOT
 from tests.support.apps import opened_app
-from tests.support.rollouts import ANN, REBOOT, ROLLOUT, import_text
 from tests.web.openapi import DOCUMENT, assert_fits, operations, resolve, routes
 
 

@@ -11,9 +11,10 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 
 from app.wiring import service_of
+from tests.service.support import ROSTERED as REBOOT
+from tests.service.support import import_text
 from tests.support.apps import SEED
 from tests.support.examples import examples
-from tests.support.rollouts import REBOOT, import_text
 from tests.web.openapi import DOCUMENT
 
 

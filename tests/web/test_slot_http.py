@@ -1,4 +1,4 @@
-"""`/charts/C/slot` and `/charts/C/evict`: statuses, bodies, and the JSON that says more."""
+"""Statuses, bodies and headers of `/charts/C/slot` and `/charts/C/evict`; `tests/core/test_slots.py` has every case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from werkzeug.test import TestResponse
 from app.service.context import Service
 from tests.service.support import Clock, kinds, rows
 from tests.support.apps import import_text
+from tests.support.databases import ON_ONE_DATABASE
 from tests.support.slots import is_sound, rolling
+
+# The subject is HTTP; the tests of the service run on both databases.
+pytestmark = ON_ONE_DATABASE
 
 
 @pytest.fixture
@@ -140,13 +144,6 @@ def test_claim_while_paused_is_406(client: FlaskClient) -> None:
     assert (response.status_code, response.get_json()["reason"]) == (406, "paused")
 
 
-def test_claim_again_while_paused_is_406_and_the_slot_stays(client: FlaskClient) -> None:
-    claim(client, "m1")
-    act(client, "pause")
-    found = claim_json(client, "m1")
-    assert (found["reason"], found["held"], found["fence"]) == ("paused", 1, 1)
-
-
 ERRORS = [
     pytest.param("PUT", "/charts/web/slot?state=reboot", 400, "machine", id="claim without machine"),
     pytest.param("PUT", "/charts/web/slot?machine=m1", 400, "state", id="claim without state"),
@@ -179,7 +176,7 @@ def test_claim_on_a_current_state_without_slots_is_400(client: FlaskClient, stat
     assert (response.status_code, response.get_json()["detail"]) == (400, f"state {state!r} has no slots")
 
 
-# I will not
+# A machine gives its slot back
 
 
 def test_give_back_is_200_and_counts_nothing(client: FlaskClient, service: Service) -> None:
@@ -201,14 +198,7 @@ def test_give_back_what_is_not_held_is_200_and_writes_nothing(
     assert (response.status_code, kinds(service)) == (200, ["import", "claim"])
 
 
-def test_give_back_works_while_paused(client: FlaskClient, service: Service) -> None:
-    claim(client, "m1")
-    act(client, "pause")
-    assert client.delete(f"{SLOT}&machine=m1").status_code == 200
-    assert kinds(service)[-1] == "release"
-
-
-# I did
+# A machine reports
 
 
 def test_report_without_a_slot_is_406(client: FlaskClient, service: Service) -> None:
@@ -234,25 +224,6 @@ def test_report_counts_and_gives_the_slot_back_in_one_row(client: FlaskClient, s
     assert (kinds(service), is_sound(service)) == (["import", "claim", "update"], True)
 
 
-def test_report_again_is_a_replay_that_needs_no_slot(client: FlaskClient, service: Service) -> None:
-    claim(client, "m1")
-    report(client, "m1")
-    claim(client, "m2")
-    claim(client, "m3")
-    found = report(client, "m1", headers=JSON).get_json()
-    assert (found["answer"], found["reason"], found["value"]) == ("yes", "replay", 1)
-    assert kinds(service)[-1] == "claim"
-
-
-def test_report_again_after_claiming_again_gives_the_slot_back(client: FlaskClient, service: Service) -> None:
-    claim(client, "m1")
-    report(client, "m1")
-    claim(client, "m1")
-    assert report(client, "m1", headers=JSON).get_json()["reason"] == "replay"
-    assert (kinds(service)[-1], is_sound(service)) == ("release", True)
-    assert client.get("/charts/web", headers=JSON).get_json()["values"]["count"] == 1
-
-
 def test_report_repeated_by_its_key_after_claiming_again_gives_the_slot_back(
     client: FlaskClient, service: Service
 ) -> None:
@@ -264,25 +235,7 @@ def test_report_repeated_by_its_key_after_claiming_again_gives_the_slot_back(
     assert (kinds(service), is_sound(service)) == (["import", "claim", "update", "claim", "release"], True)
 
 
-def test_report_that_moves_needs_a_slot_and_gives_it_back(client: FlaskClient, service: Service) -> None:
-    claim(client, "m1")
-    report(client, "m1", "failed")
-    assert report(client, "m1", "count", headers=JSON).get_json()["reason"] == "no_slot"
-    claim(client, "m1")
-    assert report(client, "m1", "count").status_code == 200
-    status = client.get("/charts/web", headers=JSON).get_json()
-    assert (status["values"], status["slots"]["held"]) == ({"count": 1, "failed": 0}, 0)
-    assert is_sound(service)
-
-
-def test_report_while_paused_is_406_and_the_slot_stays(client: FlaskClient) -> None:
-    claim(client, "m1")
-    act(client, "pause")
-    assert report(client, "m1", headers=JSON).get_json()["reason"] == "paused"
-    assert client.get("/charts/web", headers=JSON).get_json()["slots"]["held"] == 1
-
-
-# An operator takes it away
+# An operator evicts a machine
 
 
 def test_evict_takes_the_slot_and_the_log_says_why(client: FlaskClient, service: Service) -> None:
@@ -292,13 +245,6 @@ def test_evict_takes_the_slot_and_the_log_says_why(client: FlaskClient, service:
     row = rows(service)[-1]
     assert (row.kind, row.machine, row.value_before, row.reason) == ("evict", "m1", 1, "burnt down")
     assert is_sound(service)
-
-
-def test_evicted_machine_may_not_report_and_may_claim_again(client: FlaskClient) -> None:
-    claim(client, "m1")
-    act(client, "evict", machine="m1")
-    assert report(client, "m1", headers=JSON).get_json()["reason"] == "no_slot"
-    assert claim_json(client, "m1")["fence"] == 2
 
 
 EVICTIONS = [
@@ -318,13 +264,7 @@ def test_evict_error_names_the_culprit(client: FlaskClient, body: Any, status: i
     assert client.get("/charts/web", headers=JSON).get_json()["slots"]["held"] == 1
 
 
-def test_evict_works_while_paused(client: FlaskClient) -> None:
-    claim(client, "m1")
-    act(client, "pause")
-    assert act(client, "evict", machine="m1").status_code == 200
-
-
-# No header of these answers looks like a status
+# A client that searches the headers for a status finds none
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/json"])

@@ -16,7 +16,7 @@ from app.service import operate, reading, slots
 from app.service.context import Service
 from app.service.put import Answer
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, opened_service, put, query
-from tests.support.servers import until
+from tests.support.processes import until
 from tests.support.slots import claim, claim_all, is_sound, rolling
 
 

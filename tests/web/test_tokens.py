@@ -23,8 +23,8 @@ from app.service.context import Service
 from app.service.tokens import Holder, Role, create_token, revoke_token
 from app.web.auth import RULES
 from app.wiring import service_of
+from tests.service.support import ANN, ROLLOUT, import_text, query
 from tests.support.apps import ROOT, opened_app
-from tests.support.rollouts import ANN, ROLLOUT, import_text, query
 
 # What needs no chart: no pattern can be in its way.
 WITHOUT_CHART = {
