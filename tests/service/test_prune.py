@@ -227,7 +227,7 @@ def test_log_that_does_not_verify_is_left_alone(service: Service, clock: Clock, 
     assert "fence" in output
 
 
-@pytest.mark.parametrize("where", ["store.prune.delete", "store.prune.update", "service.prune.chain_hash"])
+@pytest.mark.parametrize("where", ["store.log.delete", "store.log.update", "service.upkeep.chain_hash"])
 def test_failed_prune_changes_nothing(
     service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

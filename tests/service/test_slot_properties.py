@@ -118,8 +118,8 @@ Act = Callable[[Service, str, str], object]
 
 SERVICE_ACTS: dict[str, Act] = {
     "claim": lambda service, chart, machine: slots.claim(service, chart, "reboot", machine, NOBODY),
-    "count": lambda service, chart, machine: put(service, "reboot", machine, chart, key="count"),
-    "failed": lambda service, chart, machine: put(service, "reboot", machine, chart, key="failed"),
+    "count": lambda service, chart, machine: put(service, "reboot", machine, "count", chart=chart),
+    "failed": lambda service, chart, machine: put(service, "reboot", machine, "failed", chart=chart),
     "release": lambda service, chart, machine: slots.release(service, chart, "reboot", machine, NOBODY),
     "evict": lambda service, chart, machine: operate.evict(service, chart, machine, "why", ANN),
     "pause": lambda service, chart, machine: operate.pause(service, chart, "why", ANN),
