@@ -219,7 +219,5 @@ def new_database(which: str, folder: Path) -> Iterator[str]:
 
 def migrated(url: str) -> str:
     """Migrate the database at `url`; return its URL as the service writes it."""
-    engine = open_engine(url, create=True)
-    schema.upgrade(engine)
-    engine.dispose()
+    migrate(url)
     return str_url(normalize_url(url))

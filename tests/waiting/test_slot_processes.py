@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 
-from tests.support.databases import DATABASES, database_on, migrate
 from tests.support.http import Reply
 from tests.support.processes import until
 from tests.support.servers import JSON, Server, chart_path, running, wait_for_listeners
@@ -23,18 +22,6 @@ SOON = 2.0
 Pair = tuple[Server, Server]
 numbers = itertools.count()
 ONE_SLOT = rolling("1", expect="[m1, m2, m3]", count="3")
-
-
-@pytest.fixture(scope="module", params=DATABASES)
-def shared_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database for all tests here, each of which has charts of its own."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('shared') / 'state_service.db'}"
-        migrate(url)
-        yield url
-    else:
-        template = request.getfixturevalue("postgresql_template")
-        yield from database_on(request.getfixturevalue("postgresql_server"), f"TEMPLATE {template}")
 
 
 @pytest.fixture(scope="module")

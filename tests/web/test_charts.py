@@ -173,13 +173,7 @@ def test_name_that_no_chart_can_have_is_404(client: FlaskClient, name: str) -> N
 
 
 @ON_ONE_DATABASE
-@pytest.mark.parametrize("path", ["/nothing", "/chart/states", "/charts/states/nothing", "/states"])
+@pytest.mark.parametrize("path", ["/nothing", "/chart/states", "/charts/states/nothing", "/states", "/favicon.ico"])
 def test_path_that_is_not_there_is_404(client: FlaskClient, path: str) -> None:
     response = client.post(path)
     assert (response.status_code, response.mimetype) == (404, "application/problem+json")
-
-
-@ON_ONE_DATABASE
-def test_post_on_the_icon_is_405(client: FlaskClient) -> None:
-    response = client.post("/favicon.ico")
-    assert (response.status_code, response.mimetype) == (405, "application/problem+json")
