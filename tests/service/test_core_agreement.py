@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -261,6 +262,8 @@ def _nameless(row: LogRow) -> LogRow:
     return replace(row, chart="web")
 
 
+# `make prove ARGS=--short` chooses the properties by this mark, which only `@given` gives by itself.
+@pytest.mark.hypothesis
 def test_service_agrees_with_the_core(service: Service) -> None:
     machine = type("Agreement", (Agreement,), {"service": service})
     run_state_machine_as_test(machine, settings=SETTINGS)
