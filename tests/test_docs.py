@@ -49,7 +49,8 @@ from tests.support.docs import (
     stray_addresses,
     table_rows,
 )
-from tests.support.servers import environment, free_port, running, until
+from tests.support.processes import free_port, until
+from tests.support.servers import environment, running
 
 PAGES = list_pages()
 RUN_PAGES = ("README.md", "docs/http.md")

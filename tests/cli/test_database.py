@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, make_url
 from app.db.engine import normalize_url
 from app.db.sqlite import open_sqlite
 from tests.cli.conftest import Done, Run, run_command
-from tests.support.servers import free_port
+from tests.support.processes import free_port
 
 COMMANDS = {
     "upgrade": ("db", "upgrade"),

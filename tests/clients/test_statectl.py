@@ -19,7 +19,8 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.support.servers import ROOT, Server, free_port, running, until
+from tests.support.processes import free_port, until
+from tests.support.servers import ROOT, Server, running
 
 STATECTL = ROOT / "clients" / "statectl"
 CHART = """\

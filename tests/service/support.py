@@ -60,6 +60,42 @@ states:
 - name: done
 """
 
+# The same with a rollout instead of a soak, and without a deadline.
+ROLLOUT = """\
+chart: web
+current_state: canary
+states:
+  - name: canary
+    func: increment
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target:
+      - {name: rollback, when: {key: failed, value: 1}}
+      - {name: rollout, when: {key: count, value: 2}}
+  - name: rollout
+    func: increment
+    current: {key: count, value: 0}
+    target: {name: done, when: {key: count, value: 3}}
+  - name: rollback
+  - name: done
+"""
+
+# A reboot with a roster and without a budget.
+ROSTERED = """\
+chart: web
+current_state: reboot
+expect: [m1, m2, m3]
+states:
+  - name: reboot
+    func: increment
+    slots: 2
+    lease: 1h
+    current: {key: count, value: 0}
+    target: {name: done, when: {key: count, value: 3}}
+  - name: done
+"""
+
+DAY = timedelta(days=1)
+
 
 @dataclass
 class Clock:
@@ -89,10 +125,18 @@ def import_text(service: Service, chart_text: str, name: str | None = None, **op
     return import_chart(service, request, ANN)
 
 
-def put(service: Service, state: str, machine: str | None = None, chart: str = "web", **fields: Any) -> Any:
-    """Send a PUT from nowhere in particular."""
-    author = Author(idempotency_key=fields.get("idempotency_key"))
-    return update(service, chart, Put(state, machine, **fields), author)
+def put(
+    service: Service,
+    state: str,
+    machine: str | None = None,
+    key: str | None = None,
+    *,
+    chart: str = "web",
+    idempotency_key: str | None = None,
+) -> Any:
+    """Send the PUT of a machine."""
+    author = Author(idempotency_key=idempotency_key)
+    return update(service, chart, Put(state, machine, key, idempotency_key), author)
 
 
 def rows(service: Service, chart: str = "web", **wanted: Any) -> list[LogRow]:

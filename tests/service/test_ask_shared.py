@@ -15,7 +15,7 @@ from app.service import ask as asking
 from app.service.ask import Question, ask
 from app.service.context import Service
 from tests.service.support import CANARY, import_text, put
-from tests.support.servers import until
+from tests.support.processes import until
 
 
 class HeldLook:

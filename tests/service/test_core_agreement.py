@@ -7,11 +7,11 @@ several in one transaction, slots, an operator's acts, upgrades, archives, and a
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -38,10 +38,11 @@ from app.service.operate import ImportRequest, Outcome, act, archive, import_cha
 from app.service.put import Put, _Sent, apply_all, sweep, update
 from app.service.upkeep import verify
 from tests.service.support import NOBODY, Clock, query, rows
+from tests.support.examples import examples
 from tests.support.happenings import RandomPut, acts, likely, puts, random_homes, small_charts, successors, takes_puts
 from tests.support.model import Model
 
-EXAMPLES = 100 if os.environ.get("CI") == "true" else 60
+EXAMPLES = examples(40, few=4)
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=30,
@@ -261,6 +262,8 @@ def _nameless(row: LogRow) -> LogRow:
     return replace(row, chart="web")
 
 
+# `make prove ARGS=--short` chooses the properties by this mark, which only `@given` gives by itself.
+@pytest.mark.hypothesis
 def test_service_agrees_with_the_core(service: Service) -> None:
     machine = type("Agreement", (Agreement,), {"service": service})
     run_state_machine_as_test(machine, settings=SETTINGS)

@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.ui.charts import new_chart
 from tests.e2e.ui.conftest import Client, Open, context_of
-from tests.support.servers import free_port, running
+from tests.support.processes import free_port
+from tests.support.servers import running
 
 
 def wait_until_watching(page: Page, name: str) -> None:
