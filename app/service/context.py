@@ -7,14 +7,12 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from app import store
 from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Connection, Database, asking
-from app.service.batching import Turns
 from app.waiting.hub import Hub
 
 # The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
@@ -60,19 +58,12 @@ class Definitions:
 
 @dataclass(slots=True)
 class Service:
-    """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
-
-    `turns` lets PUTs share a transaction, and `looks` questions about a chart a reading; `crowded` is when a chart was
-    last found locked by somebody else.
-    """
+    """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart."""
 
     database: Database
     hub: Hub
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
-    turns: Turns[Any, Any] = field(default_factory=Turns)
-    looks: Turns[Any, Any] = field(default_factory=Turns)
-    crowded: dict[str, float] = field(default_factory=dict)
 
     def tell(self, chart: str, step: Step) -> None:
         """Wake whoever waits for `chart` in this process, after the commit of `step`."""
@@ -138,8 +129,6 @@ def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Char
     return [machine for machine in chart.roster if machine not in reported]
 
 
-def list_waiting(connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime) -> list[str]:
-    """Return the machines that wait for a slot of the chart, longest first; none in a state without slots."""
-    if chart.states[row.state].slots is None:
-        return []
-    return store.machines.list_slot_waiters(connection, [row.id], now).get(row.id, [])
+def list_waiting(service: Service, row: store.charts.ChartRow, chart: Chart) -> list[str]:
+    """Return the machines that wait for a slot of the chart in this process, longest first."""
+    return [] if chart.states[row.state].slots is None else service.hub.list_slot_waiters(row.name)

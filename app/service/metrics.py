@@ -47,14 +47,30 @@ class Gauges:
     now: datetime
 
 
+_is_counting = True
+
+
+def stop_counting() -> None:
+    """Count nothing in this process: there is no room for its counters (see app/metric_files.py)."""
+    global _is_counting
+    _is_counting = False
+
+
+def is_counting() -> bool:
+    """True if this process counts."""
+    return _is_counting
+
+
 def lock_is_held(asked_at: float) -> None:
     """Note that a transaction of PUTs holds its chart's row, which it began to ask for at `asked_at` (perf_counter)."""
-    LOCK_WAIT.observe(time.perf_counter() - asked_at)
+    if _is_counting:
+        LOCK_WAIT.observe(time.perf_counter() - asked_at)
 
 
 def sweep_is_done() -> None:
     """Note that the sweeper has finished a pass."""
-    LAST_SWEEP.set_to_current_time()
+    if _is_counting:
+        LAST_SWEEP.set_to_current_time()
 
 
 def read_gauges(service: Service, limit: int) -> Gauges:

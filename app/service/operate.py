@@ -15,7 +15,7 @@ from app.core.log import Author
 from app.core.position import Archive, Entry, Evict, Goto, Happening, Pause, Reset, Resume, Step, Upgrade
 from app.db import Connection, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
-from app.service.locked import hold, hold_row, record
+from app.service.locked import lock, locked_chart, record
 from app.service.status import Status, describe
 
 
@@ -26,7 +26,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
     Raises ChartNotFoundError, BadRequestError, ConflictError.
     """
     with transaction(service.database) as connection:
-        held = hold(service, connection, name)
+        held = lock(service, connection, name)
         chart, now = held.chart, held.now
         step = held.decide(happening, author)
         after = record(service, connection, held)
@@ -42,7 +42,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
             after,
             step.position,
             now,
-            list_waiting(connection, after, chart, now),
+            list_waiting(service, after, chart),
             list_missing(connection, after, chart),
         )
     service.tell(name, step)
@@ -213,7 +213,7 @@ def _begin(
         row = store.record.create_chart(connection, chart.name, step, now, author, service.database.log_key)
     else:
         row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
-        held = hold_row(service, connection, row)
+        held = locked_chart(service, connection, row)
         now = held.now
         step = machine.start(chart, row.version + 1, row.run + 1, now, row.fence)
         held.take(step, author)
@@ -230,7 +230,7 @@ def _upgrade_or_keep(
     request: ImportRequest,
     author: Author,
 ) -> Imported:
-    held = hold_row(service, connection, row)
+    held = locked_chart(service, connection, row)
     running, now = held.chart, held.now
     if store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
         status = describe(running, row, held.position, now)

@@ -222,7 +222,7 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         counts = store.overview.count_reports(connection, row)
         return Detail(
             chart,
-            describe(chart, row, position, now, list_waiting(connection, row, chart, now)),
+            describe(chart, row, position, now, list_waiting(service, row, chart)),
             judge(chart, row, position, now),
             read_standing(connection, row, chart, position.values, counts),
             is_large(chart, PAGE_STATES),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,6 @@ from app.core.log import HashedRow, HistoryFilter
 from app.db import asking, snapshot
 from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe
-from app.waiting.hub import Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +154,11 @@ def list_statuses(service: Service) -> list[Status]:
             store.machines.list_slots(connection, slotted),
             store.machines.count_reports(connection, slotted),
         )
-        waiting = store.machines.list_slot_waiters(connection, slotted, now)
         found = []
         for row, chart in charts:
             position = store.charts.build_position(row, values.get(row.id, {}))
             position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
-            found.append(describe(chart, row, position, now, waiting.get(row.id, ())))
+            found.append(describe(chart, row, position, now, list_waiting(service, row, chart)))
         return found
 
 
@@ -176,7 +173,7 @@ def get_status(service: Service, name: str) -> Status:
             row,
             position,
             now,
-            list_waiting(connection, row, chart, now),
+            list_waiting(service, row, chart),
             list_missing(connection, row, chart),
         )
 
@@ -225,19 +222,6 @@ def _iterate_pages(service: Service, name: str, wanted: HistoryFilter) -> Iterat
         left = None if left is None else left - size
 
 
-def wait_for_history(service: Service, name: str, wanted: HistoryFilter, seconds: float) -> None:
-    """Return once the log has a row that `wanted` lets through, at the latest after `seconds`.
-
-    Raises ChartNotFoundError, TooManyWaitersError.
-    """
-    if seconds == 0 or _has_rows(service, name, wanted):
-        return
-    deadline = time.monotonic() + seconds
-    with service.hub.waiting(Topic(name, rows=True)) as waiter:
-        while not _has_rows(service, name, wanted):
-            if not waiter.sleep(deadline - time.monotonic()):
-                return
-
-
-def _has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+def has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+    """True if the log has a row that `wanted` lets through. Raises ChartNotFoundError."""
     return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))

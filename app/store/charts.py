@@ -52,10 +52,12 @@ _FREE_CHARTS = Prepared(
     }
 )
 _CHART_PREPARED = Prepared(_CHART)
-_CHART_AND_NOW = Prepared(
-    select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
-        charts.c.name == bindparam("name")
-    )
+_CHARTS_AND_NOW = Prepared(
+    {
+        "postgresql": select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
+            among(charts.c.name, "names")["postgresql"], charts.c.archived_at.is_(None)
+        )
+    }
 )
 
 
@@ -106,14 +108,16 @@ def list_all_chart_names(connection: Connection) -> list[str]:
     return list(connection.execute(select(charts.c.name).order_by(charts.c.name)).scalars())
 
 
-def get_chart_and_now(connection: Connection, name: str) -> tuple[ChartRow, datetime]:
-    """Read a chart's row and the database's time in one statement. Raises ChartNotFoundError."""
+def read_charts_and_now(connection: Connection, names: Collection[str]) -> tuple[dict[str, ChartRow], datetime]:
+    """Read those of `names` that there are, by name, and the database's time, without a lock. Used by: every GET."""
     if connection.is_sqlite:
-        return get_chart(connection, name), datetime.now(UTC)
-    rows = _CHART_AND_NOW.rows(connection, {"name": name})
-    if not rows or rows[0][-2] is not None:  # archived_at, the column before now
-        raise ChartNotFoundError(name)
-    return ChartRow(*rows[0][:-1]), rows[0][-1]
+        found = [_CHART_PREPARED.rows(connection, {"name": name}) for name in names]
+        rows = [ChartRow(*row[0]) for row in found if row]
+        return {row.name: row for row in rows if row.archived_at is None}, datetime.now(UTC)
+    found_rows = _CHARTS_AND_NOW.rows(connection, {"names": list(names)})
+    if not found_rows:
+        return {}, datetime.now(UTC)
+    return {row[1]: ChartRow(*row[:-1]) for row in found_rows}, found_rows[0][-1]
 
 
 def list_charts(connection: Connection) -> list[ChartRow]:

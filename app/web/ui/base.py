@@ -27,7 +27,7 @@ from app.service.tokens import Holder, Role
 from app.web import auth
 from app.web.operate import REASON_LENGTH
 from app.web.replies import STATUS, TITLES
-from app.web.request import check_text, note_of
+from app.web.request import check_text, current_request
 
 COOKIE = "stateservice_form"
 FIELD = "form_token"
@@ -131,11 +131,7 @@ def go_to(endpoint: str, **values: Any) -> Response:
 
 def find_viewer() -> Holder | None:
     """Who looks at the page; None where nobody is signed in yet."""
-    return (
-        None
-        if uses_tokens() and request.endpoint in ("ui.get_login", "ui.post_login")
-        else note_of(request.environ).holder
-    )
+    return None if uses_tokens() and request.endpoint in ("ui.get_login", "ui.post_login") else current_request().holder
 
 
 def uses_tokens() -> bool:
@@ -210,7 +206,7 @@ def _handle_unknown(error: Exception) -> Response:
 
 
 def _error_page(status: int, detail: str) -> Response:
-    note_of(request.environ).problem = detail
+    current_request().problem = detail
     return render("error.html", status, status=status, title=TITLES.get(status, "Error"), detail=detail)
 
 

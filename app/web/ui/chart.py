@@ -28,10 +28,10 @@ from app.service.pages import (
     get_detail,
     list_kinds,
 )
-from app.service.reading import get_version, wait_for_history
+from app.service.reading import get_version
 from app.service.tokens import Role
 from app.web.auth import check
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service
+from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service, wait_for_rows
 from app.web.ui.base import (
     blueprint,
     find_instant,
@@ -150,7 +150,7 @@ def get_changes(name: str) -> Response:
     """The chart's last row in the log, held back until it is past `after`, or for 25 seconds; null once archived."""
     service = current_service()
     after = find_whole("after") or 1
-    wait_for_history(service, name, HistoryFilter(after=after, limit=1), WAIT_SECONDS)
+    wait_for_rows(name, HistoryFilter(after=after, limit=1), WAIT_SECONDS)
     return jsonify({"seq": find_seq(service, name)})
 
 
