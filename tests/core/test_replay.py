@@ -16,6 +16,7 @@ from app.core.position import Archive, Claim, Evict, Goto, Pause, Position, Rele
 from app.core.replay import Replay
 from tests.core.support import NOON, after, canary, chart, counted, final, old, rolling, rule, when
 from tests.strategies import charts
+from tests.support.examples import examples
 from tests.support.happenings import Life, small_charts
 from tests.support.model import Model
 
@@ -40,7 +41,7 @@ def agrees(made: Model) -> bool:
 
 
 # A life is many happenings: fewer of them than of other examples say as much.
-LIVES = settings(max_examples=300)
+LIVES = settings(max_examples=examples(300, few=40))
 
 
 @LIVES

@@ -7,7 +7,6 @@ several in one transaction, slots, an operator's acts, upgrades, archives, and a
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -38,10 +37,11 @@ from app.service.operate import ImportRequest, Outcome, act, archive, import_cha
 from app.service.put import Put, _Sent, apply_all, sweep, update
 from app.service.upkeep import verify
 from tests.service.support import NOBODY, Clock, query, rows
+from tests.support.examples import examples
 from tests.support.happenings import RandomPut, acts, likely, puts, random_homes, small_charts, successors, takes_puts
 from tests.support.model import Model
 
-EXAMPLES = 100 if os.environ.get("CI") == "true" else 60
+EXAMPLES = examples(40, few=4)
 SETTINGS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=30,

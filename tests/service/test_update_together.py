@@ -24,8 +24,8 @@ from app.service.batching import Ticket
 from app.service.context import Service
 from app.service.put import CROWDED_SECONDS, Put, _Sent, apply_all, update
 from app.service.upkeep import verify
-from tests.concurrency.support import PATIENCE, Hold
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, import_text, opened_service, put, query, rows
+from tests.support.concurrency import PATIENCE, Hold
 
 TIMED = """\
 chart: web

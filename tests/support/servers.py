@@ -25,9 +25,11 @@ import pytest
 from sqlalchemy import Connection
 
 from app.db.engine import APPLICATION_NAME, open_engine
+from app.service.upkeep import list_logged_charts, verify
 from app.waiting.places import MAX_WORKERS
 from app.waiting.watching import LISTENER_NAME
-from tests.conftest import database_on
+from tests.service.support import opened_service
+from tests.support.databases import database_on
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / "gunicorn.conf.py"
@@ -205,9 +207,9 @@ class Server:
 
     def verify(self) -> None:
         """Fail unless every chart's log agrees with its tables."""
-        command = [sys.executable, str(ROOT / "state_service"), "--database", self.database_url, "chart", "verify"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        with opened_service(self.database_url) as service:
+            found = {name: verify(service, name).differences for name in list_logged_charts(service)}
+        assert {name: differences for name, differences in found.items() if differences} == {}
 
     def send(self, number: signal.Signals) -> float:
         """Send the server's first process a signal; returns when that was."""
