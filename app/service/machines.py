@@ -19,7 +19,7 @@ from app.service.ask import Found, Question, answer_all
 from app.service.batching import Batcher, ThreadPool
 from app.service.context import Service, find_default_chart
 from app.service.locked import NOBODY
-from app.service.put import Answer, ChartLockedError, Outcome, Put, Sent, apply
+from app.service.put import Answer, ChartLockedError, Applied, Put, Sent, apply
 from app.waiting.hub import Topic
 
 # Seconds after a chart was found locked, by another worker most likely, during which what is sent to it does not try to
@@ -45,11 +45,12 @@ class Machines:
         # SQLite has one lock for all charts, so that one thread does all writing.
         self._apart = self._shared if service.database.is_sqlite else ThreadPool(LOCKED_CHART_THREADS, "locked")
         self._reading = ThreadPool(READING_THREADS, "reading")
-        self._changes: Batcher[Sent, Outcome] = Batcher(self._apply, self._pick_pool)
+        self._changes: Batcher[Sent, Applied] = Batcher(self._apply, self._pick_pool)
         self._questions: Batcher[Question, Found] = Batcher(self._answer, lambda key: self._reading, MAX_QUESTIONS)
         self._contended: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
+        self._has_own_loop = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let `call` use the event loop that the worker runs."""
@@ -63,7 +64,8 @@ class Machines:
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="machines", daemon=True).start()
+                self._has_own_loop = True
+                threading.Thread(target=_run_loop, args=[self._loop], name="machines", daemon=True).start()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def put(self, chart: str, put: Put, author: Author) -> Answer:
@@ -132,6 +134,8 @@ class Machines:
         """End the threads after the work in hand."""
         for pool in (self._shared, self._apart, self._reading):
             pool.shutdown(wait=False)
+        if self._has_own_loop and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def wait_until(
         self, topic: Topic, seconds: float, attempt: Callable[[], Awaitable[tuple[T, bool]]], machine: str | None = None
@@ -158,7 +162,7 @@ class Machines:
                 answer, _ = await attempt()
             return answer
 
-    async def _send(self, sent: Sent) -> Outcome:
+    async def _send(self, sent: Sent) -> Applied:
         """Have `sent` applied with what else was sent; alone with its chart if another worker has that locked."""
         if self.service.database.is_sqlite:
             return await self._changes.ask(ANY_CHART, sent)
@@ -181,9 +185,15 @@ class Machines:
     def _pick_pool(self, key: str) -> ThreadPool:
         return self._shared if key == ANY_CHART else self._apart
 
-    def _apply(self, key: str, batch: Sequence[Sent]) -> Sequence[Outcome | StateServiceError]:
+    def _apply(self, key: str, batch: Sequence[Sent]) -> Sequence[Applied | StateServiceError]:
         skips = key == ANY_CHART and not self.service.database.is_sqlite
         return apply(self.service, batch, skip_locked=skips)
 
     def _answer(self, key: str, batch: Sequence[Question]) -> Sequence[Found | StateServiceError]:
         return answer_all(self.service, batch)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run an event loop until it is stopped."""
+    loop.run_forever()
+    loop.close()

@@ -111,7 +111,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Applied:
     """The answer to what was sent, and whether waiting may turn a no into a yes."""
 
     answer: Answer
@@ -184,7 +184,7 @@ _SLOT_IS_GONE = frozenset({Reason.NO_SLOT, Reason.NOT_CURRENT, Reason.LATE, Reas
 
 
 @retrying
-def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False) -> list[Outcome | StateServiceError]:
+def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False) -> list[Applied | StateServiceError]:
     """Judge each request of `batch` and write what was decided, in one transaction; answer each in its place.
 
     With `skip_locked` the requests on charts that another transaction has locked are answered ChartLockedError,
@@ -195,7 +195,7 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
     for place, sent in enumerate(batch):
         by_chart.setdefault(sent.chart, []).append(place)
     missing = ChartLockedError if skip_locked else ChartNotFoundError
-    found: list[Outcome | StateServiceError] = [missing(sent.chart) for sent in batch]
+    found: list[Applied | StateServiceError] = [missing(sent.chart) for sent in batch]
     with transaction(service.database) as connection:
         rows = (store.charts.lock_free_charts if skip_locked else store.charts.lock_charts)(connection, by_chart)
         if not rows:
@@ -228,7 +228,7 @@ def apply_one(service: Service, chart: str, what: Put | Claim | ClaimCurrent | R
     return found.answer
 
 
-def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Outcome | StateServiceError:
+def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | StateServiceError:
     """Decide one request on a locked chart; an error is this request's alone."""
     state, happening = _happening(chart, prior, sent)
     seq, key = chart.seq, sent.author.idempotency_key
@@ -241,14 +241,14 @@ def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Outcome | Sta
     prior.follow(chart.chart, key if isinstance(sent.what, Put) else None, step)
     answer = answer_step(sent.chart, seq, state, step)
     if isinstance(sent.what, Put | Tick):
-        return Outcome(answer)
+        return Applied(answer)
     may_change = (
         step.reason in _MAY_CHANGE
         and state in chart.chart.states
         and chart.chart.states[state].slots is not None
         and chart.chart.can_reach(step.position.state, state)
     )
-    return Outcome(replace(answer, slots=_count_slots(chart.chart, step.position, sent.what.machine)), may_change)
+    return Applied(replace(answer, slots=_count_slots(chart.chart, step.position, sent.what.machine)), may_change)
 
 
 def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str, Happening]:

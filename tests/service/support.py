@@ -18,9 +18,10 @@ from app.db.engine import open_engine
 from app.service import reading
 from app.service.context import Service
 from app.service.operate import Imported, ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
 from app.waiting.hub import Hub
 from tests.core.support import NOON
+from tests.support.requests import update
 
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
 SEED = (CHARTS / "states.yaml").read_text()
@@ -91,7 +92,7 @@ def import_text(service: Service, chart_text: str, name: str | None = None, **op
 
 def put(service: Service, state: str, machine: str | None = None, chart: str = "web", **fields: Any) -> Any:
     """Send a PUT from nowhere in particular."""
-    author = Author(idempotency_key=fields.get("idempotency_key"))
+    author = Author(idempotency_key=fields.pop("idempotency_key", None))
     return update(service, chart, Put(state, machine, **fields), author)
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadRequestError, ChartFileError, ConflictError
-from app.service import operate, slots
-from app.service.ask import Question, ask
+from app.service import operate
 from app.service.context import Service
 from app.service.operate import Outcome
 from app.service.reading import list_versions
@@ -25,6 +24,8 @@ from tests.service.support import (
     query,
     rows,
 )
+from tests.support import requests
+from tests.support.requests import Question, ask
 
 WIDER = CANARY.replace("value: 2", "value: 3")
 NARROWER = CANARY.replace("value: 2", "value: 1")
@@ -256,7 +257,7 @@ def test_import_after_an_archive_goes_on_with_version_run_and_seq(service: Servi
 
 def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Service) -> None:
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
     operate.pause(service, "web", "look", ANN)
     operate.archive(service, "web", "over", ANN)
     status = import_text(service, REBOOT).status
@@ -267,10 +268,10 @@ def test_chart_that_came_back_is_neither_paused_nor_counted_nor_held(service: Se
 
 def test_fence_rises_over_an_archive(service: Service) -> None:
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
     operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
     assert (get_row(service).fence, verify(service, "web").differences) == (2, ())
 
 

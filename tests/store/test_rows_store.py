@@ -8,10 +8,10 @@ from app import store
 from app.core.errors import ChartNotFoundError
 from app.db import asking, transaction
 from app.service import operate
-from app.service.ask import Question, ask
 from app.service.context import Service
 from tests.core.support import NOON, after
 from tests.service.support import ANN, CANARY, Clock, get_row, import_text, opened_service, put
+from tests.support.requests import Question, ask
 
 
 def soak(service: Service, name: str, seconds: float) -> None:

@@ -11,7 +11,8 @@ from app.core.log import Author
 from app.db import asking
 from app.service.context import Service
 from app.service.operate import Imported, ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
+from tests.support.requests import update
 
 ANN = Author(actor="ann")
 
