@@ -135,7 +135,10 @@ class Batcher(Generic[Asked, Answered]):
         for (_, waiting), answer in zip(batch, answers, strict=True):
             if waiting.done():
                 continue
-            if isinstance(answer, BaseException):
+            if isinstance(answer, StopIteration):
+                # A future refuses this one, and its caller would wait for ever.
+                waiting.set_exception(RuntimeError(f"{answer!r} escaped from a batch"))
+            elif isinstance(answer, BaseException):
                 waiting.set_exception(answer)
             else:
                 waiting.set_result(answer)

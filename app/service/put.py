@@ -79,8 +79,11 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
     here = step.position
     run, visit, last_seq = here.run, here.visit, seq + len(step.entries)
     if step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
-        offset, entry = next(item for item in enumerate(step.entries, 1) if item[1].kind not in CLOCK_KINDS)
-        run, visit, last_seq = entry.run, entry.visit, seq + offset
+        # What the clock did by itself comes before and after the PUT's own row; a tick has no row of its own.
+        for offset, entry in enumerate(step.entries, 1):
+            if entry.kind not in CLOCK_KINDS:
+                run, visit, last_seq = entry.run, entry.visit, seq + offset
+                break
     is_yes = step.verdict is Verdict.ACCEPTED
     return Answer(chart, run, visit, last_seq, state, here.state, is_yes, step.reason, step.key, step.value)
 
