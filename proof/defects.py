@@ -17,11 +17,14 @@ from sqlalchemy import Connection
 import app.db
 import app.service.ask
 import app.service.locked
+import app.service.machines
 import app.service.put
 import app.store
 import app.store.record
+from app.core.errors import DatabaseUnavailableError
 from app.core.log import chain_hash
-from app.service.batching import Ticket, Turns
+from app.core.position import Tick
+from app.service.batching import Batcher
 from app.service.context import Service
 from app.store.charts import ChartRow
 
@@ -34,8 +37,9 @@ local = threading.local()
 recording: Any = app.store.record
 store: Any = app.store
 db: Any = app.db
-updating: Any = app.service.put
-holding: Any = app.service.locked
+putting: Any = app.service.put
+locking: Any = app.service.locked
+machines: Any = app.service.machines
 asking: Any = app.service.ask
 
 
@@ -48,13 +52,16 @@ def _hold(until: Callable[[], bool], seconds: float = HELD_SECONDS) -> None:
 
 def _each_alone() -> None:
     """PUTs of one process share no transaction, so that they run into each other as those of two processes do."""
+    take = Batcher._take
 
-    def request(self: Turns[Any, Any], key: str, asked: Any, run: Any) -> Any:
-        ticket: Ticket[Any, Any] = Ticket(asked)
-        run([ticket])
-        return ticket.take()
+    def take_one(self: Batcher[Any, Any], key: str) -> Any:
+        limit, self._limit = self._limit, 1
+        try:
+            return take(self, key)
+        finally:
+            self._limit = limit
 
-    Turns.request = request  # type: ignore[method-assign]  # that is the defect
+    Batcher._take = take_one  # type: ignore[method-assign]  # that is the defect
 
 
 class _Looks:
@@ -62,17 +69,17 @@ class _Looks:
 
     def __init__(self) -> None:
         self.count = 0
-        original = asking.look
+        original = machines.answer_all
 
-        def look(service: Service, name: str) -> Any:
-            view = original(service, name)
+        def answer_all(service: Service, questions: Sequence[Any]) -> Any:
+            found = original(service, questions)
             self.count += 1
-            return view
+            return found
 
-        asking.look = look
+        machines.answer_all = answer_all
 
     def until_another(self) -> None:
-        """Return once somebody has looked from now on."""
+        """Return once another question has been answered."""
         before = self.count
         _hold(lambda: self.count > before)
 
@@ -80,18 +87,29 @@ class _Looks:
 def no_lock() -> None:
     """A PUT is decided from what was read before it held the lock; the log's seq and chain are those under it."""
     _each_alone()
-    updating.apply_all = _from_before(updating.apply_all, lambda tickets: [ticket.asked.chart for ticket in tickets])
+    machines.apply = _from_before(machines.apply, lambda batch: [sent.chart for sent in batch])
 
 
 def sweeper_without_lock() -> None:
     """The clock is judged from what was read before the lock was held."""
-    updating.tick = asking.tick = _from_before(updating.tick, lambda name: [name])
+    _each_alone()
+    putting.tick = _from_before(putting.tick, lambda name: [name])
+    apply, apply_from_before = (
+        machines.apply,
+        _from_before(machines.apply, lambda batch: [sent.chart for sent in batch]),
+    )
+
+    def apply_ticks_from_before(service: Service, batch: Sequence[Any], **options: Any) -> Any:
+        is_clock = all(isinstance(sent.what, Tick) for sent in batch)
+        return (apply_from_before if is_clock else apply)(service, batch, **options)
+
+    machines.apply = apply_ticks_from_before
 
 
 def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
     def run(service: Service, what: Any, **options: Any) -> Any:
         with db.asking(service.database) as connection:
-            rows = [store.charts.get_chart_and_now(connection, name)[0] for name in names_of(what)]
+            rows = list(store.charts.read_charts_and_now(connection, names_of(what))[0].values())
             local.before = {row.id: (row, store.charts.read_values(connection, row.id)) for row in rows}
         _hold(lambda: _has_moved(service, rows))
         try:
@@ -99,7 +117,7 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         finally:
             local.before = {}
 
-    original = holding.read_positions
+    original = locking.read_positions
 
     def read_positions(service: Service, connection: Connection, rows: Sequence[ChartRow], charts: Any) -> Any:
         positions, now = original(service, connection, rows, charts)
@@ -113,28 +131,35 @@ def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
         ]
         return stale, now
 
-    holding.read_positions = read_positions
+    locking.read_positions = read_positions
     return run
 
 
 def _has_moved(service: Service, rows: Sequence[ChartRow]) -> bool:
     with db.asking(service.database) as connection:
-        return any(store.charts.get_chart_and_now(connection, row.name)[0].seq != row.seq for row in rows)
+        now = store.charts.read_charts_and_now(connection, [row.name for row in rows])[0]
+        return any(row.name not in now or now[row.name].seq != row.seq for row in rows)
 
 
 def no_replay_check() -> None:
     """A PUT that was applied before is applied again."""
-    original = app.service.put.Standing.gather
+    original = putting.PriorReports.complete
 
-    def gather(self: Any, put: Any) -> Any:
-        return replace(original(self, put), report=None, repeats=None)
+    def complete(self: Any, *arguments: Any) -> Any:
+        return replace(original(self, *arguments), report=None, repeats=None)
 
-    app.service.put.Standing.gather = gather  # type: ignore[method-assign]  # that is the defect
+    putting.PriorReports.complete = complete
 
 
 def answer_before_commit() -> None:
     """The answer is sent when the decision is made; the commit follows."""
-    original, commit, looks = updating.apply_all, db._commit, _Looks()
+    original, judge, commit, looks = machines.apply, putting._judge, db._commit, _Looks()
+
+    def judge_and_keep(chart: Any, prior: Any, sent: Any) -> Any:
+        found = judge(chart, prior, sent)
+        if getattr(local, "decided", None) is not None:
+            local.answers[id(sent)] = found
+        return found
 
     def commit_late(connection: Connection, really: Callable[[], None]) -> None:
         decided = getattr(local, "decided", None)
@@ -143,36 +168,44 @@ def answer_before_commit() -> None:
             looks.until_another()
         commit(connection, really)
 
-    def apply_all(service: Service, tickets: Sequence[Any], **options: Any) -> None:
+    def apply(service: Service, batch: Sequence[Any], **options: Any) -> Any:
         decided = threading.Event()
+        answers: dict[int, Any] = {}
+        ended: list[Any] = []
 
         def work() -> None:
-            local.decided = decided
+            local.decided, local.answers = decided, answers
             try:
-                original(service, tickets, **options)
+                ended.extend(original(service, batch, **options))
             finally:
                 decided.set()
 
-        threading.Thread(target=work, daemon=True).start()
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
         decided.wait()
+        if len(answers) == len(batch):
+            return [answers[id(sent)] for sent in batch]
+        thread.join()
+        return ended or [DatabaseUnavailableError("the batch failed")] * len(batch)
 
+    putting._judge = judge_and_keep
     db._commit = commit_late
-    updating.apply_all = apply_all
+    machines.apply = apply
 
 
 def cached_get() -> None:
     """What a chart was is remembered for a while."""
-    original = asking.look
-    cache: dict[str, tuple[float, Any]] = {}
+    original = machines.answer_all
+    cache: dict[Any, tuple[float, Any]] = {}
 
-    def look(service: Service, name: str) -> Any:
-        until, view = cache.get(name, (0.0, None))
-        if time.monotonic() > until:
-            view = original(service, name)
-            cache[name] = (time.monotonic() + HELD_SECONDS, view)
-        return view
+    def answer_all(service: Service, questions: Sequence[Any]) -> Any:
+        now = time.monotonic()
+        new = [question for question in questions if cache.get(question, (0.0, None))[0] < now]
+        for question, found in zip(new, original(service, new) if new else [], strict=True):
+            cache[question] = (now + HELD_SECONDS, found)
+        return [cache[question][1] for question in questions]
 
-    asking.look = look
+    machines.answer_all = answer_all
 
 
 def log_outside_transaction() -> None:
@@ -193,7 +226,7 @@ def reports_outside_transaction() -> None:
 
 def _write_after(name: str, instead: Callable[..., Any]) -> None:
     _each_alone()
-    original, apply_all = getattr(recording, name), updating.apply_all
+    original, apply = getattr(recording, name), machines.apply
 
     def put_off(connection: Connection, *arguments: Any) -> Any:
         if not hasattr(local, "later"):
@@ -201,58 +234,52 @@ def _write_after(name: str, instead: Callable[..., Any]) -> None:
         local.later.append(arguments)
         return instead(connection, *arguments)
 
-    def apply_and_write(service: Service, tickets: Sequence[Any], **options: Any) -> None:
+    def apply_and_write(service: Service, batch: Sequence[Any], **options: Any) -> Any:
         local.later = []
         try:
-            apply_all(service, tickets, **options)
+            found = apply(service, batch, **options)
             time.sleep(HELD_SECONDS / 3)
             with db.transaction(service.database) as connection:
                 for arguments in local.later:
                     original(connection, *arguments)
+            return found
         finally:
             del local.later
 
     setattr(recording, name, put_off)
-    updating.apply_all = apply_and_write
+    machines.apply = apply_and_write
 
 
 def waiter_answered_before_commit() -> None:
-    """Who waits is told of a move that is not committed yet."""
-    original_record, original_look = store.record.record_all, asking.look
+    """A waiter is told of a move that is not committed yet."""
+    original_record, original_answer, original_apply = store.record.record_all, machines.answer_all, machines.apply
     ahead: dict[str, Any] = {}
 
-    def record_all(connection: Connection, changes: Sequence[store.record.Change], *arguments: Any) -> list[ChartRow]:
+    def record_all(connection: Connection, changes: Sequence[Any], *arguments: Any) -> list[ChartRow]:
         afters: list[ChartRow] = original_record(connection, changes, *arguments)
         service = getattr(local, "service", None)
         for change, after in zip(changes, afters, strict=True):
             if service is not None and after.visit != change.row.visit:
-                chart = service.definitions.get(connection, after)
-                ahead[after.name] = asking.View(service, after, chart)
+                ahead[after.name] = asking._View(connection, after, service.definitions.get(connection, after), False)
                 service.hub.tell(after.name)
                 time.sleep(HELD_SECONDS)
                 ahead.pop(after.name, None)
         return afters
 
-    def apply_all(service: Service, tickets: Sequence[Any], **options: Any) -> None:
+    def apply(service: Service, batch: Sequence[Any], **options: Any) -> Any:
         local.service = service
-        original_apply(service, tickets, **options)
+        return original_apply(service, batch, **options)
 
-    def wait(service: Service, name: str, question: Any, seconds: float) -> Any:
-        local.waits = True
-        try:
-            return original_wait(service, name, question, seconds)
-        finally:
-            local.waits = False
+    def answer_all(service: Service, questions: Sequence[Any]) -> Any:
+        views = dict(ahead)
+        early = [question for question in questions if question.chart in views and not question.reached]
+        others = [question for question in questions if question not in early]
+        found = dict(zip(others, original_answer(service, others) if others else [], strict=True))
+        return [views[one.chart].find(one) if one in early else found[one] for one in questions]
 
-    def look(service: Service, name: str) -> Any:
-        view = ahead.get(name) if getattr(local, "waits", False) else None
-        return original_look(service, name) if view is None else view
-
-    original_apply, original_wait = updating.apply_all, asking._wait
     store.record.record_all = record_all
-    updating.apply_all = apply_all
-    asking._wait = wait
-    asking.look = look
+    machines.apply = apply
+    machines.answer_all = answer_all
 
 
 DEFECTS: dict[str, Callable[[], None]] = {

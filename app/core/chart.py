@@ -332,10 +332,26 @@ class Chart:
     roster: tuple[str, ...] | None = None
     require_machine: bool = False
     roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
+    _reach: dict[str, frozenset[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
         object.__setattr__(self, "roster_set", None if self.roster is None else frozenset(self.roster))
+
+    def can_reach(self, origin: str, target: str) -> bool:
+        """True if transitions lead from the state `origin` to the state `target`, or both are the same state."""
+        found = self._reach.get(origin)
+        if found is None:
+            found = self._reach[origin] = self._list_reachable(origin)
+        return target in found
+
+    def _list_reachable(self, origin: str) -> frozenset[str]:
+        found, ahead = {origin}, [origin]
+        while ahead:
+            targets = {transition.target for transition in self.states[ahead.pop()].transitions} - found
+            found |= targets
+            ahead += targets
+        return frozenset(found)
 
     def is_on_roster(self, machine: str) -> bool:
         """Return whether `machine` takes part; True for every machine if the chart has no roster."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,6 @@ from app.core.position import Kind
 from app.db import asking, snapshot
 from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe_status
-from app.waiting.hub import Topic
 
 # Rows of the log that one query reads.
 PAGE = 2000
@@ -170,21 +168,8 @@ def _iterate_pages(service: Service, name: str, wanted: HistoryFilter) -> Iterat
         left = None if left is None else left - size
 
 
-def wait_for_history(service: Service, name: str, wanted: HistoryFilter, seconds: float) -> None:
-    """Return as soon as the log has a row that `wanted` lets through, and at the latest after `seconds`.
-
-    Raises ChartNotFoundError, TooManyWaitersError.
-    """
-    if seconds == 0 or _has_rows(service, name, wanted):
-        return
-    deadline = time.monotonic() + seconds
-    with service.hub.waiting(Topic(name, rows=True)) as waiter:
-        while not _has_rows(service, name, wanted):
-            if not waiter.sleep(deadline - time.monotonic()):
-                return
-
-
-def _has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+def has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+    """True if the log has a row that passes the filter `wanted`. Raises ChartNotFoundError."""
     return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))
 
 

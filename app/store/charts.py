@@ -89,10 +89,10 @@ def lock_free_charts(connection: Connection, names: Collection[str]) -> list[Cha
 # Reading charts without a lock
 
 _CHART_PREPARED = Prepared(_CHART)
-_CHART_AND_NOW = Prepared(
+_CHARTS_AND_NOW = Prepared(
     {
         "postgresql": select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
-            charts.c.name == bindparam("name")
+            among(charts.c.name, "names")["postgresql"], charts.c.archived_at.is_(None)
         )
     }
 )
@@ -114,18 +114,16 @@ def get_chart_even_archived(connection: Connection, name: str) -> ChartRow:
     return ChartRow._make(rows[0])
 
 
-def get_chart_and_now(connection: Connection, name: str) -> tuple[ChartRow, datetime]:
-    """Read a chart's row and the database's time in one statement. Raises ChartNotFoundError. Used by: every GET."""
+def read_charts_and_now(connection: Connection, names: Collection[str]) -> tuple[dict[str, ChartRow], datetime]:
+    """Read those of `names` that there are, by name, and the database's time, without a lock. Used by: every GET."""
     if connection.is_sqlite:
-        return get_chart(connection, name), read_now(connection)
-    rows = _CHART_AND_NOW.rows(connection, {"name": name})
-    if not rows:
-        raise ChartNotFoundError(name)
-    *columns, now = rows[0]
-    row = ChartRow._make(columns)
-    if row.archived_at is not None:
-        raise ChartNotFoundError(name)
-    return row, now
+        found = [_CHART_PREPARED.rows(connection, {"name": name}) for name in names]
+        rows = [ChartRow._make(row[0]) for row in found if row]
+        return {row.name: row for row in rows if row.archived_at is None}, read_now(connection)
+    found_rows = _CHARTS_AND_NOW.rows(connection, {"names": list(names)})
+    if not found_rows:
+        return {}, datetime.now(UTC)
+    return {row[1]: ChartRow._make(row[:-1]) for row in found_rows}, found_rows[0][-1]
 
 
 def read_now(connection: Connection) -> datetime:

@@ -18,26 +18,19 @@ from app.diagram import THEMES, Form
 from app.service import reading
 from app.service.operate import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.pages import draw_chart
-from app.service.reading import (
-    as_csv,
-    as_ndjson,
-    get_status,
-    iterate_history,
-    list_kinds,
-    list_machines,
-    wait_for_history,
-)
+from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_kinds, list_machines
 from app.service.tokens import Role
 from app.web.request import (
     MACHINE_LENGTH,
+    MAX_WAIT,
     NAME_LENGTH,
     Query,
     current_author,
     current_holder,
     current_service,
     read_query,
+    wait_for_rows,
 )
-from app.web.state import MAX_WAIT
 from app.web.values import read_choice, read_instant
 
 blueprint = Blueprint("charts", __name__)
@@ -137,9 +130,8 @@ def get_history(name: str) -> Response:
     form = _read_format(query)
     wanted = _read_filter(query, MAX_ROWS if form == "json" else None)
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
-    service = current_service()
-    wait_for_history(service, name, wanted, wait)
-    rows = iterate_history(service, name, wanted)
+    wait_for_rows(name, wanted, wait)
+    rows = iterate_history(current_service(), name, wanted)
     if form == "json":
         return jsonify([row.as_json() for row in rows])
     return Response(as_csv(rows) if form == "csv" else as_ndjson(rows), mimetype=HISTORY_TYPES[form])

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from app.core.errors import BadRequestError
-from app.service import slots
+from app.service.put import ClaimCurrent, apply_one, report_if_held
 from app.service.tokens import Role
 from app.web import replies
 from app.web.auth import check
@@ -61,7 +61,7 @@ def post_pre_reboot() -> Response:
     """Lock: claim a slot of the chart's current state."""
     machine, group = read_client()
     try:
-        answer = slots.claim_current(current_service(), group, machine, current_author())
+        answer = apply_one(current_service(), group, ClaimCurrent(machine), current_author())
     except BadRequestError as error:
         raise FleetLockError(409, ERROR_KINDS[409], str(error)) from None
     if not answer.is_yes:
@@ -73,7 +73,7 @@ def post_pre_reboot() -> Response:
 def post_steady_state() -> Response:
     """Unlock: report the machine as done if it holds a slot, else do nothing."""
     machine, group = read_client()
-    answer = slots.report_if_held(current_service(), group, machine, current_author())
+    answer = report_if_held(current_service(), group, machine, current_author())
     if answer is not None and not answer.is_yes:
         raise FleetLockError(409, "failed_unlock", f"{machine} cannot report {answer.state}: {answer.reason}")
     return json_reply({}, 200).as_response()

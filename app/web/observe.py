@@ -21,20 +21,19 @@ from prometheus_client.registry import Collector
 from app.config import Config
 from app.core.errors import DatabaseUnavailableError
 from app.logs import JsonMessage
+from app.metric_files import FOLDER
 from app.service.context import Service
-from app.service.metrics import BUCKETS, REGISTRY, Gauges, read_gauges
+from app.service.metrics import BUCKETS, REGISTRY, Gauges, is_counting, read_gauges
 from app.service.put import Answer
 from app.service.tokens import Holder, Role
 from app.service.upkeep import check_ready
 from app.web.request import (
     MACHINE_LENGTH,
     NAME_LENGTH,
-    Environ,
-    Note,
-    begin_note,
+    Request,
     current_holder,
+    current_request,
     current_service,
-    note_of,
 )
 
 blueprint = Blueprint("observe", __name__)
@@ -68,8 +67,6 @@ def read_document() -> str:
     return json.dumps(yaml.safe_load(OPENAPI_SOURCE.read_text()), ensure_ascii=False)
 
 
-# Set by gunicorn.conf.py: the folder of the files in which all workers count.
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # A client may send any method and any path. Only these methods and our own routes get series; the rest is `other`.
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
 OTHER = "other"
@@ -91,6 +88,8 @@ PUT_ROUTES = frozenset({"/state", "/charts/<chart:name>/state"})
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
     """Count a request that is about to be answered after `seconds`; `route` is the rule that its path matched."""
+    if not is_counting():
+        return
     _find_counter(method if method in METHODS else OTHER, route or OTHER, status).inc()
     if method == "PUT" and route in PUT_ROUTES:
         PUT_SECONDS.observe(seconds)
@@ -186,26 +185,28 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> None:
-    note = begin_note(request.environ)
-    note.chart = (request.view_args or {}).get("name")
+    current_request().chart = (request.view_args or {}).get("name")
 
 
 def _end(response: Response) -> Response:
-    note, rule = note_of(request.environ), request.url_rule
+    asked, rule = current_request(), request.url_rule
     if may_carry_id(request.path):
-        response.headers[REQUEST_ID] = note.request_id
+        response.headers[REQUEST_ID] = asked.request_id
     config: Config = current_app.extensions["stateservice.config"]
-    finish(config, request.environ, None if rule is None else rule.rule, response.status_code)
+    finish(config, asked, None if rule is None else rule.rule, response.status_code)
     return response
 
 
-def finish(config: Config, environ: Environ, route: str | None, status: int) -> None:
+def finish(config: Config, asked: Request, route: str | None, status: int) -> None:
     """Count and log a request that is about to be answered."""
-    note = note_of(environ)
-    seconds = time.perf_counter() - note.started
-    count_request(environ["REQUEST_METHOD"], route, status, seconds)
+    seconds = time.perf_counter() - asked.started
+    try:
+        count_request(asked.method, route, status, seconds)
+    except Exception:
+        # The request may be committed: its answer must not depend on a counter.
+        logger.exception("a request could not be counted")
     if config.access_log and logger.isEnabledFor(logging.INFO):
-        message = JsonMessage(describe(environ, note, status, seconds))
+        message = JsonMessage(describe(asked, status, seconds))
         # Not logger.info, which looks for its caller on the stack.
         logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None))
 
@@ -218,20 +219,20 @@ def may_carry_id(path: str) -> bool:
     return parts[1] == "charts" and not (len(parts) == 4 and parts[3] in _ANSWERS)
 
 
-def describe(environ: Environ, note: Note, status: int, seconds: float) -> dict[str, Any]:
+def describe(asked: Request, status: int, seconds: float) -> dict[str, Any]:
     """The fields of a request's log line."""
-    answer, holder, query = note.answer, note.holder, note.query
+    answer, holder = asked.answer, asked.holder
     return {
-        "request_id": note.request_id,
-        "method": environ["REQUEST_METHOD"][:16],
-        "path": _decode(environ["PATH_INFO"])[:MACHINE_LENGTH],
-        "chart": answer.chart if answer is not None else note.chart,
-        "state": _first(query, "state", NAME_LENGTH),
-        "machine": _first(query, "machine", MACHINE_LENGTH) or _find_machine_header(environ),
+        "request_id": asked.request_id,
+        "method": asked.method[:16],
+        "path": _decode(asked.path)[:MACHINE_LENGTH],
+        "chart": answer.chart if answer is not None else asked.chart,
+        "state": _first(asked.parameters, "state", NAME_LENGTH),
+        "machine": _first(asked.parameters, "machine", MACHINE_LENGTH) or _find_machine_header(asked),
         "actor": None if holder is None else holder.name,
-        "remote_addr": environ.get("REMOTE_ADDR") or None,
+        "remote_addr": asked.remote_addr or None,
         "outcome": find_outcome(answer, status),
-        "reason": answer.reason if answer is not None else note.problem and note.problem[:REASON_LENGTH],
+        "reason": answer.reason if answer is not None else asked.problem and asked.problem[:REASON_LENGTH],
         "status": status,
         "milliseconds": round(seconds * 1000, 3),
     }
@@ -246,8 +247,8 @@ def find_outcome(answer: Answer | None, status: int) -> str:
     return "refused" if status < 500 else "failed"
 
 
-def _find_machine_header(environ: Environ) -> str | None:
-    sent = environ.get("HTTP_X_MACHINE")
+def _find_machine_header(asked: Request) -> str | None:
+    sent = asked.headers.get("x-machine")
     return None if sent is None else _decode(sent)[:MACHINE_LENGTH]
 
 

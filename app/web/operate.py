@@ -5,10 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify, request
 
 from app.core.errors import BadRequestError
-from app.service import operate, slots
-from app.web.replies import answer_response
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Query, check_text, current_author, current_service, read_query
-from app.web.state import MAX_WAIT
+from app.service import operate
+from app.web.request import MACHINE_LENGTH, NAME_LENGTH, check_text, current_author, current_service
 
 blueprint = Blueprint("operate", __name__)
 # Characters.
@@ -71,22 +69,6 @@ def read_field(name: str, limit: int) -> str | None:
     return check_text(name, value, limit)
 
 
-@blueprint.put("/charts/<chart:name>/slot", provide_automatic_options=False)
-def put_slot(name: str) -> Response:
-    """May I start? 200 if the machine holds a slot now, 406 if no slot is free for it."""
-    query = read_query()
-    state, machine = _read_state_and_machine(query)
-    wait = query.find_number("wait", 0, MAX_WAIT) or 0
-    return answer_response(slots.claim(current_service(), name, state, machine, current_author(), wait))
-
-
-@blueprint.delete("/charts/<chart:name>/slot", provide_automatic_options=False)
-def delete_slot(name: str) -> Response:
-    """I will not: 200 if the slot was given back, or if the machine held none."""
-    state, machine = _read_state_and_machine(read_query())
-    return answer_response(slots.release(current_service(), name, state, machine, current_author()))
-
-
 @blueprint.post("/charts/<chart:name>/evict", provide_automatic_options=False)
 def post_evict(name: str) -> Response:
     """Take away the slot of the machine that the body names."""
@@ -95,10 +77,3 @@ def post_evict(name: str) -> Response:
     if machine is None:
         raise BadRequestError('machine is missing: {"machine": "...", "reason": "..."}')
     return jsonify(operate.evict(current_service(), name, machine, reason, current_author()).as_json())
-
-
-def _read_state_and_machine(query: Query) -> tuple[str, str]:
-    machine = query.find("machine", MACHINE_LENGTH, "X-Machine")
-    if machine is None:
-        raise BadRequestError("machine is missing: a slot belongs to a machine")
-    return query.get("state", NAME_LENGTH), machine

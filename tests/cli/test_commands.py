@@ -13,10 +13,11 @@ import pytest
 
 from app.cli import shared
 from app.cli.root import main
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
 from tests.service.support import ANN, ROLLOUT, import_text, opened_service, put, query
 from tests.service.support import ROSTERED as REBOOT
+from tests.support import requests
 from tests.support.commands import Commands
 
 
@@ -100,7 +101,7 @@ def test_act_that_does_not_fit_the_position_exits_1(run: Commands) -> None:
 
 def test_evict_frees_the_slot(service: Service, run: Commands) -> None:
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", ANN)
+    requests.claim(service, "web", "reboot", "m1", ANN)
     assert "slots: 0 of 2 held" in run("chart", "evict", "web", "m1", "--reason", "scrap").stdout
 
 

@@ -18,9 +18,10 @@ from app.db.engine import open_engine
 from app.service import reading
 from app.service.context import Service
 from app.service.operate import Imported, ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
 from app.waiting.hub import Hub
 from tests.core.support import NOON
+from tests.support.requests import update
 
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
 SEED = (CHARTS / "states.yaml").read_text()
@@ -135,8 +136,7 @@ def put(
     idempotency_key: str | None = None,
 ) -> Any:
     """Send the PUT of a machine."""
-    author = Author(idempotency_key=idempotency_key)
-    return update(service, chart, Put(state, machine, key, idempotency_key), author)
+    return update(service, chart, Put(state, machine, key), Author(idempotency_key=idempotency_key))
 
 
 def rows(service: Service, chart: str = "web", **wanted: Any) -> list[LogRow]:

@@ -19,16 +19,17 @@ from app.core.position import Position
 from app.db import snapshot
 from app.models import metadata
 from app.service import operate as acts
-from app.service import slots
 from app.service.context import Service
 from app.service.operate import ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
 from app.service.reading import get_status, iterate_history
 from app.service.upkeep import verify
 from tests.core.support import NOON
 from tests.service.support import ANN, Clock, query
+from tests.support import requests
 from tests.support.examples import examples
 from tests.support.happenings import KEYS, MACHINES, STATES, random_homes, small_charts, successors
+from tests.support.requests import update
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def live(
         if what == "put":
             update(service, name, Put(state, machine, key), Author())
         elif what == "claim":
-            slots.claim(service, name, state, machine or "m1", Author())
+            requests.claim(service, name, state, machine or "m1", Author())
         elif what != "wait":
             getattr(acts, what)(service, name, "why", ANN)
     except StateServiceError:

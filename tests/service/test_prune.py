@@ -20,13 +20,14 @@ from app.core.log import HashedRow, HistoryFilter, read_marker
 from app.core.position import Kind
 from app.db import snapshot, transaction
 from app.schema import check
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
 from app.service.reading import iterate_history
 from app.service.upkeep import count_old_rows, prune, verify
 from app.wiring import service_of
 from tests.service.support import ANN, DAY, ROLLOUT, import_text, put, query
 from tests.service.support import ROSTERED as REBOOT
+from tests.support import requests
 from tests.support.apps import opened_app
 from tests.support.commands import Commands
 
@@ -128,28 +129,28 @@ def live_a_life(service: Service, clock: Clock) -> None:
     """A log with all that a position can hold: pauses, slots and leases, reports, an upgrade, several runs."""
     import_text(service, REBOOT)
     clock.pass_days(1)
-    slots.claim(service, "web", "reboot", "m1", ANN)
+    requests.claim(service, "web", "reboot", "m1", ANN)
     put(service, "reboot", "m1")
-    slots.claim(service, "web", "reboot", "m2", ANN)
+    requests.claim(service, "web", "reboot", "m2", ANN)
     operate.pause(service, "web", "look", ANN)
     clock.pass_days(1)
     operate.resume(service, "web", "on", ANN)
-    slots.claim(service, "web", "reboot", "m3", ANN)
+    requests.claim(service, "web", "reboot", "m3", ANN)
     clock.pass_days(1)
     put(service, "reboot", "m2")
     import_text(service, REBOOT.replace("slots: 2", "slots: 3"))
     operate.goto(service, "web", "reboot", "once more", ANN)
     clock.pass_days(1)
-    slots.claim(service, "web", "reboot", "m1", ANN)
+    requests.claim(service, "web", "reboot", "m1", ANN)
     operate.pause(service, "web", "again", ANN)
     clock.pass_days(1)
     operate.reset(service, "web", "next", ANN)
     operate.resume(service, "web", "on", ANN)
-    slots.claim(service, "web", "reboot", "m2", ANN)
+    requests.claim(service, "web", "reboot", "m2", ANN)
     operate.archive(service, "web", "over", ANN)
     clock.pass_days(1)
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", ANN)
+    requests.claim(service, "web", "reboot", "m1", ANN)
     clock.pass_days(1)
 
 

@@ -14,7 +14,6 @@ from app import db, store
 from app.core.position import Reason
 from app.models import charts
 from app.service import operate
-from app.service.ask import Question, ask
 from app.service.context import Service
 from app.service.operate import ImportRequest, import_chart
 from app.service.put import tick
@@ -22,6 +21,7 @@ from app.service.upkeep import verify
 from app.store.prepared import Prepared, among
 from tests.service.support import ANN, NOBODY, get_row, import_text, opened_service, put, rows
 from tests.support.concurrency import PATIENCE, Hold, counting_chart, threads
+from tests.support.requests import Question, ask
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import pytest
 
 from app.core.errors import BadRequestError
 from app.core.position import Reason
-from app.service import operate, reading, slots
+from app.service import operate, reading
 from app.service import put as putting
 from app.service.context import Service
 from app.service.status import SlotStatus
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, query, rows
+from tests.support import requests
 from tests.support.slots import Ledger, claim, claim_all, is_sound, rolling
 
 
@@ -119,7 +120,7 @@ def test_machine_of_the_state_before_is_late(service: Service) -> None:
     operate.goto(service, "web", "restart", "on", ANN)
     claim(service, "m2", "restart")
     assert put(service, "reboot", "m1").reason is Reason.LATE
-    assert slots.release(service, "web", "reboot", "m1", NOBODY).is_yes
+    assert requests.release(service, "web", "reboot", "m1", NOBODY).is_yes
     assert claim(service, "m1").reason is Reason.NOT_CURRENT
     assert claim(service, "m1", "restart").reason is Reason.FULL
     assert (holders(service), is_sound(service)) == (["m2"], True)

@@ -10,13 +10,14 @@ import pytest
 from app.config import Config
 from app.core.chart import OnExpire
 from app.core.position import Reason
-from app.service import operate, reading, slots
+from app.service import operate, reading
 from app.service import put as putting
-from app.service.ask import Question, ask
 from app.service.context import Service
 from app.service.status import SlotStatus
 from app.wiring import create_app, service_of
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, query, rows
+from tests.support import requests
+from tests.support.requests import Question, ask
 from tests.support.slots import claim, claim_all, is_sound, rolling
 
 LEASE = 100
@@ -65,7 +66,7 @@ TOUCHES: dict[str, Callable[[Service], object]] = {
     "a question": lambda service: ask(service, "web", Question("reboot")),
     "a claim": lambda service: claim(service, "m9"),
     "a report": lambda service: put(service, "reboot", "m9"),
-    "a release": lambda service: slots.release(service, "web", "reboot", "m9", NOBODY),
+    "a release": lambda service: requests.release(service, "web", "reboot", "m9", NOBODY),
     "an eviction": lambda service: operate.evict(service, "web", "m2", "why", ANN),
     "a pause": lambda service: operate.pause(service, "web", "why", ANN),
     "an upgrade": lambda service: import_text(service, rolling(lease="1h", on_expire="fail", failed="8")),

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from app.core.chart import Chart, OnExpire
 from app.core.errors import StateServiceError
 from app.core.position import Claim, Evict, Goto, Happening, Pause, Release, Reset, Resume, Tick
-from app.service import operate, slots
+from app.service import operate
 from app.service import put as putting
 from app.service.context import Service
 from app.service.upkeep import verify
 from tests.core.support import NOON, after, rolling
 from tests.service.support import ANN, NOBODY, Clock, import_text, put, rows
+from tests.support import requests
 from tests.support import slots as support
 from tests.support.examples import examples
 from tests.support.model import Model
@@ -117,10 +118,10 @@ def test_claims_stay_within_the_limit_in_the_core(
 Act = Callable[[Service, str, str], object]
 
 SERVICE_ACTS: dict[str, Act] = {
-    "claim": lambda service, chart, machine: slots.claim(service, chart, "reboot", machine, NOBODY),
+    "claim": lambda service, chart, machine: requests.claim(service, chart, "reboot", machine, NOBODY),
     "count": lambda service, chart, machine: put(service, "reboot", machine, "count", chart=chart),
     "failed": lambda service, chart, machine: put(service, "reboot", machine, "failed", chart=chart),
-    "release": lambda service, chart, machine: slots.release(service, chart, "reboot", machine, NOBODY),
+    "release": lambda service, chart, machine: requests.release(service, chart, "reboot", machine, NOBODY),
     "evict": lambda service, chart, machine: operate.evict(service, chart, machine, "why", ANN),
     "pause": lambda service, chart, machine: operate.pause(service, chart, "why", ANN),
     "resume": lambda service, chart, machine: operate.resume(service, chart, "why", ANN),

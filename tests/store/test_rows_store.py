@@ -11,11 +11,11 @@ from app.core.errors import ChartNotFoundError
 from app.db import asking, transaction
 from app.models import charts
 from app.service import operate
-from app.service.ask import Question, ask
 from app.service.context import Service
 from app.store.charts import ChartRow
 from tests.core.support import NOON, after
 from tests.service.support import ANN, CANARY, Clock, get_row, import_text, opened_service, put
+from tests.support.requests import Question, ask
 
 
 def soak(service: Service, name: str, seconds: float) -> None:

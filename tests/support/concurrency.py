@@ -18,8 +18,9 @@ from app.core.errors import DatabaseUnavailableError
 from app.core.log import Author
 from app.service.context import Service
 from app.service.operate import ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
 from tests.service.support import opened_service
+from tests.support.requests import update
 
 PATIENCE = 30
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from app.core.log import LogRow
 from app.core.position import Reason
-from app.service import slots
 from app.service.context import Service
 from app.service.put import Answer
 from app.service.upkeep import verify
 from tests.service.support import NOBODY
+from tests.support import requests
 
 
 def rolling(
@@ -53,7 +53,7 @@ def rolling(
 
 
 def claim(service: Service, machine: str, state: str = "reboot", wait: float = 0) -> Answer:
-    return slots.claim(service, "web", state, machine, NOBODY, wait)
+    return requests.claim(service, "web", state, machine, NOBODY, wait)
 
 
 def claim_all(service: Service, *machines: str) -> None:

@@ -12,11 +12,13 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.core.errors import DatabaseUnavailableError
-from app.service import operate, reading, slots, tokens
+from app.service import operate, reading, tokens
 from app.service import put as putting
 from app.service.context import Service
+from app.web import fleetlock
 from app.wiring import service_of
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put, rows
+from tests.support import requests
 from tests.support.apps import opened_app
 from tests.support.databases import ON_ONE_DATABASE
 from tests.support.slots import claim_all, is_sound, rolling
@@ -192,7 +194,7 @@ def test_machine_that_is_not_on_the_roster_gets_no_slot(client: FlaskClient) -> 
 LOST: dict[str, Any] = {
     "its visit": lambda service: operate.goto(service, "web", "restart", "on", ANN),
     "its run": lambda service: operate.reset(service, "web", "again", ANN),
-    "its slot": lambda service: slots.release(service, "web", "reboot", "m1", NOBODY),
+    "its slot": lambda service: requests.release(service, "web", "reboot", "m1", NOBODY),
     "the chart's run": lambda service: operate.goto(service, "web", "done", "on", ANN),
 }
 
@@ -202,13 +204,13 @@ def test_unlock_is_200_when_the_slot_is_lost_meanwhile(
     client: FlaskClient, service: Service, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     claim_all(service, "m1")
-    real = putting.update
+    real = putting.apply_one
 
     def losing(*arguments: Any) -> Any:
         LOST[lost](service)
         return real(*arguments)
 
-    monkeypatch.setattr(slots, "update", losing)
+    monkeypatch.setattr(putting, "apply_one", losing)
     assert send(client, UNLOCK).status_code == 200
 
 
@@ -293,8 +295,8 @@ def test_database_that_is_away_is_503(client: FlaskClient, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise DatabaseUnavailableError("the database is away", "not_applied")
 
-    monkeypatch.setattr(slots, "claim_current", fail)
-    monkeypatch.setattr(slots, "report_if_held", fail)
+    monkeypatch.setattr(fleetlock, "apply_one", fail)
+    monkeypatch.setattr(fleetlock, "report_if_held", fail)
     response = send(client, path)
     assert error(response) == (503, "unavailable")
     assert response.headers["Retry-After"] == "1"

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.core.errors import BadRequestError, ChartNotFoundError, DatabaseUnavailableError, StateServiceError
+from app.core.errors import BadRequestError, ChartNotFoundError
 from app.core.position import Reason
-from app.service import operate, reading, slots
+from app.service import operate, reading
 from app.service.context import Service
 from app.service.put import Answer
-from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, opened_service, put
+from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put
+from tests.support import requests
 from tests.support.processes import until
 from tests.support.slots import claim, claim_all, is_sound, rolling
 
@@ -77,7 +78,7 @@ def is_seen(service: Service, *machines: str) -> bool:
 RELEASES: dict[str, Callable[[Service], object]] = {
     "a report": lambda service: put(service, "reboot", "m1"),
     "a failure": lambda service: put(service, "reboot", "m1", key="failed"),
-    "a release": lambda service: slots.release(service, "web", "reboot", "m1", NOBODY),
+    "a release": lambda service: requests.release(service, "web", "reboot", "m1", NOBODY),
     "an eviction": lambda service: operate.evict(service, "web", "m1", "why", ANN),
     "an upgrade that widens": lambda service: import_text(service, FULL.replace("slots: 1", "slots: 2", 1)),
     "a visit": lambda service: operate.goto(service, "web", "reboot", "again", ANN),
@@ -204,31 +205,6 @@ def test_every_waiter_gets_its_turn(waiting: Waiting, service: Service) -> None:
     assert is_sound(service)
 
 
-def test_slot_whose_taker_fails_goes_to_the_next(
-    waiting: Waiting, service: Service, monkeypatch: pytest.MonkeyPatch, database_url: str
-) -> None:
-    claim_all(service, "m1")
-    held = [waiting("m2"), waiting("m3")]
-    time.sleep(1)  # until the first look at the chart, which wakes everybody, is over
-    taken, real = [], slots._claim
-
-    def failing(service: Service, name: str, state: str, machine: str, author: Any) -> Any:
-        taken.append(machine)
-        if len(taken) == 1:
-            raise DatabaseUnavailableError("away", "not_applied")
-        return real(service, name, state, machine, author)
-
-    monkeypatch.setattr(slots, "_claim", failing)
-    # By another process: here they hear of it once.
-    with opened_service(database_url) as other:
-        other.database.clock = service.database.clock
-        put(other, "reboot", "m1")
-    until(lambda: all(one.done() for one in held), "both are answered", SOON)
-    ends = [one.exception() or one.result().reason for one in held]
-    assert len([end for end in ends if isinstance(end, StateServiceError)]) == 1
-    assert len([end for end in ends if end is Reason.UPDATED]) == 1
-
-
 def test_waiters_for_another_state_take_no_turns(waiting: Waiting, service: Service) -> None:
     operate.goto(service, "web", "restart", "on", ANN)
     claim(service, "m1", "restart")
@@ -239,36 +215,16 @@ def test_waiters_for_another_state_take_no_turns(waiting: Waiting, service: Serv
     assert not any(one.done() for one in left_behind)
 
 
-def test_waiters_do_not_all_try_for_one_slot(
-    waiting: Waiting, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import_text(service, rolling("1", count="20"))
-    claim_all(service, "m1")
-    held = [waiting(f"w{number}") for number in range(8)]
-    tries: list[str] = []
-    real = slots._claim
-
-    def counting(service: Service, name: str, state: str, machine: str, author: Any) -> Any:
-        tries.append(machine)
-        return real(service, name, state, machine, author)
-
-    monkeypatch.setattr(slots, "_claim", counting)
-    put(service, "reboot", "m1")
-    until(lambda: any(one.done() for one in held), "one is let in", SOON)
-    time.sleep(0.2)  # whoever else tries does so now
-    assert len(tries) <= 3, tries
-
-
 # Seen by others
 
 
-def test_whoever_waits_is_seen_and_then_not(waiting: Waiting, service: Service) -> None:
+def test_waiting_machine_is_seen_until_it_is_answered(waiting: Waiting, service: Service) -> None:
     claim_all(service, "m1")
     held = [waiting("m2"), waiting("m3")]
-    until(lambda: is_seen(service, "m2", "m3"), "both are seen")
+    until(lambda: service.hub.list_slot_waiters("web") == ["m2", "m3"], "both are seen")
     put(service, "reboot", "m1")
     until(lambda: any(one.done() for one in held), "one is let in", SOON)
-    until(lambda: len(waiters(service)) == 1, "one is seen", SOON)
+    until(lambda: len(service.hub.list_slot_waiters("web")) == 1, "one is seen", SOON)
     operate.goto(service, "web", "done", "over", ANN)
     until(lambda: all(one.done() for one in held), "the other is told no", SOON)
-    until(lambda: service.hub.list_slot_waiters("web") == [], "nobody is seen", SOON)
+    until(lambda: service.hub.list_slot_waiters("web") == [], "no machine is seen", SOON)

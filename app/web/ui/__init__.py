@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.web.auth import register_sessions
 from app.web.ui import accounts, chart, imports, index
 from app.web.ui.base import blueprint
 
@@ -14,5 +13,4 @@ VIEWS = (accounts, chart, imports, index)
 
 def register(app: Flask) -> None:
     """Add the pages to `app`."""
-    register_sessions(app)
     app.register_blueprint(blueprint)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import cast
 from urllib.parse import urlsplit
 
-from flask import Response, current_app, redirect, request, url_for
+from flask import Response, redirect, request, url_for
 
 from app.core.errors import BadRequestError, ConflictError, ForbiddenError, UnauthenticatedError
-from app.service.tokens import Role, TokenCache, create_token, list_tokens, read_role, revoke_token
+from app.service.tokens import Role, create_token, list_tokens, read_role, revoke_token
 from app.web import auth
 from app.web.request import current_author, current_holder, current_service
 from app.web.ui.base import blueprint, go_to, render, uses_tokens
@@ -29,9 +29,8 @@ def post_login() -> Response:
     """Begin a session for the token's holder and go to the page that the person wanted."""
     if not auth.can_start():
         return get_login()
-    cache = cast(TokenCache, current_app.extensions["stateservice.tokens"])
     try:
-        holder = cache.authenticate(current_service(), request.form.get("token", "").strip())
+        holder = auth.current_access().find_holder(request.form.get("token", "").strip())
     except UnauthenticatedError as error:
         return render("login.html", can_start=True, next=_read_next(), problem=str(error))
     response = cast(Response, redirect(_read_next(), code=303))

@@ -17,7 +17,7 @@ from app.service.status import say_span
 from app.service.tokens import Holder, Role
 from app.web import auth
 from app.web.replies import TITLES, find_status
-from app.web.request import note_of
+from app.web.request import current_request
 from app.web.ui.forms import check_form, issue_token, keep_token
 
 blueprint = Blueprint("ui", __name__)
@@ -58,11 +58,7 @@ def uses_tokens() -> bool:
 
 def find_viewer() -> Holder | None:
     """The holder of the token that the page is shown to; None on the login page."""
-    return (
-        None
-        if uses_tokens() and request.endpoint in ("ui.get_login", "ui.post_login")
-        else note_of(request.environ).holder
-    )
+    return None if uses_tokens() and request.endpoint in ("ui.get_login", "ui.post_login") else current_request().holder
 
 
 # How the templates write values.
@@ -169,7 +165,7 @@ def _handle_unknown(error: Exception) -> Response:
 
 
 def _error_page(status: int, detail: str) -> Response:
-    note_of(request.environ).problem = detail
+    current_request().problem = detail
     return render("error.html", status, status=status, title=TITLES.get(status, "Error"), detail=detail)
 
 

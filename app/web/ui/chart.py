@@ -26,10 +26,10 @@ from app.service.pages import (
     find_seq,
     get_detail,
 )
-from app.service.reading import get_version, list_kinds, wait_for_history
+from app.service.reading import get_version, list_kinds
 from app.service.tokens import Role
 from app.web.auth import check
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service
+from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service, wait_for_rows
 from app.web.ui.base import blueprint, go_to, render, uses_tokens
 from app.web.ui.forms import find_instant, find_query, find_whole, get_field, get_reason
 from app.web.ui.imports import compare
@@ -70,7 +70,7 @@ def get_changes(name: str) -> Response:
     """
     service = current_service()
     after = find_whole("after") or 1
-    wait_for_history(service, name, HistoryFilter(after=after, limit=1), WAIT_SECONDS)
+    wait_for_rows(name, HistoryFilter(after=after, limit=1), WAIT_SECONDS)
     return jsonify({"seq": find_seq(service, name)})
 
 

@@ -10,10 +10,11 @@ import pytest
 from flask import Flask
 
 from app.core.log import Author
-from app.service.put import Put, update
+from app.service.put import Put
 from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.support.apps import import_text
+from tests.support.requests import update
 from tests.web.ui.browser import Browser, words_of
 
 PAGE = "/ui/charts/rollout"

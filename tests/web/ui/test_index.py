@@ -12,10 +12,11 @@ from flask import Flask
 from app.core.log import Author
 from app.service import operate
 from app.service.pages import list_glances
-from app.service.put import Put, update
+from app.service.put import Put
 from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.support.apps import import_text
+from tests.support.requests import update
 from tests.web.ui.browser import Browser
 
 NOW = datetime.now(UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +17,16 @@ from app import store
 from app.core.errors import ChartNotFoundError, StateServiceError
 from app.core.position import Reason
 from app.db import transaction
-from app.service import operate, slots
-from app.service import put as update_module
-from app.service.batching import Ticket
+from app.service import operate
 from app.service.context import Service
-from app.service.put import CROWDED_SECONDS, Put, _Sent, apply_all, update
+from app.service.machines import ANY_CHART, CONTENDED_SECONDS
+from app.service.put import Applied, Put, Sent, apply
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, import_text, opened_service, put, query, rows
+from tests.support import requests
 from tests.support.concurrency import PATIENCE, Hold
+from tests.support.requests import update
+from tests.support.servers import until
 
 TIMED = """\
 chart: web
@@ -56,30 +57,26 @@ PUTS = st.tuples(
         st.sampled_from(STATES),
         st.sampled_from([None, "m1", "m2", "m3"]),
         st.sampled_from([None, None, "failed", "left", "wrong"]),
-        st.sampled_from([None, None, "k1", "k2"]),
     ),
+    st.sampled_from([None, None, "k1", "k2"]),
 )
 
 
 def import_all(service: Service, prefix: str) -> None:
     for name, text in TEXTS.items():
         import_text(service, text, name=prefix + name)
-    slots.claim(service, f"{prefix}reboot", "reboot", "m1", NOBODY)
+    requests.claim(service, f"{prefix}reboot", "reboot", "m1", NOBODY)
 
 
-def tickets_for(prefix: str, asked: list[tuple[str, Put]]) -> list[Ticket[Any, Any]]:
-    return [
-        Ticket(_Sent(prefix + name, put, replace(NOBODY, idempotency_key=put.idempotency_key))) for name, put in asked
-    ]
+def sent_to(prefix: str, asked: list[tuple[str, Put, str | None]]) -> list[Sent]:
+    return [Sent(prefix + name, put, replace(NOBODY, idempotency_key=key)) for name, put, key in asked]
 
 
-def told(prefix: str, ticket: Ticket[Any, Any]) -> Any:
-    """What a ticket came to, without the chart's prefix."""
-    try:
-        answer = ticket.take()
-    except StateServiceError as error:
-        return str(error).replace(prefix, "")
-    return replace(answer, chart=answer.chart.removeprefix(prefix))
+def told(prefix: str, found: Applied | StateServiceError) -> Any:
+    """What a request came to, without the chart's prefix."""
+    if isinstance(found, StateServiceError):
+        return str(found).replace(prefix, "")
+    return replace(found.answer, chart=found.answer.chart.removeprefix(prefix))
 
 
 def state_of(service: Service, prefix: str) -> list[Any]:
@@ -100,7 +97,7 @@ def state_of(service: Service, prefix: str) -> list[Any]:
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(batches=st.lists(st.lists(PUTS, min_size=1, max_size=8), min_size=1, max_size=4), seconds=st.integers(0, 12))
 def test_puts_in_one_transaction_do_what_each_does_alone(
-    service: Service, batches: list[list[tuple[str, Put]]], seconds: int
+    service: Service, batches: list[list[tuple[str, Put, str | None]]], seconds: int
 ) -> None:
     number = next(_numbers)
     together, alone = f"x{number}-", f"y{number}-"
@@ -109,25 +106,21 @@ def test_puts_in_one_transaction_do_what_each_does_alone(
         import_all(service, prefix)
     for asked in batches:
         clock.advance(seconds)
-        shared, single = tickets_for(together, asked), tickets_for(alone, asked)
-        apply_all(service, shared)
-        for ticket in single:
-            apply_all(service, [ticket])
-        assert [told(together, ticket) for ticket in shared] == [told(alone, ticket) for ticket in single]
+        shared = apply(service, sent_to(together, asked))
+        single = [found for sent in sent_to(alone, asked) for found in apply(service, [sent])]
+        assert [told(together, found) for found in shared] == [told(alone, found) for found in single]
     assert state_of(service, together) == state_of(service, alone)
 
 
 def test_chart_that_is_not_there_fails_no_other(service: Service) -> None:
     import_all(service, "")
     operate.archive(service, "other", "over", ANN)
-    found, missing, archived = tickets = tickets_for(
-        "", [("canary", Put("canary")), ("missing", Put("a")), ("other", Put("canary"))]
-    )
-    apply_all(service, tickets)
-    assert found.take().reason is Reason.UPDATED
-    for ticket in (missing, archived):
-        with pytest.raises(ChartNotFoundError):
-            ticket.take()
+    asked = [("canary", Put("canary"), None), ("missing", Put("a"), None), ("other", Put("canary"), None)]
+    found, missing, archived = apply(service, sent_to("", asked))
+    assert isinstance(found, Applied)
+    assert found.answer.reason is Reason.UPDATED
+    assert isinstance(missing, ChartNotFoundError)
+    assert isinstance(archived, ChartNotFoundError)
 
 
 # On PostgreSQL alone: a chart's row is its lock
@@ -150,52 +143,46 @@ def test_locked_charts_are_left_out(held: Service) -> None:
 
 
 def test_put_on_a_locked_chart_keeps_no_other_waiting(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with opened_service(postgresql_url) as service, opened_service(postgresql_url) as somebody:
+    with (
+        opened_service(postgresql_url) as service,
+        opened_service(postgresql_url) as other_worker,
+        requests.opened_machines(service) as machines,
+    ):
         import_all(service, "")
         hold = Hold(monkeypatch)
         with ThreadPoolExecutor(2) as pool:
-            holder = pool.submit(hold.stopping(lambda: put(somebody, "canary", chart="canary")))
+            holder = pool.submit(hold.stopping(lambda: put(other_worker, "canary", chart="canary")))
             assert hold.is_held.wait(PATIENCE)
-            waiting = pool.submit(put, service, "canary", chart="canary")
-            wait_until_asked(service, "canary")
-            assert put(service, "canary", chart="other").reason is Reason.UPDATED
+            waiting = pool.submit(lambda: machines.call(machines.put("canary", Put("canary"), NOBODY)))
+            until(lambda: machines._changes.is_busy("canary"), "the PUT waits for its chart alone")
+            assert machines.call(machines.put("other", Put("canary"), NOBODY)).reason is Reason.UPDATED
             assert not waiting.done()
             hold.released.set()
         assert [future.result().value for future in (holder, waiting)] == [1, 2]
-        assert list(service.crowded) == ["canary"]
+        assert list(machines._contended) == ["canary"]
 
 
 @pytest.mark.parametrize(
-    ("ago", "ways", "left"), [(0, [{}], ["canary"]), (CROWDED_SECONDS, [{"skip_locked": True}], [])], ids=["is", "was"]
+    ("ago", "keys", "left"), [(0, ["canary"], ["canary"]), (CONTENDED_SECONDS, [ANY_CHART], [])], ids=["is", "was"]
 )
 def test_chart_that_was_found_locked_is_left_to_itself_for_a_moment(
-    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, ago: float, ways: list[Any], left: list[str]
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, ago: float, keys: list[str], left: list[str]
 ) -> None:
-    found: list[Any] = []
-
-    def watch(*arguments: Any, **options: Any) -> None:
-        found.append(options)
-        apply_all(*arguments, **options)
-
-    monkeypatch.setattr(update_module, "apply_all", watch)
-    with opened_service(postgresql_url) as service:
+    with opened_service(postgresql_url) as service, requests.opened_machines(service) as machines:
         import_all(service, "")
-        service.crowded["canary"] = time.monotonic() - ago
-        assert put(service, "canary", chart="canary").reason is Reason.UPDATED
-        assert (found, list(service.crowded)) == (ways, left)
+        found: list[str] = []
+        ask = machines._changes.ask
 
+        async def watch(key: str, sent: Sent) -> Applied:
+            found.append(key)
+            return await ask(key, sent)
 
-def wait_until_asked(service: Service, name: str) -> None:
-    """Return once somebody waits for the lock of the chart alone."""
-    seen = threading.Event()
-    for _ in range(PATIENCE * 100):
-        if service.turns.is_asked(name):
-            return
-        seen.wait(0.01)
-    raise AssertionError(f"nobody waits for {name}")
+        monkeypatch.setattr(machines._changes, "ask", watch)
+        machines._contended["canary"] = time.monotonic() - ago
+        assert machines.call(machines.put("canary", Put("canary"), NOBODY)).reason is Reason.UPDATED
+        assert (found, list(machines._contended)) == (keys, left)
 
 
 def test_put_on_an_unknown_chart_is_an_error(service: Service) -> None:
     with pytest.raises(ChartNotFoundError):
         update(service, "missing", Put("a"), NOBODY)
-    assert service.crowded == {}
