@@ -295,7 +295,7 @@ def test_missing_name_is_found() -> None:
     assert paths("`app/none.py` and `docs/http.md`, but not `tests` or `x/y.py`") == ["app/none.py", "docs/http.md"]
     assert pathed_names("1. `app/core/machine.py`: `step` decides") == [("app/core/machine.py", "step")]
     found = defined_names("app/web/state.py")
-    assert {"FastLane", "FastLane.__call__", "ROUTES", "answer_put"} <= found
+    assert {"StateDoor", "StateRoutes.__call__", "ROUTES", "put_state"} <= found
     assert not {"service", "put", "_answer"} & found
 
 

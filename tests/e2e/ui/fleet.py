@@ -16,9 +16,8 @@ from app.core.log import Author
 from app.service import operate
 from app.service.operate import ImportRequest, import_chart
 from app.service.put import Put, tick
-from app.service.slots import claim
 from app.wiring import create_app, service_of
-from tests.support.requests import update
+from tests.support.requests import claim, update
 
 ROLLOUT = """\
 chart: {name}
