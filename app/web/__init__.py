@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Flask, request
 from werkzeug.routing import BaseConverter
 
 from app.config import Config
 from app.core.chart import CHART_NAME
 from app.service.machines import Machines
 from app.web import auth, charts, fleetlock, observe, operate, replies, state, ui
+from app.web.request import check_known, read_query
 
 
 class ChartNameConverter(BaseConverter):
@@ -29,7 +30,25 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
     observe.register(app)
     access = auth.Access(config, machines.service)
     auth.register(app, access)
+    app.before_request(refuse_unknown_parameters)
     replies.register(app)
     door = state.StateDoor(config, machines, access)
     app.extensions["stateservice.door"] = door
     state.register(app, door)
+
+
+# The parameters of the routes that have any; a route that is not listed has none. The pages read their own.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "charts.put_chart": ("dry_run", "map"),
+    "charts.get_history": ("after", "limit", "kind", "machine", "since", "until", "wait", "format"),
+    "charts.get_machines": ("state", "is"),
+    "charts.get_diagram": ("format", "theme"),
+    "charts.get_can": ("state", "machine", "wait"),
+    "charts.get_did": ("state", "machine", "key"),
+}
+
+
+def refuse_unknown_parameters() -> None:
+    """Raise BadRequestError if the request has a parameter that its route does not know."""
+    if request.blueprint in ("charts", "operate"):
+        check_known(read_query().names, PARAMETERS.get(request.endpoint or "", ()))

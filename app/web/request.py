@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, cast
 from urllib.parse import parse_qsl
@@ -119,12 +120,20 @@ def read_headers(sent: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], t
     repeated: list[str] = []
     for raw_name, raw_value in sent:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name == "host":
+            value = normalize_host(value)
         if name in headers:
             value = f"{headers[name]},{value}"
             if name in ONCE:
                 repeated.append(name)
         headers[name] = value
     return headers, tuple(repeated)
+
+
+def normalize_host(host: str) -> str:
+    """Return a Host header as names are compared: lower case, without the final dot of a fully qualified name."""
+    name, colon, port = host.lower().partition(":") if not host.startswith("[") else (host.lower(), "", "")
+    return name.removesuffix(".") + colon + port
 
 
 def _find_address(peer: str, forwarded: str | None, proxy_hops: int) -> str:
@@ -138,10 +147,20 @@ def _find_address(peer: str, forwarded: str | None, proxy_hops: int) -> str:
 class Query:
     """The parameters of a request: those of its query, and the headers that may stand in for them."""
 
-    def __init__(self, request: Request) -> None:
-        """Raise BadRequestError for a query that is not UTF-8, or has too many parameters."""
+    def __init__(self, request: Request, known: Collection[str] | None = None) -> None:
+        """Raise BadRequestError for a query that is not UTF-8, has too many parameters, or one that is not `known`.
+
+        A misspelt parameter that is ignored would make the request mean something else.
+        """
         self._request = request
         self._values = request.parameters = _parse(request.query_string)
+        if known is not None:
+            check_known(self._values, known)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the parameters that were sent."""
+        return self._values.keys()
 
     def all(self, name: str) -> list[str]:
         """Every value that a parameter was given."""
@@ -196,6 +215,15 @@ class Query:
             raise BadRequestError(f"{name} is given more than once")
         sent = self._request.headers.get(name.lower())
         return None if sent is None else check_text(name, _decode_header(name, sent), limit)
+
+
+def check_known(names: Collection[str], known: Collection[str]) -> None:
+    """Raise BadRequestError for the first of `names` that is not `known`, with the name that was probably meant."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name.lower(), known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise BadRequestError(f"unknown parameter {name[:NAME_LENGTH]!r}{hint}")
 
 
 def read_query() -> Query:

@@ -25,7 +25,7 @@ from app.service.put import Answer, Put
 from app.web import observe
 from app.web.auth import DEFAULT_CHART, Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, request_of
+from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, normalize_host, request_of
 
 _PATH = re.compile(r"(?:/charts/(?P<chart>(?!\.{1,2}/)[A-Za-z0-9_.:\-]{1,128}))?/(?P<resource>state|reached|slot)/?")
 # What the log has for a caller that hung up before its answer, as nginx does.
@@ -44,14 +44,14 @@ async def get_reached(machines: Machines, request: Request, chart: str) -> Answe
 
 
 async def _ask(machines: Machines, request: Request, chart: str, *, reached: bool) -> Answer:
-    query = Query(request)
+    query = Query(request, ("state", "machine", "wait"))
     question = Question(chart, query.get("state", NAME_LENGTH), query.find_machine(), reached)
     return await machines.ask(question, query.find_wait())
 
 
 async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
     """I did: yes if it was counted, now or before."""
-    query = Query(request)
+    query = Query(request, ("state", "machine", "key"))
     key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
     put = Put(query.get("state", NAME_LENGTH), query.find_machine(), query.find("key", NAME_LENGTH))
     return await machines.put(chart, put, request.author_with(key))
@@ -59,14 +59,14 @@ async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
 
 async def put_slot(machines: Machines, request: Request, chart: str) -> Answer:
     """Claim a slot: yes if the machine holds one."""
-    query = Query(request)
+    query = Query(request, ("state", "machine", "wait"))
     claim = Claim(query.get("state", NAME_LENGTH), query.get_machine())
     return await machines.claim(chart, claim, request.author, query.find_wait())
 
 
 async def delete_slot(machines: Machines, request: Request, chart: str) -> Answer:
     """Give a slot back: yes also if the machine held none."""
-    query = Query(request)
+    query = Query(request, ("state", "machine"))
     release = Release(query.get("state", NAME_LENGTH), query.get_machine())
     return await machines.release(chart, release, request.author)
 
@@ -174,6 +174,8 @@ class StateRoutes:
         self._door = door
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_HOST" in environ:
+            environ["HTTP_HOST"] = normalize_host(environ["HTTP_HOST"])
         request = request_of(environ)
         routes = self._door.find_routes(request)
         if routes is None:

@@ -178,11 +178,8 @@ def test_wait_is_answered_at_once_when_it_is_in_vain(
     assert time.monotonic() - started < SOON
 
 
-@pytest.mark.parametrize("verb", ["pause", "goto"])
-def test_wait_is_406_at_once_when_paused_or_ended(
-    waiting: Waiting, service: Service, client: FlaskClient, verb: str
-) -> None:
-    client.post(f"/charts/web/{verb}", json={"reason": "why", "state": "done"})
+def test_wait_is_406_at_once_when_the_chart_has_ended(waiting: Waiting, service: Service, client: FlaskClient) -> None:
+    client.post("/charts/web/goto", json={"reason": "why", "state": "done"})
     started = time.monotonic()
     assert client.put("/charts/web/slot?state=reboot&machine=m2&wait=30").status_code == 406
     assert time.monotonic() - started < SOON

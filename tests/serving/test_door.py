@@ -1,0 +1,175 @@
+"""The door: what a worker does with clients that hang up, send too much, or come too many at once."""
+
+from __future__ import annotations
+
+import http.client
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import until
+from tests.support.servers import GUNICORN, Server, chart_path, running, shared_database
+
+SECONDS = 2.0
+ONE_SLOT = """\
+chart: {name}
+current_state: reboot
+states:
+- name: reboot
+  func: increment
+  slots: 1
+  current: [{{key: count, value: 0}}, {{key: failed, value: 0}}]
+  target: {{name: done, when: {{key: count, value: 20}}}}
+- name: done
+"""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("door")
+    with shared_database(request, request.param, folder) as url, running(url, folder, max_waiters="5") as served:
+        yield served
+
+
+@pytest.fixture
+def chart(server: Server, request: pytest.FixtureRequest) -> str:
+    name = f"c{abs(hash(request.node.name)) % 10**8}"
+    reply = server.ask("PUT", f"/charts/{name}", ONE_SLOT.format(name=name))
+    assert reply.status == 201, reply.body
+    return name
+
+
+def send(server: Server, request: str, body: bytes = b"") -> socket.socket:
+    """Send a request by hand and leave its connection open."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sendall(request.encode().replace(b"\n", b"\r\n") + body)
+    return connection
+
+
+def hang_up_while_waiting(server: Server, method: str, path: str) -> None:
+    """Begin a request that waits, and hang up once it does."""
+    connection = send(server, f"{method} {path} HTTP/1.1\nHost: localhost\n\n")
+    server.until_waiting(1)
+    connection.close()
+
+
+def test_caller_that_hung_up_is_given_no_slot(server: Server, chart: str) -> None:
+    assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
+    hang_up_while_waiting(server, "PUT", chart_path(chart, "slot", state="reboot", machine="b", wait="30"))
+    until(lambda: server.waiters() == 0, "its place is free", SECONDS)
+    assert server.ask("DELETE", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
+    assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="c")).status == 200
+    assert [row["machine"] for row in server.history(chart) if row["kind"] == "claim"] == ["a", "c"]
+
+
+def test_places_of_callers_that_hung_up_are_free(server: Server, chart: str) -> None:
+    path = chart_path(chart, state="done", wait="30")
+    connections = [send(server, f"GET {path} HTTP/1.1\nHost: localhost\n\n") for _ in range(5)]
+    server.until_waiting(5)
+    assert server.ask("GET", path).status == 503
+    for connection in connections:
+        connection.close()
+    until(lambda: server.waiters() == 0, "their places are free", SECONDS)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_body_that_is_too_large_is_413_and_counts_nothing(server: Server, chart: str, framing: str) -> None:
+    assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
+    body = b"x" * 1_200_000
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    path = chart_path(chart, state="reboot", machine="a")
+    if framing == "length":
+        connection.request("PUT", path, body)
+    else:
+        connection.request("PUT", path, iter([body]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    assert connection.getresponse().status == 413
+    assert server.ask("PUT", chart_path(chart, state="reboot", machine="a")).status == 200
+    assert [row["kind"] for row in server.history(chart)] == ["import", "claim", "update"]
+
+
+def test_body_of_a_report_is_read_and_the_report_counts_once(server: Server, chart: str) -> None:
+    assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
+    assert server.ask("PUT", chart_path(chart, state="reboot", machine="a"), "all is well\n" * 1000).status == 200
+    # The connection is clean: the next request on it is understood.
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for _ in range(2):
+        connection.request("PUT", chart_path(chart, state="reboot", machine="a"), b"more")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (200, b"reboot")
+    assert server.status(chart)["values"] == {"count": 1, "failed": 0}
+
+
+@pytest.mark.parametrize("path", ["/charts/{}/state?state=reboot&machin=a", "/charts/{}/state?state=reboot&Machine=a"])
+def test_misspelt_parameter_is_400_and_counts_nothing(server: Server, chart: str, path: str) -> None:
+    reply = server.ask("PUT", path.format(chart))
+    assert reply.status == 400
+    assert "did you mean 'machine'?" in reply.body
+
+
+@pytest.mark.parametrize("rest", ["", "/machines", "/versions"])
+def test_unknown_parameter_of_an_administration_route_is_400(server: Server, chart: str, rest: str) -> None:
+    reply = server.ask("GET", f"/charts/{chart}{rest}?stat=reboot")
+    assert reply.status == 400
+    assert "unknown parameter 'stat'" in reply.body
+
+
+def test_history_is_waited_for_without_a_thread(server: Server, chart: str) -> None:
+    """More requests wait for rows than one worker has threads for Flask."""
+    held = [
+        server.callers.submit(server.ask, "GET", f"/charts/{chart}/history?after=1&wait=30", None) for _ in range(5)
+    ]
+    server.until_waiting(5)
+    server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a"))
+    assert [[row["kind"] for row in one.result(10).json()] for one in held] == [["claim"]] * 5
+
+
+def test_hosts_are_compared_without_case_and_final_dot(sqlite_url: str, tmp_path: Path) -> None:
+    with running(sqlite_url, tmp_path, workers="1", trusted_hosts="state.example,127.0.0.1") as server:
+        for host in ("STATE.EXAMPLE", "state.example.", "State.Example.:80"):
+            assert server.ask("GET", "/charts", Host=host).status == 200
+            assert server.ask("GET", "/charts/none/state?state=a", Host=host).status == 404
+        assert server.ask("GET", "/charts/none/state?state=a", Host="other.example").status == 400
+
+
+def test_connections_beyond_the_limit_are_told_503_and_the_others_served(sqlite_url: str, tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    command = ["prlimit", f"--nofile=300:{min(hard, 300)}", *GUNICORN]
+    with running(sqlite_url, tmp_path, command, workers="1", max_waiters="10") as server:
+        idle = []
+        for _ in range(400):
+            connection = socket.socket()
+            connection.settimeout(5)
+            connection.connect(("127.0.0.1", server.port))
+            idle.append(connection)
+        time.sleep(0.5)
+        for connection in idle[:350]:
+            connection.close()
+        until(lambda: _is_served(server), "it serves again", 10)
+        assert len(server.workers()) == 1
+        for connection in idle[350:]:
+            connection.close()
+
+
+def _is_served(server: Server) -> bool:
+    try:
+        return server.ask("GET", "/healthz").status == 200
+    except OSError:
+        return False
+
+
+def test_abandoned_folder_of_metrics_is_removed_by_the_next_start(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running(sqlite_url, tmp_path, workers="1") as server:
+        (left,) = tmp_path.glob("stateservice-metrics-*")
+        server.kill()
+    assert left.is_dir()
+    with running(sqlite_url, tmp_path, workers="1"):
+        (new,) = tmp_path.glob("stateservice-metrics-*")
+        assert new != left
+    assert not list(tmp_path.glob("stateservice-metrics-*"))
