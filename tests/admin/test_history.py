@@ -212,10 +212,10 @@ def test_wait_ends_at_once_if_there_are_rows(client: FlaskClient, service: Servi
 
 OTHER_PROCESS = """
 import sys, time
-from app.wiring import create_app, service_of
 from app.config import Config
 from app.core.log import Author
 from app.service.put import Put, update
+from app.wiring import create_app, service_of
 service = service_of(create_app(Config(database_url=sys.argv[1])))
 sys.stdin.readline()
 update(service, "web", Put("canary", "m1"), Author())
