@@ -28,24 +28,26 @@ run: $(VENV)/.installed ## Install what is needed and serve the sample charts on
 	@echo "Ctrl-C stops it; the next \`make run\` goes on where it was."
 	$(BIN)/python state_service $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
 
-test: $(VENV)/.installed-dev ## Run every test, on SQLite and on PostgreSQL (ARGS="tests/core -x")
-	$(BIN)/python -m pytest -q -n 2 $(ARGS)
-	@echo "All passed. Next: \`make check\` for style, types and layers; \`make run\` to use it."
+test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL, in 5 minutes (ARGS="tests/core -x")
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+	@echo "All passed. Next: \`make check\` for style, types and layers; \`make prove ARGS=--short\` for the slow tests."
 
-prove: $(VENV)/.installed-dev ## Break everything under load and check what was promised; up to 40 minutes (ARGS="power mutants")
-	$(BIN)/python -m tests.faults.prove $(ARGS)
-	@echo "Read build/reliability.json; docs/reliability.md says what each part means."
+prove: $(VENV)/.installed-dev ## Break everything under load, in 40 minutes; the slow tests, in 8: ARGS=--short (ARGS="power mutants")
+	$(BIN)/python -m proof.prove $(ARGS)
+	@echo "docs/reliability.md says what each part means."
 
 bench: $(VENV)/.installed-dev ## Measure it beside its peers, in 15 minutes (as root: it installs wrk and etcd; ARGS="--only get")
 	sh tests/e2e/install.sh bench/packages.txt
 	$(BIN)/python -m bench.run $(ARGS)
 	@echo "docs/performance.md says how to read it; \`$(BIN)/python -m bench.run --write-docs\` puts the table there."
 
-check: $(VENV)/.installed-dev ## Check style, types, layers, the schema and the lock files
+check: $(VENV)/.installed-dev ## Check style, types, layers, sizes, the schema and the lock files
 	$(BIN)/ruff check . $(wildcard state_service)
 	$(BIN)/ruff format --check . $(wildcard state_service)
 	$(BIN)/mypy --strict app $(wildcard wsgi.py)
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_requirements.py tests/test_migrations.py
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python -m pytest -q -s tests/test_sizes.py
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_requirements.py tests/db/test_migrations.py
 	@echo "All in order. Next: \`make test\` runs everything."
 
 e2e: $(VENV)/.installed-e2e ## Try the real thing: nginx, gunicorn, PostgreSQL, and every client (as root: it installs Debian packages)

@@ -1,4 +1,4 @@
-"""Every setting: its name, default and meaning. A bad value stops the start."""
+"""Every setting: its name, default and meaning. The service does not start with a bad value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import SettingError
@@ -14,10 +15,16 @@ from app.core.errors import SettingError
 PREFIX = "STATE_SERVICE_"
 HOME = Path(__file__).resolve().parent.parent
 MAX_PORT = 65535
-# A name, which may begin with a dot for all below it, or an address; and where gunicorn listens.
+# A host name (with a leading dot: every name below it) or an IPv6 address in brackets.
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+# An address on which gunicorn listens.
 _BIND = re.compile(r"unix:.+|fd://[0-9]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):(?P<port>[0-9]{1,5})")
-DEFAULT_DATABASE_URL = f"sqlite:///{HOME / 'instance' / 'state_service.db'}"
+
+
+def default_database_url() -> str:
+    """Return the URL of the SQLite file in this checkout."""
+    # Quoted, because SQLAlchemy decodes the path: a folder's name may have a `%` or a `?`.
+    return f"sqlite:///{quote(str(HOME / 'instance' / 'state_service.db'))}"
 
 
 def _text(text: str) -> str:
@@ -56,10 +63,11 @@ def _chart_name(text: str) -> str:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(part.strip() for part in text.split(",") if part.strip())
+    # Host names are compared without case and without the dot that may end them.
+    hosts = tuple(part.strip().lower().removesuffix(".") for part in text.split(",") if part.strip())
     for host in hosts:
         if not _HOST.fullmatch(host):
-            raise ValueError(f"must be names without a port, comma-separated: {host!r} is none")
+            raise ValueError(f"must be host names without a port, comma-separated: {host!r} is not a host name")
     return hosts
 
 
@@ -67,7 +75,7 @@ def _bind(text: str) -> str:
     for part in text.split(","):
         found = _BIND.fullmatch(part.strip())
         if found is None or int(found["port"] or 0) > MAX_PORT:
-            raise ValueError("must be HOST:PORT or unix:PATH")
+            raise ValueError("must be HOST:PORT or unix:PATH, comma-separated")
     return text
 
 
@@ -81,31 +89,41 @@ def _setting(read: Callable[[str], Any], default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"read": read, "meaning": meaning})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The settings of one process. Each is the environment variable STATE_SERVICE_<NAME>, in capitals."""
 
-    database_url: str = _setting(_text, DEFAULT_DATABASE_URL, "the database: sqlite:///FILE or postgresql://…")
-    default_chart: str | None = _setting(_chart_name, None, "the chart that /state asks; else the only chart there is")
-    auth: str | None = _setting(_choice("open", "tokens"), None, "who may do what: open (everybody) or tokens")
+    database_url: str = _setting(_text, default_database_url(), "the database: sqlite:///FILE or postgresql://…")
+    default_chart: str | None = _setting(
+        _chart_name, None, "the chart behind /state; if not set, the only chart there is"
+    )
+    auth: str | None = _setting(
+        _choice("open", "tokens"), None, "who may do what: open (every caller, everything) or tokens"
+    )
     log_key: str | None = _setting(_text, None, "a secret that makes the log's hashes HMACs")
     secret_key: str | None = _setting(_secret, None, "signs the sessions of people who sign in to the pages")
-    pool_size: int = _setting(_whole(1, 1000), 10, "database connections a worker")
-    pooler: bool = _setting(_boolean, False, "a transaction-mode pooler (pgbouncer) stands before PostgreSQL")
-    sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two looks for clock guards that are due")
+    pool_size: int = _setting(_whole(1, 1000), 10, "database connections per worker")
+    pooler: bool = _setting(_boolean, False, "true if a transaction-mode pooler (pgbouncer) is in front of PostgreSQL")
+    sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two checks for clock guards that are due")
     workers: int = _setting(_whole(1, 256), 2, "worker processes")
-    threads: int = _setting(_whole(1, 5000), 64, "threads a worker for requests that do not wait")
-    max_waiters: int = _setting(_whole(0, 100_000), 2000, "requests of one server that may wait (wait=) at a time")
-    listen_url: str | None = _setting(_text, None, "PostgreSQL past the pooler, for LISTEN; else DATABASE_URL")
-    bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH")
-    trusted_hosts: tuple[str, ...] = _setting(_hosts, (), "the Host names answered, comma-separated; empty: any")
+    threads: int = _setting(_whole(1, 5000), 64, "threads per worker for requests that do not wait")
+    max_waiters: int = _setting(_whole(0, 100_000), 2000, "requests that may wait (wait=) at one time on one server")
+    listen_url: str | None = _setting(
+        _text, None, "PostgreSQL without the pooler, for LISTEN; if not set, DATABASE_URL"
+    )
+    bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH, comma-separated")
+    trusted_hosts: tuple[str, ...] = _setting(
+        _hosts, (), "the Host names that are answered, comma-separated; if not set, any"
+    )
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
-    access_log: bool = _setting(_boolean, True, "one JSON line a request on the logger stateservice.access")
-    metrics_charts: int = _setting(_whole(0, 100_000), 500, "charts that /metrics has series of; it says when cut")
+    access_log: bool = _setting(_boolean, True, "one JSON line per request on the logger stateservice.access")
+    metrics_charts: int = _setting(
+        _whole(0, 100_000), 500, "charts with series in /metrics; stateservice_charts_left_out counts the rest"
+    )
     logger: str | None = _setting(_text, None, "a YAML file for Python's logging.config.dictConfig")
 
     def given(self) -> dict[str, str]:
-        """The settings that differ from their defaults, as the environment would say them."""
+        """Return the settings that differ from their defaults, as texts for the environment."""
         values = {
             item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != item.default
         }
@@ -114,7 +132,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting, for whoever lists them: its variable, default and meaning."""
+    """One setting in a list of all settings: its variable, default and meaning."""
 
     variable: str
     default: Any
@@ -122,12 +140,12 @@ class Setting:
 
 
 def list_settings() -> list[Setting]:
-    """Every setting there is."""
+    """Return every setting, in the order of Config."""
     return [Setting(_variable(item.name), item.default, item.metadata["meaning"]) for item in fields(Config)]
 
 
 def find_unknown(environment: Mapping[str, str]) -> list[str]:
-    """The variables that look like settings of this service and are none: a typing mistake, most likely."""
+    """Return the variables with this service's prefix that are not settings: typing mistakes, most likely."""
     known = {setting.variable for setting in list_settings()}
     return sorted(variable for variable in environment if variable.startswith(PREFIX) and variable not in known)
 
@@ -143,7 +161,7 @@ def read_config(environment: Mapping[str, str], **overrides: Any) -> Config:
 
 
 def require_auth(config: Config) -> None:
-    """Raise SettingError where a production start does not say who may do what."""
+    """Raise SettingError if STATE_SERVICE_AUTH is not set."""
     if config.auth is None:
         raise SettingError("STATE_SERVICE_AUTH must say tokens or open")
 

@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line on standard error, or what a `--logger` file says."""
+"""Logging: one JSON object per line on standard error, or what a `--logger` file says."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ import yaml
 from app.core.errors import SettingError
 from app.core.log import format_instant
 
-# How long a line of the access log may wait for others.
+# How long a line of the access log waits for others, in seconds.
 BATCH_SECONDS = 0.02
 
 
 class JsonMessage(dict[str, Any]):
-    """A log message that is one JSON object whatever formatter prints it, so that no name in it can break a line."""
+    """A log message that every formatter prints as one JSON object, so that no name in it can break a line."""
 
     def __str__(self) -> str:
         return json.dumps(self)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: no name that a machine gives can break a line or forge another."""
+    """Formats a record as one JSON object: no name that a machine sends can break a line or forge another."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of ASCII."""
@@ -51,10 +51,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class BatchHandler(logging.Handler):
-    """Writes lines together, a moment later, on a thread of its own.
+    """Writes lines in batches, up to BATCH_SECONDS later, on a thread of its own.
 
-    A request that writes its own line lets go of the interpreter for it, and queues up to get it back: under load
-    that costs as much as a question does. What is not yet written is lost with a process that is killed.
+    A request that wrote its own line would release the interpreter lock and then wait to get it back: under load
+    that costs as much as answering a GET. Lines that are not yet written are lost if the process is killed.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -63,11 +63,11 @@ class BatchHandler(logging.Handler):
         self._lines: deque[str] = deque()
         self._has_lines = threading.Event()
         self._writing = threading.Lock()
-        # Threads do not come along into a fork.
+        # The process whose thread writes: a fork does not copy threads.
         self._process = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line."""
+        """Queue the record's line, and start the writing thread if this process has none."""
         try:
             self._lines.append(self.format(record))
             if not self._has_lines.is_set():
@@ -79,10 +79,10 @@ class BatchHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Write what there is, as Python does with every handler when it ends."""
+        """Write the queued lines. Python calls this for every handler when the process ends, too."""
         with self._writing:
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            # Where standard error is gone there is nobody to tell; the next lines may have more luck.
+            # If standard error is closed, there is no place left to report it; later lines are tried again.
             with suppress(OSError, ValueError):
                 for piece in _pieces(lines):
                     self._stream.write(piece)
@@ -97,7 +97,7 @@ class BatchHandler(logging.Handler):
 
 
 def _pieces(lines: Sequence[str]) -> Iterator[str]:
-    """Whole lines, as many together as no other process that writes to the same pipe can come between."""
+    """Yield whole lines in pieces below PIPE_BUF, so that no other writer to the same pipe can split a line."""
     piece = ""
     for line in lines:
         if piece and len(piece) + len(line) >= select.PIPE_BUF:
@@ -109,17 +109,17 @@ def _pieces(lines: Sequence[str]) -> Iterator[str]:
 
 
 def configure_logging(path: str | None, level: str = "INFO") -> None:
-    """Set logging up, from the YAML file `path` where there is one. Raises SettingError, naming the file."""
+    """Set up logging, from the YAML file `path` if given. Raises SettingError with the file's name if it is bad."""
     if path is not None:
         _configure_from(Path(path))
         return
     logger = logging.getLogger("stateservice")
     logger.setLevel(level)
-    _give(logger, logging.StreamHandler())
-    _give(logging.getLogger("stateservice.access"), BatchHandler(sys.stderr))
+    _set_handler(logger, logging.StreamHandler())
+    _set_handler(logging.getLogger("stateservice.access"), BatchHandler(sys.stderr))
 
 
-def _give(logger: logging.Logger, handler: logging.Handler) -> None:
+def _set_handler(logger: logging.Logger, handler: logging.Handler) -> None:
     handler.setFormatter(JsonFormatter())
     logger.handlers[:] = [handler]
     logger.propagate = False

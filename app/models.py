@@ -1,7 +1,7 @@
-"""The tables, alike on SQLite and PostgreSQL. Triggers and views are in the migrations.
+"""The tables, which are the same on SQLite and PostgreSQL. Triggers and views are in the migrations.
 
-A version's definition is immutable (`chart_versions`, `roster`, `states`, `attributes`, `transitions`); a chart's
-position is its row in `charts`, its live values are rows of `attribute_values`.
+A version's definition (`chart_versions`, `roster`, `states`, `attributes`, `transitions`) is never changed. A chart's
+position is its row in `charts`, and its live values are rows of `attribute_values`.
 """
 
 from __future__ import annotations
@@ -42,22 +42,25 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware instant: `timestamptz` on PostgreSQL, ISO 8601 text that sorts by time on SQLite."""
+    """An instant with a time zone: `timestamptz` on PostgreSQL; on SQLite ISO 8601 text, which sorts by time."""
 
     impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """Return the database's own type."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(String(27))
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Return the value for the driver."""
         if value is None or dialect.name != "sqlite":
             return value
         return format_instant(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Return what the driver read, as an instant in UTC."""
         if value is None:
             return None
         if isinstance(value, str):
@@ -66,7 +69,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return instant.astimezone(UTC)
 
 
-# SQLite gives out row ids only for a column of type INTEGER.
+# SQLite numbers new rows by itself only if the column's type is INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 NAME = String(128)
@@ -85,9 +88,9 @@ charts = Table(
     Column("paused_at", UtcDateTime),
     Column("paused_by", String(255)),
     Column("pause_reason", Text),
-    # Microseconds of this visit that were spent paused and are over.
+    # Microseconds of the pauses in this visit that have ended.
     Column("paused_for", BigInteger, nullable=False, server_default=text("0")),
-    # When the clock next has something to do here; NULL while paused or where it has nothing.
+    # When the clock next has something to do here; NULL while paused, or if the clock has nothing to do.
     Column("due_at", UtcDateTime),
     Column("fence", BigInteger, nullable=False, server_default=text("0")),
     Column("seq", BigInteger, nullable=False),
@@ -97,7 +100,7 @@ charts = Table(
     Column("archived_at", UtcDateTime),
     CheckConstraint("version >= 1 AND run >= 1 AND visit >= 1 AND seq >= 1", name="counted_from_one"),
     CheckConstraint("paused_for >= 0 AND fence >= 0", name="never_negative"),
-    # Read by the sweeper: charts whose clock has something to do.
+    # Used by: the sweeper, to find the charts that are due.
     Index(
         "ix_charts_due_at",
         "due_at",
@@ -142,7 +145,7 @@ states = Table(
     Column("name", NAME, nullable=False),
     Column("description", Text, nullable=False),
     Column("func", String(16)),
-    # The slot limits, JSON: {"written": ["1", "5%"], "stages": [1, 250]}; NULL where the state has no slots.
+    # The slot limits, JSON: {"written": ["1", "5%"], "stages": [1, 250]}; NULL if the state has no slots.
     Column("slots", Text),
     # The lease as written, and in microseconds.
     Column("lease", String(64)),
@@ -175,7 +178,7 @@ transitions = Table(
     Column("op", String(2)),
     # The guard's value as written: `5`, `95%`, `30m`, an ISO 8601 instant.
     Column("value", String(64), nullable=False),
-    # What that means: a count, or microseconds of a visit's age, or an instant; exactly one is set.
+    # What the text means: a count, microseconds of the visit's age, or an instant. Exactly one of the three is set.
     Column("threshold", BigInteger),
     Column("age", BigInteger),
     Column("instant", UtcDateTime),
@@ -206,7 +209,7 @@ visits = Table(
     Column("state", NAME, nullable=False),
     Column("entered_at", UtcDateTime, nullable=False),
     Column("left_at", UtcDateTime),
-    # Read by `reached` and by the replay check: the latest visit of a state in a run.
+    # Used by: `reached` and the replay check, to find the latest visit of a state in a run.
     Index("ix_visits_chart_id_run_state_visit", "chart_id", "run", "state", "visit"),
 )
 
@@ -217,7 +220,7 @@ reports = Table(
     Column("run", Integer, primary_key=True),
     Column("visit", Integer, primary_key=True),
     Column("machine", MACHINE, primary_key=True),
-    # The attribute it counted on; NULL once an upgrade has dropped that attribute.
+    # The attribute that the report counted on; NULL once an upgrade has dropped that attribute.
     Column("key", NAME),
     Column("seq", BigInteger, nullable=False),
     Column("reported_at", UtcDateTime, nullable=False),
@@ -233,17 +236,6 @@ slots = Table(
     Column("renewed_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("expired_at", UtcDateTime),
-)
-
-# Requests held open for a slot (`wait=`). Written beside the chart's own transactions, for people to see; a row
-# whose `until` is past is of a process that died, and is looked over.
-slot_waiters = Table(
-    "slot_waiters",
-    metadata,
-    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
-    Column("machine", MACHINE, primary_key=True),
-    Column("since", UtcDateTime, nullable=False),
-    Column("until", UtcDateTime, nullable=False),
 )
 
 transition_log = Table(
@@ -268,9 +260,11 @@ transition_log = Table(
     Column("idempotency_key", String(255)),
     Column("reason", Text),
     Column("hash", String(64), nullable=False),
-    # The net under the row lock; read by history (its cursor) and by verify.
+    # If the row lock ever failed, this would refuse the second of two writers. Used by: history, whose cursor is `seq`,
+    # and verify.
     UniqueConstraint("chart", "seq"),
-    # The net under the replay check, and its reader. NULLs are distinct on both databases.
+    # If the replay check ever failed, this would refuse the second row with a key. Used by: the replay check. NULLs are
+    # distinct on both databases.
     UniqueConstraint("chart", "idempotency_key"),
 )
 

@@ -1,4 +1,4 @@
-"""The database's schema: migrates it, and says how it differs from the models. Never called while the app is wired."""
+"""Migrates the database's schema, and lists how it differs from the models. `create_app` never calls this module."""
 
 from __future__ import annotations
 
@@ -27,44 +27,45 @@ from app.models import metadata
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
-# How long an upgrade waits for another one to end.
+# How long an upgrade waits for another upgrade to end.
 TURN_SECONDS = 60
-# How long, on PostgreSQL, it waits for a table that somebody reads: every PUT queues behind an ALTER that waits. So it
-# gives way soon, lets the PUTs pass, and asks again, up to so long in all.
+# On PostgreSQL, an ALTER waits for every session that reads its table, and every PUT queues behind the ALTER. So an
+# upgrade gives up the wait for a table's lock after LOCK_MILLISECONDS, lets the PUTs pass for GIVE_WAY_SECONDS, and
+# tries again, for PATIENCE_SECONDS in all.
 LOCK_MILLISECONDS = 400
 GIVE_WAY_SECONDS = 1.0
 PATIENCE_SECONDS = 60
 _LOCK_NOT_AVAILABLE = "55P03"
 
-# Any constant will do; it is this service's alone.
+# An arbitrary number that only this service uses.
 ADVISORY_LOCK = 0x57A7E5E2
 
 VIEWS = frozenset({"v_current", "v_machine_reports", "v_state_durations"})
 DEFINITIONS = ("attributes", "chart_versions", "roster", "states", "transitions")
 _REFUSALS = {"sqlite": ("update", "delete"), "postgresql": ("update", "delete", "truncate")}
 
-# Alembic's context is global to the process.
+# Alembic's context is global to the process, so one thread at a time may run a command.
 _one_command = threading.Lock()
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to the newest revision, while others write; several processes may do so at once.
+    """Bring the database to the newest revision. Services may write meanwhile, and several processes may call this.
 
-    On PostgreSQL each revision is a transaction of its own: those before one that fails stay.
+    On PostgreSQL each revision is a transaction of its own: if one fails, the revisions before it stay.
     Raises DatabaseUnavailableError.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not _try_to_upgrade(engine):
         if time.monotonic() > deadline:
             raise DatabaseUnavailableError(
-                f"other sessions hold tables that the migration needs, for {PATIENCE_SECONDS} s already:"
+                f"other sessions hold tables that the migration needs, and have done so for {PATIENCE_SECONDS} s:"
                 " see pg_stat_activity for the oldest xact_start, and try again"
             )
         time.sleep(GIVE_WAY_SECONDS)
 
 
 def _try_to_upgrade(engine: Engine) -> bool:
-    """Bring the database to the newest revision; False where a lock was not to be had."""
+    """Bring the database to the newest revision; False if a table's lock was not free in time."""
     with _one_command, errors_translated(), _revisions_known(), engine.connect() as connection:
         try:
             command.upgrade(_config(connection), "head")
@@ -76,7 +77,7 @@ def _try_to_upgrade(engine: Engine) -> bool:
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Take the database back to `revision`; `base` drops everything, the log included."""
+    """Take the database back to `revision`; `base` drops everything, even the log. Raises DatabaseUnavailableError."""
     with _one_command, errors_translated(), engine.connect() as connection:
         command.downgrade(_config(connection), revision)
 
@@ -86,7 +87,9 @@ def _revisions_known() -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        raise DatabaseUnavailableError(f"the database is newer than this service, or is another's: {error}") from error
+        raise DatabaseUnavailableError(
+            f"the database is newer than this service, or belongs to another application: {error}"
+        ) from error
 
 
 @cache
@@ -99,21 +102,25 @@ def head_revision() -> str:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Return the revision that the database is at; None where it was never migrated."""
+    """Return the revision of the database; None if it was never migrated."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def is_current(connection: Connection) -> bool:
+    """True if the database is at the newest revision that this code knows."""
     return current_revision(connection) == head_revision()
 
 
 def is_later(revision: str | None) -> bool:
-    """True for a revision that came after this code. Migrations only add to what it needs, so that it can go on."""
+    """True for a revision that is newer than this code.
+
+    This code keeps serving on such a database, because migrations keep what the release before them needs.
+    """
     return revision is not None and revision > head_revision()
 
 
 def check(engine: Engine) -> list[str]:
-    """Return every difference between the database and the code, a line each; empty where all is well."""
+    """Return every difference between the database and the code, a line each; the list is empty if there is none."""
     with errors_translated(), engine.connect() as connection:
         revision = current_revision(connection)
         if revision != head_revision():
@@ -143,14 +150,14 @@ def compare_options(connection: Connection) -> dict[str, Any]:
 
 
 def alone(connection: Connection) -> AbstractContextManager[None]:
-    """Keep every other migration of this database out for as long as the block lasts."""
+    """Keep every other migration of this database out while the block runs. Raises DatabaseUnavailableError."""
     return _alone_on_sqlite(connection) if connection.dialect.name == "sqlite" else _alone_on_postgresql(connection)
 
 
 @contextmanager
 def _alone_on_sqlite(connection: Connection) -> Iterator[None]:
-    # Below SQLAlchemy: foreign_keys cannot change inside a transaction, and SQLAlchemy would begin one.
-    # They are off because a table rebuilt with them on takes its children along.
+    # On the driver's connection: foreign_keys cannot change inside a transaction, and SQLAlchemy would begin one.
+    # Foreign keys are off because a migration may rebuild a table, which with them on would delete its child rows.
     raw: Any = connection.connection.driver_connection
     busy_milliseconds = raw.execute("PRAGMA busy_timeout").fetchone()[0]
     raw.execute(f"PRAGMA busy_timeout={TURN_SECONDS * 1000}")
@@ -182,7 +189,7 @@ def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
         yield
     finally:
         if not connection.invalidated:
-            # Each migration has committed; what is open is that Alembic looked where the database stands.
+            # Each migration has committed. The open transaction is Alembic's, which has read the revision in it.
             connection.rollback()
             with connection.begin():
                 connection.exec_driver_sql("RESET lock_timeout")
@@ -191,8 +198,8 @@ def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
 
 
 def _take_advisory_lock(connection: Connection) -> None:
-    # Asked for again and again, not waited for: a session that waits holds a snapshot, and CREATE INDEX
-    # CONCURRENTLY in the migration that has the lock would wait for that snapshot for ever.
+    # The lock is tried again and again instead of waited for. A session that waits holds a snapshot, and if the
+    # migration that has the lock creates an index CONCURRENTLY, that would wait for this snapshot for ever.
     deadline = time.monotonic() + TURN_SECONDS
     while True:
         with connection.begin():
@@ -224,7 +231,7 @@ def _describe(difference: Any) -> list[str]:
 
 
 def _check_constraint_differences(connection: Connection) -> list[str]:
-    # By name: each database rewrites a condition in its own way, and Alembic does not compare them at all.
+    # Only the names are compared: each database rewrites the conditions in its own way, and Alembic ignores them.
     inspector = inspect(connection)
     there = {
         str(constraint["name"])

@@ -1,28 +1,71 @@
-"""What a serving process does besides answering: the sweeper, and watching for those who wait."""
+"""The worker that gunicorn runs: the event loop, what works beside it, and the bridge to Flask.
+
+The requests of machines are answered on the event loop (app/web/state.py). Everything else goes to Flask on a pool of
+threads. gunicorn.conf.py has the settings.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import io
 import logging
+import os
+import signal
+import sys
 import threading
-from queue import SimpleQueue
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, ClassVar
+from urllib.parse import unquote_to_bytes
 
 from flask import Flask
+from gunicorn.asgi import protocol
+from gunicorn.glogging import Logger
+from gunicorn.workers.gasgi import ASGIWorker
+from prometheus_client.multiprocess import mark_process_dead
 
 from app.config import Config
 from app.core.errors import StateServiceError
+from app.logs import JsonFormatter
+from app.metric_files import FOLDER, prepare_files
+from app.service import metrics
+from app.service.batching import ThreadPool
 from app.service.context import Service
-from app.service.metrics import sweep_is_done
+from app.service.machines import Machines
 from app.service.put import sweep
-from app.waiting.hub import Hub
-from app.waiting.places import Places
+from app.waiting.places import Places, SharedPlaces
+from app.web.replies import Reply, describe, problem_reply
+from app.web.request import CAN_WAIT, HAS_WAITED, REPEATED, Environ, MustWait, Request, request_from_scope
+from app.web.state import Route, StateDoor
 
-logger = logging.getLogger("stateservice.sweeper")
+logger = logging.getLogger("stateservice.serving")
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# The largest body that is read for a view; the largest chart file is 1 MiB.
+MAX_BODY = 1024 * 1024 + 1024
+# How much more of a body is read and thrown away once its request is answered, and for how many seconds. A client whose
+# body is cut off may never see the answer, and nginx, which lets 2 MiB through, would say 502.
+MAX_DRAIN = 2 * 1024 * 1024 + 65536
+DRAIN_SECONDS = 2.0
+# Seconds that a client has to send the head of its first request, and a body.
+HEAD_SECONDS = 30.0
+BODY_SECONDS = 60.0
+# What tells a process to end.
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+# gunicorn's table lacks the answer that this service gives most.
+protocol._REASON_PHRASES.setdefault(406, "Not Acceptable")
+protocol._REASON_PHRASES.setdefault(413, "Payload Too Large")
 
 
 class Sweeper:
-    """A thread that performs due clock guards of charts nobody asks.
+    """A thread that performs due clock guards of charts that no request touches.
 
-    Every process runs one; the chart's row lock, and judging again under it, make each transition happen once.
+    Every worker runs one; the chart's row lock, and judging again under it, make each transition happen once.
     """
 
     def __init__(self, service: Service, seconds: float) -> None:
@@ -38,13 +81,14 @@ class Sweeper:
     def stop(self) -> None:
         """End after the pass in hand."""
         self._stopping.set()
-        self._thread.join(timeout=10)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._seconds):
             try:
                 sweep(self._service)
-                sweep_is_done()
+                metrics.sweep_is_done()
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:
@@ -58,33 +102,340 @@ def start(app: Flask, places: Places | None = None) -> None:
     """
     service: Service = app.extensions["stateservice"]
     config: Config = app.extensions["stateservice.config"]
-    sweeper = Sweeper(service, config.sweep_seconds)
-    app.extensions["stateservice.sweeper"] = sweeper
     if places is not None:
         service.hub.places = places
-    stopping: SimpleQueue[None] = SimpleQueue()
-    app.extensions["stateservice.stopping"] = stopping
-    threading.Thread(target=_close_when_told, args=(stopping, service.hub), name="stopping", daemon=True).start()
+    sweeper = app.extensions["stateservice.sweeper"] = Sweeper(service, config.sweep_seconds)
     service.hub.start()
     sweeper.start()
 
 
-def _close_when_told(stopping: SimpleQueue[None], hub: Hub) -> None:
-    stopping.get()
-    hub.close()
-
-
 def release_waiters(app: Flask) -> None:
-    """Answer everybody who waits, at once: the server was told to stop.
-
-    Fit for a signal handler, which may have interrupted a thread that holds any lock: this takes none.
-    """
-    app.extensions["stateservice.stopping"].put(None)
+    """Answer every waiting request at once: the server was told to stop. Safe in a signal handler."""
+    app.extensions["stateservice"].hub.close()
 
 
 def stop(app: Flask | None) -> None:
-    """Stop what `start` started; nothing where it never did."""
+    """Stop what `start` started, if it did; the sweeper ends between two transactions and not within one."""
     sweeper = None if app is None else app.extensions.get("stateservice.sweeper")
     if app is not None and sweeper is not None:
         release_waiters(app)
         sweeper.stop()
+
+
+class Door:
+    """The ASGI application: the requests of machines on the event loop, everything else through Flask."""
+
+    def __init__(self, app: Flask) -> None:
+        config: Config = app.extensions["stateservice.config"]
+        self._app = app
+        self._state: StateDoor = app.extensions["stateservice.door"]
+        self._proxy_hops = config.proxy_hops
+        self._threads = ThreadPool(config.threads, "flask")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            # A WebSocket: refused with 403 by the server.
+            await send({"type": "websocket.close"})
+            return
+        # As WSGI has it: the bytes of the path, without loss, as Latin-1.
+        scope["path"] = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
+        request = request_from_scope(scope, self._proxy_hops)
+        body = Body(request, receive)
+        routes = self._state.find_routes(request)
+        if routes is not None:
+            await self._answer(request, routes, body, send)
+        else:
+            await self._answer_by_flask(scope, request, body, send)
+        await body.drain()
+
+    async def _answer(self, request: Request, routes: dict[str, Route], body: Body, send: Send) -> None:
+        if await body.read() is None:
+            # Before anything is counted: the client must not take a counted report for a failed one.
+            reply = describe(413, f"the body is larger than {MAX_BODY} bytes", request)
+        else:
+            reply = await self._state.respond(request, routes)
+        await send_reply(send, reply, is_head=request.method == "HEAD")
+
+    async def _answer_by_flask(self, scope: Scope, request: Request, body: Body, send: Send) -> None:
+        environ = build_environ(scope, request, await body.read(), body.declared)
+        run = FlaskRun(self._app, environ, send)
+        try:
+            await self._threads.run(run)
+            if run.must_wait is not None:
+                await run.must_wait.wait()
+                run = FlaskRun(self._app, {**environ, HAS_WAITED: True}, send)
+                await self._threads.run(run)
+        except asyncio.CancelledError:
+            run.is_gone = True
+            raise
+        except StateServiceError as error:
+            await send_reply(send, problem_reply(error, request), is_head=request.method == "HEAD")
+            return
+        await run.send_rest()
+
+
+class Body:
+    """The body of a request, as far as it is read."""
+
+    def __init__(self, request: Request, receive: Receive) -> None:
+        length = request.headers.get("content-length", "")
+        self.declared = int(length) if length.isascii() and length.isdigit() else 0
+        self._receive = receive
+        self._is_over = not self.declared and "transfer-encoding" not in request.headers
+        self._expects_leave = "expect" in request.headers
+        self._size = 0
+
+    async def read(self) -> bytes | None:
+        """Return the whole body; None if it is larger than MAX_BODY, or does not come in time."""
+        if self._is_over:
+            return b""
+        if self.declared > MAX_BODY:
+            return None
+        pieces: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while not self._is_over and self._size <= MAX_BODY:
+                    pieces.append(await self._read_piece())
+        except TimeoutError:
+            return None
+        return b"".join(pieces) if self._size <= MAX_BODY else None
+
+    async def drain(self) -> None:
+        """Read the rest of the body, within limits, so that the client sees the answer before the connection closes."""
+        if self._is_over or (self._expects_leave and not self._size):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._is_over and self._size <= MAX_DRAIN:
+                    await self._read_piece()
+
+    async def _read_piece(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._is_over = True
+            # The connection is gone: the request must not be taken for a whole one.
+            self._size = MAX_BODY + 1
+            return b""
+        piece: bytes = message.get("body", b"")
+        self._size += len(piece)
+        self._is_over = not message.get("more_body", False)
+        return piece
+
+
+class FlaskRun:
+    """One call of the Flask application on a thread; its body is handed to the event loop piece by piece."""
+
+    def __init__(self, app: Flask, environ: Environ, send: Send) -> None:
+        self.must_wait: MustWait | None = None
+        # Set once the client is gone: nothing more is sent, nor read from the database.
+        self.is_gone = False
+        self._app = app
+        self._environ = environ
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._start: dict[str, Any] = {}
+        self._rest: bytes | None = None
+
+    def __call__(self) -> None:
+        """Run the application. The last piece of its body, most often the only one, is kept for `send_rest`."""
+        try:
+            pieces = self._app.wsgi_app(self._environ, self._take_status)
+        except MustWait as wait:
+            self.must_wait = wait
+            return
+        try:
+            for piece in pieces:
+                if self.is_gone:
+                    return
+                if self._rest is not None:
+                    asyncio.run_coroutine_threadsafe(self._send_piece(self._rest, more=True), self._loop).result()
+                self._rest = piece
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+
+    async def send_rest(self) -> None:
+        """Send what the thread left: the head, unless it is sent, and the last piece."""
+        await self._send_piece(self._rest or b"", more=False)
+
+    def _take_status(self, status: str, headers: Iterable[tuple[str, str]], exc_info: object = None) -> Any:
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._start = {"type": "http.response.start", "status": int(status[:3]), "headers": raw}
+
+    async def _send_piece(self, piece: bytes, *, more: bool) -> None:
+        if self._start:
+            await self._send(self._start)
+            self._start = {}
+        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+
+
+async def send_reply(send: Send, reply: Reply, *, is_head: bool) -> None:
+    """Send a reply that is complete."""
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers})
+    await send({"type": "http.response.body", "body": b"" if is_head else reply.body})
+
+
+def build_environ(scope: Scope, request: Request, body: bytes | None, declared: int) -> Environ:
+    """Return the WSGI environment of a request. A body that was too large (None) keeps the length that it declared."""
+    server, client = scope.get("server") or ("", None), scope.get("client")
+    environ: Environ = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": request.path,
+        "QUERY_STRING": request.query_string,
+        "SERVER_NAME": server[0] or "localhost",
+        "SERVER_PORT": str(server[1] or 80),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0] if client else "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": io.BytesIO(body or b""),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        CAN_WAIT: True,
+    }
+    for name, value in request.headers.items():
+        if name not in (REPEATED, "content-type", "content-length"):
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    environ["CONTENT_TYPE"] = request.headers.get("content-type", "")
+    environ["CONTENT_LENGTH"] = str(max(declared, MAX_BODY + 1) if body is None else len(body))
+    if request.repeated:
+        environ[f"HTTP_{REPEATED.upper().replace('-', '_')}"] = " ".join(request.repeated)
+    return environ
+
+
+class Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's connection, which knows when it is idle, and does not wait for ever for a first request."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection; answer 503 if there are too many."""
+        connections = self.worker.connections
+        if len(connections) >= self.worker.worker_connections:
+            self._closed = self._conn_lost_handled = True
+            transport.write(_BUSY)
+            transport.close()
+            return
+        connections.add(self)
+        super().connection_made(transport)
+        self._head_timer = self.worker.loop.call_later(HEAD_SECONDS, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection. A request that waits on it is cancelled: its caller is gone."""
+        self.worker.connections.discard(self)
+        super().connection_lost(exc)
+
+    def close_if_idle(self) -> None:
+        """Close the connection if no request is being answered on it."""
+        if getattr(self, "_awaiting_request", False):
+            self._request_ready.set()
+            self._close_transport()
+
+    def _close_if_silent(self) -> None:
+        if self.req_count <= 1:
+            self.close_if_idle()
+
+
+class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's event-loop worker for this service.
+
+    It stops at once when it is told to: waiting requests are answered, idle connections closed, the others finished.
+    """
+
+    # Counts the waiters of all workers; made by the master before it forks.
+    places: ClassVar[SharedPlaces | None] = None
+    # Set by post_fork: until a worker has signal handlers of its own, its master's put what comes into this copy.
+    signals_at_birth: Any = None
+
+    def init_process(self) -> None:
+        """Give this worker's counters their room, and begin."""
+        folder = os.environ.get(FOLDER)
+        if folder is None or not prepare_files(folder):
+            metrics.stop_counting()
+            logger.warning("no room for the files that requests are counted in: this worker counts none for /metrics")
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application, and put the event loop before it."""
+        self.flask: Flask = self.app.wsgi()
+        self.connections: set[Connection] = set()
+        self._told_to_stop = asyncio.Event()
+        machines: Machines = self.flask.extensions["stateservice.machines"]
+        machines.attach(self.loop)
+        self.asgi = Door(self.flask)
+        # What is loaded stays. Without this, the end of the process looks through all of it for what can go.
+        gc.freeze()
+
+    def init_signals(self) -> None:
+        """Listen to signals, and heed those that came before.
+
+        gunicorn tells a worker once to stop. A worker that was forked in that moment would miss it and serve on, and
+        its master would wait for it the whole graceful_timeout.
+        """
+        super().init_signals()
+        while not self.signals_at_birth.empty():
+            if self.signals_at_birth.get_nowait() in STOPS:
+                self.handle_exit_signal()
+
+    def handle_exit_signal(self) -> None:
+        """End in order: no request waits any longer, so it takes no time."""
+        self.alive = False
+        if hasattr(self, "flask"):
+            release_waiters(self.flask)
+            self._told_to_stop.set()
+
+    def handle_quit_signal(self) -> None:
+        """As SIGTERM: Ctrl-C reaches a worker as SIGINT from the terminal and as SIGQUIT from the master."""
+        self.handle_exit_signal()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        places = None if Worker.places is None else Worker.places.own(self.age)
+        start(self.flask, places)
+        try:
+            super().run()
+        finally:
+            stop(self.flask)
+
+    async def _serve(self) -> None:
+        for sock in self.sockets:
+            server = await self.loop.create_server(lambda: Connection(self), sock=sock.sock)
+            self.servers.append(server)
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told_to_stop.wait(), 1.0)
+        self.handle_exit_signal()
+        for server in self.servers:
+            server.close()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Let the requests in hand be answered, within graceful_timeout; close connections as they become idle."""
+        deadline = self.loop.time() + self.cfg.graceful_timeout
+        while self.connections and self.loop.time() < deadline:
+            self.notify()
+            for connection in list(self.connections):
+                connection.close_if_idle()
+            await asyncio.sleep(0.02)
+
+
+class JsonLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own log, in the form of this service's: one JSON object a line."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set gunicorn's log up, and give it our format."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(JsonFormatter())
+
+
+def forget_worker(worker: Worker) -> None:
+    """Forget the waiters of a worker that is gone, however it went; what it has counted stays. Called by the master."""
+    if Worker.places is not None:
+        Worker.places.own(worker.age).clear()
+    with suppress(OSError):
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # the library's

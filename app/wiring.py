@@ -15,6 +15,7 @@ from app.db import Database
 from app.db.engine import engine_options, normalize_url, prepare_engine
 from app.models import metadata
 from app.service.context import Service
+from app.service.machines import Machines
 from app.waiting.hub import Hub
 
 # A chart file is at most 1 MiB; whatever is larger cannot be meant.
@@ -32,7 +33,9 @@ def create_app(config: Config | None = None) -> Flask:
     service = Service(database, _open_hub(database, settings), default_chart=settings.default_chart)
     app.extensions["stateservice"] = service
     app.extensions["stateservice.config"] = settings
-    web.register(app)
+    machines = Machines(service)
+    app.extensions["stateservice.machines"] = machines
+    web.register(app, settings, machines)
     if settings.proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.proxy_hops, x_proto=1)  # type: ignore[method-assign]
     return app

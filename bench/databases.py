@@ -15,8 +15,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from app.db.engine import normalize_url, str_url
-from tests.conftest import start_postgresql
-from tests.support.databases import migrated
+from tests.support.databases import migrated, start_postgresql
 
 DATABASES = ("sqlite", "postgresql")
 TEMPLATE = "migrated"

@@ -16,14 +16,14 @@ from app.config import Config
 from app.core.log import Author
 from app.db import Database, asking, transaction
 from app.db.engine import normalize_url, str_url
-from app.service.ask import Question, ask
 from app.service.context import Service
 from app.service.operate import ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
 from app.wiring import create_app, service_of
 from bench import empty
 from bench.charts import HOT, STATE, chart_text
 from bench.statements import LOCK, READ, VALUES, WRITES, for_psycopg
+from tests.support.requests import Question, ask, update
 
 PATH = f"/charts/{HOT}/state"
 TEXTS = {

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from bench.charts import HOT, chart_text
 from bench.databases import DATABASES, Databases
-from tests.support.servers import ROOT, Server, environment, free_port, running, until, wait_for_listeners
+from tests.support.http import send
+from tests.support.processes import free_port, until
+from tests.support.servers import ROOT, Server, environment, running, wait_for_listeners
 
 WORKERS = 2
 
@@ -68,13 +70,9 @@ def peer(command: Sequence[str], port: int, path: str, folder: Path, **variables
 def _answers(started: subprocess.Popen[bytes], port: int, path: str, log: Path) -> bool:
     assert started.poll() is None, log.read_text()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+    with suppress(OSError):
+        return send(connection, "GET", path).status == 200
+    return False
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.slots.churn import churn
+from tests.support.churn import churn
 from tests.support.databases import new_database
 
 

@@ -24,7 +24,8 @@ import psutil
 
 from tests.support.crowd import Crowd
 from tests.support.databases import new_database
-from tests.support.servers import Server, chart_path, running, until, wait_for_listeners
+from tests.support.processes import until
+from tests.support.servers import Server, chart_path, running, wait_for_listeners
 
 CHART = """
 current_state: wait

@@ -1,4 +1,4 @@
-"""What Alembic runs for every command: alone on the database, on the service's own engine."""
+"""Alembic runs this module for every command. It locks other migrations out, and uses the service's own engine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DEFAULT_URL = "sqlite:///instance/state_service.db"
 
 
 def migrate(connection: Connection) -> None:
-    """Run the command's migrations on `connection`, which has begun no transaction yet."""
+    """Run the command's migrations on `connection`, which is not in a transaction yet."""
     with schema.alone(connection):
         context.configure(
             connection=connection,
             target_metadata=metadata,
-            # A lock that a migration took is not held while the next one runs. On SQLite there is one lock, and the
-            # migrations are alone because they are one transaction.
+            # On PostgreSQL a migration gives its locks back before the next one runs. SQLite has only one lock, and the
+            # migrations are one transaction, so that no other session changes the schema between them.
             transaction_per_migration=connection.dialect.name == "postgresql",
             **schema.compare_options(connection),
         )
@@ -32,7 +32,7 @@ def migrate(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Migrate the connection that the service hands in, or the database that its settings name."""
+    """Migrate on the connection that the service passes in, or migrate the database that its settings name."""
     if context.is_offline_mode():
         raise CommandError("migrations read the database they change: --sql is not supported")
     handed_in = context.config.attributes.get("connection")
@@ -41,7 +41,7 @@ def main() -> None:
         return
     if context.config.config_file_name is not None:
         fileConfig(context.config.config_file_name, disable_existing_loggers=False)
-    # Not from the ini file: its interpolation breaks on a % in a password.
+    # The URL is not read from the ini file, because the file's interpolation fails on a % in a password.
     engine = open_engine(os.environ.get("STATE_SERVICE_DATABASE_URL") or DEFAULT_URL, create=True)
     try:
         with engine.connect() as connection:

@@ -1,7 +1,10 @@
-"""Changes to the schema that let others go on writing. Frozen, like the migrations that use it: nothing of the service.
+"""Changes to the schema during which services can still write.
 
-On PostgreSQL a migration waits only a moment for a lock, because every PUT waits behind it, and is begun again if that
-was in vain (`app/schema.py`): each must be able to begin again. On SQLite an upgrade is one transaction.
+This module is frozen, like the migrations that use it, and imports nothing of the service.
+
+On PostgreSQL a migration waits only a moment for a lock, because every PUT waits behind it. If the lock is not free in
+time, `app/schema.py` runs the migration again, so each migration must be able to run again. On SQLite an upgrade is one
+transaction.
 """
 
 from __future__ import annotations
@@ -16,31 +19,32 @@ from alembic.operations import BatchOperations
 
 
 def create_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:
-    """Create an index while others write to the table."""
+    """Create an index while other sessions write to the table."""
     with standing_aside():
-        # What is left of an attempt that failed is of no use, and in the way.
+        # An attempt that failed leaves an invalid index, whose name is taken.
         op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
         op.create_index(name, table, columns, postgresql_concurrently=True, **options)
 
 
 def add_check(name: str, table: str, condition: str) -> None:
-    """Have a table refuse rows that do not meet a condition; fails where one is there already."""
+    """Add a CHECK to a table. Fails if a row of the table does not meet the condition."""
     if _is_sqlite():
         with rebuilding(table) as batch:
             batch.create_check_constraint(op.f(name), sa.text(condition))
         return
     op.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
     op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID")
-    # Not in the same transaction: reading all rows takes time, and the lock of ADD CONSTRAINT stops everybody.
+    # VALIDATE is outside the transaction: it reads all rows, and the lock of ADD CONSTRAINT stops every writer.
     with standing_aside():
         op.execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
 
 
 @contextmanager
 def standing_aside() -> Iterator[None]:
-    """On PostgreSQL, run each statement of the block by itself, and let it wait for others as long as it takes.
+    """On PostgreSQL, run each statement of the block outside a transaction, with no limit to its wait for locks.
 
-    For statements that stop nobody while they wait. What came before the block is committed. On SQLite, no difference.
+    It is for statements that block no other session while they wait. The transaction before the block is committed. On
+    SQLite the block changes nothing.
     """
     if _is_sqlite():
         yield
@@ -56,10 +60,10 @@ def standing_aside() -> Iterator[None]:
 
 @contextmanager
 def rebuilding(table: str) -> Iterator[BatchOperations]:
-    """Change a table in ways that SQLite's ALTER TABLE cannot; its triggers, and all views, are there again afterwards.
+    """Change a table in ways that SQLite's ALTER TABLE cannot, and keep its triggers and all views.
 
-    Alembic's batch mode by itself drops the triggers without a word, and fails where a view reads the table. On
-    PostgreSQL the changes are plain ALTER TABLEs.
+    Alembic's batch mode alone drops the triggers without a message, and fails if a view reads the table. On PostgreSQL
+    the changes are plain ALTER TABLEs.
     """
     if not _is_sqlite():
         with op.batch_alter_table(table) as batch:

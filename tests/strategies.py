@@ -1,4 +1,4 @@
-"""Random things of the domain, well-formed, for Hypothesis."""
+"""Hypothesis strategies for valid charts and their parts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ages = st.builds(lambda number, unit: (number, unit), st.integers(0, 500), st.sa
 
 @st.composite
 def charts(draw: st.DrawFn) -> Chart:
-    """A chart that `parse` would accept: every state is reached, every state can reach a final one."""
+    """Draw a chart that `parse` accepts: every state is reached, and every state can reach a final one."""
     path = draw(st.lists(names, min_size=1, max_size=6, unique=True))
     roster = draw(st.none() | st.lists(machine_ids, min_size=1, max_size=5, unique=True))
     expect = len(roster) if roster else draw(st.none() | st.integers(1, 10**6))
@@ -63,17 +63,17 @@ def charts(draw: st.DrawFn) -> Chart:
 
 @st.composite
 def live_values(draw: st.DrawFn, state: State) -> dict[str, int]:
-    """Values that the state's attributes may have come to by its func."""
+    """Draw values that the func may have given to the state's attributes."""
     direction = -1 if state.func is Func.DECREMENT else 1
     return {attribute.key: attribute.value + direction * draw(st.integers(0, 1000)) for attribute in state.attributes}
 
 
 @st.composite
 def _states(draw: st.DrawFn, name: str, path: list[str], following: str | None, expect: int | None) -> State:
-    """A state that leads on to `following`, and perhaps elsewhere; a final one where nothing follows."""
+    """Draw a state that leads to `following` and perhaps to others, or a final state if `following` is None."""
     description = draw(descriptions)
     if following is None:
-        return State(name, attributes=draw(_attributes(min_size=0)), description=description)
+        return State(name=name, attributes=draw(_attributes(min_size=0)), description=description)
     func = draw(st.sampled_from(Func))
     attributes = () if func is Func.TIME else draw(_attributes(min_size=1))
     targets = [following, *draw(st.lists(st.sampled_from(path), max_size=3))]
@@ -105,7 +105,7 @@ def _guards(draw: st.DrawFn, func: Func, attributes: tuple[Attribute, ...], expe
         threshold = max(1, ceil(expect * Fraction(share) / 100))
         if _count_needed(func, op, attribute.value, threshold) <= expect:
             return CountGuard(attribute.key, op, threshold, f"{share}%")
-    # One less than `expect` leaves room for `>` and `<`, which need one machine more.
+    # `>` and `<` need one machine more, so the threshold is one below `expect`.
     needed = draw(st.integers(-1000, 10**9 if expect is None else expect - 1))
     threshold = attribute.value + (-needed if func is Func.DECREMENT else needed)
     written = str(threshold) if threshold < 0 else draw(st.sampled_from(["{}", "+{}", "00{}"])).format(threshold)

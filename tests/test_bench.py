@@ -10,7 +10,7 @@ import pytest
 
 from app import schema
 from app.core.log import Author
-from app.service.put import Put, update
+from app.service.put import Put
 from bench.charts import HOT, STATE
 from bench.fill import add_chart, add_copies, add_log_rows
 from bench.layers import raw_connection, transact_driver
@@ -20,6 +20,7 @@ from bench.run import BEGIN, END, PAGE, PARTS, describe, write_docs
 from bench.table import Row, read_row, render_table
 from bench.wrk import InvalidRoundError, Sample, read_report
 from tests.service.support import NOBODY, get_row, opened_service, query, rows
+from tests.support.requests import update
 
 REPORT = 'Running\nREPORT {"requests": 4000, "seconds": 2.0, "p50": 900, "p99": 4500, "refused": %d, "broken": %d}\n'
 PGBENCH = "number of failed transactions: %d (0.000%%)\ntps = 2903.125 (without initial connection time)\n"

@@ -1,4 +1,4 @@
-"""The pages say what is so: their examples are run, their tables compared, their links followed."""
+"""The pages agree with the code: the tests run their examples, compare their tables, follow their links and names."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -34,16 +35,22 @@ from tests.support.docs import (
     blocks,
     broken_links,
     command_lines,
+    defined_names,
     endpoints,
     examples,
+    links,
+    list_modules,
     list_pages,
     normalize,
+    pathed_names,
+    paths,
     read_page,
     resolve,
     stray_addresses,
     table_rows,
 )
-from tests.support.servers import environment, free_port, running, until
+from tests.support.processes import free_port, until
+from tests.support.servers import environment, running
 
 PAGES = list_pages()
 RUN_PAGES = ("README.md", "docs/http.md")
@@ -56,7 +63,7 @@ README = read_page("README.md")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A server of the test's own, on `make run`'s charts, and the environment in which a page's commands find it."""
+    """A server for one test, on the charts of `make run`, and the environment in which a page's commands find it."""
 
     port: int
     database: Path
@@ -64,7 +71,7 @@ class Session:
     environment: dict[str, str]
 
     def run(self, shown: list[Example]) -> list[str]:
-        """Run the commands in one shell, one after another; return what each printed."""
+        """Run the commands in one shell, one after another; return the output of each."""
         mark = "-- end of example --"
         lines = [f"{self.here(example.command)}\nprintf '\\n%s\\n' '{mark}'" for example in shown]
         done = subprocess.run(
@@ -82,7 +89,7 @@ class Session:
         return re.sub(r"\b(localhost|127\.0\.0\.1):5000\b", rf"\1:{self.port}", command)
 
     def differences(self, shown: list[Example]) -> list[str]:
-        """A text for each example whose output is not what the page shows."""
+        """A text for each example whose output differs from the page."""
         found = self.run(shown)
         assert len(found) == len(shown), f"the shell ended at: {shown[len(found)].command}"
         return [
@@ -94,7 +101,7 @@ class Session:
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    # The user whom the pages' commands name.
+    # The pages' outputs name this user.
     monkeypatch.setenv("LOGNAME", "ann")
     database, port = tmp_path / "state_service.db", free_port()
     charts = sorted(ROOT.glob("charts/*.yaml"), key=lambda path: (path.name != "states.yaml", path.name))
@@ -106,7 +113,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
         yield Session(port, database, server.log, own | {"PATH": path, "no_proxy": "*"})
 
 
-def test_readme_answers_as_it_says(session: Session) -> None:
+def test_readme_examples_print_what_it_shows(session: Session) -> None:
     assert session.differences(examples(README)) == []
     pairs = re.findall(r"```sql\n(.*?)```\n\n```text\n(.*?)```", README, flags=re.DOTALL)
     assert pairs
@@ -116,11 +123,11 @@ def test_readme_answers_as_it_says(session: Session) -> None:
             assert rows == shown.splitlines()
 
 
-def test_http_page_answers_as_it_says(session: Session) -> None:
+def test_http_page_examples_print_what_it_shows(session: Session) -> None:
     assert session.differences(examples(HTTP)) == []
 
 
-def test_example_is_told_from_a_wrong_one(session: Session) -> None:
+def test_wrong_example_is_found(session: Session) -> None:
     url = "http://localhost:5000/state?state=green_state"
     right = [Example(f"curl -s '{url}'", "green_state"), Example("x=7", ""), Example("echo $x", "7")]
     wrong = [
@@ -133,7 +140,7 @@ def test_example_is_told_from_a_wrong_one(session: Session) -> None:
     assert len(session.differences(wrong)) == len(wrong)
 
 
-def test_normalizing_keeps_what_matters() -> None:
+def test_normalize_keeps_values_that_matter() -> None:
     assert normalize("count 1\nfailed 0\n") != normalize("count 2\nfailed 0\n")
     assert normalize("in 5 min 30 s, by the clock") == normalize("in 29 min, by the clock")
     assert normalize("rollout when count >= 5") != normalize("rollout when count >= 6")
@@ -153,7 +160,7 @@ def test_shell_blocks_can_be_parsed(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if str(page) not in RUN_PAGES], ids=str)
-def test_examples_stand_only_where_they_are_run(page: Path) -> None:
+def test_only_pages_that_are_run_have_examples(page: Path) -> None:
     assert examples(read_page(page)) == []
 
 
@@ -169,7 +176,7 @@ def default_text(setting: Setting) -> str:
     if setting.default is None or setting.default == ():
         return "-"
     text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
-    return f"`{text.replace(str(HOME), 'HOME')}`"
+    return f"`{text.replace(quote(str(HOME)), 'HOME')}`"
 
 
 def test_settings_page_has_every_setting_and_no_other() -> None:
@@ -207,12 +214,12 @@ def test_log_page_has_a_lines_fields(session: Session) -> None:
 
 
 def test_glossary_has_every_kind_of_log_row_and_no_other() -> None:
-    section = read_page("docs/glossary.md").split("\n## Kinds of log rows\n")[1]
+    section = read_page("docs/glossary.md").split("\n## Kinds of log rows\n")[1].split("\n## ")[0]
     cells = [row[0] for row in table_rows(section, r"`.+")]
     assert set(re.findall(r"`(\w+)`", " ".join(cells))) == {str(kind) for kind in Kind}
 
 
-# A path's variables, as the page writes them.
+# How the page writes the variables of a path.
 VARIABLES = {"name": "C", "version": "N"}
 
 
@@ -247,12 +254,63 @@ def test_command_that_does_not_exist_is_found() -> None:
     assert resolve(main, ("chart", "list", "--yaml"))[1] == ["--yaml"]
 
 
+# Code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_paths_that_pages_name_exist(page: Path) -> None:
+    assert [path for path in paths(read_page(page)) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_functions_that_pages_name_exist(page: Path) -> None:
+    assert [(path, name) for path, name in pathed_names(read_page(page)) if name not in defined_names(path)] == []
+
+
+def test_architecture_page_names_the_functions_of_a_put() -> None:
+    steps = read_page("docs/architecture.md").split("\n## One PUT, from URL to commit\n")[1].split("\n## ")[0]
+    names = [name for _, name in pathed_names(steps)]
+    assert len(names) == len(re.findall(r"(?m)^\d+\. ", steps))
+    assert "step" in names
+
+
+def test_architecture_page_describes_every_module_and_no_other() -> None:
+    rows = table_rows(read_page("docs/architecture.md"), r"`app/.+")
+    described = [path for row in rows for path in paths(row[0])]
+    folders = tuple(f"{path}/" for path in described if (ROOT / path).is_dir())
+    modules = {module for module in list_modules() if not module.startswith(folders)}
+    files = {path for path in described if not (ROOT / path).is_dir() and not path.endswith("/__init__.py")}
+    assert files == modules
+
+
+def test_glossary_words_of_the_code_exist() -> None:
+    section = read_page("docs/glossary.md").split("\n## Words in the code\n")[1]
+    rows = table_rows(section, r"`\w+`")
+    words = [(row[0].strip("`"), row[2].strip("` ")) for row in rows]
+    assert len(words) >= 30
+    assert [(name, module) for name, module in words if name not in defined_names(module)] == []
+
+
+def test_missing_name_is_found() -> None:
+    assert paths("`app/none.py` and `docs/http.md`, but not `tests` or `x/y.py`") == ["app/none.py", "docs/http.md"]
+    assert pathed_names("1. `app/core/machine.py`: `step` decides") == [("app/core/machine.py", "step")]
+    found = defined_names("app/web/state.py")
+    assert {"StateDoor", "StateRoutes.__call__", "ROUTES", "put_state"} <= found
+    assert not {"service", "put", "_answer"} & found
+
+
 # Links and addresses
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page, read_page(page)) == []
+
+
+def test_index_page_links_to_every_page() -> None:
+    index = ROOT / "docs"
+    linked = {(index / link).resolve() for link in links(read_page("docs/README.md"))}
+    assert {index / "README.md", *linked} >= set(index.glob("*.md"))
 
 
 def test_broken_link_is_found() -> None:
@@ -329,7 +387,7 @@ def test_pages_checker_goes_on_from_a_prune() -> None:
     assert scope["first_wrong"]([marker | {"hash": own_hash}, second | {"machine": "web-02"}]) == 2
 
 
-def test_settings_page_has_the_time_limits_that_a_pooler_keeps_out() -> None:
+def test_settings_page_has_the_time_limits_that_a_pooler_drops() -> None:
     (block,) = blocks(read_page("docs/settings.md"), "sql")
     found = {name: int(value) for name, value in re.findall(r"SET (\w+) = '(\d+)ms'", block)}
     options = engine_options("postgresql://db.example/x")["connect_args"]["options"]

@@ -1,4 +1,7 @@
-"""Chart files: YAML text to Chart with every problem at its line and column, Chart to YAML, the JSON Schema."""
+"""Chart files: reads YAML text as a Chart, writes a Chart as YAML, and describes the format as a JSON Schema.
+
+Reading finds every problem in the file and reports each with its line and column.
+"""
 
 from app.chart_file.chart import ParsedChart, parse
 from app.chart_file.dump import dump

@@ -1,4 +1,7 @@
-"""Text to chart, with every problem or none."""
+"""Reads the text of a chart file: `parse` returns the chart, or raises one error with every problem in the file.
+
+The states come first, then the chart around them, then `parse` itself, which also decodes the text.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from app.chart_file.fields import (
     Expect,
     ScalarError,
     Scope,
+    expect_type,
     list_nodes,
     read_map,
     read_scalar,
     read_word,
-    report_type,
     to_boolean,
     to_chart_name,
     to_count,
@@ -23,7 +26,7 @@ from app.chart_file.fields import (
     to_machine_id,
     to_name,
 )
-from app.chart_file.guards import SLOT_KEYS, Counted, read_guard, read_slots
+from app.chart_file.guards import CLOCK_KEYS, SLOT_KEYS, Counted, read_guard, read_slots
 from app.chart_file.nodes import (
     ListNode,
     MapNode,
@@ -35,7 +38,7 @@ from app.chart_file.nodes import (
     quote,
     read_nodes,
 )
-from app.core.chart import CLOCK_KEYS, Attribute, Chart, Func, State, Transition
+from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
 
 STATE_KEYS = ("name", "description", "func", "current", "target", *SLOT_KEYS)
@@ -52,7 +55,7 @@ class _Targets:
 
 
 def read_state(fields: MapNode, scope: Scope) -> StateDraft:
-    """Return the state as far as it can be read."""
+    """Return the state as far as it can be read; problems are noted in `scope`."""
     name = _read_state_name(fields, scope)
     func = _read_func(fields, scope)
     start = _read_start(fields.find("current"), scope)
@@ -100,14 +103,19 @@ def _check_parts(fields: MapNode, func: Func | None, scope: Scope) -> None:
         return
     if not has_target:
         scope.problems.add(func_node, "a state with a func needs a target")
-    if func is Func.TIME and has_attributes:
-        scope.problems.add(fields.entries["current"][0], "a time state has no attributes")
-    if func in {Func.INCREMENT, Func.DECREMENT} and not has_attributes:
+    if func is None:
+        return
+    if not func.is_counting and has_attributes:
+        scope.problems.add(fields.entries["current"][0], f"a {func} state has no attributes")
+    if func.is_counting and not has_attributes:
         scope.problems.add(func_node, f"func {func} needs attributes: 'current' is missing")
 
 
 def _read_start(node: Node | None, scope: Scope) -> dict[str, int | None] | None:
-    """Return each attribute's starting value (None: unreadable); None where not all keys could be read."""
+    """Return each attribute's starting value, or None if a key could not be read.
+
+    A value of None means that the value could not be read.
+    """
     start: dict[str, int | None] = {}
     are_keys_readable = True
     for item in list_nodes(node):
@@ -127,9 +135,9 @@ def _read_attribute_key(fields: MapNode, start: dict[str, int | None], scope: Sc
     if node is None or key is None:
         return None
     if key in CLOCK_KEYS:
-        scope.problems.add(node, f"{quote(key)} is the clock's and cannot be an attribute")
+        scope.problems.add(node, f"{quote(key)} is a guard key of the clock and cannot be an attribute")
     elif key in start:
-        scope.problems.add(node, f"a second attribute {quote(key)} in one state")
+        scope.problems.add(node, f"the state already has an attribute {quote(key)}")
     return key
 
 
@@ -155,16 +163,16 @@ def _read_target_name(node: Node | None, targets: _Targets, scope: Scope) -> str
         return name
     targets.has_unknown = True
     if isinstance(node, ScalarNode):
-        meant = report_no_state(node, "target", scope)
+        meant = expect_state(node, "target", scope)
         targets.names.extend([] if meant is None else [meant])
     return None
 
 
-def report_no_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
-    """Note that the node names no state; return the state that was probably meant."""
+def expect_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
+    """Note that the node does not name a state; return the state that was probably meant, or None."""
     meant = scope.problems.find_nearest(node.text, scope.state_names.keys())
     hint = "" if meant is None else f" (did you mean {quote(meant)}?)"
-    scope.problems.add(node, f"{what} {quote(node.text)} is no state{hint}")
+    scope.problems.add(node, f"{what} {quote(node.text)} is not a state of this chart{hint}")
     return meant
 
 
@@ -174,14 +182,14 @@ MAX_STATES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the chart may be called: by whoever imports it, and by its file's stem."""
+    """Names for the chart from outside its file: `given` by the caller, or `fallback`, which is the file's stem."""
 
     given: str | None
     fallback: str | None
 
 
 def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems) -> Chart | None:
-    """Return the chart; None where problems were noted, by this or before it."""
+    """Return the chart; None if there are problems, noted here or before."""
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
         return None
@@ -233,7 +241,7 @@ def _check_outer_name(name: str, what: str, problems: Problems) -> str | None:
 def _read_state_maps(node: Node | None, problems: Problems) -> list[MapNode]:
     if not isinstance(node, ListNode):
         if node is not None:
-            report_type(node, "states", "a list", problems)
+            expect_type(node, "states", "a list", problems)
         return []
     if not node.items:
         problems.add(node, "states is an empty list")
@@ -260,7 +268,7 @@ def _read_expect(node: Node | None, problems: Problems) -> Expect:
         roster = _read_roster(node, problems)
         return Expect(machines=len(roster), roster=roster) if roster else Expect(is_unreadable=True)
     if isinstance(node, MapNode):
-        report_type(node, "expect", "a number or a list of machine ids", problems)
+        expect_type(node, "expect", "a number or a list of machine ids", problems)
         return Expect(is_unreadable=True)
     machines = read_scalar(node, "expect", to_count, problems)
     return Expect(machines=machines, is_unreadable=machines is None)
@@ -280,19 +288,19 @@ def _read_roster(node: ListNode, problems: Problems) -> tuple[str, ...] | None:
 
 
 def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope) -> str | None:
-    """Return the state that runs start in, or else the one that was probably meant; check the paths from it."""
+    """Return the state that runs start in, or the one that was probably meant; check the paths from it."""
     if not drafts:
         return None
     initial = read_scalar(node, "current_state", str, scope.problems)
     if isinstance(node, ScalarNode) and initial not in scope.state_names:
-        initial = report_no_state(node, "current_state", scope)
+        initial = expect_state(node, "current_state", scope)
     check_paths(drafts, initial, scope.problems)
     return initial
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedChart:
-    """A chart, what is doubtful about it, and the text it was read from."""
+    """A chart, warnings about what it may not mean, and the text from which it was read."""
 
     chart: Chart
     warnings: tuple[Problem, ...]
@@ -300,9 +308,9 @@ class ParsedChart:
 
 
 def parse(text: str | bytes, *, name: str | None = None, default_name: str | None = None) -> ParsedChart:
-    """Return the chart that the file's text defines; ChartFileError with every problem where it defines none.
+    """Return the chart that the file's text defines. Raises ChartFileError with every problem in it.
 
-    `name` wins over the file's own `chart:`, which wins over `default_name`.
+    The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`.
     """
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)

@@ -1,4 +1,4 @@
-"""What can only be said of a chart as a whole: paths between states, and warnings."""
+"""Checks of a chart as a whole: the paths between its states, and the warnings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.chart_file.nodes import Place, Problems, quote
-from app.core.chart import CountGuard, Func, State
+from app.core.chart import State
 
 
 @dataclass(frozen=True, slots=True)
 class StateDraft:
     """A state as far as it could be read.
 
-    `targets` holds for an unknown target the state that was probably meant; `is_doubtful`: it may lead
-    elsewhere, too.
+    If a target is unknown, `targets` has the state that was probably meant in its place. `is_doubtful` says that the
+    state may also lead to states that could not be read.
     """
 
     place: Place
@@ -28,7 +28,7 @@ Graph = Mapping[str, Sequence[str]]
 
 
 def reach(roots: Iterable[str], graph: Graph) -> set[str]:
-    """Return the roots and every name that a path from one of them leads to."""
+    """Return the roots and every name to which a path from one of them leads."""
     reached = set(roots)
     waiting = list(reached)
     while waiting:
@@ -40,7 +40,7 @@ def reach(roots: Iterable[str], graph: Graph) -> set[str]:
 
 
 def reverse(graph: Graph) -> dict[str, list[str]]:
-    """Return the graph with every arrow turned round."""
+    """Return the graph with every arrow reversed."""
     turned: dict[str, list[str]] = {name: [] for name in graph}
     for name, targets in graph.items():
         for target in targets:
@@ -49,7 +49,7 @@ def reverse(graph: Graph) -> dict[str, list[str]]:
 
 
 def find_cycles(graph: Graph) -> list[list[str]]:
-    """Return the groups of names that lead to each other or to themselves (Kosaraju's two walks)."""
+    """Return the groups of names that lead to each other or to themselves (Kosaraju's algorithm)."""
     backward = reverse(graph)
     grouped: set[str] = set()
     cycles = []
@@ -73,7 +73,7 @@ def _collect(root: str, graph: Graph, seen: set[str]) -> list[str]:
 
 
 def _finish_order(graph: Graph) -> list[str]:
-    """Return the names in the order in which a depth-first walk leaves them."""
+    """Return the names in the order in which a depth-first walk finishes them."""
     order: list[str] = []
     seen: set[str] = set()
     for root in graph:
@@ -97,15 +97,15 @@ MAX_NAMED = 10
 
 
 def check_paths(drafts: Sequence[StateDraft], initial: str | None, problems: Problems) -> None:
-    """Note every state that no path reaches, and every one that leads to no final state.
+    """Note every state that no path reaches, and every state from which no final state can be reached.
 
-    Paths start in the initial state, in the file's first state where that leads to the initial one (an exported
-    chart stands in the middle of its path), and in every `time` state, which an operator may enter by `goto`.
-    `initial` None: it could not be read.
+    Paths start in the initial state and in every `time` state, which an operator may enter by `goto`. They also start
+    in the file's first state if it leads to the initial one, because an exported chart is in the middle of its path.
+    `initial` is None if it could not be read.
     """
     graph = _collect_targets(drafts)
     reached = _reach_all(drafts, initial, graph)
-    # A state that may lead somewhere we could not read gets the benefit of the doubt.
+    # A state with a target that could not be read may well lead to a final state, so it gives no second problem.
     ends = [draft.name for draft in drafts if draft.name and (draft.state.is_final or draft.is_doubtful)]
     ending = reach(ends, reverse(graph))
     for draft in _list_first(drafts):
@@ -118,34 +118,37 @@ def check_paths(drafts: Sequence[StateDraft], initial: str | None, problems: Pro
 def collect_warnings(
     states: Mapping[str, State], initial: str, places: Mapping[str, Place], warnings: Problems
 ) -> None:
-    """Note what is allowed and may not be meant.
+    """Note what is allowed but may be a mistake.
 
-    That is every counted state that waits without limit, every `time` state that no transition enters, and every
-    cycle that turns by the clock alone.
+    These are counting states that may wait without limit, `time` states that no transition enters, and cycles of
+    clock transitions alone.
     """
     targets = {move.target for state in states.values() for move in state.transitions}
     for name, state in states.items():
-        if state.func is Func.TIME and name != initial and name not in targets:
-            warnings.add(places[name], f"no transition enters state {quote(name)}: only goto does")
+        if _is_timed(state) and name != initial and name not in targets:
+            warnings.add(places[name], f"no transition enters state {quote(name)}; only an operator's goto does")
     clock_graph = {
-        name: [move.target for move in state.transitions if not isinstance(move.guard, CountGuard)]
-        for name, state in states.items()
+        name: [move.target for move in state.transitions if move.guard.is_clock] for name, state in states.items()
     }
     for name, state in states.items():
-        if state.func in {Func.INCREMENT, Func.DECREMENT} and not clock_graph[name]:
-            message = f"state {quote(name)} has no elapsed or clock transition: it may wait for ever"
+        if state.is_counting and not clock_graph[name]:
+            message = f"state {quote(name)} has no transition by the clock: it may wait for ever"
             warnings.add(places[name], message)
     order = {name: number for number, name in enumerate(states)}
     for cycle in find_cycles(clock_graph):
         names = sorted(cycle, key=order.__getitem__)
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         listed = ", ".join(quote(name) for name in names[:MAX_NAMED])
-        warnings.add(places[names[0]], f"a cycle of clock guards alone, which turns by itself: {listed}{more}")
+        warnings.add(places[names[0]], f"a cycle of clock transitions alone, which repeats by itself: {listed}{more}")
+
+
+def _is_timed(state: State) -> bool:
+    return not state.is_final and not state.is_counting
 
 
 def _reach_all(drafts: Sequence[StateDraft], initial: str | None, graph: Graph) -> set[str]:
     roots = [target for draft in drafts if draft.name is None for target in draft.targets]
-    roots += [draft.name for draft in drafts if draft.name is not None and draft.state.func is Func.TIME]
+    roots += [draft.name for draft in drafts if draft.name is not None and _is_timed(draft.state)]
     reached = reach(roots if initial is None else [initial, *roots], graph)
     first = drafts[0].name
     from_first = set() if first is None else reach([first], graph)
@@ -161,7 +164,7 @@ def _collect_targets(drafts: Sequence[StateDraft]) -> dict[str, list[str]]:
 
 
 def _list_first(drafts: Sequence[StateDraft]) -> list[StateDraft]:
-    """Return the named drafts without the duplicates that follow the first of a name."""
+    """Return the named drafts, for each name only the first."""
     first: dict[str, StateDraft] = {}
     for draft in drafts:
         if draft.name is not None:

@@ -1,4 +1,4 @@
-"""A chart with its live state and values to a chart file that imports again."""
+"""Writes a chart, with its current state and values, as a chart file that can be imported again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from app.chart_file.checks import reach
-from app.chart_file.guards import DEFAULT_OPS
-from app.core.chart import Attribute, Chart, CountGuard, Func, Guard, OnExpire, SlotRule, State, Transition
+from app.core.chart import Attribute, Chart, Func, Guard, OnExpire, SlotRule, State, Transition
 
 try:
     from yaml import CSafeDumper as Dumper
@@ -16,14 +15,14 @@ except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeDumper as Dumper  # type: ignore[assignment]  # the same methods, no common base
 
 TEXT_TAG, INTEGER_TAG, BOOLEAN_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "bool"))
-# Wide enough that no line is ever folded.
+# The widest line there is, so that lines are never folded.
 LINE_WIDTH = 2**31 - 1
 
 Pairs = list[tuple[str, yaml.Node]]
 
 
 def dump(chart: Chart, *, state: str, values: Mapping[str, int]) -> str:
-    """Return the chart file with `state` as its current state and `values` in that state's attributes."""
+    """Return the chart file with `state` as its current state and with `values` in that state's attributes."""
     live = [_dump_state(one, values if one.name == state else {}) for one in _order_states(chart)]
     pairs: Pairs = [("chart", _text(chart.name))]
     if chart.description:
@@ -41,9 +40,9 @@ def dump(chart: Chart, *, state: str, values: Mapping[str, int]) -> str:
 
 
 def _order_states(chart: Chart) -> list[State]:
-    """Return the states in their order, or the initial one first where the first does not lead to all others.
+    """Return the states in their order, or with the initial one first if the first does not lead to all others.
 
-    The file's current state is the live one, so that it is the first state from which `parse` finds all paths.
+    The file's `current_state` is where the chart is now, so `parse` has to find the paths from the file's first state.
     """
     states = list(chart.states.values())
     graph = {one.name: [transition.target for transition in one.transitions] for one in states}
@@ -87,14 +86,14 @@ def _dump_transition(transition: Transition, func: Func | None) -> yaml.Node:
 
 def _dump_guard(guard: Guard, func: Func | None) -> yaml.Node:
     pairs: Pairs = [("key", _text(guard.key))]
-    if isinstance(guard, CountGuard) and (func is None or guard.op is not DEFAULT_OPS.get(func)):
+    if not guard.is_clock and (func is None or guard.op is not func.reached_op):
         pairs.append(("op", _text(guard.op)))
     pairs.append(("value", _number_or_text(guard.written)))
     return _map(pairs)
 
 
 def _text(text: str) -> yaml.Node:
-    # Line breaks survive every style of quotes only as escapes.
+    # Only escapes in double quotes keep line breaks exactly.
     return yaml.ScalarNode(TEXT_TAG, str(text), style=None if text.isprintable() else '"')
 
 

@@ -1,6 +1,7 @@
-"""Reading a node as what is expected in its place; a node that is something else is a problem.
+"""Reads a node as what is expected in its place, and notes a problem if it is something else.
 
-A misspelt word is a problem once: reading goes on as if it said what was probably meant.
+The functions `to_...` convert a single value's text. The functions `read_...` read a node: they report a misspelt
+word once, then continue with the closest match.
 """
 
 from __future__ import annotations
@@ -29,38 +30,38 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
 MAX_MACHINE_ID = 255
-# Python refuses to convert very long digit strings; no number, time or instant that makes sense is this long.
+# Python refuses to convert very long digit strings, and a meaningful number, time or instant is never this long.
 MAX_LENGTH = 64
 MAX_AGE = timedelta(days=36525)
 
 
 class ScalarError(Exception):
-    """The text does not say what is expected; the message quotes it."""
+    """The text is not what is expected; the message quotes it."""
 
 
 def to_name(text: str) -> str:
-    """Return the name of a state or a key."""
+    """Return the text as the name of a state or a key. Raises ScalarError, like all of these functions."""
     if not NAME.fullmatch(text):
         raise ScalarError(f"{quote(text)} is not 1 to 128 characters of A-Z a-z 0-9 _ . - : and space")
     return text
 
 
 def to_chart_name(text: str) -> str:
-    """Return the name of a chart."""
+    """Return the text as the name of a chart."""
     if not CHART_NAME.fullmatch(text):
         raise ScalarError(f"{quote(text)} is not {CHART_NAME_RULE}")
     return text
 
 
 def to_machine_id(text: str) -> str:
-    """Return a machine's id."""
+    """Return the text as a machine's id."""
     if not 1 <= len(text) <= MAX_MACHINE_ID or not text.isprintable():
         raise ScalarError(f"{quote(text)} is not 1 to {MAX_MACHINE_ID} printable characters")
     return text
 
 
 def to_boolean(text: str) -> bool:
-    """Return what true, yes, on, false, no or off say, in any case of letters."""
+    """Return the boolean that true, yes, on, false, no or off stands for, in upper or lower case."""
     word = text.lower()
     if word not in TRUE_WORDS | FALSE_WORDS:
         raise ScalarError(f"{quote(text)} is not true or false")
@@ -68,7 +69,7 @@ def to_boolean(text: str) -> bool:
 
 
 def to_integer(text: str) -> int:
-    """Return a signed 64-bit integer."""
+    """Return the text as a signed 64-bit integer."""
     if not INTEGER.fullmatch(text):
         raise ScalarError(f"{quote(text)} is not an integer")
     if len(text) > MAX_LENGTH or not INT64_MIN <= int(text) <= INT64_MAX:
@@ -77,7 +78,7 @@ def to_integer(text: str) -> int:
 
 
 def to_count(text: str) -> int:
-    """Return a number of machines, at least 1."""
+    """Return the text as a number of machines, at least 1."""
     number = to_integer(text)
     if number < 1:
         raise ScalarError(f"{quote(text)} is less than 1")
@@ -85,12 +86,12 @@ def to_count(text: str) -> int:
 
 
 def is_percentage(text: str) -> bool:
-    """True where the text is a share of `expect`, such as `95%` or `0.5%`."""
+    """Return whether the text is a share of `expect`, such as `95%` or `0.5%`."""
     return PERCENTAGE.fullmatch(text) is not None
 
 
 def to_share(text: str) -> Fraction:
-    """Return a percentage as an exact share of one."""
+    """Return a percentage as an exact fraction: 1/2 for `50%`."""
     match = PERCENTAGE.fullmatch(text)
     if not match:
         raise ScalarError(f"{quote(text)} is not a percentage")
@@ -100,12 +101,12 @@ def to_share(text: str) -> Fraction:
 
 
 def resolve_share(share: Fraction, expect: int) -> int:
-    """Return that share of `expect`, rounded up, at least 1."""
+    """Return that share of `expect` machines, rounded up, at least 1."""
     return max(1, math.ceil(expect * share))
 
 
 def to_age(text: str) -> timedelta:
-    """Return a length of time: `90s`, `30m`, `6h`, `2d` or ISO 8601 without years and months."""
+    """Return the text as a length of time: `90s`, `30m`, `6h`, `2d`, or ISO 8601 without years and months."""
     parts = _split_age(text) if len(text) <= MAX_LENGTH else None
     if parts is None:
         raise ScalarError(f"{quote(text)} is not a length of time such as 90s, 30m, 6h, 2d or PT30M")
@@ -119,15 +120,15 @@ def to_age(text: str) -> timedelta:
 
 
 def to_lease(text: str) -> timedelta:
-    """Return a length of time that is more than none."""
+    """Return the text as a length of time longer than zero."""
     age = to_age(text)
     if not age:
-        raise ScalarError(f"{quote(text)} is no time at all")
+        raise ScalarError(f"{quote(text)} is not longer than zero")
     return age
 
 
 def to_instant(text: str) -> datetime:
-    """Return an ISO 8601 instant in UTC; without an offset it is UTC."""
+    """Return the text, an ISO 8601 instant, in UTC; an instant without an offset is taken to be UTC."""
     try:
         instant = datetime.fromisoformat(text[: MAX_LENGTH + 1])
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
@@ -148,21 +149,24 @@ def _split_age(text: str) -> dict[str, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """How many machines take part; `is_unreadable` where the file says something that is none."""
+    """How many machines take part, or which ones; `is_unreadable` if the file's `expect` could not be read."""
 
     machines: int | None = None
     roster: tuple[str, ...] | None = None
     is_unreadable: bool = False
 
     def resolve(self, text: str, to_number: Callable[[str], int]) -> int | None:
-        """Return what a number or a percentage of the machines says; None for a percentage of the unreadable."""
+        """Return the number that the text says, as a number or as a percentage of the machines.
+
+        Returns None for a percentage if `expect` could not be read. Raises ScalarError.
+        """
         if not is_percentage(text):
             return to_number(text)
         share = to_share(text)
         if self.is_unreadable:
             return None
         if self.machines is None:
-            raise ScalarError(f"{quote(text)} is a percentage, and the chart has no 'expect'")
+            raise ScalarError(f"{quote(text)} is a percentage, but the chart has no 'expect'")
         number = resolve_share(share, self.machines)
         if number > INT64_MAX:
             raise ScalarError(f"{quote(text)} of {self.machines} is out of the 64-bit range")
@@ -171,7 +175,7 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The chart's `expect`, its states' names (each where it first stands) and the problems so far."""
+    """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far."""
 
     problems: Problems
     expect: Expect
@@ -182,7 +186,7 @@ Value = TypeVar("Value")
 
 
 def describe(node: Node) -> str:
-    """Return what a node is, for a message."""
+    """Return what kind of node it is, for a message."""
     if isinstance(node, ScalarNode):
         return quote(node.text) if node.text else "empty"
     return "a mapping" if isinstance(node, MapNode) else "a list"
@@ -191,9 +195,9 @@ def describe(node: Node) -> str:
 def read_map(
     node: Node, what: str, known: tuple[str, ...], required: tuple[str, ...], problems: Problems
 ) -> MapNode | None:
-    """Return the node as a mapping of `known` keys, of which none of `required` is missing."""
+    """Return the node as a mapping; note keys that are not `known` and those `required` that are missing."""
     if not isinstance(node, MapNode):
-        report_type(node, what, "a mapping", problems)
+        expect_type(node, what, "a mapping", problems)
         return None
     for key, value in [entry for name, entry in node.entries.items() if name not in known]:
         meant = problems.add_unknown(key, "key", key.text, known)
@@ -206,19 +210,19 @@ def read_map(
 
 
 def read_scalar(node: Node | None, what: str, convert: Callable[[str], Value], problems: Problems) -> Value | None:
-    """Return the node's text converted; None where there is no node or a problem was noted."""
+    """Return the node's text, converted; None if there is no node or a problem was noted."""
     if isinstance(node, ScalarNode):
         try:
             return convert(node.text)
         except ScalarError as error:
             problems.add(node, f"{what}: {error}")
     elif node is not None:
-        report_type(node, what, "a single value", problems)
+        expect_type(node, what, "a single value", problems)
     return None
 
 
 def read_word(node: Node | None, what: str, known: tuple[str, ...], problems: Problems) -> str | None:
-    """Return the one of the few words `known` that the node's text is, or was probably meant to be."""
+    """Return which of the words `known` the node's text is, or was probably meant to be."""
     word = read_scalar(node, what, str, problems)
     if isinstance(node, ScalarNode) and word not in known:
         return problems.add_unknown(node, what, node.text, known)
@@ -226,13 +230,13 @@ def read_word(node: Node | None, what: str, known: tuple[str, ...], problems: Pr
 
 
 def list_nodes(node: Node | None) -> list[Node]:
-    """Return one node or many as a list; none for a missing one."""
+    """Return the nodes of a list, or a single node as a list of one; an empty list if there is no node."""
     if node is None:
         return []
     return node.items if isinstance(node, ListNode) else [node]
 
 
-def report_type(node: Node, what: str, expected: str, problems: Problems) -> None:
-    """Note that the node is not what is expected, unless it is already known to be unreadable."""
+def expect_type(node: Node, what: str, expected: str, problems: Problems) -> None:
+    """Note that the node must be `expected`; say nothing if it was reported as unreadable before."""
     if not isinstance(node, UnreadableNode):
         problems.add(node, f"{what} must be {expected}, not {describe(node)}")

@@ -1,8 +1,8 @@
-"""A state's `slots`, `lease` and `on_expire` to a slot rule."""
+"""Reads guards (`when`) and slot rules (`slots`, `lease`, `on_expire`): what depends on how a state counts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from app.chart_file.fields import (
@@ -18,18 +18,37 @@ from app.chart_file.fields import (
     to_lease,
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, ScalarNode, quote
-from app.core.chart import CLOCK_KEYS, ClockGuard, CountGuard, ElapsedGuard, Func, Guard, OnExpire, Op, SlotRule
+from app.core.chart import (
+    FAILED_KEY,
+    ClockGuard,
+    CountGuard,
+    ElapsedGuard,
+    Func,
+    Guard,
+    OnExpire,
+    Op,
+    SlotRule,
+)
 
 GUARD_KEYS = ("key", "value", "op")
-DEFAULT_OPS = {Func.INCREMENT: Op.GE, Func.DECREMENT: Op.LE}
 OP_WORDS = tuple(map(str, Op))
-UPWARD_OPS = frozenset({Op.GE, Op.EQ, Op.GT})
-DOWNWARD_OPS = frozenset({Op.LE, Op.EQ, Op.LT})
+COUNTING_WORDS = tuple(str(func) for func in Func if func.is_counting)
+ClockReader = Callable[[str], Guard]
+# How the text of `value` becomes a guard, for each guard key that belongs to the clock.
+CLOCK_READERS: Mapping[str, ClockReader] = {
+    "clock": lambda text: ClockGuard(to_instant(text), text),
+    "elapsed": lambda text: ElapsedGuard(to_age(text), text),
+}
+# An attribute cannot have one of these names.
+CLOCK_KEYS = tuple(CLOCK_READERS)
+# A func moves values up to a threshold or down to it. For each op that waits for this: how far past the threshold the
+# value must be.
+PAST_THRESHOLD = {Op.GE: {Op.GE: 0, Op.EQ: 0, Op.GT: 1}, Op.LE: {Op.LE: 0, Op.EQ: 0, Op.LT: -1}}
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The state that a guard belongs to: its func and its starting values; None where they cannot be read."""
+    """How the state of a guard counts: its func and its starting values, each None if it could not be read."""
 
     state_name: str
     func: Func | None
@@ -37,7 +56,7 @@ class Counted:
 
 
 def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
-    """Return the guard; None where a problem was noted."""
+    """Return the guard; None if a problem was noted."""
     fields = read_map(node, "a guard", GUARD_KEYS, ("key", "value"), scope.problems)
     if fields is None:
         return None
@@ -50,14 +69,8 @@ def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
 def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
     op = read_word(fields.find("op"), "op", OP_WORDS, scope.problems)
     if op not in {None, Op.GE}:
-        scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} takes no op but '>=', not {op!r}")
-    value = fields.find("value")
-    written = value.text if isinstance(value, ScalarNode) else ""
-    if key == "clock":
-        instant = read_scalar(value, "clock", to_instant, scope.problems)
-        return None if instant is None else ClockGuard(instant, written)
-    age = read_scalar(value, "elapsed", to_age, scope.problems)
-    return None if age is None else ElapsedGuard(age, written)
+        scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} can only have the op '>=', not {op!r}")
+    return read_scalar(fields.find("value"), key, CLOCK_READERS[key], scope.problems)
 
 
 def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope: Scope) -> Guard | None:
@@ -75,8 +88,9 @@ def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope:
 
 def _check_key(key: str, fields: MapNode, counted: Counted, scope: Scope) -> None:
     place = fields.entries["key"][1]
-    if counted.func is Func.TIME:
-        scope.problems.add(place, f"a time state has guards on 'clock' and 'elapsed' only, not on {quote(key)}")
+    if counted.func is not None and not counted.func.is_counting:
+        allowed = " and ".join(map(quote, CLOCK_KEYS))
+        scope.problems.add(place, f"a {counted.func} state has guards on {allowed} only, not on {quote(key)}")
     elif counted.start is not None and key not in counted.start:
         nearest = scope.problems.find_nearest(key, [*counted.start, *CLOCK_KEYS])
         hint = "" if nearest is None else f" (did you mean {quote(nearest)}?)"
@@ -85,7 +99,7 @@ def _check_key(key: str, fields: MapNode, counted: Counted, scope: Scope) -> Non
 
 def _read_op(node: Node | None, counted: Counted, scope: Scope) -> Op | None:
     if node is None:
-        return DEFAULT_OPS.get(counted.func) if counted.func else None
+        return counted.func.reached_op if counted.func else None
     word = read_word(node, "op", OP_WORDS, scope.problems)
     return None if word is None else Op(word)
 
@@ -97,35 +111,34 @@ def _check_threshold(guard: CountGuard, place: ScalarNode, counted: Counted, sco
         return
     needed = _count_needed(guard, start, counted.func)
     if needed > machines:
-        message = f"the threshold {quote(guard.written)} is above expect: it takes {needed} machines of {machines}"
-        scope.problems.add(place, message)
+        why = f"it needs {needed} machines, but {machines} take part"
+        scope.problems.add(place, f"the threshold {quote(guard.written)} is above expect: {why}")
 
 
 def _count_needed(guard: CountGuard, start: int, func: Func | None) -> int:
-    if func is Func.INCREMENT and guard.op in UPWARD_OPS:
-        return guard.threshold - start + (guard.op is Op.GT)
-    if func is Func.DECREMENT and guard.op in DOWNWARD_OPS:
-        return start - guard.threshold + (guard.op is Op.LT)
-    return 0
+    """Return how many reports make the guard hold; 0 if the func leads away from it."""
+    if func is None or func.reached_op is None:
+        return 0
+    past = PAST_THRESHOLD[func.reached_op].get(guard.op)
+    return 0 if past is None else func.count_missing(start, guard.threshold + past)
 
 
 SLOT_KEYS = ("slots", "lease", "on_expire")
 ON_EXPIRE_WORDS = tuple(map(str, OnExpire))
-FAILED_KEY = "failed"
 
 
 def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] | None, scope: Scope) -> SlotRule | None:
-    """Return the state's slot rule; None where it has none or a problem was noted.
+    """Return the state's slot rule; None if it has no slots.
 
-    `attributes` None: they could not be read.
+    `attributes` is None if they could not be read.
     """
     lease = read_scalar(fields.find("lease"), "lease", to_lease, scope.problems)
     on_expire = _read_on_expire(fields, attributes, scope)
     if fields.find_key("slots") is None:
         _refuse_without_slots(fields, scope)
         return None
-    if func not in {Func.INCREMENT, Func.DECREMENT}:
-        scope.problems.add(fields.entries["slots"][0], "'slots' needs func increment or decrement")
+    if func is None or not func.is_counting:
+        scope.problems.add(fields.entries["slots"][0], f"'slots' needs func {' or '.join(COUNTING_WORDS)}")
     stages = _read_stages(fields.entries["slots"][1], scope)
     lease_node = fields.find("lease")
     return SlotRule(

@@ -1,6 +1,7 @@
-"""YAML events to nodes whose scalars are their text; nothing else is ever built from a chart file.
+"""Reads YAML as nodes that know their place and whose values are text; no other object is built from a chart file.
 
-Size and depth are bounded, and anchors, aliases, tags, repeated keys and second documents are refused here.
+First come the problems that reading notes, then the checks of the text, then the nodes. Size and depth are limited,
+and anchors, aliases, tags, repeated keys and second documents are refused here.
 """
 
 from __future__ import annotations
@@ -16,23 +17,30 @@ import yaml
 
 from app.core.errors import Problem
 
+try:
+    from yaml import CSafeLoader as EventParser
+except ImportError:  # PyYAML was built without libyaml
+    from yaml import SafeLoader as EventParser  # type: ignore[assignment]  # the same methods, no common base
+
 MAX_PROBLEMS = 1000
 MAX_QUOTED = 60
-# Comparing words is slow: a hostile file must not buy minutes of it.
+# Comparing words is slow, and a hostile file must not keep the server busy for minutes.
 MAX_COMPARISONS = 10_000
 MAX_COMPARED_LENGTH = 40
-# Of a shorter word there is too little left to guess by.
+# Shorter words are too short for a guess.
 MIN_COMPARED_LENGTH = 3
 
 
 class Place(Protocol):
-    """Where something stands in the file; line and column count from 1."""
+    """A place in the file; line and column count from 1."""
 
     @property
-    def line(self) -> int: ...
+    def line(self) -> int:
+        """The line, from 1."""
 
     @property
-    def column(self) -> int: ...
+    def column(self) -> int:
+        """The column, from 1."""
 
 
 def quote(text: str) -> str:
@@ -41,7 +49,7 @@ def quote(text: str) -> str:
 
 
 class Problems:
-    """The problems found so far; beyond `MAX_PROBLEMS` they are only counted."""
+    """The problems found so far; those after the first `MAX_PROBLEMS` are only counted."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
@@ -63,14 +71,17 @@ class Problems:
             self._left_out += 1
 
     def in_order(self) -> tuple[Problem, ...]:
-        """Return the problems by position; where some were left out, a last one says how many."""
+        """Return the problems by position; if some were left out, the last one says how many."""
         found = sorted(self._found)
         if self._left_out:
             found.append(Problem(found[-1].line, found[-1].column, f"and {self._left_out} more problems"))
         return tuple(found)
 
     def find_nearest(self, word: str, known: Collection[str]) -> str | None:
-        """Return the one of `known` that `word` was probably meant to be; None once too many words were compared."""
+        """Return which of `known` was probably meant by `word`, or None.
+
+        It is always None after too many comparisons in one file.
+        """
         if not MIN_COMPARED_LENGTH <= len(word) <= MAX_COMPARED_LENGTH:
             return None
         candidates = {name.lower(): name for name in islice(known, self._comparisons_left)}
@@ -80,7 +91,7 @@ class Problems:
         return candidates[nearest[0]] if nearest else None
 
     def add_unknown(self, place: Place, what: str, word: str, known: Collection[str]) -> str | None:
-        """Note that `word` is none of the few words `known`; return the nearest one."""
+        """Note that `word` is not one of the words `known`; return the closest one, or None."""
         nearest = self.find_nearest(word, known)
         hint = f"did you mean {quote(nearest)}?" if nearest is not None else f"known: {', '.join(known)}"
         self.add(place, f"unknown {what} {quote(word)} ({hint})")
@@ -90,12 +101,12 @@ class Problems:
 MAX_BYTES = 1024 * 1024
 BYTE_ORDER_MARK = "\ufeff"
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-# YAML 1.1's printable characters are all others; lone surrogates are among these.
+# Every character that YAML 1.1 does not call printable, lone surrogates included.
 FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def decode(source: str | bytes, problems: Problems) -> str | None:
-    """Return the source as text; None, with a problem noted, where it is too big, not UTF-8 or not printable."""
+    """Return the source as text; None, with a problem noted, if it is too big, not UTF-8 or not printable."""
     if _size(source) > MAX_BYTES:
         problems.add_at(1, 1, f"the chart file is over {MAX_BYTES} bytes")
         return None
@@ -112,7 +123,7 @@ def decode(source: str | bytes, problems: Problems) -> str | None:
 
 
 def blank_preamble(text: str) -> str:
-    """Return the text without a byte order mark and with a first line `--- NAME ---` left empty."""
+    """Return the text without a byte order mark; a first line `--- NAME ---` is emptied, so that lines keep numbers."""
     text = text.removeprefix(BYTE_ORDER_MARK)
     first_break = LINE_BREAK.search(text)
     end = first_break.start() if first_break else len(text)
@@ -140,16 +151,12 @@ def _decode_utf8(source: bytes, problems: Problems) -> str | None:
         return None
 
 
-try:
-    from yaml import CSafeLoader as EventParser
-except ImportError:  # PyYAML was built without libyaml
-    from yaml import SafeLoader as EventParser  # type: ignore[assignment]  # the same methods, no common base
 MAX_DEPTH = 12
 
 
 @dataclass(slots=True)
 class ScalarNode:
-    """A value, as its text."""
+    """A single value, as its text."""
 
     line: int
     column: int
@@ -167,26 +174,26 @@ class ListNode:
 
 @dataclass(slots=True)
 class MapNode:
-    """A mapping: by each key's text, the key and the value."""
+    """A mapping. `entries` has, by the text of each key, the key's node and the value's node."""
 
     line: int
     column: int
     entries: dict[str, tuple[ScalarNode, Node]] = field(default_factory=dict)
 
     def find(self, key: str) -> Node | None:
-        """Return the value of `key`, or None."""
+        """Return the node of the value of `key`, or None."""
         entry = self.entries.get(key)
         return entry[1] if entry else None
 
     def find_key(self, key: str) -> ScalarNode | None:
-        """Return the key itself, for its place, or None."""
+        """Return the node of the key itself, which has its place, or None."""
         entry = self.entries.get(key)
         return entry[0] if entry else None
 
 
 @dataclass(slots=True)
 class UnreadableNode:
-    """Something already reported as a problem; whoever meets it says nothing more."""
+    """Something that was reported as a problem already; readers report nothing more about it."""
 
     line: int
     column: int
@@ -196,7 +203,7 @@ Node = ScalarNode | ListNode | MapNode | UnreadableNode
 
 
 def read_nodes(text: str, problems: Problems) -> Node | None:
-    """Return the one document's root; None, with a problem noted, where there is none that can be read."""
+    """Return the root of the only document; None, with a problem noted, if it cannot be read."""
     builder = _Builder(problems)
     parser = EventParser(text)
     try:
@@ -217,7 +224,10 @@ def read_nodes(text: str, problems: Problems) -> Node | None:
 
 @dataclass(slots=True)
 class _Open:
-    """A collection whose end has not come; in a mapping, the key that waits for its value (None: not to be kept)."""
+    """A list or mapping whose end has not been read yet.
+
+    In a mapping, `key` is the key whose value comes next; it is None if the entry will be dropped.
+    """
 
     node: ListNode | MapNode
     key: ScalarNode | None = None
@@ -225,7 +235,7 @@ class _Open:
 
 
 class _Builder:
-    """Takes events one by one and grows the tree; no recursion."""
+    """Builds the tree from events, one by one, without recursion."""
 
     def __init__(self, problems: Problems) -> None:
         self.root: Node | None = None
@@ -238,7 +248,7 @@ class _Builder:
         self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
-        """Grow the tree by one event."""
+        """Add one event to the tree."""
         if event.start_mark is not None:
             self.line, self.column = event.start_mark.line + 1, event.start_mark.column + 1
         if isinstance(event, yaml.ScalarEvent):
@@ -288,7 +298,7 @@ class _Builder:
             self._report(f"a tag ({quote(event.tag)}) is not allowed")
 
     def _make_scalar(self, event: yaml.ScalarEvent) -> Node:
-        # Escapes in double quotes are the one way to a character that the source itself may not hold.
+        # An escape in double quotes is the only way to write a character that the source itself must not contain.
         forbidden = FORBIDDEN_CHARACTER.search(event.value) if event.style == '"' else None
         if forbidden is None:
             return ScalarNode(self.line, self.column, event.value)
@@ -326,7 +336,7 @@ def _report_syntax(error: yaml.MarkedYAMLError, text: str, problems: Problems) -
     mark = error.problem_mark or error.context_mark
     lines = LINE_BREAK.split(text)
     line, column = (mark.line, mark.column) if mark else (0, 0)
-    if line >= len(lines):  # libyaml places the end of the text on a line of its own
+    if line >= len(lines):  # libyaml reports the end of the text one line too far
         line, column = len(lines) - 1, len(lines[-1])
     message = f"not YAML: {error.problem or error.context}"
     if error.context and error.context_mark and error.context_mark.line != line:

@@ -1,6 +1,6 @@
-"""The chart file's JSON Schema, by which editors complete and check while one types.
+"""The chart file's JSON Schema, with which editors complete and check a file while it is typed.
 
-It knows shapes, not meanings: whether a target exists or a threshold can be reached is for `parse` alone.
+It describes the shape alone. Only `parse` checks whether a target exists or a threshold can be reached.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from app.chart_file.chart import FUNC_WORDS, MAX_STATES
 from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
-from app.chart_file.guards import ON_EXPIRE_WORDS, OP_WORDS
+from app.chart_file.guards import CLOCK_KEYS, COUNTING_WORDS, ON_EXPIRE_WORDS, OP_WORDS
 from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
 
 Schema = dict[str, object]
@@ -76,12 +76,12 @@ def _state() -> Schema:
         required=["name"],
     )
     needs = {"func": ["target"], "target": ["func"], "slots": ["func"], "lease": ["slots"], "on_expire": ["slots"]}
-    is_counted = {"properties": {"func": {"enum": ["increment", "decrement"]}}, "required": ["func"]}
+    is_counted = {"properties": {"func": {"enum": [*COUNTING_WORDS]}}, "required": ["func"]}
     return shape | {"dependentRequired": needs, "if": is_counted, "then": {"required": ["current"]}}
 
 
 def _attribute() -> Schema:
-    key = _scalar(NAME.pattern, "The attribute's name.") | {"not": {"enum": ["clock", "elapsed"]}}
+    key = _scalar(NAME.pattern, "The attribute's name.") | {"not": {"enum": [*CLOCK_KEYS]}}
     return _object({"key": key, "value": {"$ref": "#/$defs/integer"}}, required=["key", "value"])
 
 
@@ -92,7 +92,7 @@ def _target() -> Schema:
 
 def _guard() -> Schema:
     properties: Schema = {
-        "key": _scalar(NAME.pattern, "An attribute of the state, or 'clock' or 'elapsed'."),
+        "key": _scalar(NAME.pattern, f"An attribute of the state, or {' or '.join(map(repr, CLOCK_KEYS))}."),
         "value": {
             "description": "A number, a percentage of 'expect', an instant or a length of time.",
             "type": ["integer", "string"],
@@ -128,7 +128,7 @@ def _integer() -> Schema:
 
 
 def _age() -> Schema:
-    # Python and ECMAScript, whose patterns a schema holds, write named groups in different ways.
+    # A schema's patterns are ECMAScript's, which writes named groups in another way than Python.
     pattern = re.sub(r"\(\?P<\w+>", "(", f"{SIMPLE_AGE.pattern}|{ISO_AGE.pattern}")
     return {"type": "string", "pattern": _whole(pattern)}
 
@@ -148,7 +148,7 @@ def _one_or_many(definition: str, description: str) -> Schema:
 
 
 def _scalar(pattern: str, description: str) -> Schema:
-    # A state may be named `017` or `off`: an editor takes these for a number and a boolean, a chart file for text.
+    # A state may be named `017` or `off`. An editor reads these as a number and a boolean, but they are text here.
     return {"description": description, "type": ["string", "number", "boolean"], "pattern": _whole(pattern)}
 
 

@@ -1,4 +1,4 @@
-"""`./state_service chart history`, `verify` and `machines`: what happened, whether it adds up, and who has reported."""
+"""`./state_service chart`: check, import and read charts, act on them as an operator, and read their logs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from app.cli.shared import (
     Instant,
     config_of,
     current_author,
+    exits_on_error,
     open_service,
     print_json,
     print_pieces,
@@ -23,11 +24,10 @@ from app.cli.shared import (
     print_table,
     progress,
     read_file,
-    reporting,
 )
 from app.core.errors import ChartFileError, Problem
 from app.core.log import HashedRow, HistoryFilter
-from app.diagram import DARK, LIGHT, Form
+from app.diagram import THEMES, Form
 from app.service import operate, reading
 from app.service.operate import ImportRequest, import_chart
 from app.service.pages import draw_chart
@@ -35,7 +35,13 @@ from app.service.reading import as_csv, as_json_array, as_ndjson, list_machines
 from app.service.status import Status
 from app.service.upkeep import list_logged_charts, verify
 
-THEMES = {"light": LIGHT, "dark": DARK}
+FORMATS = {"json": as_json_array, "csv": as_csv, "ndjson": as_ndjson}
+HISTORY_HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON")
+# Characters of a reason that the table of `history` shows; --json and --csv have the whole reason.
+MAX_REASON = 200
+
+REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the log keeps it.")
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -44,11 +50,14 @@ def group() -> None:
     """Charts."""
 
 
+# Chart files
+
+
 @group.command("lint", epilog="Example: ./state_service chart lint charts/*.yaml")
 @click.argument("files", nargs=-1, required=True)
 @JSON
 def lint(files: tuple[str, ...], as_json: bool) -> None:
-    """Check chart FILES without importing them; every problem with its line and column. Exit 2 if there is one."""
+    """Check chart FILES without importing them; print each problem with its line and column. Exit 2 if there is one."""
     checked = [_Checked(file) for file in files]
     if as_json:
         print_json([item.as_json() for item in checked])
@@ -60,7 +69,7 @@ def lint(files: tuple[str, ...], as_json: bool) -> None:
 
 
 class _Checked:
-    """What a chart file came to."""
+    """A chart file that was checked: the chart, or its problems."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -91,11 +100,17 @@ class _Checked:
 @group.command("import", epilog="Example: ./state_service chart import charts/canary.yaml --dry-run")
 @click.argument("file")
 @click.option("--name", help="The chart's name, instead of the file's own.")
-@click.option("--map", "maps", multiple=True, metavar="OLD:NEW", help="The new home of a state that is gone.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen and change nothing.")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="OLD:NEW",
+    help="The state NEW takes over a state OLD that the file no longer has.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would happen and change nothing.")
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def import_(
     context: click.Context, file: str, name: str | None, maps: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> None:
@@ -114,12 +129,15 @@ def import_(
     click.echo(imported.as_text(), nl=False)
 
 
+# Charts in the database
+
+
 @group.command("list", epilog="Example: ./state_service chart list --json")
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def list_(context: click.Context, as_json: bool) -> None:
-    """Every chart and where it stands."""
+    """List every chart and its current state."""
     statuses = reading.list_statuses(open_service(config_of(context)))
     if as_json:
         print_json([status.as_json() for status in statuses])
@@ -134,37 +152,56 @@ def list_(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def show(context: click.Context, name: str, as_json: bool) -> None:
-    """Where the chart NAME stands, and what it waits for."""
-    status = reading.get_status(open_service(config_of(context)), name)
-    if as_json:
-        print_json(status.as_json())
-    else:
-        click.echo(status.as_text(), nl=False)
+    """Show the current state of the chart NAME, and what it waits for."""
+    _print_status(reading.get_status(open_service(config_of(context)), name), as_json)
 
 
 @group.command("export", epilog="Example: ./state_service chart export states > states.yaml")
 @click.argument("name")
 @click.pass_context
-@reporting
+@exits_on_error
 def export(context: click.Context, name: str) -> None:
-    """The chart NAME as a chart file, with its live values and current state."""
+    """Print the chart NAME as a chart file, with its live values and current state."""
     click.echo(reading.export_chart(open_service(config_of(context)), name), nl=False)
 
 
 @group.command("diagram", epilog="Example: ./state_service chart diagram states --format dot | dot -Tpng > states.png")
 @click.argument("name")
 @click.option("--format", "form", default="svg", show_default=True, type=click.Choice([str(form) for form in Form]))
-@click.option("--theme", default="light", show_default=True, type=click.Choice(list(THEMES)), help="Of an SVG.")
+@click.option(
+    "--theme", default="light", show_default=True, type=click.Choice(list(THEMES)), help="The colours of an SVG."
+)
 @click.pass_context
-@reporting
+@exits_on_error
 def diagram(context: click.Context, name: str, form: str, theme: str) -> None:
-    """The chart NAME with its current state marked: SVG, Graphviz DOT or Mermaid."""
+    """Draw the chart NAME with its current state marked: SVG, Graphviz DOT or Mermaid."""
     print_pieces([draw_chart(open_service(config_of(context)), name, Form(form), THEMES[theme])])
 
 
-REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the log keeps it.")
+@group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --missing")
+@click.argument("name")
+@click.option("--state", help="The state; the current one if not given.")
+@click.option(
+    "--missing", is_flag=True, help="The machines of the roster that have not reported, instead of those that have."
+)
+@JSON
+@click.pass_context
+@exits_on_error
+def machines(context: click.Context, name: str, state: str | None, missing: bool, as_json: bool) -> None:
+    """List the machines that reported in the latest visit of a state of the chart NAME, with key and time."""
+    found = list_machines(open_service(config_of(context)), name, state, only_missing=missing)
+    if as_json:
+        print_json(found.as_json(only_missing=missing))
+    elif missing:
+        click.echo(found.as_text(only_missing=True), nl=False)
+    else:
+        rows = [(item.machine, item.key, _to_second(item.reported_at)) for item in found.reports]
+        print_table(("MACHINE", "KEY", "REPORTED AT"), rows)
+
+
+# An operator's acts
 
 
 @group.command("pause", epilog='Example: ./state_service chart pause kernel-rollout --reason "disk alarms in canary"')
@@ -172,10 +209,10 @@ REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the 
 @REASON
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def pause(context: click.Context, name: str, reason: str, as_json: bool) -> None:
-    """Hold the chart NAME: every question is answered no, and its clock stands still."""
-    _say(operate.pause(open_service(config_of(context)), name, reason, current_author()), as_json)
+    """Pause the chart NAME: every question is answered no, and no guard is judged until `resume`."""
+    _print_status(operate.pause(open_service(config_of(context)), name, reason, current_author()), as_json)
 
 
 @group.command("resume", epilog='Example: ./state_service chart resume kernel-rollout --reason "disks replaced"')
@@ -183,10 +220,10 @@ def pause(context: click.Context, name: str, reason: str, as_json: bool) -> None
 @REASON
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def resume(context: click.Context, name: str, reason: str, as_json: bool) -> None:
-    """Let the paused chart NAME go on, and judge its guards again."""
-    _say(operate.resume(open_service(config_of(context)), name, reason, current_author()), as_json)
+    """Resume the paused chart NAME, and judge its guards."""
+    _print_status(operate.resume(open_service(config_of(context)), name, reason, current_author()), as_json)
 
 
 @group.command("reset", epilog='Example: ./state_service chart reset kernel-rollout --reason "next month\'s kernel"')
@@ -194,10 +231,10 @@ def resume(context: click.Context, name: str, reason: str, as_json: bool) -> Non
 @REASON
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def reset(context: click.Context, name: str, reason: str, as_json: bool) -> None:
-    """Begin the next run of the chart NAME, in its initial state."""
-    _say(operate.reset(open_service(config_of(context)), name, reason, current_author()), as_json)
+    """Start the next run of the chart NAME, in its initial state."""
+    _print_status(operate.reset(open_service(config_of(context)), name, reason, current_author()), as_json)
 
 
 @group.command("goto", epilog='Example: ./state_service chart goto kernel-rollout rollback --reason "it panics"')
@@ -206,10 +243,10 @@ def reset(context: click.Context, name: str, reason: str, as_json: bool) -> None
 @REASON
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def goto(context: click.Context, name: str, state: str, reason: str, as_json: bool) -> None:
-    """Send the chart NAME to STATE, whatever its guards say."""
-    _say(operate.goto(open_service(config_of(context)), name, state, reason, current_author()), as_json)
+    """Move the chart NAME to STATE, whatever its guards say."""
+    _print_status(operate.goto(open_service(config_of(context)), name, state, reason, current_author()), as_json)
 
 
 @group.command("archive", epilog='Example: ./state_service chart archive kernel-rollout --reason "the fleet is gone"')
@@ -217,10 +254,10 @@ def goto(context: click.Context, name: str, state: str, reason: str, as_json: bo
 @REASON
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def archive(context: click.Context, name: str, reason: str, as_json: bool) -> None:
-    """Put the chart NAME away: it answers no more, its log stays. Importing the name again brings it back."""
-    _say(operate.archive(open_service(config_of(context)), name, reason, current_author()), as_json)
+    """Archive the chart NAME: it no longer answers, and its log stays. Importing the name again brings it back."""
+    _print_status(operate.archive(open_service(config_of(context)), name, reason, current_author()), as_json)
 
 
 @group.command("evict", epilog='Example: ./state_service chart evict rolling-reboot web-07 --reason "it is scrap"')
@@ -229,37 +266,35 @@ def archive(context: click.Context, name: str, reason: str, as_json: bool) -> No
 @REASON
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def evict(context: click.Context, name: str, machine: str, reason: str, as_json: bool) -> None:
-    """Take the slot that MACHINE holds of the chart NAME away from it."""
-    _say(operate.evict(open_service(config_of(context)), name, machine, reason, current_author()), as_json)
+    """Take away the slot that MACHINE holds in the chart NAME."""
+    _print_status(operate.evict(open_service(config_of(context)), name, machine, reason, current_author()), as_json)
 
 
-def _say(status: Status, as_json: bool) -> None:
+def _print_status(status: Status, as_json: bool) -> None:
     if as_json:
         print_json(status.as_json())
     else:
         click.echo(status.as_text(), nl=False)
 
 
-FORMATS = {"json": as_json_array, "csv": as_csv, "ndjson": as_ndjson}
-HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON")
-MAX_REASON = 200
+# The log
 
 
 @group.command("history", epilog="Example: ./state_service chart history states --since 2026-01-31 --csv > states.csv")
 @click.argument("name")
-@click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only rows after this one.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
+@click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only rows after this seq.")
+@click.option("--limit", type=click.IntRange(1), help="At most this many rows.")
 @click.option("--kind", type=click.Choice(reading.list_kinds()), metavar="KIND", help="Only rows of this kind.")
 @click.option("--machine", help="Only rows of this machine.")
 @click.option("--since", type=Instant(), metavar="INSTANT", help="Only rows from this instant on (ISO 8601, UTC).")
 @click.option("--until", type=Instant(), metavar="INSTANT", help="Only rows before this instant.")
 @click.option("--json", "form", flag_value="json", help="Print JSON, one array.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV, for a spreadsheet.")
-@click.option("--ndjson", "form", flag_value="ndjson", help="Print JSON, an object a line.")
+@click.option("--ndjson", "form", flag_value="ndjson", help="Print JSON, one object a line.")
 @click.pass_context
-@reporting
+@exits_on_error
 def history(
     context: click.Context,
     name: str,
@@ -271,60 +306,33 @@ def history(
     until: datetime | None,
     form: str | None,
 ) -> None:
-    """The log of the chart NAME, oldest first; any number of rows takes little memory."""
-    wanted = HistoryFilter(after, limit, kind, machine, since, until)
+    """Print the log of the chart NAME, oldest row first; a log of any length takes little memory."""
+    wanted = HistoryFilter(after=after, limit=limit, kind=kind, machine=machine, since=since, until=until)
     rows = reading.iterate_history(open_service(config_of(context)), name, wanted)
     if form is not None:
         print_pieces(FORMATS[form](rows))
     else:
-        print_table(HEADINGS, (_line(row) for row in rows))
+        print_table(HISTORY_HEADINGS, (_cells(row) for row in rows))
 
 
-def _line(logged: HashedRow) -> tuple[Any, ...]:
+def _cells(logged: HashedRow) -> tuple[Any, ...]:
     row = logged.row
-    # The whole of it is in --json and --csv.
     reason = row.reason if row.reason is None or len(row.reason) <= MAX_REASON else row.reason[:MAX_REASON] + "…"
-    at = f"{row.at:%Y-%m-%d %H:%M:%S}"
-    return (
-        row.seq,
-        at,
-        row.kind,
-        row.from_state,
-        row.to_state,
-        row.key,
-        row.value_after,
-        row.machine,
-        row.actor,
-        reason,
-    )
+    what = (row.kind, row.from_state, row.to_state, row.key, row.value_after)
+    return (row.seq, _to_second(row.at), *what, row.machine, row.actor, reason)
 
 
-@group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --missing")
-@click.argument("name")
-@click.option("--state", help="The state; without it the current one.")
-@click.option("--missing", is_flag=True, help="Those of the roster that have not reported, instead of those that have.")
-@JSON
-@click.pass_context
-@reporting
-def machines(context: click.Context, name: str, state: str | None, missing: bool, as_json: bool) -> None:
-    """Who reported in the latest visit of a state of the chart NAME, on which key, and when."""
-    found = list_machines(open_service(config_of(context)), name, state, only_missing=missing)
-    if as_json:
-        print_json(found.as_json(only_missing=missing))
-    elif missing:
-        click.echo(found.as_text(only_missing=True), nl=False)
-    else:
-        rows = [(item.machine, item.key, f"{item.reported_at:%Y-%m-%d %H:%M:%S}") for item in found.reports]
-        print_table(("MACHINE", "KEY", "REPORTED AT"), rows)
+def _to_second(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 @group.command("verify", epilog="Example: ./state_service chart verify kernel-rollout")
 @click.argument("names", nargs=-1)
 @JSON
 @click.pass_context
-@reporting
+@exits_on_error
 def verify_(context: click.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """Replay the log of the charts NAMES (of all without any) and check it and its chain; exit 1 if it differs."""
+    """Replay and check the logs of the charts NAMES, or of all charts, and their hashes. Exit 1 on a difference."""
     service = open_service(config_of(context))
     verified = []
     for name in names or list_logged_charts(service):

@@ -1,4 +1,4 @@
-"""`./state_service db`: the database's schema, its backup, and what is forgotten."""
+"""`./state_service db`: migrate and check the schema, back up the database, prune the log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 import click
 
 from app import schema
-from app.cli.shared import NO, Age, config_of, current_author, open_service, print_json, progress, reporting
+from app.cli.shared import NO, Age, config_of, current_author, exits_on_error, open_service, print_json, progress
 from app.db.engine import open_engine
 from app.service.context import Service
 from app.service.upkeep import Pruned, backup, count_old_rows, list_logged_charts, prune
@@ -21,9 +21,12 @@ def group() -> None:
 
 @group.command("upgrade", epilog="Example: ./state_service db upgrade")
 @click.pass_context
-@reporting
+@exits_on_error
 def upgrade(context: click.Context) -> None:
-    """Bring the database's schema to what this version of the service needs. Safe to run at any time, by several."""
+    """Migrate the database's schema to what this version of the service needs.
+
+    Safe at any time, and from several processes at once.
+    """
     engine = open_engine(config_of(context).database_url, create=True)
     context.call_on_close(engine.dispose)
     schema.upgrade(engine)
@@ -32,7 +35,7 @@ def upgrade(context: click.Context) -> None:
 
 @group.command("check", epilog="Example: ./state_service db check && echo fine")
 @click.pass_context
-@reporting
+@exits_on_error
 def check(context: click.Context) -> None:
     """Compare the database's schema with what this version of the service needs; exit 1 on a difference."""
     engine = open_engine(config_of(context).database_url)
@@ -48,12 +51,12 @@ def check(context: click.Context) -> None:
 @group.command("backup", epilog="Example: ./state_service db backup /var/backups/state_service.db")
 @click.argument("file")
 @click.pass_context
-@reporting
+@exits_on_error
 def backup_(context: click.Context, file: str) -> None:
-    """Copy the SQLite database to FILE, which must not exist, while others go on writing.
+    """Copy the SQLite database to FILE, which must not exist, while the service goes on writing.
 
-    The copy is the database as it was at one moment, checked, and on the disk when this command ends. For PostgreSQL
-    it prints the pg_dump command that does the same, and exits 2.
+    The copy is the database as it was at one moment. It is checked, and on the disk when this command ends. For
+    PostgreSQL this command prints the pg_dump command that does the same, and exits 2.
     """
     size = backup(open_service(config_of(context)), file)
     click.echo(f"{file}: {size} bytes, checked")
@@ -61,16 +64,18 @@ def backup_(context: click.Context, file: str) -> None:
 
 @group.command("prune", epilog="Example: ./state_service db prune --keep 400d --dry-run")
 @click.argument("charts", nargs=-1)
-@click.option("--keep", required=True, type=Age(), metavar="AGE", help="How old a row may be and stay: 400d, 26h, …")
-@click.option("--dry-run", is_flag=True, help="Say how many rows would go and change nothing.")
+@click.option(
+    "--keep", required=True, type=Age(), metavar="AGE", help="Keep rows that are younger than this: 400d, 26h, …"
+)
+@click.option("--dry-run", is_flag=True, help="Print how many rows would be deleted and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-@reporting
+@exits_on_error
 def prune_(context: click.Context, charts: tuple[str, ...], keep: timedelta, dry_run: bool, as_json: bool) -> None:
-    """Delete the log's rows older than AGE, of CHARTS or of all; a marker row stays, and the log still verifies.
+    """Delete log rows older than AGE, of CHARTS or of all charts; a marker row stays, and the log still verifies.
 
-    A chart whose log does not verify is left alone, and the exit code is 1. An Idempotency-Key is forgotten with its
-    row. Safe while others write.
+    A chart whose log does not verify is not changed, and the exit code is 1. An Idempotency-Key is forgotten with its
+    row. Safe while the service writes.
     """
     service = open_service(config_of(context))
     results = []

@@ -1,4 +1,4 @@
-"""`./state_service`: without a command it serves."""
+"""`./state_service`: the root command, which serves if no other command is given."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from app.cli import chart, database, token
 from app.cli.serve import serve
-from app.cli.shared import load_config, reporting
+from app.cli.shared import exits_on_error, load_config
 
 EXAMPLES = """
 \b
@@ -18,15 +18,17 @@ Examples:
 
 
 @click.group(invoke_without_command=True, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--chart", "charts", multiple=True, metavar="FILE", help="A chart to import; the first is the default.")
+@click.option(
+    "--chart", "charts", multiple=True, metavar="FILE", help="A chart file to import; the first is the default chart."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on.")
 @click.option("--database", metavar="URL", help="sqlite:///FILE or postgresql://…; else STATE_SERVICE_DATABASE_URL.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Worker processes; else STATE_SERVICE_WORKERS.")
-@click.option("--debug", is_flag=True, help="Log more, and start again when the code changes.")
+@click.option("--debug", is_flag=True, help="Log more, and restart when the code changes.")
 @click.option("--logger", metavar="FILE", help="A YAML file for Python's logging.config.dictConfig.")
 @click.pass_context
-@reporting
+@exits_on_error
 def main(
     context: click.Context,
     charts: tuple[str, ...],
@@ -39,7 +41,7 @@ def main(
 ) -> None:
     """Sequence work over many machines: serve charts over HTTP, or administer them.
 
-    Without a COMMAND: migrates the database, imports the charts given, and serves.
+    Without a COMMAND: migrates the database, imports the charts of --chart, and serves.
     """
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     context.obj = load_config(database_url=database, workers=workers, logger=logger, bind=bind)

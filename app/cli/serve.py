@@ -1,4 +1,4 @@
-"""Serving: migrate, import the charts, and become gunicorn."""
+"""Serving: migrate the database, import the charts, and become gunicorn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.service.operate import ImportRequest, import_chart
 
 
 def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> None:
-    """Migrate the database, import `charts` (the first is the default chart), and serve; does not return."""
+    """Migrate the database, import `charts` (the first is the default chart), and serve. Does not return."""
     if config.auth is None and is_loopback(host):
         config = replace(config, auth="open")
     require_auth(config)
@@ -38,13 +38,13 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> N
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The settings as they mean the same from any folder: gunicorn runs in this service's own."""
+    """Return the settings with absolute paths, because gunicorn runs in the service's own folder."""
     url = normalize_url(config.database_url).render_as_string(hide_password=False)
     return replace(config, database_url=url, logger=config.logger and str(Path(config.logger).absolute()))
 
 
 def is_loopback(host: str) -> bool:
-    """True for an address that only this machine can reach."""
+    """True if only this machine can reach the address `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
 
 
 def import_file(config: Config, file: str) -> str:
-    """Import one chart file and say what came of it; exits 2 with every problem of a bad one."""
+    """Import a chart file, print the outcome, and return the chart's name. Exits 2 with each problem of a bad file."""
     request = ImportRequest(read_file(file), default_name=Path(file).stem)
     try:
         imported = import_chart(open_service(config), request, current_author())
@@ -66,18 +66,18 @@ def import_file(config: Config, file: str) -> str:
 
 
 def become_gunicorn(config: Config, *, debug: bool) -> None:
-    """Replace this process by gunicorn, as production runs it, with `config` for its environment."""
+    """Replace this process by gunicorn, as production runs it, with `config` as its environment."""
     command = [sys.executable, "-m", "gunicorn", "-c", str(HOME / "gunicorn.conf.py"), "--chdir", str(HOME)]
     if debug:
         command += ["--reload", "--log-level", "debug"]
     try:
         os.execve(sys.executable, [*command, "wsgi:app"], environment_of(config))
     except OSError as error:
-        fail(f"gunicorn cannot be started: {error}", USAGE)
+        fail(f"cannot start gunicorn: {error}", USAGE)
 
 
 def environment_of(config: Config) -> dict[str, str]:
-    """The environment that makes another process read `config`."""
+    """Return the environment from which another process reads the same settings as `config`."""
     environment = dict(os.environ)
     for name, value in config.given().items():
         environment[PREFIX + name.upper()] = value

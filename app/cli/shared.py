@@ -1,4 +1,4 @@
-"""What an option's text may say, beyond what click knows."""
+"""What the commands share: settings, the service, errors and exit codes, printing, and types of options."""
 
 from __future__ import annotations
 
@@ -23,27 +23,34 @@ from app.core.log import Author
 from app.service.context import Service
 from app.wiring import create_app, service_of
 
+# Exit codes: a refusal, and wrong usage or a bad file.
 NO = 1
 USAGE = 2
+# A table's columns are as wide as its first rows need; a later cell that is wider pushes its line to the right.
+MEASURED_ROWS = 1000
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
+# Settings and the service
+
+
 def open_service(config: Config) -> Service:
-    """The service on the database that `config` names; its connections are closed when the command ends."""
+    """Return the service on the database that `config` names; its connections are closed when the command ends."""
     service = service_of(create_app(config))
     click.get_current_context().call_on_close(service.database.engine.dispose)
     return service
 
 
 def config_of(context: click.Context) -> Config:
-    """The settings: those of the environment under what the options before the command say."""
+    """Return the settings that the root command read from the environment and from its own options."""
     config: Config = context.find_root().obj
     return config
 
 
 def load_config(**options: Any) -> Config:
-    """The settings of the environment, overridden by options; exits 2 where one cannot be used."""
+    """Read the settings from the environment; options that are not None win. Exits 2 if a value cannot be used."""
     try:
         return read_config(os.environ, **options)
     except errors.SettingError as error:
@@ -51,23 +58,34 @@ def load_config(**options: Any) -> Config:
 
 
 def current_author() -> Author:
-    """Who runs this command, as the log will have it."""
+    """Return the author under whom the log records what this command does."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        # A container's user often has a number and no name.
+        # A container's user often has a number but no name.
         user = f"user {os.getuid()}"
     return Author(actor=f"{user} (command line)")
 
 
+def read_file(path: str) -> bytes:
+    """Return a file's bytes, or those of standard input for `-`. Exits 2 if the file cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", USAGE)
+
+
+# Errors and exit codes
+
+
 def fail(message: str, code: int) -> NoReturn:
-    """Say on standard error what is wrong, and exit."""
+    """Print `message` on standard error and exit with `code`."""
     click.echo(f"state_service: {message}", err=True)
     sys.exit(code)
 
 
-def reporting(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn the service's errors into one line on standard error and an exit code."""
+def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command: an error of the service becomes one line on standard error and an exit code."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -81,40 +99,31 @@ def reporting(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+# Printing
+
+
 def print_problems(file: str, problems: Iterable[errors.Problem], *, kind: str = "error") -> None:
-    """One line a problem, on standard error, in the form that editors can jump to."""
+    """Print one line for each problem on standard error, in the form that editors can jump to."""
     for problem in problems:
         click.echo(f"{file}:{problem.line}:{problem.column}: {kind}: {problem.message}", err=True)
 
 
-def read_file(path: str) -> bytes:
-    """A file's bytes, standard input for `-`; exits 2 where it cannot be read."""
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        fail(f"{path}: {error.strerror}", USAGE)
-
-
-# Rows that a table's columns are made wide enough for; a later cell that is wider pushes its line to the right.
-MEASURED = 1000
-
-
 def print_json(value: Any) -> None:
-    """A value as indented JSON."""
+    """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_pieces(pieces: Iterable[str]) -> None:
-    """A text in pieces, as it is; bytes, so that no line end is translated."""
+    """Print a text that comes in pieces, as bytes, so that line ends are not translated."""
     for piece in pieces:
         sys.stdout.buffer.write(piece.encode())
     sys.stdout.buffer.flush()
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Rows under headings, in columns as wide as they need; any number of rows takes little memory."""
+    """Print rows under headings, in columns as wide as they need; memory use does not grow with the rows."""
     lines = ([_cell(value) for value in row] for row in rows)
-    first = [list(headings), *islice(lines, MEASURED)]
+    first = [list(headings), *islice(lines, MEASURED_ROWS)]
     widths = [max(len(line[column]) for line in first) for column in range(len(headings))]
     for line in chain(first, lines):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -127,7 +136,7 @@ def _cell(value: Any) -> str:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield what to call with how much is done, and of how much; a bar on standard error where that is a terminal."""
+    """Yield a function that takes the work done and the whole work, and draws a bar if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, of: None
         return
@@ -140,13 +149,16 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
+# Types of options
+
+
 class Age(click.ParamType[timedelta]):
     """A length of time, written as in a chart file."""
 
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the length of time. Fails as click wants it."""
+        """Return the length of time. Raises click.BadParameter if the text cannot be read."""
         try:
             return to_age(str(value))
         except ScalarError as error:
@@ -159,7 +171,7 @@ class Instant(click.ParamType[datetime]):
     name = "instant"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the instant. Fails as click wants it."""
+        """Return the instant. Raises click.BadParameter if the text cannot be read."""
         try:
             return to_instant(str(value))
         except ScalarError as error:

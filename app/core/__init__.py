@@ -1,1 +1,1 @@
-"""The chart machine: pure decisions, standard library only; no clock, no randomness, no logging, no I/O."""
+"""The chart machine: pure decisions with the standard library alone; no clock, randomness, logging or I/O."""

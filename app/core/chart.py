@@ -1,4 +1,8 @@
-"""The closed table of funcs. One more func is one more entry in each table here."""
+"""The definition of a chart: its states, what a PUT does to them (`Func`), and when they are left (`Guard`).
+
+A func and a guard answer for themselves: what is true of one func or of one kind of guard stands in its class here,
+and other modules ask it instead of naming it.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import ClassVar, Literal, Protocol, Self
 
 from app.core.errors import AttributeRangeError
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
-# It stands in paths, so `.` and `..` are none.
+# Chart names are URL path segments, so `.` and `..` are not allowed.
 CHART_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.:-]{1,128}")
 CHART_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . - : (nor '.' or '..')"
-CLOCK_KEYS = frozenset({"clock", "elapsed"})
-
-
-class Func(StrEnum):
-    """What an accepted PUT does to an attribute."""
-
-    INCREMENT = "increment"
-    DECREMENT = "decrement"
-    TIME = "time"
+# The attribute that counts failures; `on_expire: fail` counts on it, and the pages show it.
+FAILED_KEY = "failed"
 
 
 class Op(StrEnum):
@@ -38,6 +36,90 @@ class Op(StrEnum):
     GT = ">"
     LT = "<"
 
+    @property
+    def sign(self) -> str:
+        """The op as mathematics writes it: `≥` for `>=`."""
+        return _SIGNS[self]
+
+
+_SIGNS = {Op.EQ: "=", Op.NE: "≠", Op.GE: "≥", Op.LE: "≤", Op.GT: ">", Op.LT: "<"}
+_COMPARE: dict[Op, Callable[[int, int], bool]] = {
+    Op.EQ: operator.eq,
+    Op.NE: operator.ne,
+    Op.GE: operator.ge,
+    Op.LE: operator.le,
+    Op.GT: operator.gt,
+    Op.LT: operator.lt,
+}
+
+
+def compare(op: Op, value: int, threshold: int) -> bool:
+    """Return whether `value op threshold` is true."""
+    return _COMPARE[op](value, threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What one report does to an attribute.
+
+    `apply` and `undo` map a value to the next one and back. `reached_op` compares in a guard that has no `op`.
+    `distance` is the number of reports that lead from a value to a threshold, 0 or less if it has been reached.
+    """
+
+    apply: Callable[[int], int]
+    undo: Callable[[int], int]
+    reached_op: Op
+    distance: Callable[[int, int], int]
+
+
+class Func(StrEnum):
+    """What an accepted PUT does to an attribute. A func without `Counting` accepts none: the clock moves its state."""
+
+    INCREMENT = (
+        "increment",
+        Counting(lambda value: value + 1, lambda value: value - 1, Op.GE, lambda value, threshold: threshold - value),
+    )
+    DECREMENT = (
+        "decrement",
+        Counting(lambda value: value - 1, lambda value: value + 1, Op.LE, lambda value, threshold: value - threshold),
+    )
+    TIME = ("time", None)
+
+    counting: Counting | None
+    is_counting: bool
+    reached_op: Op | None
+
+    def __new__(cls, word: str, counting: Counting | None = None) -> Self:
+        """Make the member that a chart file calls `word`."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.counting = counting
+        member.is_counting = counting is not None
+        member.reached_op = None if counting is None else counting.reached_op
+        return member
+
+    def apply(self, key: str, value: int) -> int:
+        """Return the value of attribute `key` after one more report. Raises AttributeRangeError past 64 bits."""
+        return _in_range(key, self._counts().apply(value))
+
+    def undo(self, key: str, value: int) -> int:
+        """Return the value of attribute `key` with one report taken back. Raises AttributeRangeError past 64 bits."""
+        return _in_range(key, self._counts().undo(value))
+
+    def count_missing(self, value: int, threshold: int) -> int:
+        """Return how many reports lead from `value` to `threshold`; 0 or less if it has been reached."""
+        return self._counts().distance(value, threshold)
+
+    def _counts(self) -> Counting:
+        assert self.counting is not None, f"{self} counts nothing"
+        return self.counting
+
+
+def _in_range(key: str, value: int) -> int:
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise AttributeRangeError(f"attribute {key!r} would leave the 64-bit range")
+    return value
+
 
 class OnExpire(StrEnum):
     """What happens to a slot whose lease has run out."""
@@ -47,32 +129,113 @@ class OnExpire(StrEnum):
     FAIL = "fail"
 
 
+class Situation(Protocol):
+    """What a guard reads of a chart's position (`app.core.position.Position`)."""
+
+    @property
+    def values(self) -> Mapping[str, int]:
+        """The current state's attributes."""
+
+    @property
+    def entered_at(self) -> datetime:
+        """When the visit began."""
+
+    @property
+    def paused_for(self) -> timedelta:
+        """How long the pauses of this visit that are over lasted."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the chart is paused now."""
+
+
 @dataclass(frozen=True, slots=True)
 class CountGuard:
-    """Holds when the attribute `key` compares by `op` with `threshold`; `written` is the file's text (`12`, `95%`)."""
+    """Holds if the attribute `key` compares by `op` with `threshold`; `written` is the file's text (`12`, `95%`)."""
+
+    is_clock: ClassVar[Literal[False]] = False
 
     key: str
     op: Op
     threshold: int
     written: str
 
+    def due_at(self, position: Situation) -> None:
+        """Return None: the clock never makes a count guard hold."""
+
+    def holds(self, position: Situation, now: datetime) -> bool:
+        """Return whether the attribute has the wanted value; a pause makes no difference."""
+        return _COMPARE[self.op](position.values[self.key], self.threshold)
+
+    @property
+    def text(self) -> str:
+        """The guard as people read it: `count ≥ 190 (95%)`."""
+        percentage = f" ({self.written})" if self.written.endswith("%") else ""
+        return f"{self.key} {self.op.sign} {self.threshold}{percentage}"
+
+    @property
+    def log_text(self) -> str:
+        """The guard as the log's reason has it: `count >= 95%`."""
+        return f"{self.key} {self.op} {self.written}"
+
+
+class TimedGuard:
+    """What the clock's guards share: they hold from the instant `due_at` on, and never while the chart is paused."""
+
+    __slots__ = ()
+
+    is_clock: ClassVar[Literal[True]] = True
+    key: str
+    written: str
+
+    def due_at(self, position: Situation) -> datetime:
+        """Return when the guard comes due if the chart is not paused again."""
+        raise NotImplementedError
+
+    def holds(self, position: Situation, now: datetime) -> bool:
+        """Return whether the guard has come due; False while the chart is paused."""
+        return not position.is_paused and self.due_at(position) <= now
+
+    @property
+    def log_text(self) -> str:
+        """The guard as the log's reason has it: `elapsed 30m`."""
+        return f"{self.key} {self.written}"
+
 
 @dataclass(frozen=True, slots=True)
-class ClockGuard:
-    """Holds once `instant` (aware, UTC) has come."""
+class ClockGuard(TimedGuard):
+    """Holds from `instant` (aware, UTC) on; `written` is the file's text."""
 
     instant: datetime
     written: str
     key: str = field(default="clock", init=False)
 
+    def due_at(self, position: Situation) -> datetime:
+        """Return the instant."""
+        return self.instant
+
+    @property
+    def text(self) -> str:
+        """The guard as people read it: `at 2030-01-31 21:00 UTC`."""
+        return f"at {self.instant:%Y-%m-%d %H:%M} UTC"
+
 
 @dataclass(frozen=True, slots=True)
-class ElapsedGuard:
-    """Holds once the visit is `age` old, time spent paused not counted."""
+class ElapsedGuard(TimedGuard):
+    """Holds once the visit is `age` old; time spent paused does not count. `written` is the file's text."""
 
     age: timedelta
     written: str
     key: str = field(default="elapsed", init=False)
+
+    def due_at(self, position: Situation) -> datetime:
+        """Return when the visit reaches that age; pauses that are over move it back."""
+        return position.entered_at + self.age + position.paused_for
+
+    @property
+    def text(self) -> str:
+        """The guard as people read it: `after 30m`."""
+        return f"after {self.written}"
 
 
 Guard = CountGuard | ClockGuard | ElapsedGuard
@@ -98,9 +261,9 @@ class Transition:
 class SlotRule:
     """How many machines may hold a slot at a time.
 
-    `stages` are the limits in turn, already resolved to machines, each lasting until as many machines
-    have reported as the stages up to it hold in sum; the last one stays. `written` is the file's text
-    of each. `lease` None means a claim never expires.
+    `stages` are the limits, as numbers of machines. Each limit applies until as many machines have reported as
+    this stage and the stages before it allow in sum; the last limit applies from then on. `written` is the
+    file's text of each limit. If `lease` is None, a claim never expires.
     """
 
     stages: tuple[int, ...]
@@ -119,7 +282,7 @@ class SlotRule:
         return self.stages[-1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """One state; without a `func` it is final. The first attribute is the one a plain PUT updates."""
 
@@ -132,23 +295,34 @@ class State:
 
     @property
     def is_final(self) -> bool:
+        """Whether a run ends here."""
         return self.func is None
 
     @property
+    def is_counting(self) -> bool:
+        """Whether machines report on the state; False for a final state and for one that only the clock moves."""
+        return self.func is not None and self.func.is_counting
+
+    @property
     def default_key(self) -> str | None:
-        """The attribute that a PUT without `key` updates."""
+        """The attribute that a PUT without `key` updates; None if the state has no attributes."""
         return self.attributes[0].key if self.attributes else None
 
     def has_attribute(self, key: str) -> bool:
+        """Return whether the state has an attribute of that name."""
         return any(attribute.key == key for attribute in self.attributes)
 
     def initial_values(self) -> dict[str, int]:
+        """Return the attributes as they are whenever the state is entered."""
         return {attribute.key: attribute.value for attribute in self.attributes}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """One version of a named state machine. `roster`, where there is one, lists the machines that take part."""
+    """One version of a named state machine.
+
+    `expect` is how many machines take part, `roster` their ids; each is None if the chart file does not say so.
+    """
 
     name: str
     initial: str
@@ -158,46 +332,27 @@ class Chart:
     roster: tuple[str, ...] | None = None
     require_machine: bool = False
     roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
+    _reach: dict[str, frozenset[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
         object.__setattr__(self, "roster_set", None if self.roster is None else frozenset(self.roster))
 
+    def can_reach(self, origin: str, target: str) -> bool:
+        """True if transitions lead from the state `origin` to the state `target`, or both are the same state."""
+        found = self._reach.get(origin)
+        if found is None:
+            found = self._reach[origin] = self._list_reachable(origin)
+        return target in found
+
+    def _list_reachable(self, origin: str) -> frozenset[str]:
+        found, ahead = {origin}, [origin]
+        while ahead:
+            targets = {transition.target for transition in self.states[ahead.pop()].transitions} - found
+            found |= targets
+            ahead += targets
+        return frozenset(found)
+
     def is_on_roster(self, machine: str) -> bool:
-        """True where `machine` takes part: always, for a chart without a roster."""
+        """Return whether `machine` takes part; True for every machine if the chart has no roster."""
         return self.roster_set is None or machine in self.roster_set
-
-
-# What an accepted PUT adds to the attribute; a `time` state accepts no PUT.
-_STEP = {Func.INCREMENT: 1, Func.DECREMENT: -1}
-# How a guard without `op` compares: the value is reached.
-REACHED = {Func.INCREMENT: Op.GE, Func.DECREMENT: Op.LE}
-_COMPARE: dict[Op, Callable[[int, int], bool]] = {
-    Op.EQ: operator.eq,
-    Op.NE: operator.ne,
-    Op.GE: operator.ge,
-    Op.LE: operator.le,
-    Op.GT: operator.gt,
-    Op.LT: operator.lt,
-}
-
-
-def apply(func: Func, key: str, value: int) -> int:
-    """Return the value of attribute `key` after one report. Raises AttributeRangeError past 64 bits."""
-    return _in_range(key, value + _STEP[func])
-
-
-def undo(func: Func, key: str, value: int) -> int:
-    """Return the value of attribute `key` with one report taken back. Raises AttributeRangeError past 64 bits."""
-    return _in_range(key, value - _STEP[func])
-
-
-def compare(op: Op, value: int, threshold: int) -> bool:
-    """True where `value op threshold`."""
-    return _COMPARE[op](value, threshold)
-
-
-def _in_range(key: str, value: int) -> int:
-    if not INT64_MIN <= value <= INT64_MAX:
-        raise AttributeRangeError(f"attribute {key!r} would leave the 64-bit range")
-    return value

@@ -1,4 +1,4 @@
-"""Every error the service raises. What a machine may not do is a value (`Verdict.REFUSED`), never one of these."""
+"""Every error that the service raises. A refused request is not an error: it is the value `Verdict.REFUSED`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 
 class StateServiceError(Exception):
-    """The root of the tree; its text names the culprit and is fit to show to the caller."""
+    """The base of all errors here. The text says what is wrong and may be shown to the client."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong with a chart file, where it stands (line and column count from 1)."""
+    """One thing that is wrong with a chart file, and its place; line and column count from 1."""
 
     line: int
     column: int
@@ -21,7 +21,7 @@ class Problem:
         return f"{self.line}:{self.column}: {self.message}"
 
     def as_json(self) -> dict[str, int | str]:
-        """The problem as the HTTP interface and `--json` give it."""
+        """Return the problem as the HTTP interface and `--json` show it."""
         return {"line": self.line, "column": self.column, "message": self.message}
 
 
@@ -46,7 +46,7 @@ class ChartNotFoundError(StateServiceError):
 
 
 class NoDefaultChartError(StateServiceError):
-    """A question was put to the default chart and there is none."""
+    """A request was about the default chart, and there is no default chart."""
 
 
 class VersionNotFoundError(StateServiceError):
@@ -54,27 +54,27 @@ class VersionNotFoundError(StateServiceError):
 
 
 class ConflictError(StateServiceError):
-    """The request is well formed but the chart's present position does not allow it."""
+    """The request is well formed, but the chart's current position does not allow it."""
 
 
 class ReasonRequiredError(StateServiceError):
-    """An operator's act came without the reason that the log must keep."""
+    """An operator's act came without a reason, which the log must have."""
 
 
 class KeyReusedError(StateServiceError):
-    """An Idempotency-Key came again with another state, machine or attribute."""
+    """An Idempotency-Key was used again with another state, machine or attribute."""
 
 
 class AttributeRangeError(ConflictError):
-    """A func would carry an attribute out of the signed 64-bit range."""
+    """A func would move an attribute out of the signed 64-bit range."""
 
 
 class TooManyWaitersError(StateServiceError):
-    """The limit of held requests is reached; the caller should come back."""
+    """The limit of waiting requests is reached; the client should try again later."""
 
 
 class UnauthenticatedError(StateServiceError):
-    """No token, or one that is unknown or revoked."""
+    """The request has no token, or its token is unknown or revoked."""
 
 
 class ForbiddenError(StateServiceError):
@@ -82,7 +82,7 @@ class ForbiddenError(StateServiceError):
 
 
 class LogDamagedError(StateServiceError):
-    """The log cannot be replayed: a row is missing, foreign or contradicts its chart."""
+    """The log cannot be replayed: a row is missing, was changed, or contradicts the rows before it."""
 
 
 class SettingError(StateServiceError):
@@ -90,10 +90,10 @@ class SettingError(StateServiceError):
 
 
 class DatabaseUnavailableError(StateServiceError):
-    """The database is busy, away, full, damaged or not migrated.
+    """The database is busy, unreachable, full, damaged or not migrated.
 
-    `outcome` is "not_applied" where the transaction certainly did not commit, "unknown" where the
-    connection broke during the commit.
+    `outcome` is "not_applied" if the transaction certainly did not commit, and "unknown" if the connection broke
+    during the commit.
     """
 
     def __init__(self, message: str, outcome: str = "not_applied") -> None:

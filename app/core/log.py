@@ -1,21 +1,51 @@
-"""Rows of the transition log: what each says, the hash that chains it to the row before, and the row a prune leaves."""
+"""Rows of the transition log: what each says, the hash that chains it to the row before, and the row a prune leaves.
+
+**A log that can grow.** A hash covers the row as canonical JSON, and a hash that was written once must verify for
+ever. So the columns of the first release, `FIRST_COLUMNS`, are always part of the JSON, and a column that was added
+later is part of it only if it is not null. A row written before the column existed keeps its hash, and a value in the
+new column is protected like any other. To add a column, add a field with the default None to `LogRow`, and leave
+`FIRST_COLUMNS` alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 from app.core.errors import LogDamagedError
 from app.core.position import Kind, Position, Slot
 
+# The columns of the first release. This list never changes: old hashes depend on it.
+FIRST_COLUMNS = frozenset(
+    {
+        "chart",
+        "version",
+        "run",
+        "visit",
+        "seq",
+        "at",
+        "kind",
+        "from_state",
+        "to_state",
+        "key",
+        "value_before",
+        "value_after",
+        "machine",
+        "actor",
+        "remote_addr",
+        "idempotency_key",
+        "reason",
+    }
+)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogRow:
     """One row of `transition_log`, without its `id` and `hash`; the fields are the columns."""
 
@@ -37,8 +67,13 @@ class LogRow:
     idempotency_key: str | None = None
     reason: str | None = None
 
+    @classmethod
+    def from_values(cls, values: Iterable[Any]) -> Self:
+        """Return the row with these values, which are in the order of `COLUMNS`, as a query yields them."""
+        return cls(**dict(zip(COLUMNS, values, strict=True)))
+
     def as_json(self) -> dict[str, Any]:
-        """The columns by name, the instant as ISO 8601 UTC."""
+        """Return every column by name, with the instant as ISO 8601 UTC."""
         values = dict(zip(COLUMNS, _values_of(self), strict=True))
         values["at"] = format_instant(self.at)
         return values
@@ -46,32 +81,40 @@ class LogRow:
 
 COLUMNS = tuple(item.name for item in fields(LogRow))
 _values_of = attrgetter(*COLUMNS)
-# One for all: a log of a million rows is hashed again by every verify.
+_LATER_COLUMNS = tuple(name for name in COLUMNS if name not in FIRST_COLUMNS)
+# A shared encoder: `verify` hashes the whole log again.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def format_instant(instant: datetime) -> str:
-    """Return an aware instant as ISO 8601 UTC with microseconds: the one form of the log, its hash and the API."""
+    """Return an aware instant as ISO 8601 UTC with microseconds, the form that the log, its hash and the API share."""
     utc = instant.astimezone(UTC)
     # isoformat, not strftime: the latter does not pad the year on every platform.
     return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def canonical(row: LogRow) -> str:
-    """Return the row as JSON: sorted keys, no spaces, UTF-8 characters as they are."""
-    return _encode(row.as_json())
+    """Return the row as the JSON that is hashed: sorted keys, no spaces, UTF-8 characters as they are.
+
+    Columns that are not in `FIRST_COLUMNS` are left out if they are null.
+    """
+    values = row.as_json()
+    for name in _LATER_COLUMNS:
+        if values[name] is None:
+            del values[name]
+    return _encode(values)
 
 
 def chain_hash(previous: str, row: LogRow, key: bytes | None = None) -> str:
     """Return the row's hash: SHA-256, or HMAC-SHA-256 with `key`, of the previous hash (hex) and the canonical row.
 
-    The first row of a chart has the empty text for its previous hash.
+    For the first row of a chart, `previous` is the empty text.
     """
     return chain_text(previous, canonical(row), key)
 
 
 def chain_text(previous: str, text: str, key: bytes | None = None) -> str:
-    """As `chain_hash`, of a row whose canonical `text` is at hand."""
+    """Return what `chain_hash` returns for the row whose canonical JSON is `text`."""
     message = (previous + text).encode()
     if key is None:
         return hashlib.sha256(message).hexdigest()
@@ -84,9 +127,10 @@ _INSTANTS = ("claimed_at", "renewed_at", "expires_at", "expired_at")
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Where a chart stood after the last row that a prune took.
+    """The checkpoint that `prune` writes: where a chart stood after the last row that was deleted.
 
-    `hash` is that row's.
+    `hash` is that row's hash, to which the next row is chained. `reports` maps each machine that reported in the
+    visit to the attribute that it counted on, or to None if an upgrade has dropped that attribute.
     """
 
     position: Position
@@ -96,24 +140,24 @@ class Marker:
     pruned_at: datetime
 
     def as_row(self, last: LogRow, actor: str | None) -> LogRow:
-        """The row to write in the place of `last`; `at` stays, so that the log is still in the order of time."""
+        """Return the row that replaces `last`; it keeps `at`, so that the log is still in the order of time."""
         here = self.position
         return LogRow(
-            last.chart,
-            here.version,
-            here.run,
-            here.visit,
-            last.seq,
-            last.at,
-            str(Kind.PRUNE),
-            here.state,
-            here.state,
+            chart=last.chart,
+            version=here.version,
+            run=here.run,
+            visit=here.visit,
+            seq=last.seq,
+            at=last.at,
+            kind=str(Kind.PRUNE),
+            from_state=here.state,
+            to_state=here.state,
             actor=actor,
             reason=self.as_text(),
         )
 
     def as_text(self) -> str:
-        """The marker as JSON; what a column of its row says is not said again."""
+        """Return the marker as JSON, without what the columns of its row say already."""
         here = self.position
         return json.dumps(
             {
@@ -135,7 +179,7 @@ class Marker:
 
 
 def read_marker(row: LogRow) -> Marker:
-    """Return the marker that a row of the kind `prune` holds. Raises LogDamagedError."""
+    """Return the marker in the `reason` of a row of the kind `prune`. Raises LogDamagedError if it cannot be read."""
     try:
         return _read(row, json.loads(row.reason or ""))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -144,16 +188,16 @@ def read_marker(row: LogRow) -> Marker:
 
 def _read(row: LogRow, fields: dict[str, Any]) -> Marker:
     position = Position(
-        row.version,
-        row.run,
-        row.visit,
-        row.to_state,
-        fields["values"],
-        datetime.fromisoformat(fields["entered_at"]),
-        None if fields["paused_at"] is None else datetime.fromisoformat(fields["paused_at"]),
-        timedelta(microseconds=fields["paused_for"]),
-        fields["fence"],
-        {slot["machine"]: _read_slot(slot) for slot in fields["slots"]},
+        version=row.version,
+        run=row.run,
+        visit=row.visit,
+        state=row.to_state,
+        values=fields["values"],
+        entered_at=datetime.fromisoformat(fields["entered_at"]),
+        paused_at=None if fields["paused_at"] is None else datetime.fromisoformat(fields["paused_at"]),
+        paused_for=timedelta(microseconds=fields["paused_for"]),
+        fence=fields["fence"],
+        slots={slot["machine"]: _read_slot(slot) for slot in fields["slots"]},
     )
     pruned_at = datetime.fromisoformat(fields["pruned_at"])
     return Marker(position, fields["reports"], fields["archived"], fields["hash"], pruned_at)
@@ -171,16 +215,19 @@ def _read_slot(fields: dict[str, Any]) -> Slot:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who causes a row of the log, and from where."""
+    """Who caused a row of the log, and from which address."""
 
     actor: str | None = None
     remote_addr: str | None = None
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
-    """Which rows of a chart's log are wanted: those after `after`, of one kind, machine and span of time."""
+    """Which rows of a chart's log are wanted; None means that any value will do.
+
+    Their seq is above `after`, and their time is from `since` on and before `until`. `limit` is how many at most.
+    """
 
     after: int = 0
     limit: int | None = None
@@ -199,9 +246,9 @@ class HashedRow:
 
     @staticmethod
     def columns() -> tuple[str, ...]:
-        """The names of the columns, in the order of `as_json`."""
+        """Return the names of the columns in the order of `as_json`."""
         return (*COLUMNS, "hash")
 
     def as_json(self) -> dict[str, Any]:
-        """The row's columns and its hash; the instant is ISO 8601 UTC, as it was hashed."""
+        """Return the row's columns and its hash; the instant is ISO 8601 UTC, as it was hashed."""
         return {**self.row.as_json(), "hash": self.hash}

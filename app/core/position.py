@@ -1,4 +1,8 @@
-"""Whether a guard holds, and when the clock next has something to do."""
+"""Where a chart stands, what can happen to it, and what a decision about it says.
+
+`Position` is where it stands. The classes from `Update` to `Evict` are what can happen, together `Happening`. `Step`
+is the answer, with the rows that there are to write. All of them are values: nothing here changes in place.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.core import chart as chart_module
-from app.core.chart import Chart, ClockGuard, CountGuard, ElapsedGuard, Guard, State
+from app.core.chart import Chart, State
 
 
 class Kind(StrEnum):
@@ -28,13 +31,13 @@ class Kind(StrEnum):
     RELEASE = "release"
     EXPIRE = "expire"
     EVICT = "evict"
-    # Stands in the place of the rows that a prune took.
+    # The checkpoint row that replaces the rows deleted by a prune.
     PRUNE = "prune"
 
 
-# What the clock did, not whoever happened to touch the chart.
+# Done by the clock, not by the caller whose request made it run; such rows have no actor.
 CLOCK_KINDS = frozenset({Kind.TIMEOUT, Kind.EXPIRE})
-# What changes no answer to "may I?".
+# Rows of these kinds change no answer to "may I?".
 COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT})
 
 
@@ -65,9 +68,13 @@ class Reason(StrEnum):
     FULL = "full"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A machine's leave to work now. `fence` rises with every claim of the chart."""
+    """A machine's permission to work now.
+
+    `fence` rises with every claim on the chart. The lease ends at `expires_at`; None means never. `expired_at` is
+    when the clock noticed the end of a lease whose slot is held on.
+    """
 
     machine: str
     fence: int
@@ -77,22 +84,24 @@ class Slot:
     expired_at: datetime | None = None
 
     def is_over(self, now: datetime) -> bool:
-        """True where the lease has run out and nobody has noticed yet."""
+        """Return whether the lease has run out and the clock has not dealt with it yet."""
         return self.expires_at is not None and self.expired_at is None and self.expires_at <= now
 
     def extended(self, pause: timedelta) -> Slot:
-        """The slot with a running lease made longer by `pause`."""
+        """Return the slot with its lease, if one is running, made longer by `pause`."""
         if self.expires_at is None or self.expired_at is not None:
             return self
         return replace(self, expires_at=self.expires_at + pause)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a chart stands. `values` are the current state's; `paused_for` is this visit's pauses that are over.
+    """Where a chart stands.
 
-    `reported` counts the machines that reported in this visit, and `holder_reports` says which slot holders did
-    and on which attribute; both are read only where the state has slots.
+    `values` are the current state's attributes. `paused_for` is how long this visit's pauses that are over lasted.
+    `fence` is the highest one given to a slot of this chart. `reported` counts the machines that reported in this
+    visit, and `holder_reports` says on which attribute each slot holder that reported did; these two are filled in
+    only if the state has slots.
     """
 
     version: int
@@ -110,17 +119,18 @@ class Position:
 
     @property
     def is_paused(self) -> bool:
+        """Whether the chart is paused now."""
         return self.paused_at is not None
 
     def pause_in_visit(self, now: datetime) -> timedelta:
-        """How long this visit has been paused so far, the running pause included."""
+        """Return how long this visit has been paused so far, including a pause that is running."""
         if self.paused_at is None:
             return self.paused_for
-        # The database's clock may have been set back: a pause is never less than no time.
+        # The database's clock may have been set back, but a pause never lasts less than zero.
         return self.paused_for + max(now - max(self.paused_at, self.entered_at), timedelta(0))
 
     def entered(self, state: State, now: datetime) -> Position:
-        """The position at the start of a visit of `state`: values as defined, no reports, no slots."""
+        """Return the position at the start of a visit of `state`: values as defined, no reports, no slots."""
         return replace(
             self,
             visit=self.visit + 1,
@@ -134,24 +144,30 @@ class Position:
         )
 
     def upgraded(self, version: int, state: State) -> Position:
-        """The position under another version, living on in `state`: the visit and the values it still has are kept."""
+        """Return the position under another version, now in its `state`.
+
+        The visit goes on, and attributes that the new state still has keep their values.
+        """
         values = {item.key: self.values.get(item.key, item.value) for item in state.attributes}
         slots = self.slots if state.slots is not None else {}
         return replace(self, version=version, state=state.name, values=values, slots=slots)
 
     def resumed(self, now: datetime) -> Position:
-        """The position with its clock running again: the pause is added to the visit's and to every running lease."""
+        """Return the position with its clock running again.
+
+        The length of the pause is added to `paused_for` and to every lease that is running.
+        """
         paused_for = self.pause_in_visit(now)
         pause = paused_for - self.paused_for
         slots = {name: slot.extended(pause) for name, slot in self.slots.items()}
         return replace(self, paused_at=None, paused_for=paused_for, slots=slots)
 
     def with_slot(self, slot: Slot) -> Position:
-        """The position with `slot` held."""
+        """Return the position with `slot` held."""
         return replace(self, slots={**self.slots, slot.machine: slot}, fence=max(self.fence, slot.fence))
 
     def without_slot(self, machine: str) -> Position:
-        """The position with the slot of `machine`, if it held one, free."""
+        """Return the position with the slot of `machine` free, if the machine held one."""
         if machine not in self.slots:
             return self
         return replace(self, slots={name: slot for name, slot in self.slots.items() if name != machine})
@@ -168,7 +184,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class LoggedUpdate:
-    """The accepted PUT that an Idempotency-Key stands for, as the log has it."""
+    """The accepted PUT that first used an Idempotency-Key, as the log recorded it.
+
+    `default_key` is what a PUT without `key` meant then.
+    """
 
     state: str
     machine: str | None
@@ -176,12 +195,12 @@ class LoggedUpdate:
     default_key: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """A PUT, with what the log and the reports already know of it.
+    """A PUT, with what the log and the reports already know about it.
 
-    `report` is the machine's report in the latest visit of `state` in this run, `was_entered` whether there is
-    such a visit, `repeats` the accepted PUT that had the same Idempotency-Key.
+    `report` is the machine's report in the latest visit of `state` in this run, `was_entered` is whether there was
+    such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key.
     """
 
     state: str
@@ -199,33 +218,43 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
+    """An operator stops the clock and the counting."""
+
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
+    """An operator ends the pause."""
+
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
+    """An operator begins a new run in the initial state."""
+
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Goto:
+    """An operator moves the chart to `state`."""
+
     state: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
+    """An operator takes the chart out of use."""
+
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """A new version takes over; `homes` names the new state of a state that is gone."""
+    """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in."""
 
     chart: Chart
     version: int
@@ -234,7 +263,7 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A machine wants a slot of `state`."""
+    """A machine asks for a slot of `state`, or renews its lease."""
 
     state: str
     machine: str
@@ -242,7 +271,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A machine gives its slot of `state` back without having reported."""
+    """A machine gives back its slot of `state` without a report."""
 
     state: str
     machine: str
@@ -259,9 +288,9 @@ class Evict:
 Happening = Update | Tick | Pause | Resume | Reset | Goto | Archive | Upgrade | Claim | Release | Evict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A row of the log in the making. `run` and `visit` are those it happened in, before any move."""
+    """What a row of the log will say. `run` and `visit` are those in which it happened, before any move."""
 
     kind: Kind
     version: int
@@ -278,18 +307,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A stay in a state that began."""
+    """A visit of a state that began in this step."""
 
     run: int
     visit: int
     state: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One decision: the answer, where the chart stands after it, and what there is to write.
 
-    `key` and `value` are the attribute the answer is about; `due_at` is when the clock next has something to do.
+    `key` and `value` are the attribute that the answer is about. `due_at` is when the clock next has something to
+    do; None means never.
     """
 
     verdict: Verdict
@@ -304,35 +334,19 @@ class Step:
 
     @property
     def moves(self) -> bool:
-        """True where somebody who waits for the chart may have to be told."""
+        """Whether the step may change the answer to a waiting client, so that the clients must be told."""
         return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
 
     @property
     def changes_nothing(self) -> bool:
+        """Whether there is nothing to write."""
         return not self.entries
 
 
-def holds(guard: Guard, position: Position, now: datetime) -> bool:
-    """True where `guard` holds at `position`; a paused clock never does."""
-    match guard:
-        case CountGuard():
-            return chart_module.compare(guard.op, position.values[guard.key], guard.threshold)
-        case ClockGuard() | ElapsedGuard():
-            return not position.is_paused and due_at(guard, position) <= now
-
-
-def due_at(guard: ClockGuard | ElapsedGuard, position: Position) -> datetime:
-    """Return the instant at which `guard` comes due, should the chart not be paused again."""
-    if isinstance(guard, ClockGuard):
-        return guard.instant
-    return position.entered_at + guard.age + position.paused_for
-
-
 def next_due(chart: Chart, position: Position) -> datetime | None:
-    """Return when the clock next has something to do; None while paused or where it has nothing."""
+    """Return when the clock next has something to do; None if it has nothing to do or the chart is paused."""
     if position.is_paused:
         return None
-    transitions = chart.states[position.state].transitions
-    guards = [due_at(item.guard, position) for item in transitions if not isinstance(item.guard, CountGuard)]
-    leases = [slot.expires_at for slot in position.slots.values() if slot.expires_at and not slot.expired_at]
-    return min([*guards, *leases], default=None)
+    guards = [move.guard.due_at(position) for move in chart.states[position.state].transitions]
+    leases = [slot.expires_at for slot in position.slots.values() if not slot.expired_at]
+    return min([instant for instant in (*guards, *leases) if instant is not None], default=None)

@@ -1,22 +1,22 @@
-"""Log rows, in order, back to the position they led to: what `verify` holds against the live tables."""
+"""Reads log rows, in order, back to the position that they led to; `verify` compares it with the live tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from app.core import chart
 from app.core.chart import Chart, OnExpire, State
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow, chain_hash, read_marker
 from app.core.position import Kind, Position, Slot
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Replay:
-    """A chart's history read again. `chart_of` returns the definition of a version number.
+    """A chart's history, read again from its log.
 
-    `last_hash` is what the next row is chained to, `rows` how many were read.
+    `chart_of` returns the definition of a version number. `reports` maps each machine that reported in the current
+    visit to its attribute. `last_hash` is what the next row must be chained to, and `rows` is how many were read.
     """
 
     chart_of: Callable[[int], Chart]
@@ -28,7 +28,7 @@ class Replay:
     rows: int = 0
 
     def read(self, row: LogRow, row_hash: str, log_key: bytes | None = None) -> None:
-        """Carry the chain and the position over one row. Raises LogDamagedError where it does not follow."""
+        """Check the row's hash and apply the row. Raises LogDamagedError if either contradicts the rows before."""
         if chain_hash(self.last_hash, row, log_key) != row_hash:
             raise LogDamagedError(f"{row.chart}: seq {row.seq}: the hash does not fit the row and its chain")
         self.last_hash = row_hash
@@ -36,7 +36,7 @@ class Replay:
         self.rows += 1
 
     def apply(self, row: LogRow) -> None:
-        """Carry the position over one row. Raises LogDamagedError where the row does not follow."""
+        """Move the position on by one row. Raises LogDamagedError if the row contradicts the rows before."""
         if row.kind == Kind.PRUNE:
             self._restore(row)
             return
@@ -71,7 +71,7 @@ class Replay:
 
     def _restore(self, row: LogRow) -> None:
         if self.seq:
-            raise LogDamagedError(f"{row.chart}: seq {row.seq} is a prune, and rows come before it")
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} is a prune, but there are rows before it")
         marker = read_marker(row)
         self._state(row.version, row.to_state)
         self.seq = row.seq
@@ -87,7 +87,15 @@ class Replay:
         version, run, fence = (0, 0, 0) if here is None else (here.version, here.run, here.fence)
         state = self._state(row.version, row.to_state)
         _check(row, version + 1, run + 1, 1, self.chart_of(row.version).initial)
-        self.position = Position(row.version, row.run, 1, row.to_state, state.initial_values(), row.at, fence=fence)
+        self.position = Position(
+            version=row.version,
+            run=row.run,
+            visit=1,
+            state=row.to_state,
+            values=state.initial_values(),
+            entered_at=row.at,
+            fence=fence,
+        )
         self.reports = {}
         self.is_archived = False
 
@@ -125,14 +133,14 @@ class Replay:
         if row.machine is not None:
             moved_from = self.reports.get(row.machine)
             if moved_from is not None and moved_from in values and moved_from != row.key:
-                values[moved_from] = chart.undo(func, moved_from, values[moved_from])
+                values[moved_from] = func.undo(moved_from, values[moved_from])
             self.reports[row.machine] = row.key
         if values[row.key] != row.value_before:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} found {row.key} at {row.value_before}, the log before it gives"
                 f" {values[row.key]}"
             )
-        values[row.key] = chart.apply(func, row.key, values[row.key])
+        values[row.key] = func.apply(row.key, values[row.key])
         if values[row.key] != row.value_after:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} left {row.key} at {row.value_after} instead of {values[row.key]}"
@@ -156,10 +164,14 @@ class Replay:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
         fences = (None, here.fence + 1) if held is None else (held.fence, held.fence)
         if (row.value_before, row.value_after) != fences:
-            raise LogDamagedError(f"{row.chart}: seq {row.seq} claims with fence {row.value_after} out of turn")
-        expires = None if rule.lease is None else row.at + rule.lease
-        claimed = row.at if held is None else held.claimed_at
-        slot = Slot(row.machine, row.value_after, claimed, row.at, expires)
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} claims with fence {row.value_after} out of order")
+        slot = Slot(
+            machine=row.machine,
+            fence=row.value_after,
+            claimed_at=row.at if held is None else held.claimed_at,
+            renewed_at=row.at,
+            expires_at=None if rule.lease is None else row.at + rule.lease,
+        )
         self.position = here.with_slot(slot)
 
     def _free(self, row: LogRow) -> None:
@@ -178,15 +190,15 @@ class Replay:
     def _held(self, row: LogRow) -> Slot:
         slot = self._here().slots.get(row.machine or "")
         if slot is None or (row.key is None and row.value_before != slot.fence):
-            raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} holds no such slot")
+            raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} does not hold this slot")
         return slot
 
 
 def _check(row: LogRow, version: int, run: int, visit: int, state: str) -> None:
     if (row.version, row.run, row.visit, row.from_state) != (version, run, visit, state):
         raise LogDamagedError(
-            f"{row.chart}: seq {row.seq} is of version {row.version}, run {row.run}, visit {row.visit},"
-            f" state {row.from_state!r}, but the chart stood in version {version}, run {run}, visit {visit},"
+            f"{row.chart}: seq {row.seq} says version {row.version}, run {row.run}, visit {row.visit},"
+            f" state {row.from_state!r}, but the chart was in version {version}, run {run}, visit {visit},"
             f" state {state!r}"
         )
     if row.kind not in _KINDS:

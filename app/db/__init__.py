@@ -1,7 +1,7 @@
 """The three ways to use a database: `transaction`, `snapshot`, `asking`.
 
-`transaction()` is the only place that commits. SQLAlchemy's default set-up of SQLite begins no transaction for a
-SELECT and so loses updates; here every writer starts with BEGIN IMMEDIATE (see docs/decisions.md).
+`transaction()` is the only place that commits. With SQLAlchemy's default set-up, SQLite begins no transaction for a
+SELECT, and updates are lost; here every writer starts with BEGIN IMMEDIATE (see docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.db.errors import RetryableError, errors_translated, first_line, wrap
 from app.db.postgresql import ANSWER_SECONDS, set_deadline
 from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of
 
-# How long a transaction that the database refused is begun again.
+# How long a use case is tried again, in all, after the database has refused its transaction.
 RETRY_SECONDS = 1.0
 
 P = ParamSpec("P")
@@ -34,24 +34,29 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Database:
-    """An engine and what a transaction on it needs. `clock`, in tests, stands in for the database's time."""
+    """An engine, and what a transaction on it needs.
+
+    `log_key` is the key of the log's hashes, if there is one. `clock` replaces the database's time in tests.
+    """
 
     engine: Engine
     log_key: bytes | None = None
     clock: Callable[[], datetime] | None = None
-    # One writer at a time inside a process: SQLite's own waiting is a poll that lets a thread starve.
+    # On SQLite the writers of one process take turns. SQLite itself only polls for its lock, and a thread may starve.
     writer: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def is_sqlite(self) -> bool:
+        """True on SQLite, false on PostgreSQL."""
         return self.engine.dialect.name == "sqlite"
 
 
 class Connection:
-    """A connection out of the pool, with what `transaction`, `snapshot` or `asking` began on it.
+    """A connection from the pool, in the transaction that `transaction`, `snapshot` or `asking` began on it.
 
-    `driver` is the driver's own, on which everything else rests, and `cursor` what runs prepared statements on it
-    (app/store/prepared.py); SQLAlchemy's, which costs more than a short statement, is made when it is first asked for.
+    `driver` is the driver's connection, and `cursor` runs prepared statements on it (app/store/prepared.py). `core` is
+    SQLAlchemy's connection over the same driver's connection. To make it costs more than a short statement, so it is
+    made when it is first needed. Raises DBAPIError if no connection can be opened.
     """
 
     __slots__ = ("_core", "_engine", "_pooled", "cursor", "dialect", "driver")
@@ -65,21 +70,22 @@ class Connection:
         self._core: CoreConnection | None = None
         self.driver: Any = self._pooled.driver_connection
         self.dialect = engine.dialect.name
-        # SQLite's makes one for each statement by itself.
+        # On PostgreSQL the pool's record has a cursor. SQLite's connection makes one for each statement by itself.
         self.cursor: Any = self._pooled.info.get("cursor", self.driver)
 
     @property
     def is_sqlite(self) -> bool:
+        """True on SQLite, false on PostgreSQL."""
         return self.dialect == "sqlite"
 
     @property
     def info(self) -> dict[Any, Any]:
-        """What is known of the driver's connection for as long as it lives."""
+        """What the pool notes about the driver's connection for as long as that is open."""
         return self._pooled.info
 
     @property
     def core(self) -> CoreConnection:
-        """SQLAlchemy's connection over the same; what was begun on it is not its to end."""
+        """SQLAlchemy's connection. It must not commit or roll back: the transaction belongs to this module."""
         if self._core is None:
             self._core = CoreConnection(self._engine, self._pooled).execution_options(begin="")
         return self._core
@@ -89,13 +95,14 @@ class Connection:
         return self.core.execute(statement, parameters)
 
     def exec_driver_sql(self, text: str) -> CursorResult[*tuple[Any, ...]]:
-        """Run a text as it is through SQLAlchemy. Raises DBAPIError."""
+        """Run a statement, a text for the driver, through SQLAlchemy. Raises DBAPIError."""
         return self.core.exec_driver_sql(text)
 
     def run(self, act: Callable[..., R], *arguments: Any) -> R:
-        """Do something on the driver's connection, raising the driver's errors as SQLAlchemy does: DBAPIError.
+        """Call `act`, which uses the driver's connection, and return what it returns.
 
-        A connection that is of no more use then is dropped from the pool.
+        Raises the driver's errors as SQLAlchemy does: DBAPIError. If the error says that the connection cannot be used
+        any longer, the pool drops it.
         """
         try:
             return act(*arguments)
@@ -106,7 +113,7 @@ class Connection:
             raise wrapped from error
 
     def close(self) -> None:
-        """Give the connection back to the pool, which rolls back what is still open on it."""
+        """Give the connection back to the pool, which rolls back an open transaction."""
         self._pooled.close()
 
 
@@ -122,16 +129,16 @@ def _connected(database: Database, started: float) -> Iterator[Connection]:
 
 @contextmanager
 def transaction(database: Database, *, is_long: bool = False) -> Iterator[Connection]:
-    """Yield a connection in a writer's transaction; COMMIT when the block ends, ROLLBACK when it raises.
+    """Yield a connection in a writer's transaction; COMMIT when the block ends, ROLLBACK if it raises.
 
-    One that is not `is_long` ends within ANSWER_SECONDS, whatever the database does.
+    Unless `is_long`, the transaction ends within ANSWER_SECONDS, even if the database does not answer.
     Raises DatabaseUnavailableError, which says whether the outcome is known.
     """
     started = time.monotonic()
-    turn = _turn(database) if database.is_sqlite else nullcontext()
+    turn = _writers_turn(database) if database.is_sqlite else nullcontext()
     with turn, errors_translated(), _connected(database, started) as connection:
         _begin(connection, BEGIN_WRITING[connection.dialect], started)
-        _give_time(connection, is_long)
+        _extend_deadline(connection, is_long)
         yield connection
         if is_long:
             set_deadline(connection.driver, time.monotonic() + ANSWER_SECONDS)
@@ -147,14 +154,14 @@ def _begin(connection: Connection, begin: str, started: float) -> None:
         connection.run(driver.execute, begin).close()
 
 
-def _give_time(connection: Connection, is_long: bool) -> None:
-    # Only now: a database that hangs was found out by BEGIN, before it is given the time a long statement may need.
+def _extend_deadline(connection: Connection, is_long: bool) -> None:
+    # The deadline is extended only after BEGIN has shown that the database answers.
     if is_long:
         set_deadline(connection.driver, None)
 
 
 @contextmanager
-def _turn(database: Database) -> Iterator[None]:
+def _writers_turn(database: Database) -> Iterator[None]:
     if not database.writer.acquire(timeout=BUSY_SECONDS):
         raise DatabaseUnavailableError("too many writers wait for the database")
     try:
@@ -169,7 +176,9 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
     try:
         commit()
     except DBAPIError as error:
-        raise DatabaseUnavailableError(first_line(error), "unknown" if _is_open(error) else "not_applied") from error
+        raise DatabaseUnavailableError(
+            first_line(error), "unknown" if _may_have_committed(error) else "not_applied"
+        ) from error
     if "notice" in info:
         # PostgreSQL reports success with this warning when the wait for a synchronous standby was cancelled.
         raise DatabaseUnavailableError(f"commit not confirmed by the standby: {info['notice']}", "unknown")
@@ -177,35 +186,39 @@ def _commit(connection: Connection, commit: Callable[[], None]) -> None:
         raise DatabaseUnavailableError("the database file was replaced during the commit", "unknown")
 
 
-def _is_open(error: DBAPIError) -> bool:
-    """True where a COMMIT that failed so may have been done all the same."""
-    # A server that ends says 57P01 or 57P02 before it hangs up; the commit may have come before that.
+def _may_have_committed(error: DBAPIError) -> bool:
+    """True if a COMMIT that failed like this may still have been applied."""
+    # A server that shuts down sends 57P01 or 57P02 before it closes the connection, perhaps after it has committed.
     is_ended = str(getattr(error.orig, "sqlstate", None)).startswith("57P")
     return error.connection_invalidated or is_ended or "disk I/O error" in str(error.orig)
 
 
 @contextmanager
 def snapshot(database: Database, *, is_long: bool = True) -> Iterator[Connection]:
-    """Yield a connection whose statements all see the database at one moment; it cannot write.
+    """Yield a connection whose statements all see the database at one moment; it must not write.
 
-    One that is not `is_long` ends within ANSWER_SECONDS, whatever the database does.
+    Unless `is_long`, the snapshot ends within ANSWER_SECONDS, even if the database does not answer.
+    Raises DatabaseUnavailableError.
     """
     started = time.monotonic()
     with errors_translated(), _connected(database, started) as connection:
         _begin(connection, BEGIN_SNAPSHOT[connection.dialect], started)
-        _give_time(connection, is_long)
+        _extend_deadline(connection, is_long)
         yield connection
 
 
 @contextmanager
 def asking(database: Database) -> Iterator[Connection]:
-    """Yield a connection for one SELECT, without the round trips of a transaction; it ends within ANSWER_SECONDS."""
+    """Yield a connection for one SELECT, without the round trips of a transaction; it ends within ANSWER_SECONDS.
+
+    Raises DatabaseUnavailableError.
+    """
     with errors_translated(), _connected(database, time.monotonic()) as connection:
         yield connection
 
 
 def retrying(use_case: Callable[P, R]) -> Callable[P, R]:
-    """Run a use case again, for at most a second, where the database says that its transaction did nothing."""
+    """Run a use case again, for at most RETRY_SECONDS, if the database says that its transaction did nothing."""
 
     @wraps(use_case)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

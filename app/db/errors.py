@@ -1,4 +1,4 @@
-"""What a database's errors mean to a caller."""
+"""Turns the databases' errors into this service's own."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError
-from app.db.sqlite import is_spoilt
+from app.db.sqlite import is_unusable
 
-# A failed transaction that may simply be tried again: serialization failure, deadlock, unique violation (two
-# imports of one new chart), and the server's own shutdowns.
+# After these errors the transaction may be tried again: serialization failure, deadlock, unique violation (two imports
+# of the same new chart), and a shutdown of the server.
 _RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03"}
-# A schema that is not there: the database was never migrated, or is being migrated.
+# A table or a column is missing: the database was never migrated, or is being migrated.
 _NOT_MIGRATED = {"42P01", "42703"}
 # A lock was not free within lock_timeout.
 _LOCKED = "55P03"
-# A role that may not: `db prune` wants the owner of the tables.
+# The database role may not do this: `db prune` needs the owner of the tables.
 _NOT_ALLOWED = {"42501"}
 
 
 class RetryableError(DatabaseUnavailableError):
-    """The transaction certainly did nothing and may be tried again at once."""
+    """The transaction has certainly changed nothing, and may be tried again at once."""
 
 
 def wrap(engine: Engine, error: Any, driver: Any) -> DBAPIError:
-    """Return a driver's error as SQLAlchemy raises it; it says whether the connection `driver` is of no more use."""
+    """Return a driver's error in the form in which SQLAlchemy raises it.
+
+    Its `connection_invalidated` says whether the connection `driver` cannot be used any longer.
+    """
     dialect = engine.dialect
-    is_lost = dialect.is_disconnect(error, driver, None) or is_spoilt(error)
+    is_lost = dialect.is_disconnect(error, driver, None) or is_unusable(error)
     base = dialect.loaded_dbapi.Error
     wrapped = DBAPIError.instance(None, None, error, base, connection_invalidated=is_lost, dialect=dialect)
-    assert isinstance(wrapped, DBAPIError)  # it was given a driver's error
+    assert isinstance(wrapped, DBAPIError)  # as for every error of the driver
     return wrapped
 
 
 @contextmanager
 def errors_translated() -> Iterator[None]:
-    """Raise the driver's errors as this service's own (see `translate`)."""
+    """Raise the database's errors inside the block as this service's own (see `translate`)."""
     try:
         yield
     except PoolTimeoutError:
@@ -50,7 +53,7 @@ def errors_translated() -> Iterator[None]:
 
 
 def translate(error: DBAPIError) -> Exception:
-    """Return what `error` means to a caller; an error that is this service's own fault is returned as it is."""
+    """Return this service's error for `error`; an error that a fault in the code causes is returned unchanged."""
     state = getattr(error.orig, "sqlstate", None)
     message = first_line(error)
     if error.connection_invalidated or state in _RETRYABLE or "UNIQUE constraint failed" in message:
@@ -60,10 +63,10 @@ def translate(error: DBAPIError) -> Exception:
     ):
         return error
     if state == _LOCKED:
-        message = f"somebody else holds a lock for too long: {message}"
+        message = f"another session holds a lock for too long: {message}"
     return DatabaseUnavailableError(message)
 
 
 def first_line(error: DBAPIError) -> str:
-    """Return what the database said, without the lines that follow."""
+    """Return the first line of the database's message."""
     return (str(error.orig).strip().splitlines() or ["the database failed"])[0]

@@ -1,63 +1,133 @@
-"""How long a database that says nothing is waited for.
+"""PostgreSQL's sessions: how one is opened and set up, and how long this service waits for a server that is silent.
 
-PostgreSQL's own time limits hold only while it runs: a server that was stopped in its tracks, or a network that
-swallows what is sent, does not even say that time is up.
+PostgreSQL's own time limits hold only while the server runs. A server whose process is stopped, or a network that
+drops packets, does not even report that a limit has passed. So the client side has limits of its own.
 """
 
 from __future__ import annotations
 
 import math
+import select
 import time
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.errors import _WaitTimeout  # what psycopg's waits raise, and what it catches from them itself
+from psycopg.errors import _WaitTimeout  # psycopg's waits raise it, and psycopg itself catches it there
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
 
-# What is done with a connection for one request has this long, with the wait for a connection in it.
+# The name of this service's sessions in pg_stat_activity.
+APPLICATION_NAME = "stateservice"
+
+# How long a new connection may take. With several hosts it is the limit per host; 2 s is the minimum libpq accepts.
+CONNECT_SECONDS = 3
+CONNECT_SECONDS_A_HOST = 2
+# PostgreSQL applies this limit twice to a wait for a row: to the wait for a place in the row's queue, and to the wait
+# for the row itself.
+LOCK_SECONDS = 1.5
+STATEMENT_SECONDS = 30.0
+
+# A request must be done with its connection within this time; the wait for a connection from the pool counts, too.
 ANSWER_SECONDS = 4.0
-# A statement that begins late still gets a moment: a busy process is no reason to give up a database that answers.
+# Minimum timeout, even if the deadline has passed: a process that is busy must not give up a database that answers.
 LEAST_SECONDS = 0.5
-# Reports and imports: a statement may take this long, and more than the server's own statement_timeout.
+# Limit for each statement of reports and imports. It is longer than the server's own statement_timeout.
 LONG_SECONDS = 35.0
 RV = TypeVar("RV")
 
 
-class PatientConnection(psycopg.Connection[Any]):
-    """A connection whose every wait for the server ends; one at whose end nothing had come is closed."""
+def connect_arguments(url: URL, *, pooler: bool, lock_seconds: float) -> dict[str, Any]:
+    """Return what psycopg needs to open a session of this service; `lock_seconds` limits the wait for a lock.
 
-    # On the monotonic clock, when what is being done must have ended; without one each statement has LONG_SECONDS.
+    A `pooler` in transaction mode takes neither prepared statements nor session settings, so it gets none.
+    """
+    seconds = CONNECT_SECONDS_A_HOST if _has_several_hosts(url) else CONNECT_SECONDS
+    arguments = {"application_name": APPLICATION_NAME, "connect_timeout": seconds}
+    if pooler:
+        return {**arguments, "prepare_threshold": None}
+    limits = {
+        "lock_timeout": min(lock_seconds, LOCK_SECONDS),
+        "statement_timeout": STATEMENT_SECONDS,
+        "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
+    }
+    # UTC: in some other time zones, an instant of the year 1 or 9999 falls into a year that Python cannot read.
+    settings = {"timezone": "UTC"} | {key: str(int(value * 1000)) for key, value in limits.items()}
+    return {**arguments, "options": " ".join(f"-c {key}={value}" for key, value in settings.items())}
+
+
+def _has_several_hosts(url: URL) -> bool:
+    hosts = url.query.get("host", ())
+    return "," in hosts or (not isinstance(hosts, str) and len(hosts) > 1)
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection that limits every wait for the server, and is closed if a wait reaches its limit."""
+
+    # When the present work must end, on the monotonic clock; None gives each statement LONG_SECONDS.
     deadline: float | None = None
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Run a psycopg operation. Raises OperationalError where the server does not answer in time."""
-        limit = self._patience()
+        """Run a psycopg operation. Raises OperationalError if the server does not answer in time."""
+        limit = self._seconds_left()
         if timeout is not None and timeout < limit:
             return super().wait(gen, interval, timeout)
         try:
             return super().wait(gen, interval, None if limit == math.inf else limit)
         except _WaitTimeout:
-            # Its answer may come yet, and would be taken for the answer to something else.
+            # The answer may still come, and the connection would take it for the answer to a later statement.
             self.pgconn.finish()
             raise psycopg.OperationalError(f"the database has not answered for {limit:.1f} s") from None
 
-    def _patience(self) -> float:
+    def _seconds_left(self) -> float:
         if self.deadline is None:
             return LONG_SECONDS
         return max(self.deadline - time.monotonic(), LEAST_SECONDS)
 
 
 def connect_patiently(dialect: Any, record: Any, arguments: Any, options: Any) -> PatientConnection:
-    """Return a new connection, for SQLAlchemy's `do_connect`; what SQLAlchemy first asks of it has a limit, too."""
+    """Open a connection, for SQLAlchemy's `do_connect`. SQLAlchemy's own first statements on it are limited, too."""
     connection: PatientConnection = PatientConnection.connect(*arguments, **options)
     connection.deadline = time.monotonic() + LEAST_SECONDS
     return connection
 
 
-def set_deadline(driver: Any, deadline: float | None) -> None:
-    """Have what is done with a driver's connection from now on end by `deadline`, on the monotonic clock.
+def prepare_session(connection: PatientConnection, record: Any) -> None:
+    """Set up a new connection, for SQLAlchemy's `connect`; the pool's record keeps its cursor and its notices."""
+    # Autocommit: this service sends BEGIN itself, and a single SELECT needs no transaction.
+    connection.autocommit = True
+    # One cursor for all prepared statements: a new one costs as much as sending a short statement.
+    record.info["cursor"] = psycopg.RawCursor(connection)
 
-    None gives each statement LONG_SECONDS, and `math.inf` sets no limit. SQLite never hangs, and is left alone.
+    def remember(diagnostic: Any) -> None:
+        record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
+
+    connection.add_notice_handler(remember)
+
+
+def check_session(connection: PatientConnection, record: Any, proxy: Any) -> None:
+    """Make the pool drop a connection that the server has closed, for SQLAlchemy's `checkout`.
+
+    Raises DisconnectionError.
+    """
+    # Readable data on an idle connection means that the server has closed it, for a restart or by
+    # pg_terminate_backend. This check needs no round trip.
+    if connection.closed or _has_input(connection.fileno()):
+        raise DisconnectionError("the database ended the session")
+    connection.deadline = None
+
+
+def _has_input(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def set_deadline(driver: Any, deadline: float | None) -> None:
+    """Set when the work on a driver's connection must end, on the monotonic clock.
+
+    None gives each statement LONG_SECONDS, and `math.inf` sets no limit. On a connection to SQLite, which never hangs,
+    this does nothing.
     """
     if isinstance(driver, PatientConnection):
         driver.deadline = deadline

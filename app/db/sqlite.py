@@ -1,4 +1,4 @@
-"""SQLite's files: how one is opened, waited for, and known to be the one it was."""
+"""SQLite's files: how one is opened, how a writer waits for its lock, and how a file put in its place is noticed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,29 @@ from urllib.parse import quote
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
-# How long one waits for a file to open, and then for its lock: within five seconds every request is answered.
+from app.core.errors import SettingError
+
+# How long a request waits for a file to open, and then for its lock: every request is answered within five seconds.
 OPEN_SECONDS = 0.5
 BUSY_SECONDS = 2.5
 BUSY_POLL_SECONDS = 0.001
 
-# What SQLite says on a connection that is of no more use, even once the file is well again.
-_SPOILT = ("readonly database", "disk image is malformed", "is not a database")
+# Messages of SQLite on a connection that cannot be used any longer, even after the file is in order again.
+_UNUSABLE = ("readonly database", "disk image is malformed", "is not a database")
+
+
+# RETURNING came with SQLite 3.35. Some systems' Python uses an older library of the system.
+MINIMUM_VERSION = (3, 35, 0)
+
+
+def require_sqlite() -> None:
+    """Raise SettingError if the SQLite library that Python uses is too old for this service."""
+    if sqlite3.sqlite_version_info < MINIMUM_VERSION:
+        needed = ".".join(map(str, MINIMUM_VERSION))
+        raise SettingError(
+            f"SQLite {needed} or newer is needed, and this Python uses {sqlite3.sqlite_version}:"
+            " use another Python or PostgreSQL"
+        )
 
 
 class FileConnection(sqlite3.Connection):
@@ -29,13 +45,16 @@ class FileConnection(sqlite3.Connection):
 
 
 def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECONDS) -> FileConnection:
-    """Return a connection of our own to an SQLite file, set up as every one of ours must be."""
+    """Return a connection to an SQLite file, with the settings that every connection of this service has.
+
+    `create` makes the file and its folder if they are missing. Raises sqlite3.OperationalError.
+    """
     path = Path(str(url.database))
     if create:
         _make_folder(path.parent)
         _wait_while_empty(str(path))
     _refuse_foreign_file(str(path))
-    # mode=rw: a file that has gone must be an error, never an empty database that hides the loss.
+    # mode=rw: if the file is gone, that must be an error, not an empty new database that hides the loss.
     address = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
     patience = min(busy_seconds, OPEN_SECONDS)
     before = identity_of(str(path))
@@ -56,7 +75,7 @@ def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECON
     return connection
 
 
-# The files, database and write-ahead log, that this process last opened at a path.
+# Which files, database and write-ahead log, this process last opened at each path, by `identity_of`.
 _opened: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {}
 
 
@@ -68,7 +87,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _wait_while_empty(path: str) -> None:
-    # Another process may be making it at this moment.
+    # Another process may be creating the file at this moment.
     deadline = time.monotonic() + BUSY_SECONDS
     while _is_empty(path) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -79,31 +98,31 @@ def _is_empty(path: str) -> bool:
 
 
 def _refuse_foreign_file(path: str) -> None:
-    """Raise where opening the file would spoil it: it is empty, or lies beside the write-ahead log of another one."""
+    """Raise if the file is empty, or if it lies beside the write-ahead log of another file, which would corrupt it."""
     if _is_empty(path):
         raise sqlite3.OperationalError(
             f"the database file {path} is empty: its content is lost. Put a backup in its place; or remove it, and"
             " ./state_service db upgrade makes a new one"
         )
-    # SQLite would read the pages in that log into the file that took the other one's place.
+    # SQLite would apply the pages in that log to the file that has replaced the other file.
     before, log = _opened.get(path, ((0, 0), (0, 0)))
     is_replaced = before != (0, 0) and identity_of(path) not in (before, (0, 0))
     if is_replaced and log != (0, 0) and identity_of(f"{path}-wal") == log:
         raise sqlite3.OperationalError(
-            f"the database file {path} was replaced, but {path}-wal is still the one of the file before:"
+            f"the database file {path} was replaced, but {path}-wal belongs to the file before it:"
             f" remove {path}-wal and {path}-shm"
         )
 
 
 def _refuse_another_file(connection: FileConnection, before: tuple[int, int]) -> None:
-    """Raise where the file at the path is not, for certain, the one that was opened."""
+    """Raise unless the file at the path is certainly the file that was opened."""
     is_new = before == (0, 0)
     if connection.identity == (0, 0) or (connection.identity != before and not is_new):
         raise sqlite3.OperationalError(f"the database file {connection.path} was moved while it was opened")
 
 
 def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
-    # Several processes on a file that is new: the switch to WAL is refused at once, busy_timeout or not.
+    # If several processes open a new file, SQLite refuses the switch to WAL at once: busy_timeout does not apply to it.
     deadline = time.monotonic() + busy_seconds
     while True:
         try:
@@ -116,9 +135,12 @@ def _enter_wal(connection: sqlite3.Connection, busy_seconds: float) -> None:
 
 
 def begin_immediate(raw: sqlite3.Connection, busy_milliseconds: int, waited: float) -> None:
-    """Begin a writer's transaction; `waited` seconds of the limit are over. Raises OperationalError."""
-    # SQLite's own waiting for another process sleeps up to 100 ms at a time, and lets a writer starve. What went by
-    # in the queue of this process's writers is part of the limit.
+    """Begin a writer's transaction, and wait at most `busy_milliseconds` for the lock. Raises OperationalError.
+
+    `waited` is how many seconds the writer has already waited for its turn in this process; they count.
+    """
+    # SQLite's own wait for another process sleeps up to 100 ms at a time, and a writer may starve. So this loop polls
+    # more often.
     deadline = time.monotonic() + busy_milliseconds / 1000 - waited
     raw.execute("PRAGMA busy_timeout=0").close()
     try:
@@ -135,7 +157,7 @@ def begin_immediate(raw: sqlite3.Connection, busy_milliseconds: int, waited: flo
 
 
 def identity_of(path: str) -> tuple[int, int]:
-    """What tells a file from another one put in its place; (0, 0) where there is none."""
+    """Return a file's device and inode, which differ if it was replaced; (0, 0) if the file does not exist."""
     try:
         status = os.stat(path)
     except OSError:
@@ -144,26 +166,26 @@ def identity_of(path: str) -> tuple[int, int]:
 
 
 def note_file(connection: FileConnection, record: Any) -> None:
-    """Keep in the pool's record which file a new connection has open, and how long it waits for its lock."""
+    """Note in the pool's record which file a new connection has open, and how long it waits for a lock."""
     record.info["path"], record.info["identity"] = connection.path, connection.identity
     record.info["busy_milliseconds"] = connection.execute("PRAGMA busy_timeout").fetchone()[0]
 
 
 def check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
-    """Have the pool drop a connection whose file no longer lies at its path. Raises DisconnectionError."""
-    # A database file deleted or replaced while open still takes writes, into an inode nobody will ever read.
+    """Make the pool drop a connection whose file is no longer at its path. Raises DisconnectionError."""
+    # A file that was deleted or replaced while it was open still takes writes, but nothing will ever read them.
     if identity_of(record.info["path"]) != record.info["identity"]:
         raise DisconnectionError("the database file was replaced")
 
 
-def drop_spoilt(context: ExceptionContext) -> None:
-    """Have the pool drop a connection that is of no more use."""
-    if is_spoilt(context.original_exception):
+def drop_unusable(context: ExceptionContext) -> None:
+    """Make the pool drop a connection if the error says that it cannot be used any longer."""
+    if is_unusable(context.original_exception):
         context.is_disconnect = True
 
 
-def is_spoilt(error: BaseException) -> bool:
-    """True where the connection that said this is of no more use."""
-    # A connection opened while the file was read-only stays so after the file no longer is, and one that has read
-    # damaged pages remembers them after the file was mended.
-    return any(text in str(error) for text in _SPOILT)
+def is_unusable(error: BaseException) -> bool:
+    """True if the error says that its connection cannot be used any longer."""
+    # A connection that was opened while the file was read-only stays read-only after the file is writable again. A
+    # connection that has read damaged pages keeps them in its cache after the file was repaired.
+    return any(text in str(error) for text in _UNUSABLE)

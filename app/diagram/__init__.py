@@ -1,7 +1,7 @@
-"""Pictures of charts, as text: SVG, Graphviz DOT and Mermaid. Pure: no clock, no database, no files."""
+"""Pictures of charts as text: SVG, Graphviz DOT and Mermaid. They are pure: no clock, database or files."""
 
 from app.diagram.draw import Form, draw
-from app.diagram.svg import DARK, LIGHT, Theme
-from app.diagram.texts import Standing
+from app.diagram.svg import DARK, LIGHT, THEMES, Theme
+from app.diagram.texts import Snapshot
 
-__all__ = ["DARK", "LIGHT", "Form", "Standing", "Theme", "draw"]
+__all__ = ["DARK", "LIGHT", "THEMES", "Form", "Snapshot", "Theme", "draw"]

@@ -1,4 +1,4 @@
-"""One chart, one picture, in the form that is asked for."""
+"""Draws a chart as SVG, Graphviz DOT or Mermaid; an SVG of a large chart shows the states near the current one."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from enum import StrEnum
 
 from app.core.chart import Chart
 from app.diagram.svg import LIGHT, Theme, draw_svg
-from app.diagram.texts import Standing, draw_dot, draw_mermaid
+from app.diagram.texts import Snapshot, draw_dot, draw_mermaid
 
-# A state with more arrows than this, such as the one that every other aborts to, is shown but not looked behind:
-# it is near to everything.
+# A state with more arrows than this is drawn, but its neighbours are not followed. Such a state, for instance one that
+# every other state can abort to, is close to everything.
 HUB = 12
 
 
 def cut_window(chart: Chart, centre: str, size: int) -> Chart:
-    """The `size` states nearest to `centre`, arrows counted either way; transitions that lead out are left out."""
+    """Return the part of a chart with the `size` states nearest to `centre`, without the transitions that leave it.
+
+    Arrows are followed in both directions.
+    """
     near = _list_near(chart, centre, size)
     states = {
         name: replace(state, transitions=tuple(item for item in state.transitions if item.target in near))
         for name, state in chart.states.items()
         if name in near
     }
-    return Chart(chart.name, _find_first(chart, near, centre), states, chart.description, chart.expect)
+    return Chart(
+        name=chart.name,
+        initial=_find_first(chart, near, centre),
+        states=states,
+        description=chart.description,
+        expect=chart.expect,
+    )
 
 
 def _list_near(chart: Chart, centre: str, size: int) -> dict[str, int]:
@@ -45,7 +54,7 @@ def _list_near(chart: Chart, centre: str, size: int) -> dict[str, int]:
 
 
 def _find_first(chart: Chart, near: dict[str, int], centre: str) -> str:
-    """The state that the picture starts with: the chart's own start, else the farthest one that leads to `centre`."""
+    """Return where the picture starts: the initial state if it leads to `centre`, else the farthest state that does."""
     sources: dict[str, list[str]] = defaultdict(list)
     for name in near:
         for item in chart.states[name].transitions:
@@ -60,14 +69,14 @@ def _find_first(chart: Chart, near: dict[str, int], centre: str) -> str:
     return chart.initial if chart.initial in seen else first
 
 
-# What is drawn whole; of a larger chart an SVG shows the states around the current one.
+# A chart of at most this size is drawn whole; of a larger one, an SVG shows WINDOW states around the current one.
 MAX_STATES = 1500
 MAX_ARROWS = 4000
 WINDOW = 60
 
 
 class Form(StrEnum):
-    """The forms of a picture."""
+    """The format of a picture."""
 
     SVG = "svg"
     DOT = "dot"
@@ -76,24 +85,28 @@ class Form(StrEnum):
 
 def draw(
     chart: Chart,
-    standing: Standing | None = None,
+    snapshot: Snapshot | None = None,
     form: Form = Form.SVG,
     theme: Theme = LIGHT,
     max_states: int = MAX_STATES,
 ) -> str:
-    """The picture of a chart, with the state in which it stands marked. DOT and Mermaid always have all of it."""
+    """Return a picture of a chart; `snapshot`, if given, tells which state to mark as current.
+
+    DOT and Mermaid always show the whole chart. An SVG of a chart with more than `max_states` states, or with very
+    many arrows, shows a part of it.
+    """
     if form is Form.DOT:
-        return draw_dot(chart, standing)
+        return draw_dot(chart, snapshot)
     if form is Form.MERMAID:
-        return draw_mermaid(chart, standing)
+        return draw_mermaid(chart, snapshot)
     if not is_large(chart, max_states):
-        return draw_svg(chart, standing, theme)
-    centre = standing.state if standing is not None else chart.initial
+        return draw_svg(chart, snapshot, theme)
+    centre = snapshot.state if snapshot is not None else chart.initial
     note = f"{len(chart.states)} states; shown are those around {centre}"
-    return draw_svg(cut_window(chart, centre, WINDOW), standing, theme, chart, note)
+    return draw_svg(cut_window(chart, centre, WINDOW), snapshot, theme, chart, note)
 
 
 def is_large(chart: Chart, max_states: int = MAX_STATES) -> bool:
-    """True for a chart of which an SVG shows a part only."""
+    """Return whether an SVG shows only a part of the chart."""
     arrows = sum(len(state.transitions) for state in chart.states.values())
     return len(chart.states) > max_states or arrows > MAX_ARROWS

@@ -1,4 +1,8 @@
-"""A layout in pixels: where the boxes are, and the corners of every arrow."""
+"""Lays a chart out: first in columns and lanes, then the gaps between the columns, then everything in pixels.
+
+The main path runs along lane 0. Failures are placed below it and deadlines above it, and arrows that go back run along
+tracks below everything.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from app.core.chart import Chart, Guard
-from app.core.plan import find_main_path, follow_plan, is_clock
+from app.core.plan import find_main_path, follow_plan
 
 
 class Way(Enum):
-    """How an arrow gets to its target."""
+    """How an arrow runs to its target."""
 
     STRAIGHT = "to the next column on the same lane"
     LANE = "down or up to the target's lane, then along it"
@@ -26,9 +30,9 @@ class Place:
     lane: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrow:
-    """All transitions between two states, drawn as one; `track` numbers the lines below everything."""
+    """All transitions from one state to another, drawn as one arrow; `track` numbers the tracks below everything."""
 
     source: str
     target: str
@@ -40,7 +44,7 @@ class Arrow:
 
 @dataclass(slots=True)
 class Layout:
-    """A chart laid out."""
+    """Where each state is, the arrows between them, and the number of tracks."""
 
     places: dict[str, Place]
     arrows: list[Arrow]
@@ -49,15 +53,21 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """The columns of a lane that a path of states, and the line that leads to its head, take up."""
+    """The columns of a lane that are taken by a path of states and by the arrow that leads to its first state."""
 
     first: int
     last: int
     head: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Placing:
+    """The states of a chart while they are being given columns and lanes.
+
+    `taken` are the states on a path already, `sources` has the states that lead to each state, and `clocked` are the
+    states to which only the clock leads.
+    """
+
     chart: Chart
     places: dict[str, Place] = field(default_factory=dict)
     lanes: dict[int, list[_Stretch]] = field(default_factory=lambda: defaultdict(list))
@@ -66,11 +76,12 @@ class _Placing:
     clocked: set[str] = field(default_factory=set)
 
     def run(self) -> None:
+        """Place the main path, then the paths that branch off, nearest first."""
         counted = set()
         for name, state in self.chart.states.items():
             for item in state.transitions:
                 self.sources[item.target].append(name)
-                if not is_clock(item):
+                if not item.guard.is_clock:
                     counted.add(item.target)
         self.clocked = set(self.chart.states) - counted
         main = find_main_path(self.chart)
@@ -81,12 +92,13 @@ class _Placing:
             for item in self.chart.states[waiting.popleft()].transitions:
                 if item.target not in self.taken:
                     waiting.extend(self.put_path(item.target))
-        # In a part of a chart there may be states that its first one does not lead to.
+        # In a part of a chart there may be states that cannot be reached from its first one.
         for name in self.chart.states:
             if name not in self.taken:
                 self.put_path(name)
 
     def put_path(self, head: str) -> list[str]:
+        """Place the planned path that begins at `head`; return its states."""
         columns = [self.places[name].column for name in self.sources[head] if name in self.places] or [-1]
         path = follow_plan(self.chart, head, self.taken)
         first, column = min(columns) + 1, max(columns) + 1
@@ -94,11 +106,13 @@ class _Placing:
         return path
 
     def put(self, path: list[str], column: int, lane: int, first: int) -> None:
+        """Place the states of `path` side by side on a lane, and take the lane from column `first` on."""
         for offset, name in enumerate(path):
             self.places[name] = Place(column + offset, lane)
         self.lanes[lane].append(_Stretch(first, column + len(path) - 1, path[0]))
 
     def find_lane(self, first: int, last: int, head: str) -> int:
+        """Return the nearest free lane: above the main path if only the clock leads to `head`, else below it."""
         step = -1 if head in self.clocked else 1
         lane = step
         while any(taken.first <= last and first <= taken.last for taken in self.lanes[lane]):
@@ -106,6 +120,7 @@ class _Placing:
         return lane
 
     def find_way(self, source: str, target: str) -> Way:
+        """Return how an arrow runs between two states that have been placed."""
         here, there = self.places[source], self.places[target]
         if there.column == here.column + 1:
             return Way.STRAIGHT if there.lane == here.lane else Way.LANE
@@ -119,28 +134,37 @@ class _Placing:
 
 
 def lay_out(chart: Chart) -> Layout:
-    """Give every state a place and every pair of states one arrow."""
-    placing = _Placing(chart)
+    """Give each state a place, and each pair of states with a transition one arrow."""
+    placing = _Placing(chart=chart)
     placing.run()
     arrows = []
     for name, state in chart.states.items():
         grouped: dict[str, list[Guard]] = defaultdict(list)
-        counted = {item.target for item in state.transitions if not is_clock(item)}
+        counted = {item.target for item in state.transitions if not item.guard.is_clock}
         for item in state.transitions:
             grouped[item.target].append(item.guard)
         for target, guards in grouped.items():
             way = placing.find_way(name, target)
-            arrows.append(Arrow(name, target, tuple(guards), target not in counted, way))
+            arrows.append(
+                Arrow(source=name, target=target, guards=tuple(guards), is_clock=target not in counted, way=way)
+            )
     tracks = _find_tracks(placing.places, arrows)
     placed = [
-        Arrow(item.source, item.target, item.guards, item.is_clock, item.way, tracks.get(item.target, 0))
+        Arrow(
+            source=item.source,
+            target=item.target,
+            guards=item.guards,
+            is_clock=item.is_clock,
+            way=item.way,
+            track=tracks.get(item.target, 0),
+        )
         for item in arrows
     ]
     return Layout(placing.places, placed, max(tracks.values(), default=-1) + 1)
 
 
 def _find_tracks(places: dict[str, Place], arrows: list[Arrow]) -> dict[str, int]:
-    """Give each target of arrows that go round a track; the shortest run nearest to the states."""
+    """Give a track to each target of arrows that go round; the shortest arrows run nearest to the states."""
     spans: dict[str, tuple[int, int]] = {}
     for item in arrows:
         if item.way is Way.ROUND:
@@ -164,13 +188,13 @@ def _find_tracks(places: dict[str, Place], arrows: list[Arrow]) -> dict[str, int
 TURN_STEP = 10.0
 HEAD = 9.0
 MIN_WIDTH = 46.0
-# Pixels a character of a label takes, on the wide side of what system fonts have.
+# Pixels for one character of a label; system fonts are at most about this wide.
 LABEL_EM = 6.3
 
 
 @dataclass(slots=True)
 class Gap:
-    """The gap to the right of a column: arrows by number that turn in it, and targets that a track leads up to."""
+    """The gap to the right of a column: which arrows turn in it, and to which targets a track leads up in it."""
 
     turns: list[int] = field(default_factory=list)
     entries: list[str] = field(default_factory=list)
@@ -178,19 +202,22 @@ class Gap:
 
     @property
     def before_label(self) -> float:
+        """The room to the left of the labels, in pixels."""
         return TURN_STEP * (len(self.turns) + 1) + 5 if self.turns else 8.0
 
     @property
     def after_label(self) -> float:
+        """The room to the right of the labels, in pixels."""
         return HEAD + 8 + TURN_STEP * len(self.entries)
 
     @property
     def width(self) -> float:
+        """The width of the gap, in pixels."""
         return max(MIN_WIDTH, self.before_label + self.label + self.after_label)
 
 
 def measure_gaps(layout: Layout, labels: list[str]) -> dict[int, Gap]:
-    """The gaps of a layout by the column to their left; -1 is the one before the first column."""
+    """Return the gaps of a layout by the column to their left; the gap before the first column is number -1."""
     gaps: dict[int, Gap] = defaultdict(Gap)
     for number, arrow in enumerate(layout.arrows):
         gap = gaps[layout.places[arrow.source].column]
@@ -203,7 +230,7 @@ def measure_gaps(layout: Layout, labels: list[str]) -> dict[int, Gap]:
         else:
             gap.label = max(gap.label, len(labels[number]) * LABEL_EM)
     for gap in gaps.values():
-        # The one that goes farthest turns first, so that it is not crossed by the others' starts.
+        # The arrow that goes farthest turns first, so that no other arrow crosses it where they start.
         gap.turns.sort(key=lambda number: -_distance(layout, layout.arrows[number]))
     return gaps
 
@@ -219,14 +246,14 @@ LANE_GAP = 36.0
 MARGIN = 14.0
 TRACK_STEP = 22.0
 START_ROOM = 34.0
-# How far from the middle an arrow comes in where a straight one is there already, and one from a track.
+# How far from the middle of a box an arrow ends: if a straight arrow ends there too, and if it comes from a track.
 SIDE, LOW = 13.0, 16.0
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An arrow's corners, and where its label is; `anchor` says of which end that is, as in SVG."""
+    """An arrow in pixels: its corners and its label; `anchor` is which end of the label is at `label_at`."""
 
     arrow: Arrow
     corners: tuple[Point, ...]
@@ -236,7 +263,7 @@ class Line:
 
 
 class Geometry:
-    """Where everything of a layout is. `labels` are the arrows' texts, in the order of the layout's arrows."""
+    """A layout in pixels. `labels` are the arrows' texts, in the order of the layout's arrows."""
 
     def __init__(self, layout: Layout, labels: list[str], box_width: float) -> None:
         self.box_width = box_width
@@ -254,21 +281,21 @@ class Geometry:
         self._starts = self._find_starts()
 
     def box(self, name: str) -> Point:
-        """The upper left corner of a state's box."""
+        """Return the upper left corner of a state's box."""
         place = self._places[name]
         return self._lefts[place.column], MARGIN + (place.lane - self._top_lane) * (BOX_HEIGHT + LANE_GAP)
 
     def middle(self, name: str) -> float:
-        """The height at which straight arrows meet a state's box."""
+        """Return the height at which straight arrows meet a state's box."""
         return self.box(name)[1] + BOX_HEIGHT / 2
 
     def list_lines(self) -> list[Line]:
-        """Every arrow with its corners and label."""
+        """Return every arrow with its corners and its label."""
         stacked: dict[Point, int] = defaultdict(int)
         return [self._line(number, arrow, stacked) for number, arrow in enumerate(self._layout.arrows)]
 
     def _find_lefts(self) -> list[float]:
-        """The left edge of each column, and last the right edge of all."""
+        """Return the left edge of each column, followed by the right edge of the last one."""
         columns = max(place.column for place in self._places.values()) + 1
         before = self._gaps.get(-1, Gap())
         lefts = [MARGIN + START_ROOM + TURN_STEP * len(before.entries)]
@@ -280,7 +307,7 @@ class Geometry:
         return lefts
 
     def _find_starts(self) -> dict[int, float]:
-        """How far from the middle each arrow that turns leaves its box; the farthest outermost."""
+        """Return how far from the middle of its box each turning arrow starts; the longest is outermost."""
         sides: dict[tuple[str, int], list[int]] = defaultdict(list)
         for gap in self._gaps.values():
             for number in reversed(gap.turns):

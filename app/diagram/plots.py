@@ -1,4 +1,4 @@
-"""Small plots without words in them, stretched to the room they get; what they show is written beside them."""
+"""Draws small plots that stretch to the space they get; the page around them says in words what they show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from app.core.log import MICROSECOND
 from app.diagram.svg import clean, tag
 
 BAR_WIDTH, BAR_STEP, SPARK_HEIGHT = 3, 4, 24
@@ -13,7 +14,7 @@ WIDTH, HEIGHT = 600.0, 120.0
 
 
 def draw_sparkline(bars: Sequence[float]) -> str:
-    """A bar for each hour, the tallest as high as the picture; a thin line where there was nothing."""
+    """Return a bar for each hour; the tallest is as high as the picture, and an hour with nothing is a thin line."""
     highest = max(bars, default=0) or 1.0
     width = BAR_STEP * len(bars) - (BAR_STEP - BAR_WIDTH)
     some, none = "", ""
@@ -33,7 +34,10 @@ def draw_sparkline(bars: Sequence[float]) -> str:
 
 
 def draw_growth(points: Sequence[tuple[float, datetime]], bounds: Sequence[datetime]) -> str:
-    """How a count grew: a line over time, the stretches between `bounds` shaded in turn."""
+    """Return a line that shows how a count grew over time; it is empty without points.
+
+    `bounds` divide the time into stretches, of which every second one is shaded.
+    """
     if not points or len(bounds) < 2:
         return ""
     start, end = bounds[0], bounds[-1]
@@ -63,7 +67,7 @@ def draw_growth(points: Sequence[tuple[float, datetime]], bounds: Sequence[datet
 
 
 def draw_stay(entered: datetime, span: timedelta, start: datetime, end: datetime) -> str:
-    """A bar from when a state was entered to when it was left, on a line from `start` to `end`."""
+    """Return a bar for the `span` spent in a state from `entered` on, on a line from `start` to `end`."""
     left = min(_x(entered, start, end), WIDTH - 4)
     width = max(min(_x(entered + span, start, end), WIDTH) - left, 4.0)
     line = tag("rect", class_="p-rail", x=0, y=5, width=WIDTH, height=2, fill="currentColor", fill_opacity=0.12)
@@ -73,5 +77,5 @@ def draw_stay(entered: datetime, span: timedelta, start: datetime, end: datetime
 
 
 def _x(at: datetime, start: datetime, end: datetime) -> float:
-    whole = (end - start) or timedelta(microseconds=1)
+    whole = (end - start) or MICROSECOND
     return min(max((at - start) / whole, 0.0), 1.0) * WIDTH

@@ -1,4 +1,8 @@
-"""A chart as SVG: colours as presentation attributes, classes beside them for a page that has its own style sheet."""
+"""Draws a chart as SVG.
+
+Colours are presentation attributes, so that the picture is complete by itself. Classes beside them let a page's own
+style sheet change the colours. First come the shapes, then the picture made of them.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,14 @@ from dataclasses import dataclass
 from html import escape
 
 from app.core.chart import Chart, State
-from app.core.plan import list_failed_endings
+from app.core.plan import find_needed, list_failed_endings
 from app.diagram.layout import BOX_HEIGHT, Geometry, Line, Point, lay_out
-from app.diagram.texts import Standing, find_needed, say_count, say_guards, shorten
+from app.diagram.texts import Snapshot, say_count, say_guards, shorten
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Theme:
-    """Colours by what they are for. A page's own style sheet overrides them by the classes beside them."""
+    """The colours, each named after what it is for."""
 
     paper: str
     box: str
@@ -53,17 +57,21 @@ DARK = Theme(
     passed="#173328",
     failed="#f08a80",
 )
-# What XML cannot hold, and line ends, which say nothing in a picture.
+THEMES = {"light": LIGHT, "dark": DARK}
+# Characters that XML cannot contain, and line ends, which have no meaning in a picture.
 _UNFIT = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def clean(text: str) -> str:
-    """`text` without the characters that XML cannot hold, escaped."""
+    """Return `text` escaped, without the characters that XML cannot contain."""
     return escape(_UNFIT.sub("", text))
 
 
 def tag(name: str, content: str = "", /, **attributes: object) -> str:
-    """One element; `content` is markup already, an attribute's `_` stands for `-`, and None leaves it out."""
+    """Return one element; `content` is markup.
+
+    In the name of an attribute, `_` stands for `-`. An attribute that is None is left out.
+    """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
         for key, value in attributes.items()
@@ -83,7 +91,7 @@ CUT = 13.0
 
 
 def bent_path(corners: tuple[Point, ...], radius: float = 7.0) -> str:
-    """A path along right-angled corners, each of them rounded."""
+    """Return the path along right-angled corners, each of them rounded."""
     first, *inner, last = corners
     parts = [f"M{_at(first)}"]
     previous = first
@@ -96,14 +104,14 @@ def bent_path(corners: tuple[Point, ...], radius: float = 7.0) -> str:
 
 
 def rounded(at: Point, width: float, grow: float, **attributes: object) -> str:
-    """A box with round corners, `grow` larger on each side."""
+    """Return a box with round corners; it is `grow` larger on each side."""
     x, y = at[0] - grow, at[1] - grow
     size = {"width": width + 2 * grow, "height": BOX_HEIGHT + 2 * grow}
     return tag("rect", x=x, y=y, **size, rx=RADIUS + grow, **attributes)
 
 
 def octagon(at: Point, width: float, grow: float, **attributes: object) -> str:
-    """A box with cut corners, `grow` larger on each side: the shape of a failed ending."""
+    """Return a box with cut corners, the shape of a failed ending; it is `grow` larger on each side."""
     left, top = at[0] - grow, at[1] - grow
     right, bottom, cut = at[0] + width + grow, at[1] + BOX_HEIGHT + grow, CUT + grow * 0.41
     corners = [
@@ -120,14 +128,14 @@ def octagon(at: Point, width: float, grow: float, **attributes: object) -> str:
 
 
 def draw_arrows(lines: Sequence[Line], theme: Theme) -> str:
-    """All arrows: their lines, dashed where the clock takes them, their heads and their labels.
+    """Return all arrows: lines, heads and labels. The lines of arrows that only the clock takes are dashed.
 
-    What they have in common is said once, or a large picture would be twice as large.
+    Attributes that all arrows share are written once, on a group; otherwise a large picture would be twice as large.
     """
     paths = "".join(_line(line) for line in lines)
     heads = "".join(head_at(line.corners[-1]) for line in lines)
     labels = "".join(_label(line) for line in lines)
-    # The paper-coloured rim keeps a label legible where a line passes beneath it.
+    # The paper-coloured rim keeps a label legible if a line passes beneath it.
     rim = {"stroke": theme.paper, "stroke_width": 4, "stroke_linejoin": "round", "paint_order": "stroke"}
     return (
         tag("g", paths, class_="d-line", fill="none", stroke=theme.line, stroke_width=1.5)
@@ -137,7 +145,7 @@ def draw_arrows(lines: Sequence[Line], theme: Theme) -> str:
 
 
 def head_at(tip: Point) -> str:
-    """The path of an arrow's head just before its tip."""
+    """Return the path of an arrow's head that ends at `tip`."""
     return f"M{_at((tip[0] - 1, tip[1]))}l-9,-4.5l0,9Z"
 
 
@@ -152,7 +160,7 @@ def _label(line: Line) -> str:
 
 
 def mark(kind: str, at: Point, colour: str) -> str:
-    """A small sign: `good` a tick, `failed` a cross, `paused` two bars; its centre is `at`."""
+    """Return a small sign with its centre at `at`: a tick for `good`, a cross for `failed`, two bars for `paused`."""
     signs = {"good": "m-5,0l3.5,4l6.5,-8", "failed": "m-4.5,-4.5l9,9m0,-9l-9,9", "paused": "m-3,-5l0,10m6,-10l0,10"}
     stroke = {"fill": "none", "stroke": colour, "stroke_width": 2.2, "stroke_linecap": "round"}
     return tag("path", class_=f"d-mark d-mark-{kind}", d=f"M{_at(at)}{signs[kind]}", **stroke)
@@ -174,42 +182,48 @@ def _towards(corner: Point, other: Point, by: float) -> Point:
 
 NAME_LIMIT = 26
 LABEL_LIMIT = 44
-# Pixels a character takes, on the wide side of what system fonts have.
+# Pixels for one character; system fonts are at most about this wide.
 NAME_EM, COUNT_EM = 8.0, 6.9
 NARROWEST, WIDEST = 104.0, 236.0
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def draw_svg(chart: Chart, standing: Standing | None, theme: Theme, whole: Chart | None = None, note: str = "") -> str:
-    """The picture of a chart, or of a part of the `whole` one; `note` is a line at its foot."""
-    return _Picture(chart, standing, theme, whole or chart, note).draw()
+def draw_svg(chart: Chart, snapshot: Snapshot | None, theme: Theme, whole: Chart | None = None, note: str = "") -> str:
+    """Return the picture of a chart, which may be a part of the `whole` one; `note` is a line at the bottom."""
+    return _Picture(chart, snapshot, theme, whole or chart, note).draw()
 
 
 class _Picture:
-    def __init__(self, chart: Chart, standing: Standing | None, theme: Theme, whole: Chart, note: str) -> None:
+    """One SVG: the chart, what to mark in it, and its layout in pixels."""
+
+    def __init__(self, chart: Chart, snapshot: Snapshot | None, theme: Theme, whole: Chart, note: str) -> None:
         self.chart = chart
-        self.standing = standing
+        self.snapshot = snapshot
         self.theme = theme
         self.note = note
         self.start = whole.initial
         self.failed = list_failed_endings(whole)
-        self.counts = {name: say_count(chart, name, standing) for name in chart.states}
+        self.counts = {name: say_count(chart, name, snapshot) for name in chart.states}
         layout = lay_out(chart)
         labels = [shorten(say_guards(arrow.guards), LABEL_LIMIT) for arrow in layout.arrows]
         self.geometry = Geometry(layout, labels, self.find_box_width())
 
     def find_box_width(self) -> float:
+        """Return the width that all boxes share: wide enough for the longest name and count, within limits."""
         names = max(min(len(name), NAME_LIMIT) * NAME_EM + (22 if self.has_mark(name) else 0) for name in self.counts)
         counts = max(len(count) for count in self.counts.values()) * COUNT_EM
         return min(max(names + 30, counts + 28, NARROWEST), WIDEST)
 
     def has_mark(self, name: str) -> bool:
+        """Return whether there is a sign in front of the state's name."""
         return self.chart.states[name].is_final or self.is_current(name)
 
     def is_current(self, name: str) -> bool:
-        return self.standing is not None and name == self.standing.state
+        """Return whether the chart is in the state."""
+        return self.snapshot is not None and name == self.snapshot.state
 
     def draw(self) -> str:
+        """Return the whole picture."""
         theme, width = self.theme, self.geometry.width
         height = self.geometry.height + (22 if self.note else 0)
         paper = tag("rect", class_="d-paper", width=width, height=height, rx=8, fill=theme.paper)
@@ -222,6 +236,7 @@ class _Picture:
         return tag("svg", content, xmlns="http://www.w3.org/2000/svg", **size, role="img", font_family=FONT)
 
     def list_lines(self) -> list[Line]:
+        """Return the arrows with labels as markup; a label that was cut shows the whole text as a hint."""
         cleaned = []
         for line in self.geometry.list_lines():
             whole = say_guards(line.arrow.guards)
@@ -230,6 +245,7 @@ class _Picture:
         return cleaned
 
     def draw_start(self) -> str:
+        """Return the dot and the short arrow that lead to the initial state, if the picture has it."""
         if self.start not in self.chart.states:
             return ""
         x, y = self.geometry.box(self.start)[0], self.geometry.middle(self.start)
@@ -238,6 +254,7 @@ class _Picture:
         return dot + line + tag("path", class_="d-head", d=head_at((x, y)), fill=self.theme.line)
 
     def draw_state(self, state: State) -> str:
+        """Return a state's box with its texts and, if it is current, its progress."""
         kind = self.kind_of(state)
         at = self.geometry.box(state.name)
         title = tag("title", clean(f"{state.name}: {state.description}" if state.description else state.name))
@@ -247,11 +264,13 @@ class _Picture:
         return tag("g", content, class_=f"d-state d-{kind}" + (" d-failed" if state.name in self.failed else ""))
 
     def kind_of(self, state: State) -> str:
+        """Return how a state is shown: `paused`, `current`, `passed` or `ahead`."""
         if self.is_current(state.name):
-            return "paused" if self.standing is not None and self.standing.is_paused else "current"
-        return "passed" if self.standing is not None and state.name in self.standing.passed else "ahead"
+            return "paused" if self.snapshot is not None and self.snapshot.is_paused else "current"
+        return "passed" if self.snapshot is not None and state.name in self.snapshot.passed else "ahead"
 
     def draw_rims(self, state: State, kind: str, at: Point) -> Iterator[str]:
+        """Return the outlines of a state's box; a final state has two."""
         shape = octagon if state.name in self.failed else rounded
         theme, width = self.theme, self.geometry.box_width
         is_current = kind in ("current", "paused")
@@ -268,6 +287,7 @@ class _Picture:
             yield shape(at, width, 0, class_="d-box", fill=fill, stroke=rim, stroke_width=thick, stroke_dasharray=dash)
 
     def draw_words(self, state: State, kind: str, at: Point) -> str:
+        """Return a state's sign, name and count."""
         theme = self.theme
         ink, quiet = (theme.on_current, theme.on_current) if kind == "current" else (theme.ink, theme.quiet)
         name, count = shorten(state.name, NAME_LIMIT), self.counts[state.name]
@@ -288,41 +308,46 @@ class _Picture:
         return signs + words
 
     def sign_of(self, state: State, kind: str) -> str | None:
+        """Return the sign of a state: `good`, `failed`, `paused` or None."""
         if state.is_final:
             return "failed" if state.name in self.failed else "good"
         return "paused" if kind == "paused" else None
 
     def draw_progress(self, state: State, at: Point) -> str:
+        """Return a bar that shows how much of the count has been reached; nothing if no count is needed."""
         needed = find_needed(state)
-        if self.standing is None or not needed or state.default_key is None:
+        if self.snapshot is None or not needed or state.default_key is None:
             return ""
         initial = state.initial_values()[state.default_key]
-        done = self.standing.values.get(state.default_key, initial) - initial
+        done = self.snapshot.values.get(state.default_key, initial) - initial
         share = min(max(done / (needed - initial), 0.0), 1.0) if needed != initial else 1.0
         width = self.geometry.box_width - 28
         bar = {"x": at[0] + 14, "y": at[1] + BOX_HEIGHT - 9, "height": 3.5, "rx": 1.7}
-        colour = self.theme.current if self.standing.is_paused else self.theme.on_current
+        colour = self.theme.current if self.snapshot.is_paused else self.theme.on_current
         track = tag("rect", class_="d-track", width=width, fill=colour, fill_opacity=0.3, **bar)
         return track + (tag("rect", class_="d-done", width=width * share, fill=colour, **bar) if share else "")
 
     def draw_note(self, height: float) -> str:
+        """Return the note at the bottom, if there is one."""
         if not self.note:
             return ""
         at = {"x": 16, "y": height - 14}
         return tag("text", clean(self.note), class_="d-note", fill=self.theme.quiet, font_size=12, **at)
 
     def say_title(self) -> str:
-        if self.standing is None:
+        """Return the title, which a browser shows as a hint."""
+        if self.snapshot is None:
             return f"Chart {self.chart.name}"
-        held = ", paused" if self.standing.is_paused else ""
-        return f"Chart {self.chart.name}, now in {self.standing.state}{held}"
+        held = ", paused" if self.snapshot.is_paused else ""
+        return f"Chart {self.chart.name}, now in {self.snapshot.state}{held}"
 
     def say_all(self) -> str:
-        """The whole chart in words, for whoever does not see it; long ones are cut."""
+        """Describe the chart in words for readers who cannot see it; at most 40 states."""
         said = [self.say_state(state) for state in list(self.chart.states.values())[:40]]
         return " ".join(said) + (" And more." if len(self.chart.states) > len(said) else "")
 
     def say_state(self, state: State) -> str:
+        """Return one state and its transitions in words."""
         count = self.counts[state.name]
         first = state.name + (f" ({count})" if count else "")
         if state.is_final:

@@ -1,157 +1,148 @@
-"""Threads that want the same lock share one transaction, instead of queueing for it one transaction each.
+"""Requests that share one turn at the database, instead of queueing for it one by one.
 
-The first to come leads: it runs what has gathered, and passes the lead on to one of those that came meanwhile.
+While the database works on one batch, the next one gathers. A batch runs in a thread; everything else here runs on the
+event loop, so the queues need no lock. docs/concurrency.md tells the whole story.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 from app.core.errors import DatabaseUnavailableError, StateServiceError
 
-# The most that share a transaction: it bounds how long one of them can take.
-MAX_BATCH = 64
+# The most requests in one batch: it bounds how long one transaction can take.
+MAX_BATCH = 128
+
+T = TypeVar("T")
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
+# One answer, or the error that this request alone has, for each request of the batch, in its order.
+Run = Callable[[str, list[Asked]], Sequence[Answered | StateServiceError]]
 
 
-class Ticket(Generic[Asked, Answered]):
-    """One thread's request in a batch, and what came of it."""
+class ThreadPool(ThreadPoolExecutor):
+    """A pool that works on with the threads it has when the system grants no further one."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.answer: Answered | None = None
-        self.error: Exception | None = None
-        self.leads = False
-        # Held until this ticket is answered, or leads; cheaper than an Event.
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` on a thread of the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self, work)
 
-    def sleep(self) -> None:
-        """Return once `wake` was called, by whichever thread."""
-        self._asleep.acquire()
-
-    def wake(self) -> None:
-        """End the sleep."""
-        self._asleep.release()
-
-    def settle(self, decide: Callable[[Asked], Answered]) -> None:
-        """Note what `decide` makes of what was asked: its answer, or why it refuses."""
-        self.answer, self.error = None, None
+    def _adjust_thread_count(self) -> None:
         try:
-            self.answer = decide(self.asked)
-        except StateServiceError as error:
-            self.error = error
-
-    def take(self) -> Answered:
-        """Return the answer, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        assert self.answer is not None  # a ticket that is done has one or the other
-        return self.answer
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                # The item that was queued would wait for ever.
+                raise DatabaseUnavailableError("the system grants no thread to work on this request") from None
 
 
-Run = Callable[[list[Ticket[Asked, Answered]]], None]
+class Batcher(Generic[Asked, Answered]):
+    """Gathers requests by key; at most one batch of a key is worked on at a time.
 
+    `run` gets the key and a batch. It answers each request alone, or raises; then none of the batch was done.
+    Requests whose caller is gone before their batch begins are dropped.
+    """
 
-class Turns(Generic[Asked, Answered]):
-    """Gathers requests by key."""
+    def __init__(
+        self, run: Run[Asked, Answered], pick_pool: Callable[[str], ThreadPool], limit: int = MAX_BATCH
+    ) -> None:
+        self._run = run
+        self._pick_pool = pick_pool
+        self._limit = limit
+        self._queues: dict[str, deque[tuple[Asked, asyncio.Future[Answered]]]] = {}
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, deque[Ticket[Asked, Answered]]] = {}
-        self._lock = threading.Lock()
+    def is_busy(self, key: str) -> bool:
+        """True while a batch of `key` is worked on."""
+        return key in self._queues
 
-    def request(self, key: str, asked: Asked, run: Run[Asked, Answered]) -> Answered:
-        """Have `asked` answered by `run` with what else is asked under `key` now; raises its own error only.
+    async def ask(self, key: str, asked: Asked) -> Answered:
+        """Have `asked` answered in the next batch of `key`. Raises the error of this request only."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answered] = loop.create_future()
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = deque()
+            # A moment later, so that requests that arrived together share the batch.
+            loop.call_soon(self._start, key)
+        queue.append((asked, answer))
+        return await answer
 
-        `run` answers tickets in the order in which they came, all or none.
-        """
-        ticket: Ticket[Asked, Answered] = Ticket(asked)
-        if not self._enter(key, ticket):
-            ticket.sleep()
-            if not ticket.leads:
-                return ticket.take()
-        batch = self._gather(key, ticket)
-        try:
-            _answer(batch, run)
-        except DatabaseUnavailableError as error:
-            batch += self._fail_waiting(key, error)
-        except BaseException:
-            # The thread is made to end, perhaps between decision and commit: an answer may be there, and no row.
-            _fail(batch, DatabaseUnavailableError("the request was interrupted", "unknown"))
-            raise
-        finally:
-            self._pass_on(key)
-            for other in batch[1:]:
-                other.wake()
-        return ticket.take()
-
-    def is_asked(self, key: str) -> bool:
-        """True while something is asked under `key`."""
-        return key in self._waiting
-
-    def _enter(self, key: str, ticket: Ticket[Asked, Answered]) -> bool:
-        """Queue up; True where there is no leader, and this one is it."""
-        with self._lock:
-            waiting = self._waiting.get(key)
-            if waiting is None:
-                self._waiting[key] = deque()
-                return True
-            waiting.append(ticket)
-            return False
-
-    def _gather(self, key: str, leader: Ticket[Asked, Answered]) -> list[Ticket[Asked, Answered]]:
-        with self._lock:
-            waiting = self._waiting[key]
-            return [leader, *(waiting.popleft() for _ in range(min(len(waiting), MAX_BATCH - 1)))]
-
-    def _fail_waiting(self, key: str, error: DatabaseUnavailableError) -> list[Ticket[Asked, Answered]]:
-        """Answer those that came meanwhile, too: they waited as long, and each batch of them would wait again."""
-        with self._lock:
-            waiting = list(self._waiting[key])
-            self._waiting[key].clear()
-        _fail(waiting, DatabaseUnavailableError(str(error)))
-        return waiting
-
-    def _pass_on(self, key: str) -> None:
-        with self._lock:
-            waiting = self._waiting[key]
-            if not waiting:
-                del self._waiting[key]
-                return
-            successor = waiting.popleft()
-            successor.leads = True
-        successor.wake()
-
-
-def _answer(batch: list[Ticket[Asked, Answered]], run: Run[Asked, Answered]) -> None:
-    """Run the batch. Raises DatabaseUnavailableError once those whom that concerns have it."""
-    try:
-        run(batch)
-    except DatabaseUnavailableError as error:
-        _fail(batch, error)
-        raise
-    except Exception as error:
-        if len(batch) == 1:
-            _fail(batch, error)
+    def _start(self, key: str) -> None:
+        batch = self._take(key)
+        if not batch:
+            del self._queues[key]
             return
-        _answer_each(batch, run)
-
-
-def _answer_each(batch: list[Ticket[Asked, Answered]], run: Run[Asked, Answered]) -> None:
-    # A fault that one of them provokes must not be the others': each once more, alone.
-    for number, ticket in enumerate(batch, 1):
+        loop = asyncio.get_running_loop()
         try:
-            _answer([ticket], run)
+            work = loop.run_in_executor(self._pick_pool(key), self._work, key, [asked for asked, _ in batch])
         except DatabaseUnavailableError as error:
-            # Those before are committed and keep their answers; those after were not begun.
-            _fail(batch[number:], DatabaseUnavailableError(str(error)))
-            raise
+            self._settle(batch, [error] * len(batch))
+            loop.call_soon(self._start, key)
+            return
+        work.add_done_callback(lambda done: self._finish(key, batch, done))
+
+    def _take(self, key: str) -> list[tuple[Asked, asyncio.Future[Answered]]]:
+        queue = self._queues[key]
+        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        while queue and len(batch) < self._limit:
+            asked, answer = queue.popleft()
+            if not answer.done():
+                batch.append((asked, answer))
+        return batch
+
+    def _work(self, key: str, batch: list[Asked]) -> Sequence[Answered | Exception]:
+        """Run the batch on a thread of the pool. Return an answer or an error for each request."""
+        try:
+            return self._run(key, batch)
+        except DatabaseUnavailableError as error:
+            return [error] * len(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+        # One request provoked this error; the others must not suffer for it. Each runs once more, alone.
+        answers: list[Answered | Exception] = []
+        for asked in batch:
+            answers += self._work(key, [asked])
+            if isinstance(answers[-1], DatabaseUnavailableError):
+                # The requests before it are committed; those after it were not begun, and would only wait as long.
+                answers += [_not_applied(answers[-1])] * (len(batch) - len(answers))
+                break
+        return answers
+
+    def _finish(
+        self,
+        key: str,
+        batch: list[tuple[Asked, asyncio.Future[Answered]]],
+        done: asyncio.Future[Sequence[Answered | Exception]],
+    ) -> None:
+        error = done.exception()
+        answers: Sequence[Any] = [error] * len(batch) if error is not None else done.result()
+        self._settle(batch, answers)
+        if answers and isinstance(answers[-1], DatabaseUnavailableError):
+            # What gathered meanwhile has waited as long, and each further batch would wait again.
+            waiting = self._queues[key]
+            self._settle(list(waiting), [_not_applied(answers[-1])] * len(waiting))
+            waiting.clear()
+        self._start(key)
+
+    def _settle(
+        self, batch: Sequence[tuple[Asked, asyncio.Future[Answered]]], answers: Sequence[Answered | BaseException]
+    ) -> None:
+        for (_, waiting), answer in zip(batch, answers, strict=True):
+            if waiting.done():
+                continue
+            if isinstance(answer, StopIteration):
+                # A future refuses this one, and its caller would wait for ever.
+                waiting.set_exception(RuntimeError(f"{answer!r} escaped from a batch"))
+            elif isinstance(answer, BaseException):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
 
 
-def _fail(batch: list[Ticket[Asked, Answered]], error: Exception) -> None:
-    for ticket in batch:
-        ticket.answer, ticket.error = None, error
+def _not_applied(error: Exception) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(str(error))

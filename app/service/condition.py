@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from app import store
-from app.core.chart import Chart, CountGuard, Func, State
-from app.core.plan import is_clock, list_failed_endings, list_planned
+from app.core.chart import FAILED_KEY, Chart, State
+from app.core.plan import list_failed_endings, list_planned
 from app.core.position import Position
-from app.diagram.texts import FAILED
 from app.service.status import find_next_clock, say_span
 
 # No report for longer than this makes a chart stuck, if it is also longer than so many times the usual interval.
@@ -115,15 +114,14 @@ def find_timing(state: State, position: Position, now: datetime) -> Timing:
 
 def find_failures(state: State, position: Position) -> Failures | None:
     """The count on the attribute `failed`, and the limit by the first guard on it. None without the attribute."""
-    if FAILED not in position.values:
+    if FAILED_KEY not in position.values:
         return None
-    guards = [item for item in state.transitions if isinstance(item.guard, CountGuard) and item.guard.key == FAILED]
-    if not guards:
-        return Failures(position.values[FAILED], None, None)
-    guard = guards[0].guard
-    assert isinstance(guard, CountGuard)
-    limit = guard.threshold + 1 if guard.op == ">" else guard.threshold
-    return Failures(position.values[FAILED], limit, guards[0].target)
+    for item in state.transitions:
+        guard = item.guard
+        if not guard.is_clock and guard.key == FAILED_KEY:
+            limit = guard.threshold + 1 if guard.op == ">" else guard.threshold
+            return Failures(position.values[FAILED_KEY], limit, item.target)
+    return Failures(position.values[FAILED_KEY], None, None)
 
 
 def _say_late(timing: Timing) -> str | None:
@@ -134,7 +132,7 @@ def _say_late(timing: Timing) -> str | None:
 
 
 def _say_quiet(state: State, row: store.charts.ChartRow, position: Position, now: datetime) -> str | None:
-    if state.func is Func.TIME or all(is_clock(item) for item in list_planned(state)):
+    if not state.is_counting or all(item.guard.is_clock for item in list_planned(state)):
         return None
     quiet = now - max(row.updated_at, position.entered_at)
     initial = state.initial_values()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from cachetools import LRUCache
 
@@ -16,7 +15,6 @@ from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Connection, Database, asking
-from app.service.batching import Turns
 from app.waiting.hub import Hub
 
 logger = logging.getLogger("stateservice.service")
@@ -64,11 +62,9 @@ AfterCommit = Callable[[str, Step], None]
 
 @dataclass(slots=True)
 class Service:
-    """The service at work, and the waiting rooms of this process, which hear of every commit that moved a chart.
+    """The service at work, and the waiting requests of this process, which hear of every commit that moved a chart.
 
     `after_commit` is what a use case calls after its commit; waking the waiters of this process comes first.
-    `turns` lets PUTs share a transaction, and `looks` questions about a chart a reading; `crowded` is when a chart was
-    last found locked by somebody else.
     """
 
     database: Database
@@ -76,9 +72,6 @@ class Service:
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
     after_commit: tuple[AfterCommit, ...] = ()
-    turns: Turns[Any, Any] = field(default_factory=Turns)
-    looks: Turns[Any, Any] = field(default_factory=Turns)
-    crowded: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.after_commit = (self._wake_waiters, *self.after_commit)
@@ -159,8 +152,11 @@ def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Char
     return [machine for machine in chart.roster if machine not in reported]
 
 
-def list_waiting(connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime) -> list[str]:
-    """Return the machines that wait for a slot of the chart, longest first; none in a state without slots."""
+def list_waiting(service: Service, row: store.charts.ChartRow, chart: Chart) -> list[str]:
+    """Return the machines that wait for a slot of the chart in this process, the longest wait first.
+
+    The list is empty in a state without slots.
+    """
     if chart.states[row.state].slots is None:
         return []
-    return store.machines.list_slot_waiters(connection, [row.id], now).get(row.id, [])
+    return service.hub.list_slot_waiters(row.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from app import store
@@ -10,14 +11,14 @@ from app.core import machine
 from app.core.chart import Chart
 from app.core.log import Author
 from app.core.position import Happening, Position, Step
-from app.db import Connection
+from app.db import Connection, transaction
 from app.service.context import Service, read_positions
 
 # Who causes what the clock does.
 NOBODY = Author()
 
 
-class Held:
+class LockedChart:
     """A chart whose row the caller's transaction has locked; `position` and `seq` follow each step decided."""
 
     def __init__(self, row: store.charts.ChartRow, chart: Chart, position: Position, now: datetime) -> None:
@@ -27,7 +28,7 @@ class Held:
         self.now = now
         self.seq = row.seq
         self._before = position
-        self._decisions: list[store.record.Decision] = []
+        self._decisions: list[store.record.DecidedStep] = []
 
     @property
     def steps(self) -> list[Step]:
@@ -50,36 +51,52 @@ class Held:
 
     def take(self, step: Step, author: Author) -> None:
         """Take a step that was decided elsewhere."""
-        self._decisions.append(store.record.Decision(step, author))
+        self._decisions.append(store.record.DecidedStep(step, author))
         self.position = step.position
         self.seq += len(step.entries)
 
 
-def hold(service: Service, connection: Connection, name: str) -> Held:
+@contextmanager
+def locked(service: Service, name: str) -> Iterator[LockedChart]:
+    """Yield a chart under its row lock; write what the block decides, commit, and tell the waiters.
+
+    After the block, `row` is the chart's row as it was committed. Raises ChartNotFoundError.
+    """
+    with transaction(service.database) as connection:
+        chart = lock(service, connection, name)
+        yield chart
+        chart.row = record(service, connection, chart)
+    for step in chart.steps:
+        service.tell(name, step)
+
+
+def lock(service: Service, connection: Connection, name: str) -> LockedChart:
     """Lock a chart. Raises ChartNotFoundError."""
-    return hold_row(service, connection, store.charts.lock_chart(connection, name))
+    return locked_chart(service, connection, store.charts.lock_chart(connection, name))
 
 
-def hold_row(service: Service, connection: Connection, row: store.charts.ChartRow) -> Held:
+def locked_chart(service: Service, connection: Connection, row: store.charts.ChartRow) -> LockedChart:
     """Read what a decision on the chart with a locked `row` must know."""
-    (held,) = hold_rows(service, connection, [row])
+    (held,) = locked_charts(service, connection, [row])
     return held
 
 
-def hold_rows(service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[Held]:
-    """As `hold_row`, for several charts; each is judged at the same time."""
+def locked_charts(service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[LockedChart]:
+    """As `locked_chart`, for several charts; each is judged at the same time."""
     charts = [service.definitions.get(connection, row) for row in rows]
     positions, now = read_positions(service, connection, rows, charts)
-    return [Held(row, chart, position, now) for row, chart, position in zip(rows, charts, positions, strict=True)]
+    return [
+        LockedChart(row, chart, position, now) for row, chart, position in zip(rows, charts, positions, strict=True)
+    ]
 
 
-def record(service: Service, connection: Connection, held: Held) -> store.charts.ChartRow:
+def record(service: Service, connection: Connection, held: LockedChart) -> store.charts.ChartRow:
     """Write every step decided, once; return the chart's row as it is then."""
     (after,) = record_all(service, connection, [held])
     return after
 
 
-def record_all(service: Service, connection: Connection, helds: Sequence[Held]) -> list[store.charts.ChartRow]:
+def record_all(service: Service, connection: Connection, charts: Sequence[LockedChart]) -> list[store.charts.ChartRow]:
     """As `record`, for charts that were held together."""
-    changes = [held.change for held in helds]
-    return store.record.record_all(connection, changes, helds[0].now, service.database.log_key)
+    changes = [chart.change for chart in charts]
+    return store.record.record_all(connection, changes, charts[0].now, service.database.log_key)

@@ -47,17 +47,33 @@ class Gauges:
     now: datetime
 
 
+_is_counting = True
+
+
+def stop_counting() -> None:
+    """Count nothing in this process: there is no room for its counters (see app/metric_files.py)."""
+    global _is_counting
+    _is_counting = False
+
+
+def is_counting() -> bool:
+    """True if this process counts."""
+    return _is_counting
+
+
 def lock_is_held(asked_at: float) -> None:
     """Count how long a transaction of PUTs has waited for its chart's row.
 
     It began to ask for the row at `asked_at`, a value of `time.perf_counter()`.
     """
-    LOCK_WAIT.observe(time.perf_counter() - asked_at)
+    if _is_counting:
+        LOCK_WAIT.observe(time.perf_counter() - asked_at)
 
 
 def sweep_is_done() -> None:
     """Keep the present time as the end of the sweeper's last pass."""
-    LAST_SWEEP.set_to_current_time()
+    if _is_counting:
+        LAST_SWEEP.set_to_current_time()
 
 
 def read_gauges(service: Service, limit: int) -> Gauges:

@@ -19,7 +19,7 @@ from app.core.log import Author
 from app.core.position import Archive, Entry, Evict, Goto, Happening, Pause, Reset, Resume, Step, Upgrade
 from app.db import Connection, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
-from app.service.locked import hold, hold_row, record
+from app.service.locked import lock, locked_chart, record
 from app.service.status import Status, describe_status
 
 # The largest chart file, in bytes.
@@ -128,7 +128,7 @@ def _import(
         outcome = Outcome.CREATED
         status, step = _bring_back(service, connection, row, parsed, author)
     elif store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
-        held = hold_row(service, connection, row)
+        held = locked_chart(service, connection, row)
         status = describe_status(held.chart, row, held.position, held.now)
         return Imported(Outcome.UNCHANGED, status, parsed.warnings, dry_run=request.dry_run), None
     else:
@@ -143,7 +143,8 @@ def _create(
     chart = parsed.chart
     now = service.now(store.charts.read_now(connection))
     step = machine.start(chart, 1, 1, now)
-    row = store.record.create_chart(connection, chart.name, step, now, author, log_key=service.database.log_key)
+    first = store.record.DecidedStep(step, author)
+    row = store.record.create_chart(connection, chart.name, first, now, log_key=service.database.log_key)
     store.definitions.add_version(
         connection, row.id, row.version, chart=chart, text=parsed.text, now=now, actor=author.actor
     )
@@ -160,7 +161,7 @@ def _bring_back(
     """Start an archived chart again. Its version, run, seq and fencing number continue from before."""
     chart = parsed.chart
     row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
-    held = hold_row(service, connection, row)
+    held = locked_chart(service, connection, row)
     step = machine.start(chart, row.version + 1, row.run + 1, held.now, row.fence)
     held.take(step, author)
     row = record(service, connection, held)
@@ -181,15 +182,15 @@ def _upgrade(
 ) -> tuple[Status, Step]:
     """Let the next version take over the run in flight."""
     chart = parsed.chart
-    held = hold_row(service, connection, row)
+    held = locked_chart(service, connection, row)
     homes = read_homes(maps, held.chart, chart)
     step = held.decide(Upgrade(chart, row.version + 1, homes), author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
     after = record(service, connection, held)
-    store.record.rename_visits(connection, row, homes)
-    store.record.drop_report_keys(connection, row, chart)
+    store.machines.rename_visits(connection, row, homes)
+    store.machines.drop_report_keys(connection, row, chart)
     return describe_status(chart, after, step.position, held.now), step
 
 
@@ -228,7 +229,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
     Raises ChartNotFoundError, and BadRequestError or ConflictError if the act does not fit the chart's position.
     """
     with transaction(service.database) as connection:
-        held = hold(service, connection, name)
+        held = lock(service, connection, name)
         chart, now = held.chart, held.now
         step = held.decide(happening, author)
         after = record(service, connection, held)
@@ -244,7 +245,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
             after,
             step.position,
             now,
-            waiting=list_waiting(connection, after, chart, now),
+            waiting=list_waiting(service, after, chart),
             missing=list_missing(connection, after, chart),
         )
     service.tell(name, step)

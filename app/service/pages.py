@@ -9,16 +9,16 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from app import store
-from app.core.chart import Chart
+from app.core.chart import FAILED_KEY, Chart
 from app.core.log import HistoryFilter, LogRow
 from app.db import Connection, asking, snapshot
-from app.diagram import LIGHT, Form, Standing, Theme, draw
+from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
-from app.diagram.texts import FAILED
 from app.service.condition import Condition, Health, judge_health
 from app.service.context import Service, list_waiting, read_position
 from app.service.status import Status, describe_status
-from app.store.overview import MachineFilter, Sample, VisitRow
+from app.store.log import Sample
+from app.store.machines import MachineFilter, VisitRow
 
 # A picture takes at most this many visits of a run into account.
 MAX_VISITS = 2000
@@ -43,7 +43,7 @@ def draw_chart(service: Service, name: str, form: Form = Form.SVG, theme: Theme 
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
-        counts = store.overview.count_reports(connection, row)
+        counts = store.machines.count_reports_of_visits(connection, row)
         standing = read_standing(connection, row, chart, store.charts.read_values(connection, row.id), counts)
     return draw(chart, standing, form, theme)
 
@@ -54,14 +54,14 @@ def read_standing(
     chart: Chart,
     values: Mapping[str, int],
     counts: Counts,
-) -> Standing:
+) -> Snapshot:
     """Return what a picture shows of the chart's position. `counts` are the reports of this run's visits."""
     passed: dict[str, int | None] = {}
-    for visit in store.overview.list_visits(connection, row, MAX_VISITS):
+    for visit in store.machines.list_visits(connection, row, MAX_VISITS):
         if visit.left_at is not None and visit.state in chart.states:
             reported = counts.get(visit.visit)
             passed[visit.state] = None if reported is None else reported.get(chart.states[visit.state].default_key, 0)
-    return Standing(row.state, values, row.paused_at is not None, passed)
+    return Snapshot(row.state, values, row.paused_at is not None, passed)
 
 
 # All charts
@@ -107,7 +107,7 @@ def list_glances(service: Service) -> list[Glance]:
     with snapshot(service.database) as connection:
         now = service.now(store.charts.read_now(connection))
         values = store.charts.list_values(connection)
-        samples = store.overview.list_samples(connection)
+        samples = store.log.list_samples(connection)
         found = []
         for row in store.charts.list_charts(connection):
             chart = service.definitions.get(connection, row)
@@ -118,7 +118,7 @@ def list_glances(service: Service) -> list[Glance]:
         return found
 
 
-def bars_of(samples: Sequence[store.overview.Sample], now: datetime) -> tuple[float, ...]:
+def bars_of(samples: Sequence[store.log.Sample], now: datetime) -> tuple[float, ...]:
     """Return how many log rows each hour of the last day added; rows between two samples are spread evenly."""
     bars = [0.0] * BARS
     start = now - SPAN
@@ -216,7 +216,7 @@ class Detail:
     chart: Chart
     status: Status
     health: Health
-    standing: Standing
+    standing: Snapshot
     is_large: bool
     stays: Sequence[Stay]
     samples: Sequence[Sample]
@@ -231,8 +231,8 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
-        counts = store.overview.count_reports(connection, row)
-        waiting = list_waiting(connection, row, chart, now)
+        counts = store.machines.count_reports_of_visits(connection, row)
+        waiting = list_waiting(service, row, chart)
         return Detail(
             chart=chart,
             status=describe_status(chart, row, position, now, waiting=waiting),
@@ -261,15 +261,15 @@ def _list_stays(connection: Connection, row: store.charts.ChartRow, now: datetim
             max((visit.left_at or now) - visit.entered_at, timedelta(0)),
             sum(counts.get(visit.visit, {}).values()),
         )
-        for visit in store.overview.list_visits(connection, row, VISITS)
+        for visit in store.machines.list_visits(connection, row, VISITS)
     ]
 
 
 def _list_samples(connection: Connection, row: store.charts.ChartRow) -> list[Sample]:
-    first = store.overview.find_first_seq(connection, row)
+    first = store.log.find_first_seq(connection, row)
     last = row.seq
     wanted = sorted({first + (last - first) * number // POINTS for number in range(POINTS + 1)})
-    return store.overview.list_log_samples(connection, row.name, wanted)
+    return store.log.list_log_samples(connection, row.name, wanted)
 
 
 def _get_machines(
@@ -281,23 +281,23 @@ def _get_machines(
 ) -> MachinePage:
     wanted = MachineFilter(
         text=query.text,
-        key=FAILED if query.kind == "failed" else None,
+        key=FAILED_KEY if query.kind == "failed" else None,
         offset=(query.page - 1) * PAGE,
         limit=PAGE,
     )
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
     if query.kind == "missing":
-        absent, total = store.overview.list_missing_page(connection, row, row.visit, wanted)
+        absent, total = store.machines.list_missing_page(connection, row, row.visit, wanted)
     else:
-        reports, total = store.overview.list_reports_page(connection, row, row.visit, wanted)
+        reports, total = store.machines.list_reports_page(connection, row, row.visit, wanted)
     reported = sum(counts.values())
     return MachinePage(
         reports=reports,
         absent=absent,
         total=total,
         reported=reported,
-        failed=counts.get(FAILED, 0),
+        failed=counts.get(FAILED_KEY, 0),
         missing=None if chart.expect is None else max(chart.expect - reported, 0),
         has_roster=chart.roster is not None,
     )
@@ -305,5 +305,5 @@ def _get_machines(
 
 def _get_history(connection: Connection, row: store.charts.ChartRow, query: HistoryQuery) -> HistoryPage:
     wanted = HistoryFilter(kind=query.kind, machine=query.machine, since=query.since, until=query.until)
-    rows = store.overview.list_latest_history(connection, row.name, wanted, query.before, PAGE + 1)
+    rows = store.log.list_latest_history(connection, row.name, wanted, query.before, PAGE + 1)
     return HistoryPage(rows[:PAGE], rows[PAGE - 1].seq if len(rows) > PAGE else None)

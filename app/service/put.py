@@ -1,23 +1,40 @@
-"""A machine says "I did", and time passes: the two ways a chart moves on by itself."""
+"""What changes a chart without an operator: a machine reports, claims a slot or gives it back; and time passes.
+
+Everything that machines send at about the same time is judged in one transaction, each request alone: `apply` below
+locks the charts, reads what is known of the machines, decides, and records. docs/concurrency.md tells the whole story.
+
+A lease is not mutual exclusion: a machine that sleeps past its lease does not know it. What it changes elsewhere
+should carry its fencing number, which rises with every claim of the chart, and be refused if a higher one was seen.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import Enum
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from app import store
 from app.core.chart import Chart
-from app.core.errors import ChartNotFoundError, ConflictError
+from app.core.errors import ChartNotFoundError, ConflictError, DatabaseUnavailableError, StateServiceError
 from app.core.log import Author
-from app.core.position import CLOCK_KINDS, LoggedUpdate, Reason, Report, Step, Tick, Update, Verdict
-from app.db import Connection, asking, retrying, transaction
-from app.service.batching import Ticket
+from app.core.position import (
+    CLOCK_KINDS,
+    Claim,
+    Happening,
+    LoggedUpdate,
+    Position,
+    Reason,
+    Release,
+    Report,
+    Step,
+    Tick,
+    Update,
+    Verdict,
+)
+from app.db import Connection, asking, retrying, snapshot, transaction
 from app.service.context import Service
-from app.service.locked import Held, hold, hold_rows, record, record_all
+from app.service.locked import LockedChart, locked, locked_charts, record_all
 from app.service.metrics import lock_is_held
 
 
@@ -62,8 +79,11 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
     here = step.position
     run, visit, last_seq = here.run, here.visit, seq + len(step.entries)
     if step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
-        offset, entry = next(item for item in enumerate(step.entries, 1) if item[1].kind not in CLOCK_KINDS)
-        run, visit, last_seq = entry.run, entry.visit, seq + offset
+        # What the clock did by itself comes before and after the PUT's own row; a tick has no row of its own.
+        for offset, entry in enumerate(step.entries, 1):
+            if entry.kind not in CLOCK_KINDS:
+                run, visit, last_seq = entry.run, entry.visit, seq + offset
+                break
     is_yes = step.verdict is Verdict.ACCEPTED
     return Answer(chart, run, visit, last_seq, state, here.state, is_yes, step.reason, step.key, step.value)
 
@@ -75,36 +95,71 @@ class Put:
     state: str
     machine: str | None = None
     key: str | None = None
-    idempotency_key: str | None = None
 
 
-class Standing:
-    """Read once for all PUTs of a transaction, under the chart's lock, and kept up with each step decided."""
+@dataclass(frozen=True, slots=True)
+class ClaimCurrent:
+    """A machine wants a slot of whichever state is current."""
+
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent to which chart, and by whom; the author carries the Idempotency-Key."""
+
+    chart: str
+    what: Put | Claim | ClaimCurrent | Release | Tick
+    author: Author
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The answer to what was sent, and whether waiting may turn a no into a yes."""
+
+    answer: Answer
+    may_change: bool = False
+
+
+class PriorReports:
+    """What the log and the reports already say of the PUTs of one transaction on one chart.
+
+    Read once under the chart's lock, and kept up to date with each step decided after that.
+    """
 
     def __init__(
-        self, service: Service, connection: Connection, row: store.charts.ChartRow, puts: Sequence[Put]
+        self, service: Service, connection: Connection, row: store.charts.ChartRow, sent: Sequence[Sent]
     ) -> None:
         self._visits = {row.state: row.visit}
         self._reports: dict[tuple[int, str], Report] = {}
         self._keys: dict[str, LoggedUpdate] = {}
+        puts = [item.what for item in sent if isinstance(item.what, Put)]
         self._read_reports(connection, row, puts)
-        self._read_keys(service, connection, row, puts)
+        keys = {item.author.idempotency_key for item in sent if isinstance(item.what, Put)}
+        self._read_keys(service, connection, row, {key for key in keys if key is not None})
 
-    def gather(self, put: Put) -> Update:
-        """The PUT with what is known of it now."""
+    def complete(self, put: Put, idempotency_key: str | None) -> Update:
+        """Return the PUT together with what is known of it now."""
         visit = self._visits.get(put.state)
         report = None if visit is None or put.machine is None else self._reports.get((visit, put.machine))
-        repeats = None if put.idempotency_key is None else self._keys.get(put.idempotency_key)
-        return Update(put.state, put.machine, put.key, report, visit is not None, repeats)
+        repeats = None if idempotency_key is None else self._keys.get(idempotency_key)
+        return Update(
+            state=put.state,
+            machine=put.machine,
+            key=put.key,
+            report=report,
+            was_entered=visit is not None,
+            repeats=repeats,
+        )
 
-    def note(self, chart: Chart, put: Put, step: Step) -> None:
-        """Take in what `step` decided on `put`, for those that come after it."""
+    def follow(self, chart: Chart, idempotency_key: str | None, step: Step) -> None:
+        """Take in what `step` decided, for the PUTs that are judged after it."""
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
         self._reports.update(((report.visit, report.machine), report) for report in step.reports)
-        if put.idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
+        if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
             entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
             default_key = chart.states[entry.from_state].default_key
-            self._keys[put.idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
+            self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
 
     def _read_reports(self, connection: Connection, row: store.charts.ChartRow, puts: Sequence[Put]) -> None:
         named = [put for put in puts if put.machine is not None]
@@ -118,12 +173,11 @@ class Standing:
             self._reports[report.visit, report.machine] = report
 
     def _read_keys(
-        self, service: Service, connection: Connection, row: store.charts.ChartRow, puts: Sequence[Put]
+        self, service: Service, connection: Connection, row: store.charts.ChartRow, keys: Collection[str]
     ) -> None:
-        keys = {put.idempotency_key for put in puts if put.idempotency_key is not None}
         if not keys:
             return
-        for logged in store.machines.list_logged_keys(connection, row.name, keys):
+        for logged in store.log.list_logged_keys(connection, row.name, keys):
             # What a PUT without `key` meant is what the version of that time made of it.
             chart = service.definitions.get_version(connection, row, logged.version)
             default_key = chart.states[logged.from_state].default_key
@@ -131,135 +185,125 @@ class Standing:
             self._keys[str(logged.idempotency_key)] = update
 
 
-# Charts one pass of the sweeper looks at; the rest follow in the next pass.
+# Charts that one pass of the sweeper looks at; the rest follow in the next pass.
 SWEEP_LIMIT = 500
-# For so long after a chart was found locked, PUTs on it do not try to share a transaction with those on others.
-CROWDED_SECONDS = 0.25
-# The turn of PUTs on whichever chart; no chart has this name.
-_ANY_CHART = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A PUT, to which chart, and from whom."""
-
-    chart: str
-    put: Put
-    author: Author
-
-
-class _Elsewhere(Enum):
-    """What a PUT comes to that is to be answered in another transaction."""
-
-    LOCKED = "somebody else has locked its chart"
-
-
-_Ticket = Ticket[_Sent, Answer | _Elsewhere]
-
-
-def update(service: Service, name: str, put: Put, author: Author) -> Answer:
-    """Apply a PUT under the chart's row lock, in one transaction with others that came meanwhile.
-
-    Each PUT is judged alone, in the order in which they came, and has its own log row and answer. A transaction for
-    several charts waits for none of their locks; who must wait does it with others for the same chart.
-    Raises ChartNotFoundError, BadRequestError, KeyReusedError, ConflictError, DatabaseUnavailableError.
-    """
-    sent = _Sent(name, put, author)
-    if service.database.is_sqlite:
-        # One lock for all charts, which the transaction begins with.
-        return _request(service, _ANY_CHART, sent)
-    if service.turns.is_asked(name) or _is_crowded(service, name):
-        return _request(service, name, sent)
-    shared: Answer | _Elsewhere = service.turns.request(_ANY_CHART, sent, partial(apply_all, service, skip_locked=True))
-    if shared is not _Elsewhere.LOCKED:
-        return shared
-    answer = _request(service, name, sent)
-    service.crowded[name] = time.monotonic()
-    return answer
-
-
-def _is_crowded(service: Service, name: str) -> bool:
-    """True where other workers' PUTs on the chart are likely to have it locked."""
-    since = service.crowded.get(name)
-    if since is None or time.monotonic() - since < CROWDED_SECONDS:
-        return since is not None
-    service.crowded.pop(name, None)
-    return False
-
-
-def _request(service: Service, key: str, sent: _Sent) -> Answer:
-    answer: Answer = service.turns.request(key, sent, partial(apply_all, service))
-    return answer
+# Reasons of a no that waiting may change.
+_MAY_CHANGE = frozenset({Reason.FULL, Reason.NOT_CURRENT, Reason.PAUSED})
+# Why the report of a machine that held a slot a moment ago is refused.
+_SLOT_IS_GONE = frozenset({Reason.NO_SLOT, Reason.NOT_CURRENT, Reason.LATE, Reason.UNKNOWN_STATE, Reason.FINAL})
 
 
 @retrying
-def apply_all(service: Service, tickets: Sequence[_Ticket], *, skip_locked: bool = False) -> None:
-    """Answer every ticket, in one transaction; with `skip_locked` only those whose chart's lock is free."""
+def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False) -> list[Applied | StateServiceError]:
+    """Judge each request of `batch` and write what was decided, in one transaction; answer each in its place.
+
+    With `skip_locked` the requests on charts that another transaction has locked are answered ChartLockedError,
+    and were not judged. Raises DatabaseUnavailableError for all of them.
+    """
     asked_at = time.perf_counter()
-    found = _by_chart(tickets)
+    by_chart: dict[str, list[int]] = {}
+    for place, sent in enumerate(batch):
+        by_chart.setdefault(sent.chart, []).append(place)
+    missing = ChartLockedError if skip_locked else ChartNotFoundError
+    found: list[Applied | StateServiceError] = [missing(sent.chart) for sent in batch]
     with transaction(service.database) as connection:
-        rows = _lock(connection, found, skip_locked)
+        rows = (store.charts.lock_free_charts if skip_locked else store.charts.lock_charts)(connection, by_chart)
         if not rows:
-            return
+            return found
         lock_is_held(asked_at)
-        helds = hold_rows(service, connection, rows)
-        for held in helds:
-            _judge_all(service, connection, held, found[held.row.name])
-        record_all(service, connection, helds)
-    for held in helds:
-        for step in held.steps:
-            service.tell(held.row.name, step)
-
-
-def _by_chart(tickets: Sequence[_Ticket]) -> dict[str, list[_Ticket]]:
-    found: dict[str, list[_Ticket]] = {}
-    for ticket in tickets:
-        found.setdefault(ticket.asked.chart, []).append(ticket)
+        charts = locked_charts(service, connection, rows)
+        for chart in charts:
+            prior = PriorReports(service, connection, chart.row, [batch[place] for place in by_chart[chart.row.name]])
+            for place in by_chart[chart.row.name]:
+                found[place] = _judge(chart, prior, batch[place])
+        record_all(service, connection, charts)
+    for chart in charts:
+        for step in chart.steps:
+            service.tell(chart.row.name, step)
     return found
 
 
-def _lock(
-    connection: Connection, found: Mapping[str, Sequence[_Ticket]], skip_locked: bool
-) -> list[store.charts.ChartRow]:
-    """Lock the charts that can be had, and answer the tickets of the others."""
-    lock = store.charts.lock_free_charts if skip_locked else store.charts.lock_charts
-    rows = lock(connection, found)
-    for name in found.keys() - {row.name for row in rows}:
-        for ticket in found[name]:
-            ticket.settle(_send_elsewhere if skip_locked else _raise_not_found)
-    return rows
+class ChartLockedError(StateServiceError):
+    """Another transaction holds the chart's row, and this one must not wait for it."""
 
 
-def _send_elsewhere(sent: _Sent) -> _Elsewhere:
-    return _Elsewhere.LOCKED
+def apply_one(service: Service, chart: str, what: Put | Claim | ClaimCurrent | Release, author: Author) -> Answer:
+    """Apply one request in a transaction of its own, on the caller's thread.
+
+    Raises ChartNotFoundError, BadRequestError, KeyReusedError, ConflictError, DatabaseUnavailableError.
+    """
+    (found,) = apply(service, [Sent(chart, what, author)])
+    if isinstance(found, StateServiceError):
+        raise found
+    return found.answer
 
 
-def _raise_not_found(sent: _Sent) -> Answer:
-    raise ChartNotFoundError(sent.chart)
+def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | StateServiceError:
+    """Decide one request on a locked chart; an error is this request's alone."""
+    state, happening = _happening(chart, prior, sent)
+    seq, key = chart.seq, sent.author.idempotency_key
+    try:
+        step = chart.decide(happening, sent.author)
+    except DatabaseUnavailableError:
+        raise
+    except StateServiceError as error:
+        return error
+    prior.follow(chart.chart, key if isinstance(sent.what, Put) else None, step)
+    answer = answer_step(sent.chart, seq, state, step)
+    if isinstance(sent.what, Put | Tick):
+        return Applied(answer)
+    may_change = (
+        step.reason in _MAY_CHANGE
+        and state in chart.chart.states
+        and chart.chart.states[state].slots is not None
+        and chart.chart.can_reach(step.position.state, state)
+    )
+    return Applied(replace(answer, slots=_count_slots(chart.chart, step.position, sent.what.machine)), may_change)
 
 
-def _judge_all(service: Service, connection: Connection, held: Held, tickets: Sequence[_Ticket]) -> None:
-    standing = Standing(service, connection, held.row, [ticket.asked.put for ticket in tickets])
-    for ticket in tickets:
-        ticket.settle(partial(_judge, held, standing))
+def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str, Happening]:
+    """Return the state that the request is about, and what it asks of the core."""
+    match sent.what:
+        case Put() as put:
+            return put.state, prior.complete(put, sent.author.idempotency_key)
+        case ClaimCurrent(machine):
+            # Which state is current is asked after the clock has done what is due.
+            chart.decide(Tick())
+            return chart.position.state, Claim(chart.position.state, machine)
+        case Claim() | Release() as what:
+            return what.state, what
+        case Tick():
+            return chart.position.state, sent.what
 
 
-def _judge(held: Held, standing: Standing, sent: _Sent) -> Answer:
-    seq = held.seq
-    step = held.decide(standing.gather(sent.put), sent.author)
-    standing.note(held.chart, sent.put, step)
-    return answer_step(sent.chart, seq, sent.put.state, step)
+def _count_slots(chart: Chart, position: Position, machine: str) -> SlotCount:
+    rule = chart.states[position.state].slots
+    held = position.slots.get(machine)
+    limit = 0 if rule is None else rule.limit(position.reported)
+    return SlotCount(limit, len(position.slots), None if held is None else held.fence)
+
+
+def report_if_held(service: Service, name: str, machine: str, author: Author) -> Answer | None:
+    """Report `machine` as done in the current state if it holds a slot there; return None if it holds none.
+
+    Raises ChartNotFoundError, DatabaseUnavailableError.
+    """
+    with snapshot(service.database, is_long=False) as connection:
+        row = store.charts.get_chart(connection, name)
+        held, _, _ = store.machines.read_slots(connection, row)
+    if machine not in held:
+        return None
+    answer = apply_one(service, name, Put(row.state, machine), author)
+    # Between the look and the report the machine may have lost its slot, by the clock or with the visit.
+    return None if answer.reason in _SLOT_IS_GONE else answer
 
 
 @retrying
 def tick(service: Service, name: str) -> store.charts.ChartRow:
     """Take the clock transitions of a chart that are due; return its row as it is then."""
-    with transaction(service.database) as connection:
-        held = hold(service, connection, name)
-        step = held.decide(Tick())
-        after = record(service, connection, held)
-    service.tell(name, step)
-    return after
+    with locked(service, name) as chart:
+        chart.decide(Tick())
+    return chart.row
 
 
 def sweep(service: Service) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,6 @@ from app.core.position import Kind
 from app.db import asking, snapshot
 from app.service.context import Service, list_missing, list_waiting, read_position
 from app.service.status import Status, describe_status
-from app.waiting.hub import Topic
 
 # Rows of the log that one query reads.
 PAGE = 2000
@@ -35,13 +33,12 @@ def list_statuses(service: Service) -> list[Status]:
         charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
         slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
         slots = store.machines.list_slots(connection, slotted)
-        reported = store.machines.count_reports(connection, slotted)
-        waiting = store.machines.list_slot_waiters(connection, slotted, now)
+        reported = store.machines.count_reports_of_charts(connection, slotted)
         found = []
         for row, chart in charts:
             position = store.charts.build_position(row, values.get(row.id, {}))
             position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
-            found.append(describe_status(chart, row, position, now, waiting=waiting.get(row.id, ())))
+            found.append(describe_status(chart, row, position, now, waiting=list_waiting(service, row, chart)))
         return found
 
 
@@ -56,7 +53,7 @@ def get_status(service: Service, name: str) -> Status:
             row,
             position,
             now,
-            waiting=list_waiting(connection, row, chart, now),
+            waiting=list_waiting(service, row, chart),
             missing=list_missing(connection, row, chart),
         )
 
@@ -171,21 +168,8 @@ def _iterate_pages(service: Service, name: str, wanted: HistoryFilter) -> Iterat
         left = None if left is None else left - size
 
 
-def wait_for_history(service: Service, name: str, wanted: HistoryFilter, seconds: float) -> None:
-    """Return as soon as the log has a row that `wanted` lets through, and at the latest after `seconds`.
-
-    Raises ChartNotFoundError, TooManyWaitersError.
-    """
-    if seconds == 0 or _has_rows(service, name, wanted):
-        return
-    deadline = time.monotonic() + seconds
-    with service.hub.waiting(Topic(name, rows=True)) as waiter:
-        while not _has_rows(service, name, wanted):
-            if not waiter.sleep(deadline - time.monotonic()):
-                return
-
-
-def _has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+def has_rows(service: Service, name: str, wanted: HistoryFilter) -> bool:
+    """True if the log has a row that passes the filter `wanted`. Raises ChartNotFoundError."""
     return any(True for _ in iterate_history(service, name, replace(wanted, limit=1)))
 
 

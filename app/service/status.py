@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app import store
-from app.core.chart import Chart, CountGuard, Func, State, Transition
+from app.core.chart import Chart, CountGuard, State, Transition
 from app.core.log import format_instant
-from app.core.position import Position, Slot, due_at
+from app.core.position import Position, Slot
 
 # A sentence names at most this many machines, and counts the others.
 MAX_NAMED = 10
@@ -148,7 +148,7 @@ def find_progress(state: State, position: Position) -> Progress | None:
     """How near the state's first attribute is to the first guard on it. None if no guard is on that attribute."""
     for transition in state.transitions:
         guard = transition.guard
-        if isinstance(guard, CountGuard) and guard.key == state.default_key:
+        if not guard.is_clock and guard.key == state.default_key:
             return Progress(guard.key, position.values[guard.key], guard.threshold, transition.target)
     return None
 
@@ -167,9 +167,7 @@ def find_next_clock(state: State, position: Position) -> tuple[datetime, Transit
 
     Of several that come due together it is the first in the chart file. None if the state has no clock transition.
     """
-    clocks = [
-        (due_at(item.guard, position), item) for item in state.transitions if not isinstance(item.guard, CountGuard)
-    ]
+    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
     return min(clocks, key=lambda clock: clock[0], default=None)
 
 
@@ -221,9 +219,7 @@ def say_what_it_waits_for(
         return f"nothing: {state.name} is final"
     parts = _say_expired(position, now)
     parts += [
-        _say_guard(state, position, item.guard, item.target)
-        for item in state.transitions
-        if isinstance(item.guard, CountGuard)
+        _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]
     if missing:
         parts.append(f"not heard from: {_name_some(missing)}")
@@ -244,7 +240,7 @@ def _say_expired(position: Position, now: datetime) -> list[str]:
 
 def _say_guard(state: State, position: Position, guard: CountGuard, target: str) -> str:
     value = position.values[guard.key]
-    missing = guard.threshold - value if state.func is Func.INCREMENT else value - guard.threshold
+    missing = state.func.count_missing(value, guard.threshold) if state.func is not None else 0
     more = f", {missing} more" if missing > 0 else ""
     return f"{target} when {guard.key} {guard.op} {guard.threshold} (now {value}{more})"
 

@@ -86,7 +86,7 @@ def verify(service: Service, name: str, progress: Progress = lambda read, of: No
     """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart_even_archived(connection, name)
-        replay = Replay(lambda version: service.definitions.get_version(connection, row, version))
+        replay = Replay(chart_of=lambda version: service.definitions.get_version(connection, row, version))
         damage = _replay_log(service, connection, row, replay, progress)
         if damage is not None:
             return Verification(name, replay.rows, (damage,))
@@ -209,7 +209,7 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
     with transaction(service.database, is_long=True) as connection:
         row = store.charts.lock_chart_even_archived(connection, name)
         assert row is not None  # a chart is archived, never deleted
-        replay = Replay(lambda version: service.definitions.get_version(connection, row, version))
+        replay = Replay(chart_of=lambda version: service.definitions.get_version(connection, row, version))
         oldest = store.log.list_history(connection, name, HistoryFilter(limit=CHUNK))
         rows = [logged for logged in oldest if logged.row.seq <= last]
         if len(rows) < 2:

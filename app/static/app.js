@@ -1,9 +1,9 @@
 "use strict";
-// The pages work without this. It keeps them up to date, filters as you type, and copies.
+// The pages work without this script. It keeps them up to date, filters the list as a person types, and copies texts.
 
-const BUSY = 900; // milliseconds between two refreshes while much happens
-const QUIET = 5000; // between two looks at a page that nothing announces changes of
-const LOST = 2000; // before asking a server again that did not answer
+const BUSY = 900; // milliseconds between two refreshes of a chart whose log grows
+const QUIET = 5000; // milliseconds between two refreshes of a page that has no announcement of changes
+const LOST = 2000; // milliseconds before the next request to a server that did not answer
 
 const lost = document.getElementById("lost");
 const said = document.getElementById("said");
@@ -13,7 +13,7 @@ const isInUse = (element) =>
 
 class SignedOut extends Error {}
 
-let leaving = false; // a form was sent: what follows is another page
+let leaving = false; // a form was sent, so the browser is about to load another page
 
 async function get(url) {
   const answer = await fetch(url, { headers: { Accept: "text/html, application/json" }, cache: "no-store" });
@@ -22,7 +22,7 @@ async function get(url) {
   return answer;
 }
 
-// Swapping what is live for what the server says now.
+// Replace the live parts of the page by what the server sends now.
 
 function swap(fresh) {
   for (const old of document.querySelectorAll("[data-live]")) {
@@ -55,7 +55,7 @@ async function refresh() {
   swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
 }
 
-// Waiting for the log to grow, or looking again now and then.
+// Wait until the log grows, or refresh now and then if the page does not watch a log.
 
 async function watch() {
   let since = null;
@@ -77,8 +77,8 @@ async function watch() {
     } catch (error) {
       if (leaving) return;
       since ??= new Date();
-      if (error instanceof SignedOut) return say(`You are signed out. `, "Sign in", location.href);
-      say(`No answer from the server since ${since.toISOString().slice(11, 19)} UTC: what you see may be old. Trying again.`);
+      if (error instanceof SignedOut) return say("You are signed out. ", "Sign in", location.href);
+      say(`No answer from the server since ${since.toISOString().slice(11, 19)} UTC: this page may be out of date. Trying again.`);
       await pause(LOST);
     }
   }
@@ -90,7 +90,7 @@ function say(text, link, href) {
   lost.hidden = false;
 }
 
-// Small things.
+// The search field, and buttons that copy.
 
 function filter() {
   const field = document.querySelector("[data-filter]");
@@ -121,7 +121,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 });
 
-// Filters and pages of a chart's lists change the list alone, and the address with it.
+// A filter or a page of a chart's lists changes that list and the address, and reloads nothing else.
 let shown = location.pathname + location.search;
 
 async function follow(url) {
@@ -134,11 +134,11 @@ document.addEventListener("submit", (event) => {
   const form = event.target;
   if (!form.matches("[data-swap]")) { leaving = true; return; }
   event.preventDefault();
-  const query = new URLSearchParams(location.search); // the other list's part of it stays
+  const query = new URLSearchParams(location.search); // keeps the fields of the other list
   for (const { name, type, value } of form.elements) {
     if (name && type !== "hidden") value ? query.set(name, value) : query.delete(name);
   }
-  query.delete(form.dataset.swap); // from the first page on
+  query.delete(form.dataset.swap); // begin at the first page
   document.activeElement?.blur();
   follow(`${location.pathname}?${query}${form.getAttribute("action")}`);
 });
@@ -151,7 +151,7 @@ document.addEventListener("click", (event) => {
 });
 
 window.addEventListener("popstate", () => {
-  // A link within the page comes here as well.
+  // A link to a place in this page ends here as well.
   if (location.pathname + location.search !== shown) location.reload();
 });
 

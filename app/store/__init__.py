@@ -1,4 +1,4 @@
-"""Every query, by name: a module a table, or a group of tables that are written together."""
+"""Every query, by name. Each module serves one table, or a few tables that belong together."""
 
 from __future__ import annotations
 

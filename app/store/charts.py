@@ -1,22 +1,28 @@
-"""The table `charts`: where each stands, locked and looked up; and the live values of its attributes."""
+"""The tables `charts` and `attribute_values`: each chart's position, its live values, and the lock on its row."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 
 from app.core.errors import ChartNotFoundError
-from app.core.position import Position
+from app.core.log import MICROSECOND, format_instant
+from app.core.position import Position, Step
 from app.db import Connection
 from app.models import attribute_values, charts
-from app.store.prepared import Prepared, among
+from app.store.prepared import Prepared, among, recordset
 
 
 class ChartRow(NamedTuple):
-    """A chart's row: its identity and its position, without the values."""
+    """A chart's row: its identity and its position, without the values.
+
+    The fields are the table's columns in the table's order, so that `_make` builds one from a row as it was read.
+    """
 
     id: int
     name: str
@@ -28,6 +34,7 @@ class ChartRow(NamedTuple):
     paused_at: datetime | None
     paused_by: str | None
     pause_reason: str | None
+    # Microseconds.
     paused_for: int
     due_at: datetime | None
     fence: int
@@ -38,12 +45,12 @@ class ChartRow(NamedTuple):
     archived_at: datetime | None
 
 
-# The chart's row
+# Locking a chart's row
 
 _CHART = select(charts).where(charts.c.name == bindparam("name"))
-# NO KEY: a row that refers to the chart, such as a slot's waiter, need not wait for the lock.
+# FOR NO KEY UPDATE: an INSERT of a row that refers to the chart does not wait for this lock.
 _CHART_LOCKED = Prepared(_CHART.with_for_update(key_share=True))
-# One that is locked is left out: who waited for it would hold up all the others.
+# Skip locked charts: waiting for one would delay the whole batch.
 _FREE_CHARTS = Prepared(
     {
         "postgresql": select(charts)
@@ -51,16 +58,10 @@ _FREE_CHARTS = Prepared(
         .with_for_update(key_share=True, skip_locked=True)
     }
 )
-_CHART_PREPARED = Prepared(_CHART)
-_CHART_AND_NOW = Prepared(
-    select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
-        charts.c.name == bindparam("name")
-    )
-)
 
 
 def lock_chart(connection: Connection, name: str) -> ChartRow:
-    """Take the row lock that every change of a chart holds. Raises ChartNotFoundError, also for an archived one."""
+    """Take the row lock that every change of a chart holds. Raises ChartNotFoundError, also for an archived chart."""
     row = lock_chart_even_archived(connection, name)
     if row is None or row.archived_at is not None:
         raise ChartNotFoundError(name)
@@ -68,25 +69,37 @@ def lock_chart(connection: Connection, name: str) -> ChartRow:
 
 
 def lock_chart_even_archived(connection: Connection, name: str) -> ChartRow | None:
-    """As `lock_chart`, for an import, which brings an archived chart back; None where there never was one."""
-    # On SQLite the lock is the transaction's BEGIN IMMEDIATE, and FOR NO KEY UPDATE is not rendered.
+    """Lock a chart's row, archived or not; None if the chart does not exist. Used by: imports, prune."""
+    # On SQLite the transaction's BEGIN IMMEDIATE is the lock, and FOR NO KEY UPDATE is not rendered.
     rows = _CHART_LOCKED.rows(connection, {"name": name})
-    return ChartRow(*rows[0]) if rows else None
+    return ChartRow._make(rows[0]) if rows else None
 
 
 def lock_charts(connection: Connection, names: Collection[str]) -> list[ChartRow]:
-    """As `lock_chart`, for those of `names` that there are, in the order of their names."""
+    """Lock the rows of `names` in the order of the names; charts that do not exist or are archived are left out."""
     rows = [lock_chart_even_archived(connection, name) for name in sorted(names)]
     return [row for row in rows if row is not None and row.archived_at is None]
 
 
 def lock_free_charts(connection: Connection, names: Collection[str]) -> list[ChartRow]:
-    """Take the locks of those charts of `names` that there are and that nobody else has locked. PostgreSQL alone."""
-    return [ChartRow(*row) for row in _FREE_CHARTS.rows(connection, {"names": list(names)})]
+    """Lock those charts of `names` that exist and that no other transaction has locked. PostgreSQL only."""
+    return [ChartRow._make(row) for row in _FREE_CHARTS.rows(connection, {"names": list(names)})]
+
+
+# Reading charts without a lock
+
+_CHART_PREPARED = Prepared(_CHART)
+_CHARTS_AND_NOW = Prepared(
+    {
+        "postgresql": select(charts, func.clock_timestamp(type_=charts.c.due_at.type).label("now")).where(
+            among(charts.c.name, "names")["postgresql"], charts.c.archived_at.is_(None)
+        )
+    }
+)
 
 
 def get_chart(connection: Connection, name: str) -> ChartRow:
-    """Read a chart's row without a lock. Raises ChartNotFoundError."""
+    """Read a chart's row. Raises ChartNotFoundError, also for an archived chart."""
     row = get_chart_even_archived(connection, name)
     if row.archived_at is not None:
         raise ChartNotFoundError(name)
@@ -94,37 +107,37 @@ def get_chart(connection: Connection, name: str) -> ChartRow:
 
 
 def get_chart_even_archived(connection: Connection, name: str) -> ChartRow:
-    """As `get_chart`, for whoever reads the log. Raises ChartNotFoundError where there never was such a chart."""
+    """Read a chart's row, archived or not. Raises ChartNotFoundError. Used by: whatever reads the log."""
     rows = _CHART_PREPARED.rows(connection, {"name": name})
     if not rows:
         raise ChartNotFoundError(name)
-    return ChartRow(*rows[0])
+    return ChartRow._make(rows[0])
 
 
-def list_all_chart_names(connection: Connection) -> list[str]:
-    """The name of every chart, archived ones too. Reader: verify."""
-    return list(connection.execute(select(charts.c.name).order_by(charts.c.name)).scalars())
-
-
-def get_chart_and_now(connection: Connection, name: str) -> tuple[ChartRow, datetime]:
-    """Read a chart's row and the database's time in one statement. Raises ChartNotFoundError."""
+def read_charts_and_now(connection: Connection, names: Collection[str]) -> tuple[dict[str, ChartRow], datetime]:
+    """Read those of `names` that there are, by name, and the database's time, without a lock. Used by: every GET."""
     if connection.is_sqlite:
-        return get_chart(connection, name), datetime.now(UTC)
-    rows = _CHART_AND_NOW.rows(connection, {"name": name})
-    if not rows or rows[0][-2] is not None:  # archived_at, the column before now
-        raise ChartNotFoundError(name)
-    return ChartRow(*rows[0][:-1]), rows[0][-1]
+        found = [_CHART_PREPARED.rows(connection, {"name": name}) for name in names]
+        rows = [ChartRow._make(row[0]) for row in found if row]
+        return {row.name: row for row in rows if row.archived_at is None}, read_now(connection)
+    found_rows = _CHARTS_AND_NOW.rows(connection, {"names": list(names)})
+    if not found_rows:
+        return {}, datetime.now(UTC)
+    return {row[1]: ChartRow._make(row[:-1]) for row in found_rows}, found_rows[0][-1]
+
+
+def read_now(connection: Connection) -> datetime:
+    """Read the database's time. On SQLite, which has no server, it is the time of this process."""
+    if connection.is_sqlite:
+        return datetime.now(UTC)
+    now: datetime = connection.execute(select(func.clock_timestamp(type_=charts.c.due_at.type))).scalar_one()
+    return now
 
 
 def list_charts(connection: Connection) -> list[ChartRow]:
-    """Every chart that is not archived, by name."""
+    """List every chart that is not archived, by name."""
     rows = connection.execute(select(charts).where(charts.c.archived_at.is_(None)).order_by(charts.c.name))
-    return [ChartRow(*row) for row in rows]
-
-
-def list_chart_names(connection: Connection, limit: int) -> list[str]:
-    """Up to `limit` names of charts that are not archived."""
-    return [name for (name,) in _NAMES.rows(connection, {"limit": limit})]
+    return [ChartRow._make(row) for row in rows]
 
 
 _NAMES = Prepared(
@@ -132,9 +145,20 @@ _NAMES = Prepared(
 )
 
 
+def list_chart_names(connection: Connection, limit: int) -> list[str]:
+    """List up to `limit` names of charts that are not archived. Used by: the choice of the default chart."""
+    return [name for (name,) in _NAMES.rows(connection, {"limit": limit})]
+
+
+def list_all_chart_names(connection: Connection) -> list[str]:
+    """List the name of every chart, archived or not. Used by: verify."""
+    return list(connection.execute(select(charts.c.name).order_by(charts.c.name)).scalars())
+
+
 def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
-    """The charts whose clock has something to do and whose lock is free, longest overdue first. Reader: the sweeper."""
-    # Whoever holds a chart's lock sees to its clock; waiting for that lock would make every other chart late.
+    """List charts that are due and whose lock is free, the longest overdue first. Used by: the sweeper."""
+    # A transaction that holds a chart's lock runs that chart's clock itself. If the sweeper waited for the lock,
+    # every other chart would be late.
     query = (
         select(charts.c.name)
         .where(charts.c.due_at <= now, charts.c.archived_at.is_(None))
@@ -145,29 +169,21 @@ def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[s
     return list(connection.execute(query).scalars())
 
 
+_MARK = ("version", "run", "visit", "state", "paused_at", "archived_at")
+
+
 def list_marks(connection: Connection, names: Sequence[str]) -> dict[str, tuple[tuple[object, ...], int]]:
-    """What tells a chart's positions apart, and its last seq, for each of `names`. Reader: the waiting hub."""
+    """Return for each chart of `names` what changes when it moves, and its last `seq`. Used by: the waiting hub."""
     query = select(charts.c.name, *(charts.c[name] for name in _MARK), charts.c.seq).where(charts.c.name.in_(names))
     return {row[0]: (tuple(row[1:-1]), row[-1]) for row in connection.execute(query)}
 
 
-_MARK = ("version", "run", "visit", "state", "paused_at", "archived_at")
-
-
-def read_now(connection: Connection) -> datetime:
-    """The database's time; SQLite's is that of the process it is embedded in."""
-    if connection.is_sqlite:
-        return datetime.now(UTC)
-    now: datetime = connection.execute(select(func.clock_timestamp(type_=charts.c.due_at.type))).scalar_one()
-    return now
-
-
-# The live position
+# Live values and the position
 
 _VALUES = Prepared(
     select(attribute_values.c.key, attribute_values.c.value).where(attribute_values.c.chart_id == bindparam("chart_id"))
 )
-# Read after the lock is held, so that a PUT is judged at the time it holds it.
+# The outer join returns the time even if no chart has values.
 _NOW_AND_VALUES = Prepared(
     {
         "postgresql": select(
@@ -185,9 +201,12 @@ _NOW_AND_VALUES = Prepared(
 
 
 def read_values_and_now(connection: Connection, chart_ids: Sequence[int]) -> tuple[dict[int, dict[str, int]], datetime]:
-    """The values of each chart's current state, by chart id, and the database's time."""
+    """Read the values of each chart's current state, by chart id, and the database's time.
+
+    A writer calls this after it has the charts' locks, so that a PUT is judged at the time at which it holds the lock.
+    """
     if connection.is_sqlite:
-        return {chart_id: read_values(connection, chart_id) for chart_id in chart_ids}, datetime.now(UTC)
+        return {chart_id: read_values(connection, chart_id) for chart_id in chart_ids}, read_now(connection)
     rows = _NOW_AND_VALUES.rows(connection, {"chart_ids": list(chart_ids)})
     found: dict[int, dict[str, int]] = {chart_id: {} for chart_id in chart_ids}
     for _, chart_id, key, value in rows:
@@ -197,12 +216,12 @@ def read_values_and_now(connection: Connection, chart_ids: Sequence[int]) -> tup
 
 
 def read_values(connection: Connection, chart_id: int) -> dict[str, int]:
-    """The current state's values."""
+    """Read the values of a chart's current state."""
     return dict(_VALUES.rows(connection, {"chart_id": chart_id}))
 
 
 def list_values(connection: Connection) -> dict[int, dict[str, int]]:
-    """The current values of every chart, by chart id. Reader: the list of charts."""
+    """Read the current values of every chart, by chart id. Used by: the list of charts."""
     found: dict[int, dict[str, int]] = {}
     for chart_id, key, value in connection.execute(select(attribute_values)):
         found.setdefault(chart_id, {})[key] = value
@@ -210,15 +229,137 @@ def list_values(connection: Connection) -> dict[int, dict[str, int]]:
 
 
 def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
-    """The position that a chart's row and values make, slots left out."""
+    """Return the position that a chart's row and values say, without its slots."""
     return Position(
-        row.version,
-        row.run,
-        row.visit,
-        row.state,
-        values,
-        row.entered_at,
-        row.paused_at,
-        timedelta(microseconds=row.paused_for),
-        row.fence,
+        version=row.version,
+        run=row.run,
+        visit=row.visit,
+        state=row.state,
+        values=values,
+        entered_at=row.entered_at,
+        paused_at=row.paused_at,
+        paused_for=timedelta(microseconds=row.paused_for),
+        fence=row.fence,
     )
+
+
+# Writing positions
+
+_POSITION_COLUMNS = (
+    "version",
+    "run",
+    "visit",
+    "state",
+    "entered_at",
+    "paused_at",
+    "paused_for",
+    "due_at",
+    "fence",
+    "seq",
+    "last_hash",
+    "updated_at",
+)
+
+
+def position_columns(step: Step, now: datetime, seq: int, last_hash: str) -> dict[str, Any]:
+    """Return what `step` makes of a chart's row, by column; `seq` and `last_hash` are those of its last log row."""
+    after = step.position
+    return {
+        "version": after.version,
+        "run": after.run,
+        "visit": after.visit,
+        "state": after.state,
+        "entered_at": after.entered_at,
+        "paused_at": after.paused_at,
+        "paused_for": after.paused_for // MICROSECOND,
+        "due_at": step.due_at,
+        "fence": after.fence,
+        "seq": seq,
+        "last_hash": last_hash,
+        "updated_at": now,
+    }
+
+
+def insert_chart(connection: Connection, name: str, now: datetime, columns: Mapping[str, Any]) -> ChartRow:
+    """Write the row of a new chart; `columns` are its position (see `position_columns`)."""
+    statement = insert(charts).values({"name": name, "created_at": now, **columns}).returning(charts)
+    return ChartRow._make(connection.execute(statement).one())
+
+
+def update_chart(connection: Connection, row: ChartRow, values: Mapping[str, Any]) -> ChartRow:
+    """Change some columns of a chart's row, and return the row after that."""
+    connection.execute(update(charts).where(charts.c.id == row.id).values(values))
+    return row._replace(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A chart's row and values after a change.
+
+    `changed` are the values that differ from before; None if the keys differ, so that all values are written anew.
+    """
+
+    row: ChartRow
+    values: Mapping[str, int]
+    changed: Sequence[tuple[str, int]] | None
+
+
+# A parameter of an UPDATE must not have a column's name, so each has the prefix `b_`.
+_SET_VALUE = (
+    update(attribute_values)
+    .where(attribute_values.c.chart_id == bindparam("b_chart_id"), attribute_values.c.key == bindparam("b_key"))
+    .values(value=bindparam("b_value"))
+)
+_SET_CHART = (
+    update(charts)
+    .where(charts.c.id == bindparam("b_id"))
+    .values({name: bindparam(f"b_{name}") for name in _POSITION_COLUMNS})
+)
+_UPDATE_VALUE = Prepared(_SET_VALUE)
+_UPDATE_CHART = Prepared(_SET_CHART)
+# One chart and one value are what nearly every PUT changes: they take one round trip.
+_UPDATE_BOTH = Prepared({"postgresql": _SET_VALUE.add_cte(_SET_CHART.cte("moved"))})
+# Many charts and values also take one round trip.
+_NEW_POSITIONS = recordset("positions", charts.c.id, *(charts.c[name] for name in _POSITION_COLUMNS))
+_NEW_VALUES = recordset("values", *attribute_values.c)
+_SET_VALUES = (
+    update(attribute_values)
+    .where(attribute_values.c.chart_id == _NEW_VALUES.c.chart_id, attribute_values.c.key == _NEW_VALUES.c.key)
+    .values(value=_NEW_VALUES.c.value)
+)
+_SET_CHARTS = (
+    update(charts)
+    .where(charts.c.id == _NEW_POSITIONS.c.id)
+    .values({name: _NEW_POSITIONS.c[name] for name in _POSITION_COLUMNS})
+)
+_UPDATE_MANY = Prepared({"postgresql": _SET_VALUES.add_cte(_SET_CHARTS.cte("moved"))})
+
+
+def write_positions(connection: Connection, moved: Sequence[Moved]) -> None:
+    """Write the rows and the values of charts that changed. The caller holds their locks."""
+    positions = [{name: getattr(item.row, name) for name in ("id", *_POSITION_COLUMNS)} for item in moved]
+    values = [
+        {"chart_id": item.row.id, "key": key, "value": value} for item in moved for key, value in item.changed or ()
+    ]
+    if connection.is_sqlite:
+        _UPDATE_CHART.run_all(connection, [_bound(item) for item in positions])
+        _UPDATE_VALUE.run_all(connection, [_bound(item) for item in values])
+    elif len(positions) == len(values) == 1:
+        _UPDATE_BOTH.run(connection, _bound(positions[0] | values[0]))
+    else:
+        parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
+        _UPDATE_MANY.run(connection, parameters)
+    for item in moved:
+        if item.changed is None:
+            _write_values_anew(connection, item)
+
+
+def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"b_{name}": value for name, value in values.items()}
+
+
+def _write_values_anew(connection: Connection, moved: Moved) -> None:
+    connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == moved.row.id))
+    rows = [{"chart_id": moved.row.id, "key": key, "value": value} for key, value in moved.values.items()]
+    if rows:
+        connection.execute(insert(attribute_values), rows)

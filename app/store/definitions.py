@@ -1,4 +1,7 @@
-"""A version's definition: written once as rows, read back as the chart."""
+"""The tables of definitions: a version is written once as rows, and read back as the chart.
+
+They are `chart_versions`, `roster`, `states`, `attributes` and `transitions`.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,12 @@ from app.core.chart import (
     Transition,
 )
 from app.core.errors import VersionNotFoundError
-from app.core.log import format_instant
+from app.core.log import MICROSECOND, format_instant
 from app.db import Connection
 from app.models import attributes, chart_versions, roster, states, transitions
 
-MICROSECOND = timedelta(microseconds=1)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One imported definition of a chart; `text` is the chart file as it was imported."""
 
@@ -44,7 +45,7 @@ class Version:
     text: str
 
     def as_json(self) -> dict[str, Any]:
-        """The version without its text."""
+        """Return the version without its text, as the HTTP interface gives it."""
         return {
             "version": self.version,
             "sha256": self.sha256,
@@ -58,24 +59,24 @@ _VERSION_COLUMNS = tuple(chart_versions.c[name] for name in Version.__slots__)
 
 
 def list_versions(connection: Connection, chart_id: int) -> list[Version]:
-    """Every version of a chart, oldest first."""
+    """List every version of a chart, oldest first."""
     query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id).order_by(chart_versions.c.version)
-    return [Version(*row) for row in connection.execute(query)]
+    return [Version(**row) for row in connection.execute(query).mappings()]
 
 
 def get_version(connection: Connection, chart_id: int, version: int) -> Version:
-    """One version of a chart. Raises VersionNotFoundError."""
+    """Return one version of a chart. Raises VersionNotFoundError."""
     query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise VersionNotFoundError(f"the chart has no version {version}")
-    return Version(*row)
+    return Version(**row)
 
 
 def add_version(
-    connection: Connection, chart_id: int, version: int, chart: Chart, text: str, now: datetime, actor: str | None
+    connection: Connection, chart_id: int, version: int, chart: Chart, *, text: str, now: datetime, actor: str | None
 ) -> None:
-    """Write the rows of a new version; they are never changed again."""
+    """Write the rows of a new version. The database refuses every later change of them."""
     values = {
         "chart_id": chart_id,
         "version": version,
@@ -168,13 +169,13 @@ def load_chart(connection: Connection, chart_id: int, name: str, version: int) -
     if row is None:
         raise VersionNotFoundError(f"chart {name!r} has no version {version}")
     return Chart(
-        name,
-        row.initial_state,
-        _load_states(connection, row.id),
-        row.description,
-        row.expect,
-        _load_roster(connection, row.id) if row.has_roster else None,
-        row.require_machine,
+        name=name,
+        initial=row.initial_state,
+        states=_load_states(connection, row.id),
+        description=row.description,
+        expect=row.expect,
+        roster=_load_roster(connection, row.id) if row.has_roster else None,
+        require_machine=row.require_machine,
     )
 
 
@@ -193,12 +194,12 @@ def _load_states(connection: Connection, version_id: int) -> dict[str, State]:
     query = select(states).where(states.c.version_id == version_id).order_by(states.c.position)
     return {
         row.name: State(
-            row.name,
-            None if row.func is None else Func(row.func),
-            tuple(found_attributes.get(row.id, ())),
-            tuple(found_transitions.get(row.id, ())),
-            _load_slots(row),
-            row.description,
+            name=row.name,
+            func=None if row.func is None else Func(row.func),
+            attributes=tuple(found_attributes.get(row.id, ())),
+            transitions=tuple(found_transitions.get(row.id, ())),
+            slots=_load_slots(row),
+            description=row.description,
         )
         for row in connection.execute(query)
     }
@@ -226,4 +227,10 @@ def _load_slots(row: Row[Any]) -> SlotRule | None:
         return None
     limits = json.loads(row.slots)
     lease = None if row.lease_us is None else timedelta(microseconds=row.lease_us)
-    return SlotRule(tuple(limits["stages"]), tuple(limits["written"]), lease, row.lease, OnExpire(row.on_expire))
+    return SlotRule(
+        stages=tuple(limits["stages"]),
+        written=tuple(limits["written"]),
+        lease=lease,
+        lease_written=row.lease,
+        on_expire=OnExpire(row.on_expire),
+    )

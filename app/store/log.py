@@ -1,137 +1,263 @@
-"""Taking old rows out of the log: the one thing that may, and the only place that lifts the log's triggers."""
+"""The table `transition_log`: rows are appended, read, sampled, and, by a prune, taken out.
+
+The database refuses every other change of a row; a prune is the only code that lifts the triggers which do that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import CTE, Row, Select, and_, bindparam, delete, func, insert, literal, select, text, update
 
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
 from app.core.position import CLOCK_KINDS, Entry, Kind
 from app.db import Connection
-from app.models import transition_log
-from app.store.prepared import Prepared, recordset
+from app.models import charts, transition_log
+from app.store.charts import ChartRow
+from app.store.prepared import Prepared, among, recordset
 
-_INSERT_LOG = Prepared(insert(transition_log).values({name: bindparam(name) for name in (*COLUMNS, "hash")}))
-_LOG_COLUMNS = tuple(transition_log.c[name] for name in (*COLUMNS, "hash"))
-# The trigger that checks each row's seq sees the rows before it: they must come in their order.
-_ROWS = recordset("rows", *_LOG_COLUMNS)
-_INSERT_LOG_ROWS = Prepared(
+_log = transition_log.c
+_COLUMNS = tuple(_log[name] for name in COLUMNS)
+_COLUMNS_AND_HASH = (*_COLUMNS, _log.hash)
+
+
+# Appending
+
+_INSERT = Prepared(insert(transition_log).values({item.name: bindparam(item.name) for item in _COLUMNS_AND_HASH}))
+_NEW_ROWS = recordset("rows", *_COLUMNS_AND_HASH)
+# The trigger compares each row's seq with the rows before it, so they are inserted in the order of seq.
+_INSERT_MANY = Prepared(
     {
         "postgresql": insert(transition_log).from_select(
-            [item.name for item in _LOG_COLUMNS],
-            select(*(_ROWS.c[item.name] for item in _LOG_COLUMNS)).order_by(_ROWS.c.chart, _ROWS.c.seq),
+            [item.name for item in _COLUMNS_AND_HASH],
+            select(*(_NEW_ROWS.c[item.name] for item in _COLUMNS_AND_HASH)).order_by(
+                _NEW_ROWS.c.chart, _NEW_ROWS.c.seq
+            ),
         )
     }
 )
 
 
+def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
+    """Return the log row that an entry of a step makes."""
+    # The clock's rows have no author. The Idempotency-Key stands for the client's own update alone, not for the
+    # clock's transitions in the same step.
+    is_clock = entry.kind in CLOCK_KINDS
+    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
+    return LogRow(
+        chart=chart,
+        version=entry.version,
+        run=entry.run,
+        visit=entry.visit,
+        seq=seq,
+        at=now,
+        kind=str(entry.kind),
+        from_state=entry.from_state,
+        to_state=entry.to_state,
+        key=entry.key,
+        value_before=entry.value_before,
+        value_after=entry.value_after,
+        machine=entry.machine,
+        actor=None if is_clock else author.actor,
+        remote_addr=None if is_clock else author.remote_addr,
+        idempotency_key=author.idempotency_key if is_update else None,
+        reason=entry.reason,
+    )
+
+
 def append_log(
     connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
 ) -> list[str]:
-    """Write rows of charts' logs, each chart's chained to the row with the hash before them; return its last hash."""
+    """Write new rows of several charts' logs, and return the hash of the last row of each.
+
+    Each of `logs` is one chart's: the hash of its last row so far, and its new rows.
+    The caller holds the charts' locks.
+    """
     if not connection.is_sqlite and sum(len(rows) for _, rows in logs) > 1:
-        return _append_together(connection, logs, log_key)
+        return _append_in_one_statement(connection, logs, log_key)
     parameters, hashes = [], []
     for last_hash, rows in logs:
         for row in rows:
             last_hash = chain_hash(last_hash, row, log_key)
             parameters.append({**{name: getattr(row, name) for name in COLUMNS}, "hash": last_hash})
         hashes.append(last_hash)
-    _INSERT_LOG.run_all(connection, parameters)
+    _INSERT.run_all(connection, parameters)
     return hashes
 
 
-def _append_together(
+def _append_in_one_statement(
     connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
 ) -> list[str]:
-    # One statement for all: on a hot chart a statement a row is most of what a PUT costs.
-    texts, hashes = [], []
+    # On a hot chart, one statement for each row was most of what a PUT cost PostgreSQL.
+    lines, hashes = [], []
     for last_hash, rows in logs:
         for row in rows:
-            text = canonical(row)
-            last_hash = chain_text(last_hash, text, log_key)
-            texts.append(f'{text[:-1]},"hash":"{last_hash}"}}')
+            line = canonical(row)
+            last_hash = chain_text(last_hash, line, log_key)
+            lines.append(f'{line[:-1]},"hash":"{last_hash}"}}')
         hashes.append(last_hash)
-    _INSERT_LOG_ROWS.run(connection, {"rows": f"[{','.join(texts)}]"})
+    _INSERT_MANY.run(connection, {"rows": f"[{','.join(lines)}]"})
     return hashes
 
 
-def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
-    """The row of the log that an entry of a step makes."""
-    # What the clock did has no author; the Idempotency-Key stands for the caller's own update alone.
-    is_clock = entry.kind in CLOCK_KINDS
-    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
-    return LogRow(
-        chart,
-        entry.version,
-        entry.run,
-        entry.visit,
-        seq,
-        now,
-        str(entry.kind),
-        entry.from_state,
-        entry.to_state,
-        entry.key,
-        entry.value_before,
-        entry.value_after,
-        entry.machine,
-        None if is_clock else author.actor,
-        None if is_clock else author.remote_addr,
-        author.idempotency_key if is_update else None,
-        entry.reason,
-    )
+# Reading
 
-
-_ROW = tuple(transition_log.c[name] for name in COLUMNS)
+_WITH_KEYS = Prepared(
+    {
+        dialect: select(*_COLUMNS).where(_log.chart == bindparam("chart"), is_wanted)
+        for dialect, is_wanted in among(_log.idempotency_key, "keys").items()
+    }
+)
 # Rows fetched at a time, so that a long history is read with little memory.
 BATCH = 2000
 
 
+def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) -> list[LogRow]:
+    """List the rows of a chart's log that have one of the Idempotency-Keys `keys`. Used by: every PUT with a key."""
+    return [_as_log_row(found) for found in _WITH_KEYS.rows(connection, {"chart": chart, "keys": list(keys)})]
+
+
 def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> list[HashedRow]:
-    """The rows of a chart's log that `wanted` lets through, oldest first."""
-    return [HashedRow(LogRow(*row[:-1]), row.hash) for row in connection.execute(_history(chart, wanted))]
+    """List the rows of a chart's log that pass the filter `wanted`, oldest first."""
+    query = _filtered(chart, wanted).order_by(_log.seq).limit(wanted.limit)
+    return [_as_hashed_row(row) for row in connection.execute(query)]
+
+
+def list_latest_history(
+    connection: Connection, chart: str, wanted: HistoryFilter, before: int | None, limit: int
+) -> list[LogRow]:
+    """List up to `limit` rows of a chart's log that pass the filter `wanted`, newest first.
+
+    If `before` is given, only rows before the row with that `seq`.
+    """
+    query = _filtered(chart, wanted)
+    if before is not None:
+        query = query.where(_log.seq < before)
+    return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
 
 
 def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
-    """Every row of a chart's log, oldest first, with flat memory, in the caller's transaction. Reader: verify."""
-    # Closed also where the reader stops early: a cursor of the server's own would stay open.
-    with connection.core.execution_options(yield_per=BATCH).execute(_history(chart, HistoryFilter())) as rows:
+    """Yield every row of a chart's log, oldest first, BATCH rows in memory at a time. Used by: verify.
+
+    The rows are read in the caller's transaction.
+    """
+    query = _filtered(chart, HistoryFilter()).order_by(_log.seq)
+    # `with`: if the caller stops early, the cursor on the server must be closed, too.
+    with connection.core.execution_options(yield_per=BATCH).execute(query) as rows:
         for row in rows:
-            yield HashedRow(LogRow(*row[:-1]), row.hash)
+            yield _as_hashed_row(row)
 
 
-def _history(chart: str, wanted: HistoryFilter) -> Select[Any]:
-    columns = transition_log.c
-    query = select(*_ROW, columns.hash).where(columns.chart == chart, columns.seq > wanted.after)
+def _filtered(chart: str, wanted: HistoryFilter) -> Select[Any]:
+    query = select(*_COLUMNS_AND_HASH).where(_log.chart == chart, _log.seq > wanted.after)
     if wanted.kind is not None:
-        query = query.where(columns.kind == wanted.kind)
+        query = query.where(_log.kind == wanted.kind)
     if wanted.machine is not None:
-        query = query.where(columns.machine == wanted.machine)
+        query = query.where(_log.machine == wanted.machine)
     if wanted.since is not None:
-        query = query.where(columns.at >= wanted.since)
+        query = query.where(_log.at >= wanted.since)
     if wanted.until is not None:
-        query = query.where(columns.at < wanted.until)
-    query = query.order_by(columns.seq)
-    if wanted.limit is not None:
-        query = query.limit(wanted.limit)
+        query = query.where(_log.at < wanted.until)
     return query
 
 
-# What refuses UPDATE and DELETE; INSERT is checked throughout.
+def _as_log_row(columns: Sequence[Any]) -> LogRow:
+    # A hash that follows the columns is left out.
+    return LogRow.from_values(columns[: len(COLUMNS)])
+
+
+def _as_hashed_row(row: Row[Any]) -> HashedRow:
+    return HashedRow(_as_log_row(row), row[-1])
+
+
+# Sampling: when the log reached a row
+
+# Samples per chart on the page of all charts.
+SAMPLES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The instant `at` which a chart's log reached row `seq`."""
+
+    seq: int
+    at: datetime
+
+
+def _sample_numbers() -> CTE:
+    numbers = select(literal(0).label("number")).cte("numbers", recursive=True)
+    return numbers.union_all(select(numbers.c.number + 1).where(numbers.c.number < SAMPLES))
+
+
+def _sampled() -> Select[Any]:
+    numbers = _sample_numbers()
+    cube = numbers.c.number * numbers.c.number * numbers.c.number
+    # The distance from the log's end grows with the cube of the number, so samples are dense in the last day and
+    # sparse before it. In whole numbers, so that the join finds each row by the index on (chart, seq).
+    seq = charts.c.seq - (charts.c.seq - 1) * cube // SAMPLES**3
+    is_sample = and_(_log.chart == charts.c.name, _log.seq == seq)
+    return (
+        select(charts.c.name, _log.seq, _log.at)
+        .select_from(charts.join(numbers, charts.c.archived_at.is_(None)).join(transition_log, is_sample))
+        .order_by(charts.c.name, _log.seq)
+        .distinct()
+    )
+
+
+_SAMPLED = _sampled()
+
+
+def list_samples(connection: Connection) -> dict[str, list[Sample]]:
+    """List up to SAMPLES + 1 samples of the log of every chart that is not archived, by the chart's name, oldest first.
+
+    Used by: the page of all charts.
+    """
+    found: dict[str, list[Sample]] = defaultdict(list)
+    for name, seq, at in connection.execute(_SAMPLED):
+        found[name].append(Sample(seq, at))
+    return found
+
+
+def list_log_samples(connection: Connection, chart: str, seqs: Sequence[int]) -> list[Sample]:
+    """Return when a chart's log reached each of `seqs`. Used by: the plot of reports over time."""
+    query = select(_log.seq, _log.at).where(_log.chart == chart, _log.seq.in_(seqs)).order_by(_log.seq)
+    return [Sample(*row) for row in connection.execute(query)]
+
+
+def find_first_seq(connection: Connection, row: ChartRow) -> int:
+    """Return the `seq` of the first log row of the chart's current run that is still in the log.
+
+    Used by: the plot of reports over time.
+    """
+    # `run` never falls as `seq` rises, so the row is found by halving. A pruned log does not begin with 1.
+    low: int = connection.execute(select(func.min(_log.seq)).where(_log.chart == row.name)).scalar_one()
+    high = row.seq
+    while low < high:
+        middle = (low + high) // 2
+        query = select(_log.run).where(_log.chart == row.name, _log.seq == middle)
+        run = connection.execute(query).scalar_one()
+        low, high = (low, middle) if run >= row.run else (middle + 1, high)
+    return low
+
+
+# Pruning
+
+# These triggers refuse UPDATE and DELETE. The trigger that checks INSERT stays in force.
 TRIGGERS = ("transition_log_refuses_delete", "transition_log_refuses_update")
-# Every PUT on every chart queues behind a wait for the log's table lock.
+# How long a prune waits for the table's lock: every PUT on every chart queues behind it meanwhile.
 LOCK_SECONDS = 1
-_log = transition_log.c
 
 
 def find_old_rows(connection: Connection, chart: str, cutoff: datetime) -> tuple[int, int]:
-    """The seq of a chart's first row, and of the last one before the first that is not older than `cutoff`.
+    """Return the `seq` of a chart's first row, and of the last row that a prune up to `cutoff` may replace.
 
-    They are the same where there is nothing that could go: one row, a marker perhaps, always stays.
+    The latter is the row before the first row that is not older than `cutoff`. If both are the same, nothing can be
+    pruned: one row, which may be the marker of the last prune, always stays.
     """
     first, last = connection.execute(select(func.min(_log.seq), func.max(_log.seq)).where(_log.chart == chart)).one()
     if first is None:
@@ -142,19 +268,22 @@ def find_old_rows(connection: Connection, chart: str, cutoff: datetime) -> tuple
 
 
 def replace_rows(connection: Connection, marker: LogRow, marker_hash: str) -> None:
-    """Delete a chart's rows before `marker`, and write it over the row that has its seq. The chart is locked."""
+    """Delete a chart's rows before `marker`, and overwrite the row with the marker's `seq`.
+
+    The caller holds the chart's lock.
+    """
     values = {name: getattr(marker, name) for name in COLUMNS}
-    with _lifted(connection):
+    with _triggers_lifted(connection):
         connection.execute(delete(transition_log).where(_log.chart == marker.chart, _log.seq < marker.seq))
         here = (_log.chart == marker.chart, _log.seq == marker.seq)
         connection.execute(update(transition_log).where(*here).values(**values, hash=marker_hash))
 
 
 @contextmanager
-def _lifted(connection: Connection) -> Iterator[None]:
-    """Lift the triggers for this transaction; nobody else can write to the log before they are back.
+def _triggers_lifted(connection: Connection) -> Iterator[None]:
+    """Lift the triggers inside the block. No other session can write to the log until they are back.
 
-    An error needs no care: DDL is part of the transaction on both databases.
+    If the block raises, the transaction's rollback brings the triggers back: DDL is transactional on both databases.
     """
     if connection.is_sqlite:
         query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = :name")

@@ -1,21 +1,36 @@
-"""What machines did: visits, reports and slots."""
+"""The tables `visits`, `reports` and `slots`: which states a chart was in, and what machines did there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
-from app.core.log import COLUMNS, LogRow, format_instant
-from app.core.position import Report, Slot
+from app.core.chart import Chart
+from app.core.log import format_instant
+from app.core.position import Report, Slot, Visit
 from app.db import Connection
-from app.models import charts, reports, slot_waiters, slots, transition_log, visits
+from app.models import chart_versions, charts, reports, roster, slots, visits
 from app.store.charts import ChartRow
-from app.store.prepared import Prepared, among
-from app.store.record import upsert
+from app.store.prepared import DIALECTS, Prepared, among, upsert
+
+# Reading visits
+
+
+@dataclass(frozen=True, slots=True)
+class VisitRow:
+    """A stay in a state; `left_at` is None while it lasts."""
+
+    run: int
+    visit: int
+    state: str
+    entered_at: datetime
+    left_at: datetime | None
+
 
 _LATEST_VISITS = Prepared(
     {
@@ -25,49 +40,6 @@ _LATEST_VISITS = Prepared(
         for dialect, is_asked in among(visits.c.state, "states").items()
     }
 )
-
-
-def list_latest_visits(connection: Connection, row: ChartRow, states: Collection[str]) -> dict[str, int]:
-    """The number of the latest visit, in the current run, of each of `states` that was entered."""
-    return dict(_LATEST_VISITS.rows(connection, {"chart_id": row.id, "run": row.run, "states": list(states)}))
-
-
-_REPORTS = Prepared(
-    {
-        dialect: select(reports.c.visit, reports.c.machine, reports.c.key).where(
-            reports.c.chart_id == bindparam("chart_id"),
-            reports.c.run == bindparam("run"),
-            among(reports.c.visit, "visits")[dialect],
-            is_asked,
-        )
-        for dialect, is_asked in among(reports.c.machine, "machines").items()
-    }
-)
-
-
-def find_reports(
-    connection: Connection, row: ChartRow, visits: Collection[int], machines: Collection[str]
-) -> list[Report]:
-    """The reports of `machines` in `visits` of the current run."""
-    parameters = {"chart_id": row.id, "run": row.run, "visits": list(visits), "machines": list(machines)}
-    return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
-
-
-_LOGGED = Prepared(
-    {
-        dialect: select(*(transition_log.c[name] for name in COLUMNS)).where(
-            transition_log.c.chart == bindparam("chart"), is_asked
-        )
-        for dialect, is_asked in among(transition_log.c.idempotency_key, "keys").items()
-    }
-)
-
-
-def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) -> list[LogRow]:
-    """The rows that Idempotency-Keys stand for."""
-    return [LogRow(*found) for found in _LOGGED.rows(connection, {"chart": chart, "keys": list(keys)})]
-
-
 _ENTERED = Prepared(
     select(visits.c.visit)
     .where(
@@ -79,39 +51,75 @@ _ENTERED = Prepared(
 )
 
 
+def list_latest_visits(connection: Connection, row: ChartRow, states: Collection[str]) -> dict[str, int]:
+    """Return the number of the latest visit, in the current run, of each of `states` that the run has entered.
+
+    Used by: PUTs.
+    """
+    return dict(_LATEST_VISITS.rows(connection, {"chart_id": row.id, "run": row.run, "states": list(states)}))
+
+
+def find_latest_visit(connection: Connection, row: ChartRow, state: str) -> int | None:
+    """Return the number of the latest visit of `state` in the current run; None if the run has not entered it."""
+    return list_latest_visits(connection, row, [state]).get(state)
+
+
 def was_entered(connection: Connection, row: ChartRow, state: str) -> bool:
-    """True where `state` was entered in the chart's current run."""
+    """True if the chart's current run has entered `state`. Used by: GET /reached."""
     parameters = {"chart_id": row.id, "run": row.run, "state": state}
     return bool(_ENTERED.rows(connection, parameters))
 
 
-_SLOTS = select(*(slots.c[name] for name in Slot.__slots__)).where(slots.c.chart_id == bindparam("chart_id"))
-_IN_VISIT = and_(
-    reports.c.chart_id == bindparam("chart_id"),
-    reports.c.run == bindparam("run"),
-    reports.c.visit == bindparam("visit"),
-)
-_REPORTED = select(func.count()).select_from(reports).where(_IN_VISIT)
-_HOLDER_REPORTS = (
-    select(reports.c.machine, reports.c.key)
-    .join(slots, and_(slots.c.chart_id == reports.c.chart_id, slots.c.machine == reports.c.machine))
-    .where(_IN_VISIT)
-)
+def list_visits(connection: Connection, row: ChartRow, limit: int) -> list[VisitRow]:
+    """List the latest visits of the current run, oldest first. Used by: the page of a chart."""
+    query = (
+        select(*(visits.c[name] for name in VisitRow.__slots__))
+        .where(visits.c.chart_id == row.id, visits.c.run == row.run)
+        .order_by(visits.c.visit.desc())
+        .limit(limit)
+    )
+    return [VisitRow(*found) for found in reversed(connection.execute(query).all())]
 
 
-def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:
-    """The slots held, how many machines reported in this visit, and which holders did, on which attribute."""
-    held = {slot.machine: Slot(*slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id})}
-    here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
-    reported = connection.execute(_REPORTED, here).scalar_one()
-    holders = dict(connection.execute(_HOLDER_REPORTS, here).all())
-    return held, reported, holders
+# Writing visits
 
 
-def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]:
-    """Which machine reported on which attribute in the current visit."""
-    here = {"chart_id": row.id, "run": row.run, "visit": row.visit}
-    return dict(connection.execute(select(reports.c.machine, reports.c.key).where(_IN_VISIT), here).all())
+def write_visits(connection: Connection, row: ChartRow, entered: Sequence[Visit], now: datetime) -> None:
+    """End the visit that `row` says the chart is in, and write the visits entered after it; the last one lasts."""
+    leave_visit(connection, row, now)
+    last = entered[-1]
+    rows = [
+        {
+            "chart_id": row.id,
+            "run": visit.run,
+            "visit": visit.visit,
+            "state": visit.state,
+            "entered_at": now,
+            "left_at": None if visit is last else now,
+        }
+        for visit in entered
+    ]
+    connection.execute(insert(visits), rows)
+
+
+def leave_visit(connection: Connection, row: ChartRow, now: datetime) -> None:
+    """End the visit that `row` says the chart is in, unless it has ended already."""
+    connection.execute(
+        update(visits)
+        .where(visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.visit == row.visit)
+        .where(visits.c.left_at.is_(None))
+        .values(left_at=now)
+    )
+
+
+def rename_visits(connection: Connection, row: ChartRow, homes: Mapping[str, str]) -> None:
+    """Rename the state of this run's visits: `homes` says for each old name the new one. Used by: upgrades."""
+    for old, new in homes.items():
+        here = (visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.state == old)
+        connection.execute(update(visits).where(*here).values(state=new))
+
+
+# Reading reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +132,7 @@ class MachineReport:
     seq: int
 
     def as_json(self) -> dict[str, Any]:
-        """The report as the HTTP interface gives it."""
+        """Return the report as the HTTP interface gives it."""
         return {
             "machine": self.machine,
             "key": self.key,
@@ -133,69 +141,105 @@ class MachineReport:
         }
 
 
-def find_latest_visit(connection: Connection, row: ChartRow, state: str) -> int | None:
-    """The number of the latest visit of `state` in the chart's current run."""
-    query = select(func.max(visits.c.visit)).where(
-        visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.state == state
-    )
-    found: int | None = connection.execute(query).scalar_one()
-    return found
+@dataclass(frozen=True, slots=True)
+class MachineFilter:
+    """Which machines of a visit are wanted: those with `text` in their id, on one attribute, and which page of them."""
+
+    text: str = ""
+    key: str | None = None
+    offset: int = 0
+    limit: int = 50
+
+
+_REPORT_COLUMNS = tuple(reports.c[name] for name in MachineReport.__slots__)
+_REPORTS = Prepared(
+    {
+        dialect: select(reports.c.visit, reports.c.machine, reports.c.key).where(
+            reports.c.chart_id == bindparam("chart_id"),
+            reports.c.run == bindparam("run"),
+            among(reports.c.visit, "visits")[dialect],
+            is_asked,
+        )
+        for dialect, is_asked in among(reports.c.machine, "machines").items()
+    }
+)
+_IN_VISIT = and_(
+    reports.c.chart_id == bindparam("chart_id"),
+    reports.c.run == bindparam("run"),
+    reports.c.visit == bindparam("visit"),
+)
+
+
+def find_reports(
+    connection: Connection, row: ChartRow, in_visits: Collection[int], machines: Collection[str]
+) -> list[Report]:
+    """Return the reports of `machines` in the visits numbered `in_visits` of the current run. Used by: PUTs."""
+    parameters = {"chart_id": row.id, "run": row.run, "visits": list(in_visits), "machines": list(machines)}
+    return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
+
+
+def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]:
+    """Return the attribute that each machine reported on in the current visit, by machine."""
+    query = select(reports.c.machine, reports.c.key).where(_IN_VISIT)
+    return dict(connection.execute(query, _current_visit(row)).all())
 
 
 def list_reports(connection: Connection, row: ChartRow, visit: int) -> list[MachineReport]:
-    """Every machine's report in a visit of the current run, by machine."""
-    columns = tuple(reports.c[name] for name in MachineReport.__slots__)
-    query = (
-        select(*columns)
-        .where(reports.c.chart_id == row.id, reports.c.run == row.run, reports.c.visit == visit)
-        .order_by(reports.c.machine)
+    """List every machine's report in a visit of the current run, by machine."""
+    query = select(*_REPORT_COLUMNS).where(_IN_VISIT).order_by(reports.c.machine)
+    found = connection.execute(query, {**_current_visit(row), "visit": visit})
+    return [MachineReport(*columns) for columns in found]
+
+
+def list_reports_page(
+    connection: Connection, row: ChartRow, visit: int, wanted: MachineFilter
+) -> tuple[list[MachineReport], int]:
+    """List a page of the reports in a visit of the current run, latest first, and count the reports on all pages."""
+    query = select(*_REPORT_COLUMNS).where(
+        reports.c.chart_id == row.id, reports.c.run == row.run, reports.c.visit == visit
     )
-    return [MachineReport(*found) for found in connection.execute(query)]
+    if wanted.text:
+        query = query.where(reports.c.machine.contains(wanted.text, autoescape=True))
+    if wanted.key is not None:
+        query = query.where(reports.c.key == wanted.key)
+    total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+    page = query.order_by(reports.c.seq.desc(), reports.c.machine).offset(wanted.offset).limit(wanted.limit)
+    return [MachineReport(*found) for found in connection.execute(page)], total
 
 
-_UPSERT = {
-    dialect: upsert(dialect, slot_waiters, ("chart_id", "machine"), ("since", "until"))
-    for dialect in ("sqlite", "postgresql")
-}
+def list_missing_page(
+    connection: Connection, row: ChartRow, visit: int, wanted: MachineFilter
+) -> tuple[list[str], int]:
+    """List a page of the machines on the roster that have not reported in a visit, and count them on all pages.
 
-
-def add_slot_waiter(connection: Connection, chart_id: int, machine: str, since: datetime, until: datetime) -> None:
-    """Note that a machine waits for a slot of a chart, at the latest until then."""
-    values = {"chart_id": chart_id, "machine": machine, "since": since, "until": until}
-    connection.execute(_UPSERT[connection.dialect], values)
-
-
-def remove_slot_waiter(connection: Connection, chart_id: int, machine: str) -> None:
-    """Note that a machine waits no longer."""
-    here = (slot_waiters.c.chart_id == chart_id, slot_waiters.c.machine == machine)
-    connection.execute(delete(slot_waiters).where(*here))
-
-
-def list_slot_waiters(connection: Connection, chart_ids: Collection[int], now: datetime) -> dict[int, list[str]]:
-    """The machines that wait for a slot of each of the charts, longest first."""
-    query = (
-        select(slot_waiters.c.chart_id, slot_waiters.c.machine)
-        .where(slot_waiters.c.chart_id.in_(chart_ids), slot_waiters.c.until > now)
-        .order_by(slot_waiters.c.since, slot_waiters.c.machine)
+    The machines are in the order of the roster.
+    """
+    reported = and_(
+        reports.c.chart_id == row.id,
+        reports.c.run == row.run,
+        reports.c.visit == visit,
+        reports.c.machine == roster.c.machine,
     )
-    found: dict[int, list[str]] = {}
-    for chart_id, machine in connection.execute(query):
-        found.setdefault(chart_id, []).append(machine)
-    return found
+    query = (
+        select(roster.c.machine, roster.c.position)
+        .select_from(
+            chart_versions.join(roster, roster.c.version_id == chart_versions.c.id).outerjoin(reports, reported)
+        )
+        .where(chart_versions.c.chart_id == row.id, chart_versions.c.version == row.version)
+        .where(reports.c.machine.is_(None))
+    )
+    if wanted.text:
+        query = query.where(roster.c.machine.contains(wanted.text, autoescape=True))
+    total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+    page = query.order_by(roster.c.position).offset(wanted.offset).limit(wanted.limit)
+    return [found.machine for found in connection.execute(page)], total
 
 
-def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, dict[str, Slot]]:
-    """The slots held of each of the charts, by machine. Reader: the list of charts."""
-    query = select(slots.c.chart_id, *(slots.c[name] for name in Slot.__slots__)).where(slots.c.chart_id.in_(chart_ids))
-    found: dict[int, dict[str, Slot]] = {}
-    for chart_id, *columns in connection.execute(query):
-        slot = Slot(*columns)
-        found.setdefault(chart_id, {})[slot.machine] = slot
-    return found
+def count_reports_of_charts(connection: Connection, chart_ids: Collection[int]) -> dict[int, int]:
+    """Count the machines that have reported in the current visit of each chart. Used by: the list of charts.
 
-
-def count_reports(connection: Connection, chart_ids: Collection[int]) -> dict[int, int]:
-    """How many machines have reported in the current visit of each of the charts. Reader: the list of charts."""
+    A chart without reports is left out.
+    """
     is_current = and_(
         reports.c.chart_id == charts.c.id, reports.c.run == charts.c.run, reports.c.visit == charts.c.visit
     )
@@ -206,3 +250,112 @@ def count_reports(connection: Connection, chart_ids: Collection[int]) -> dict[in
         .group_by(charts.c.id)
     )
     return dict(connection.execute(query).all())
+
+
+def count_reports_of_visits(connection: Connection, row: ChartRow) -> dict[int, dict[str | None, int]]:
+    """Count the machines that reported on each attribute, for each visit of the current run. Used by: the pages."""
+    query = (
+        select(reports.c.visit, reports.c.key, func.count())
+        .where(reports.c.chart_id == row.id, reports.c.run == row.run)
+        .group_by(reports.c.visit, reports.c.key)
+    )
+    found: dict[int, dict[str | None, int]] = defaultdict(dict)
+    for visit, key, count in connection.execute(query):
+        found[visit][key] = count
+    return found
+
+
+def _current_visit(row: ChartRow) -> dict[str, int]:
+    return {"chart_id": row.id, "run": row.run, "visit": row.visit}
+
+
+# Writing reports
+
+_UPSERT_REPORT = Prepared(
+    {
+        dialect: upsert(dialect, reports, ("chart_id", "run", "visit", "machine"), ("key", "seq", "reported_at"))
+        for dialect in DIALECTS
+    }
+)
+
+
+def write_reports(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write reports, each a mapping of the table's columns, in the place of the machine's report in the same visit."""
+    _UPSERT_REPORT.run_all(connection, rows)
+
+
+def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> None:
+    """Set the key of this run's reports on attributes that `chart` lacks to NULL. Used by: upgrades."""
+    query = (
+        select(visits.c.visit, visits.c.state, reports.c.key)
+        .join(
+            reports,
+            and_(
+                reports.c.chart_id == visits.c.chart_id,
+                reports.c.run == visits.c.run,
+                reports.c.visit == visits.c.visit,
+            ),
+        )
+        .where(visits.c.chart_id == row.id, visits.c.run == row.run, reports.c.key.is_not(None))
+        .distinct()
+    )
+    for visit, state, key in connection.execute(query).all():
+        if state not in chart.states or chart.states[state].has_attribute(key):
+            continue
+        here = (reports.c.chart_id == row.id, reports.c.run == row.run, reports.c.visit == visit)
+        connection.execute(update(reports).where(*here, reports.c.key == key).values(key=None))
+
+
+# Slots
+
+_SLOT_COLUMNS = tuple(slots.c[name] for name in Slot.__slots__)
+_SLOTS = select(*_SLOT_COLUMNS).where(slots.c.chart_id == bindparam("chart_id"))
+_REPORTED = select(func.count()).select_from(reports).where(_IN_VISIT)
+_HOLDER_REPORTS = (
+    select(reports.c.machine, reports.c.key)
+    .join(slots, and_(slots.c.chart_id == reports.c.chart_id, slots.c.machine == reports.c.machine))
+    .where(_IN_VISIT)
+)
+_UPSERT_SLOT = {
+    dialect: upsert(
+        dialect, slots, ("chart_id", "machine"), ("fence", "claimed_at", "renewed_at", "expires_at", "expired_at")
+    )
+    for dialect in DIALECTS
+}
+
+
+def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:
+    """Return the slots held, the count of reports in the current visit, and the holders' reports among them.
+
+    The slots and the holders' reports (the attribute of each) are by machine.
+    """
+    held = {slot["machine"]: Slot(**slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id}).mappings()}
+    here = _current_visit(row)
+    reported = connection.execute(_REPORTED, here).scalar_one()
+    holders = dict(connection.execute(_HOLDER_REPORTS, here).all())
+    return held, reported, holders
+
+
+def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, dict[str, Slot]]:
+    """Return the slots held of each chart, by chart id and machine. Used by: the list of charts."""
+    query = select(slots.c.chart_id, *_SLOT_COLUMNS).where(slots.c.chart_id.in_(chart_ids))
+    found: dict[int, dict[str, Slot]] = {}
+    for columns in connection.execute(query).mappings():
+        slot = Slot(**{name: columns[name] for name in Slot.__slots__})
+        found.setdefault(columns["chart_id"], {})[slot.machine] = slot
+    return found
+
+
+def write_slots(connection: Connection, chart_id: int, before: Mapping[str, Slot], after: Mapping[str, Slot]) -> None:
+    """Write what differs between the slots held `before` and `after`."""
+    if before == after:
+        return
+    if not after:
+        connection.execute(delete(slots).where(slots.c.chart_id == chart_id))
+        return
+    for machine in before.keys() - after.keys():
+        connection.execute(delete(slots).where(slots.c.chart_id == chart_id, slots.c.machine == machine))
+    for machine, slot in after.items():
+        if before.get(machine) != slot:
+            values = {name: getattr(slot, name) for name in Slot.__slots__}
+            connection.execute(_UPSERT_SLOT[connection.dialect], {"chart_id": chart_id, **values})

@@ -1,7 +1,7 @@
-"""Core statements compiled once and run on the driver's own connection: for the two hot paths alone.
+"""Statements that are compiled once and run on the driver's own connection. Only GET and PUT on a state need them.
 
-SQLAlchemy's execution of a statement, though cached, costs several times what the driver needs to run it
-(docs/decisions.md says why they are). The text is still SQLAlchemy's, from the same tables.
+If SQLAlchemy executes a statement, even one that it has cached, that costs several times what the driver needs to run
+it (docs/decisions.md has the figures). SQLAlchemy still writes the text, from the same tables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, TableValuedAlias, any_, bindparam, cast, column, func, select
+from sqlalchemy import Column, ColumnElement, Table, TableValuedAlias, any_, bindparam, cast, column, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ClauseElement
@@ -29,15 +29,16 @@ DIALECTS: dict[str, Any] = {
 class Prepared:
     """A statement with named parameters, or one for each database.
 
-    All values are the driver's own, but for SQLite's instants, which are text, and lists (see `among`), which are JSON.
+    Values go to the driver as they are, with two exceptions on SQLite: instants become text, and lists become JSON
+    (see `among`).
     """
 
     def __init__(self, statement: ClauseElement | Mapping[str, ClauseElement]) -> None:
         statements = statement if isinstance(statement, Mapping) else dict.fromkeys(DIALECTS, statement)
         self._texts: dict[str, str] = {}
-        # PostgreSQL's parameters have numbers: their names in that order.
+        # PostgreSQL's parameters have numbers; these are their names in the order of the numbers.
         self._names: list[str] = []
-        # What SQLAlchemy binds by itself: SQLite's LIMIT brings an OFFSET of 0.
+        # Parameters that SQLAlchemy adds with a value: on SQLite, a LIMIT brings an OFFSET of 0.
         self._defaults: dict[str, dict[str, Any]] = {}
         for name, item in statements.items():
             compiled: Any = item.compile(dialect=DIALECTS[name])
@@ -91,18 +92,27 @@ class Prepared:
 
 
 def among(column: ColumnElement[Any], name: str) -> dict[str, ColumnElement[bool]]:
-    """For each database, whether `column` is one of the parameter `name`, a list of any length."""
+    """Return for each database the condition that `column` is in the parameter `name`, a list of any length."""
     listed = select(func.json_each(bindparam(name)).table_valued("value").c.value)
     array = bindparam(name, type_=postgresql.ARRAY(column.type))
     return {"sqlite": column.in_(listed), "postgresql": column == any_(array)}
 
 
 def recordset(parameter: str, *columns: Column[Any]) -> TableValuedAlias:
-    """On PostgreSQL, the rows in a parameter: a JSON array of objects with these `columns`."""
+    """Return the rows that a parameter holds as a JSON array of objects with these `columns`. PostgreSQL only."""
     return (
         func.jsonb_to_recordset(cast(bindparam(parameter), JSONB))
         .table_valued(*(column(item.name, item.type) for item in columns), name=parameter)
         .render_derived(with_types=True)
+    )
+
+
+def upsert(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[str]) -> Any:
+    """Return an INSERT that, if a row with the same `keys` exists, replaces the `columns` of that row."""
+    inserted: Any = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
+    inserted = inserted.values({name: bindparam(name) for name in (*keys, *columns)})
+    return inserted.on_conflict_do_update(
+        index_elements=list(keys), set_={name: inserted.excluded[name] for name in columns}
     )
 
 

@@ -1,4 +1,4 @@
-"""Tokens: found by their hash, never kept themselves."""
+"""The table `tokens`: a token is found by its hash; the token itself is not stored."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from app.db import Connection
 from app.models import tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """A token without its secret. `pattern` says which charts it is good for, `*` and `?` as in a shell."""
+    """A token without its secret. `pattern` says which charts it is for, with `*` and `?` as in a shell."""
 
     name: str
     role: str
@@ -25,7 +25,7 @@ class TokenRow:
     revoked_at: datetime | None
 
     def as_json(self) -> dict[str, Any]:
-        """The token as `--json` gives it."""
+        """Return the token as the command line's `--json` prints it."""
         return {
             "name": self.name,
             "role": self.role,
@@ -46,23 +46,28 @@ def add_token(connection: Connection, row: TokenRow, sha256: str) -> None:
 
 
 def find_token(connection: Connection, sha256: str) -> TokenRow | None:
-    """The token with that hash, revoked ones left out. Reader: every request once tokens are required."""
+    """Return the token with this hash; None if there is none or it is revoked.
+
+    Used by: every request, if tokens are required.
+    """
     query = select(*_COLUMNS).where(tokens.c.sha256 == sha256, tokens.c.revoked_at.is_(None))
-    found = connection.execute(query).one_or_none()
-    return None if found is None else TokenRow(*found)
+    found = connection.execute(query).mappings().one_or_none()
+    return None if found is None else TokenRow(**found)
 
 
 def find_token_named(connection: Connection, name: str) -> TokenRow | None:
-    """The token of that name, revoked or not."""
-    found = connection.execute(select(*_COLUMNS).where(tokens.c.name == name)).one_or_none()
-    return None if found is None else TokenRow(*found)
+    """Return the token with this name, revoked or not; None if there is none."""
+    query = select(*_COLUMNS).where(tokens.c.name == name)
+    found = connection.execute(query).mappings().one_or_none()
+    return None if found is None else TokenRow(**found)
 
 
 def list_tokens(connection: Connection) -> list[TokenRow]:
-    """Every token, by name."""
-    return [TokenRow(*found) for found in connection.execute(select(*_COLUMNS).order_by(tokens.c.name))]
+    """List every token, by name."""
+    query = select(*_COLUMNS).order_by(tokens.c.name)
+    return [TokenRow(**found) for found in connection.execute(query).mappings()]
 
 
 def revoke_token(connection: Connection, name: str, now: datetime) -> None:
-    """Note that a token is good for nothing from now on."""
+    """Note that a token is refused from now on."""
     connection.execute(update(tokens).where(tokens.c.name == name).values(revoked_at=now))

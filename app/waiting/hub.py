@@ -1,109 +1,95 @@
 """Who waits for which chart, and what wakes them.
 
-A waiter holds a thread and nothing else: no transaction and no connection. One thread a process watches the
-database for all of them: PostgreSQL's NOTIFY, or SQLite's change counter, with a slow look at the charts waited
-for as the net under both. What a woken waiter judges is read once for all waiters of a chart.
+A waiter is a coroutine on the process's event loop: it holds no thread, no transaction and no connection. One thread a
+process watches the database for all of them (see watching.py) and wakes them through `tell`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from app import store
-from app.core.errors import StateServiceError, TooManyWaitersError
+from app.core.errors import TooManyWaitersError
 from app.db import Database, asking
 from app.waiting.places import OwnPlaces, Places
 from app.waiting.watching import DEAF_SECONDS, read_listen_url, watch
 
+logger = logging.getLogger("stateservice.waiting")
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What one waits for: a move of a chart, or (`rows`) any new row of its log."""
+    """What a request waits for: a move of a chart, or (`rows`) any new row of its log."""
 
     chart: str
     rows: bool = False
 
 
 class Room:
-    """The waiters of one topic. `generation` rises with every change of `mark`."""
+    """The waiters of one topic, in the order in which they came. Used on the event loop only."""
+
+    __slots__ = ("generation", "mark", "waiters")
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        # Rises with every change that may concern the waiters.
         self.generation = 0
-        self.waiters = 0
-        self.mark: Any = None
-        self.reading = threading.Lock()
-        self.read_generation = -1
-        self.read_began = self.read_ended = 0.0
-        self.shared: Any = None
-        self.error: StateServiceError | None = None
+        # What the last look at the chart saw; None before the first look.
+        self.mark: object = None
+        self.waiters: dict[Waiter, None] = {}
 
     def wake(self) -> None:
-        with self.condition:
-            self.generation += 1
-            self.condition.notify_all()
-
-    def read(self, read: Callable[[], Any], generation: int) -> None:
-        """Read for everybody who is content with `generation`. The caller holds `reading`."""
-        self.read_began = time.monotonic()
-        try:
-            self.shared, self.error = read(), None
-        except StateServiceError as error:
-            self.shared, self.error = None, error
-        self.read_generation = max(self.read_generation, generation)
-        self.read_ended = time.monotonic()
-
-    def failed_since(self, asked: float) -> bool:
-        """True where a read ended in an error after `asked`: to try once more would only take as long again."""
-        return self.error is not None and self.read_ended > asked
+        """Let every waiter look again."""
+        self.generation += 1
+        for waiter in self.waiters:
+            waiter.wake()
 
 
 class Waiter:
-    """One request's place in a waiting room."""
+    """One request's place in a room; `machine` is set if it waits for a slot."""
 
-    def __init__(self, room: Room, is_closed: Callable[[], bool]) -> None:
+    __slots__ = ("_alarm", "_room", "_seen", "machine")
+
+    def __init__(self, room: Room, machine: str | None) -> None:
         self._room = room
-        self._is_closed = is_closed
         self._seen = room.generation
+        self._alarm: asyncio.Future[bool] | None = None
+        self.machine = machine
 
-    def sleep(self, seconds: float) -> bool:
-        """Sleep until something may have changed; False when `seconds` are over or the server was told to stop."""
-        room = self._room
-        with room.condition:
-            changed = room.condition.wait_for(
-                lambda: room.generation != self._seen or self._is_closed(), max(seconds, 0)
-            )
-            self._seen = room.generation
-        return changed and not self._is_closed()
+    async def sleep(self, seconds: float) -> bool:
+        """Sleep until something may have changed; False once `seconds` are over or the server was told to stop."""
+        if seconds <= 0:
+            return False
+        if self._room.generation == self._seen:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.create_future()
+            # A timer costs less memory than asyncio.wait_for, which wraps the sleep in a task of its own.
+            timer = loop.call_later(seconds, self._ring, False)
+            try:
+                is_woken = await self._alarm
+            finally:
+                timer.cancel()
+                self._alarm = None
+            if not is_woken:
+                return False
+        self._seen = self._room.generation
+        return True
 
-    def share(self, read: Callable[[], Any], *, is_fresh: bool = False) -> Any:
-        """Return what `read` returns, read once for all waiters that the same change woke.
+    def wake(self, *, is_change: bool = True) -> None:
+        """End the sleep, because something may have changed or because the hub closes."""
+        self._ring(is_change)
 
-        With `is_fresh` it is read after this call began, once for all who ask meanwhile. Raises what `read` raises.
-        """
-        asked = time.monotonic()
-        room = self._room
-        with room.reading:
-            is_stale = room.read_generation < self._seen or (is_fresh and room.read_began < asked)
-            if is_stale and not room.failed_since(asked):
-                room.read(read, self._seen)
-            shared, error = room.shared, room.error
-        if error is not None:
-            raise error.with_traceback(None)
-        return shared
-
-
-logger = logging.getLogger("stateservice.waiting")
+    def _ring(self, is_change: bool) -> None:
+        if self._alarm is not None and not self._alarm.done():
+            self._alarm.set_result(is_change)
 
 
 class Hub:
-    """The waiting rooms of one process, and the thread that watches the database for them."""
+    """The waiting requests of one process, and the thread that watches the database for them."""
 
     def __init__(
         self,
@@ -117,14 +103,14 @@ class Hub:
         self._limit = limit
         self.places: Places = OwnPlaces()
         self._rooms: dict[Topic, Room] = {}
-        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="hub", daemon=True)
         self._listen_url = None if is_deaf or database.is_sqlite else read_listen_url(database, listen_url)
 
     @property
     def is_closed(self) -> bool:
-        """True once the server was told to stop: nobody waits any longer."""
+        """True once the server was told to stop: no request waits any longer."""
         return self._closed.is_set()
 
     @property
@@ -137,60 +123,70 @@ class Hub:
         self._thread.start()
 
     def close(self) -> None:
-        """Wake everybody for good."""
+        """Wake every waiter for good. Safe in a signal handler and on any thread: it takes no lock."""
         self._closed.set()
-        for room in self._list_rooms().values():
-            room.wake()
+        self._on_loop(self._wake_for_good)
 
     def tell(self, chart: str) -> None:
-        """Wake everybody who waits for a chart that has just moved."""
-        self._wake(Topic(chart))
-        self.tell_rows(chart)
+        """Wake the waiters for a chart that has just moved. Safe on any thread."""
+        if self._rooms:
+            self._on_loop(self._wake, Topic(chart), Topic(chart, rows=True))
 
     def tell_rows(self, chart: str) -> None:
-        """Wake those who wait for any new row of a chart's log."""
-        self._wake(Topic(chart, rows=True))
+        """Wake the waiters for any new row of a chart's log. Safe on any thread."""
+        if self._rooms:
+            self._on_loop(self._wake, Topic(chart, rows=True))
 
-    def _wake(self, topic: Topic) -> None:
-        room = self._rooms.get(topic)
-        if room is not None:
-            room.wake()
+    def list_slot_waiters(self, chart: str) -> list[str]:
+        """Return the machines that wait for a slot of the chart in this process, longest first."""
+        room = self._rooms.get(Topic(chart, rows=True))
+        # A copy of the keys in one step: the event loop may change them meanwhile.
+        waiters = [] if room is None else list(room.waiters)
+        return [waiter.machine for waiter in waiters if waiter.machine is not None]
 
     @contextmanager
-    def waiting(self, topic: Topic) -> Iterator[Waiter]:
-        """Take a place among the waiters of `topic`.
+    def waiting(self, topic: Topic, machine: str | None = None) -> Iterator[Waiter]:
+        """Take a place among the waiters of `topic`, on the running event loop.
 
-        Whatever is read for the first time after this is entered, no later change of it can slip through.
-        Raises TooManyWaitersError.
+        Inside the block no change can be missed: read first, then sleep. Raises TooManyWaitersError.
         """
-        room = self._enter(topic)
+        if not self.places.take(self._limit):
+            raise TooManyWaitersError(f"{self._limit} requests wait already")
+        self._loop = asyncio.get_running_loop()
+        room = self._rooms.setdefault(topic, Room())
+        waiter = Waiter(room, machine)
+        room.waiters[waiter] = None
         try:
-            yield Waiter(room, lambda: self.is_closed)
+            yield waiter
         finally:
-            self._leave(topic, room)
-
-    def _enter(self, topic: Topic) -> Room:
-        with self._lock:
-            if not self.places.take(self._limit):
-                raise TooManyWaitersError(f"{self._limit} requests wait already")
-            room = self._rooms.setdefault(topic, Room())
-            room.waiters += 1
-            return room
-
-    def _leave(self, topic: Topic, room: Room) -> None:
-        with self._lock:
-            self.places.give_back()
-            room.waiters -= 1
-            if room.waiters == 0:
+            del room.waiters[waiter]
+            if not room.waiters:
                 self._rooms.pop(topic, None)
+            self.places.give_back()
 
-    def _list_rooms(self) -> dict[Topic, Room]:
-        with self._lock:
-            return dict(self._rooms)
+    def _on_loop(self, act: Callable[..., None], *arguments: Topic) -> None:
+        if self._loop is not None:
+            # RuntimeError: the loop is closed, and so nothing waits on it.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(act, *arguments)
+
+    def _wake(self, *topics: Topic) -> None:
+        for topic in topics:
+            room = self._rooms.get(topic)
+            if room is not None:
+                room.wake()
+
+    def _wake_for_good(self) -> None:
+        for room in self._rooms.values():
+            for waiter in room.waiters:
+                waiter.wake(is_change=False)
 
     def look(self, *, rows_only: bool = False) -> None:
-        """Read where every chart stands that somebody waits for, and wake the waiters of those that changed."""
-        rooms = {topic: room for topic, room in self._list_rooms().items() if topic.rows or not rows_only}
+        """Read where every chart that is waited for stands, and wake the waiters of those that changed.
+
+        Called by the watching thread.
+        """
+        rooms = {topic: room for topic, room in list(self._rooms.items()) if topic.rows or not rows_only}
         if not rooms:
             return
         with asking(self._database) as connection:
@@ -199,9 +195,9 @@ class Hub:
             moved, seq = found.get(topic.chart, (None, None))
             mark = (moved, seq) if topic.rows else moved
             if room.mark != mark:
-                # The first look has nothing to compare with and wakes everybody once, to be sure.
+                # The first look has nothing to compare with and wakes every waiter once, to be sure.
                 room.mark = mark
-                room.wake()
+                self._on_loop(self._wake, topic)
 
     def _watch(self) -> None:
         while not self.is_closed:
@@ -212,5 +208,5 @@ class Hub:
                 self.wait_closed(DEAF_SECONDS)
 
     def wait_closed(self, seconds: float) -> bool:
-        """Sleep; True once the hub is closed."""
+        """Sleep; True once the hub is closed. Called by the watching thread."""
         return self._closed.wait(seconds)

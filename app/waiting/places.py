@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import mmap
+import os
 import struct
-import tempfile
 from typing import Protocol
 
 MAX_WORKERS = 512
@@ -48,14 +48,15 @@ class SharedPlaces:
     """The waiters of every worker of a server: a count a worker, in memory that all of them inherit by fork."""
 
     def __init__(self) -> None:
-        # A nameless file, because a lock on a file goes with the process that holds it, however that ends.
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  it is open for as long as the server runs
-        self._file.truncate(MAX_WORKERS * _COUNT.size)
-        self._memory = mmap.mmap(self._file.fileno(), MAX_WORKERS * _COUNT.size)
+        # A nameless file in memory: a lock on a file goes with the process that holds it, however that ends, and no
+        # full disk can take the memory away.
+        self._file = os.memfd_create("stateservice-waiters")
+        os.posix_fallocate(self._file, 0, MAX_WORKERS * _COUNT.size)
+        self._memory = mmap.mmap(self._file, MAX_WORKERS * _COUNT.size)
 
     def own(self, worker: int) -> WorkerPlaces:
         """The count of the worker with this number; numbers rise for ever and counts are used in turn."""
-        return WorkerPlaces(self._memory, self._file.fileno(), worker % MAX_WORKERS)
+        return WorkerPlaces(self._memory, self._file, worker % MAX_WORKERS)
 
 
 class WorkerPlaces:

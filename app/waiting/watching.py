@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -17,9 +17,6 @@ from app.db import Database
 from app.db.engine import normalize_url
 from app.db.postgresql import PatientConnection
 from app.db.sqlite import FileConnection, identity_of, open_sqlite
-
-if TYPE_CHECKING:
-    from app.waiting.hub import Hub
 
 logger = logging.getLogger("stateservice.waiting")
 
@@ -37,6 +34,19 @@ LISTENER_NAME = "stateservice-listen"
 _KEEPALIVE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 
 
+class Watched(Protocol):
+    """What is told when a chart may have changed: the hub."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def tell(self, chart: str) -> None: ...
+
+    def look(self, *, rows_only: bool = False) -> None: ...
+
+    def wait_closed(self, seconds: float) -> bool: ...
+
+
 def read_listen_url(database: Database, given: str | None) -> str:
     """The address to listen at: what was `given`, else the database's. Raises SettingError."""
     url = database.engine.url if given is None else normalize_url(given)
@@ -45,7 +55,7 @@ def read_listen_url(database: Database, given: str | None) -> str:
     return make_conninfo(**options)
 
 
-def watch(hub: Hub, database: Database, listen_url: str | None) -> None:
+def watch(hub: Watched, database: Database, listen_url: str | None) -> None:
     """Have `hub` look whenever a chart may have changed, until it is closed or what watches is to be set up anew.
 
     Without `listen_url` on PostgreSQL nothing can be heard, and it only looks.
@@ -58,7 +68,7 @@ def watch(hub: Hub, database: Database, listen_url: str | None) -> None:
         _watch_postgresql(hub, listen_url)
 
 
-def _watch_sqlite(hub: Hub, database: Database) -> None:
+def _watch_sqlite(hub: Watched, database: Database) -> None:
     """Look whenever SQLite's change counter, which sees every process's commits, has moved."""
     try:
         with closing(open_sqlite(database.engine.url)) as connection:
@@ -68,7 +78,7 @@ def _watch_sqlite(hub: Hub, database: Database) -> None:
         hub.wait_closed(DEAF_SECONDS)
 
 
-def _count(hub: Hub, connection: FileConnection) -> None:
+def _count(hub: Watched, connection: FileConnection) -> None:
     counter, next_net = None, 0.0
     # Another file in its place has a counter of its own: end, and be called again with a connection to that one.
     while identity_of(connection.path) == connection.identity:
@@ -80,7 +90,7 @@ def _count(hub: Hub, connection: FileConnection) -> None:
             return
 
 
-def _watch_postgresql(hub: Hub, url: str) -> None:
+def _watch_postgresql(hub: Watched, url: str) -> None:
     """Listen for NOTIFY on a connection of its own; look at every chart after a loss, since it may have missed one."""
     options: dict[str, Any] = {"connect_timeout": 3, "application_name": LISTENER_NAME, **_KEEPALIVE}
     try:
@@ -92,7 +102,7 @@ def _watch_postgresql(hub: Hub, url: str) -> None:
         _look_deaf(hub)
 
 
-def _listen(hub: Hub, heard: psycopg.Connection[Any]) -> None:
+def _listen(hub: Watched, heard: psycopg.Connection[Any]) -> None:
     hub.look()
     next_net = next_rows = time.monotonic()
     while not hub.is_closed:
@@ -107,7 +117,7 @@ def _listen(hub: Hub, heard: psycopg.Connection[Any]) -> None:
             next_rows = now + ROWS_SECONDS
 
 
-def _look_deaf(hub: Hub) -> None:
+def _look_deaf(hub: Watched) -> None:
     try:
         hub.look()
     except StateServiceError as error:

@@ -1,70 +1,27 @@
-"""Who may use which route: one table, and no for whatever is not in it."""
+"""Who may use which route: one table of roles, and no for every route that is not in it.
+
+A caller shows a token (`Authorization: Bearer ...`, or the password of Basic), or the session of the pages.
+"""
 
 from __future__ import annotations
 
+from http.cookies import CookieError, SimpleCookie
 from typing import cast
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app
+from flask import request as flask_request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.datastructures import Authorization
 
 from app.config import Config
 from app.core.errors import ForbiddenError, UnauthenticatedError
-from app.service.context import Service, find_default_chart
+from app.service.context import Service
 from app.service.tokens import ANYBODY, Holder, Role, SessionCache, TokenCache
-from app.web.request import Environ, current_service, note_of
+from app.web.request import Request, current_request
 
 COOKIE = "stateservice_session"
 MAX_AGE = 12 * 3600
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-
-
-def register_sessions(app: Flask) -> None:
-    """Give `app` its cache of sessions."""
-    app.extensions["stateservice.sessions"] = SessionCache()
-
-
-def can_start() -> bool:
-    """True where there is a key to sign sessions with."""
-    return _find_serializer() is not None
-
-
-def start(response: Response, holder: Holder) -> None:
-    """Have the browser send `holder` with every request from now on, for half a day."""
-    serializer = _find_serializer()
-    assert serializer is not None, "nobody can sign in without a key"
-    value = str(serializer.dumps(holder.name))
-    response.set_cookie(
-        COOKIE, value, max_age=MAX_AGE, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
-    )
-
-
-def end(response: Response) -> None:
-    """Have the browser forget who it was."""
-    if COOKIE in request.cookies:
-        response.delete_cookie(COOKIE, httponly=True, samesite="Lax", secure=request.is_secure, path="/")
-
-
-def find_holder() -> Holder | None:
-    """Whose session the request carries; a session asks on every route, and changes things by our forms alone."""
-    value = request.cookies.get(COOKIE)
-    serializer = _find_serializer()
-    if value is None or serializer is None:
-        return None
-    if request.method not in SAFE_METHODS and request.blueprint != "ui":
-        return None
-    try:
-        name = serializer.loads(value, max_age=MAX_AGE)
-    except BadSignature:
-        return None
-    cache = cast(SessionCache, current_app.extensions["stateservice.sessions"])
-    return cache.find_holder(current_service(), str(name))
-
-
-def _find_serializer() -> URLSafeTimedSerializer | None:
-    config: Config = current_app.extensions["stateservice.config"]
-    return None if config.secret_key is None else URLSafeTimedSerializer(config.secret_key, salt="stateservice-session")
-
 
 # The role that each endpoint needs; None means that it is open to everybody.
 RULES: dict[str, Role | None] = {
@@ -74,6 +31,8 @@ RULES: dict[str, Role | None] = {
     "state.get_reached": Role.READER,
     "state.put_default_state": Role.MACHINE,
     "state.put_state": Role.MACHINE,
+    "state.put_slot": Role.MACHINE,
+    "state.delete_slot": Role.MACHINE,
     "charts.get_can": Role.READER,
     "charts.get_did": Role.READER,
     "charts.get_charts": Role.READER,
@@ -88,8 +47,6 @@ RULES: dict[str, Role | None] = {
     "operate.post_reset": Role.OPERATOR,
     "operate.post_goto": Role.OPERATOR,
     "operate.post_archive": Role.ADMIN,
-    "operate.put_slot": Role.MACHINE,
-    "operate.delete_slot": Role.MACHINE,
     "operate.post_evict": Role.OPERATOR,
     # The chart is in the body: the views check the pattern themselves.
     "fleetlock.post_pre_reboot": Role.MACHINE,
@@ -118,35 +75,113 @@ RULES: dict[str, Role | None] = {
     "observe.get_readyz": None,
 }
 # Routes of the default chart, which its pattern guards as if it were named.
-_DEFAULT_CHART = frozenset({"state.get_default_state", "state.get_default_reached", "state.put_default_state"})
+DEFAULT_CHART = frozenset({"state.get_default_state", "state.get_default_reached", "state.put_default_state"})
 
 
-def register(app: Flask) -> None:
-    """Have every request judged before its view runs."""
-    app.extensions["stateservice.tokens"] = TokenCache()
+class Access:
+    """Finds out who sends a request; remembers tokens and sessions for a moment."""
+
+    def __init__(self, config: Config, service: Service) -> None:
+        self.uses_tokens = config.auth == "tokens"
+        self.serializer = (
+            None
+            if config.secret_key is None
+            else URLSafeTimedSerializer(config.secret_key, salt="stateservice-session")
+        )
+        self._service = service
+        self._tokens = TokenCache()
+        self._sessions = SessionCache()
+
+    def find_known(self, request: Request) -> Holder | None:
+        """Who sends the request, if that can be told without asking the database; else None."""
+        if not self.uses_tokens:
+            return ANYBODY
+        secret = find_secret(request)
+        return None if secret is None else self._tokens.find(secret)
+
+    def authenticate(self, request: Request, *, is_form: bool = False) -> Holder:
+        """The holder of the token, or else of the session, that the request carries.
+
+        A session may ask on every route; it changes things only by the forms of the pages (`is_form`). May ask the
+        database. Raises UnauthenticatedError, DatabaseUnavailableError.
+        """
+        if not self.uses_tokens:
+            return ANYBODY
+        secret = find_secret(request)
+        if secret is not None:
+            return self.find_holder(secret)
+        if request.method in SAFE_METHODS or is_form:
+            holder = self._find_session(request)
+            if holder is not None:
+                return holder
+        raise UnauthenticatedError("a token is required: Authorization: Bearer TOKEN")
+
+    def find_holder(self, secret: str) -> Holder:
+        """The holder of a token. Raises UnauthenticatedError, DatabaseUnavailableError."""
+        return self._tokens.authenticate(self._service, secret)
+
+    def _find_session(self, request: Request) -> Holder | None:
+        value = _find_cookie(request)
+        if value is None or self.serializer is None:
+            return None
+        try:
+            name = self.serializer.loads(value, max_age=MAX_AGE)
+        except BadSignature:
+            return None
+        return self._sessions.find_holder(self._service, str(name))
+
+
+def register(app: Flask, access: Access) -> None:
+    """Have every request that Flask answers judged before its view runs."""
+    app.extensions["stateservice.access"] = access
     app.before_request(authorize)
+
+
+def current_access() -> Access:
+    """The access rules of this app."""
+    return cast(Access, current_app.extensions["stateservice.access"])
+
+
+def can_start() -> bool:
+    """True if there is a key to sign sessions with."""
+    return current_access().serializer is not None
+
+
+def start(response: Response, holder: Holder) -> None:
+    """Have the browser send `holder` with every request from now on, for half a day."""
+    serializer = current_access().serializer
+    assert serializer is not None, "sessions need a key"
+    value = str(serializer.dumps(holder.name))
+    response.set_cookie(
+        COOKIE, value, max_age=MAX_AGE, httponly=True, samesite="Lax", secure=flask_request.is_secure, path="/"
+    )
+
+
+def end(response: Response) -> None:
+    """Have the browser forget its session."""
+    if COOKIE in flask_request.cookies:
+        response.delete_cookie(COOKIE, httponly=True, samesite="Lax", secure=flask_request.is_secure, path="/")
 
 
 def authorize() -> None:
     """Find out who sends the request and whether they may. Raises UnauthenticatedError, ForbiddenError."""
-    note = note_of(request.environ)
-    note.holder = ANYBODY
-    endpoint = request.endpoint
-    if current_app.extensions["stateservice.config"].auth != "tokens" or endpoint is None:
+    asked, access, endpoint = current_request(), current_access(), flask_request.endpoint
+    asked.holder = ANYBODY
+    if not access.uses_tokens or endpoint is None:
         return
     if endpoint not in RULES:
-        raise ForbiddenError(f"{request.path} is allowed to nobody")
+        raise ForbiddenError(f"{flask_request.path} is not allowed for any role")
     if RULES[endpoint] is None:
         return
-    note.holder = authenticate()
-    admit(current_service(), note.holder, endpoint, (request.view_args or {}).get("name"))
+    asked.holder = access.authenticate(asked, is_form=flask_request.blueprint == "ui")
+    admit(asked.holder, endpoint, (flask_request.view_args or {}).get("name"))
 
 
-def admit(service: Service, holder: Holder, endpoint: str, chart: str | None) -> None:
+def admit(holder: Holder, endpoint: str, chart: str | None) -> None:
     """Raise ForbiddenError unless `holder` may use `endpoint` on `chart`."""
     role = RULES[endpoint]
     if role is not None:
-        check(holder, role, find_default_chart(service) if endpoint in _DEFAULT_CHART else chart)
+        check(holder, role, chart)
 
 
 def check(holder: Holder, role: Role, chart: str | None) -> None:
@@ -159,23 +194,19 @@ def check(holder: Holder, role: Role, chart: str | None) -> None:
         raise ForbiddenError(f"token {holder.name!r} is for charts {holder.pattern!r}, not for {chart!r}")
 
 
-def authenticate() -> Holder:
-    """The holder of the token, or else of the session, that the request carries. Raises UnauthenticatedError."""
-    secret = find_secret(request.environ)
-    if secret is None:
-        holder = find_holder()
-        if holder is not None:
-            return holder
-        raise UnauthenticatedError("a token is required: Authorization: Bearer TOKEN")
-    cache = cast(TokenCache, current_app.extensions["stateservice.tokens"])
-    return cache.authenticate(current_service(), secret)
-
-
-def find_secret(environ: Environ) -> str | None:
+def find_secret(request: Request) -> str | None:
     """The token of `Authorization: Bearer TOKEN`, or the password of `curl -u NAME:TOKEN`."""
-    sent = Authorization.from_header(environ.get("HTTP_AUTHORIZATION"))
+    sent = Authorization.from_header(request.headers.get("authorization"))
     if sent is None:
         return None
     if sent.type == "basic":
         return sent.password or None
     return sent.token if sent.type == "bearer" else None
+
+
+def _find_cookie(request: Request) -> str | None:
+    try:
+        morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return None
+    return None if morsel is None else morsel.value

@@ -1,9 +1,12 @@
-"""Ready files for `curl -K`: may I, and I did."""
+"""Charts over HTTP: list, read and import them; their machines, log and diagram; and ready files for `curl -K`.
+
+An operator's acts are in operate.py; what machines ask and report is in state.py.
+"""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, jsonify, request, url_for
@@ -11,42 +14,37 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.core.errors import BadRequestError
 from app.core.log import HistoryFilter
-from app.diagram import DARK, LIGHT, Form
+from app.diagram import THEMES, Form
 from app.service import reading
 from app.service.operate import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.pages import draw_chart
-from app.service.reading import (
-    as_csv,
-    as_ndjson,
-    get_status,
-    iterate_history,
-    list_kinds,
-    list_machines,
-    wait_for_history,
-)
+from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_kinds, list_machines
 from app.service.tokens import Role
 from app.web.request import (
     MACHINE_LENGTH,
+    MAX_WAIT,
     NAME_LENGTH,
     Query,
     current_author,
     current_holder,
     current_service,
     read_query,
+    wait_for_rows,
 )
-from app.web.state import MAX_WAIT
+from app.web.values import read_choice, read_instant
 
 blueprint = Blueprint("charts", __name__)
-# A body that is too large is read all the same, as far as deploy/nginx.conf lets one through: nginx loses the answer of
-# a server that closes the connection on what it has not read, and says 502. One byte more, because a chunked body is
-# cut at the limit without a word.
-MAX_READ = 2 * MAX_BYTES + 1
+# The forms of a chart, by `Accept`; the first is the default.
 STATUS_TYPES = ("application/json", "text/plain", "application/yaml")
+# A body that is too large is still read, up to the size that deploy/nginx.conf lets through. If the server closed the
+# connection with part of the body unread, nginx would lose the answer and send 502. The limit has one byte more because
+# Werkzeug cuts a chunked body at the limit without an error.
+MAX_READ = 2 * MAX_BYTES + 1
 
 
 @blueprint.get("/charts", provide_automatic_options=False)
 def get_charts() -> Response:
-    """Every chart and where it stands."""
+    """The status of every chart that the caller's token covers."""
     holder = current_holder()
     statuses = reading.list_statuses(current_service())
     return jsonify([status.as_json() for status in statuses if holder.may(Role.READER, status.chart)])
@@ -54,7 +52,7 @@ def get_charts() -> Response:
 
 @blueprint.get("/charts/<chart:name>", provide_automatic_options=False)
 def get_chart(name: str) -> Response:
-    """One chart: JSON, text for people, or the chart file with its live values, by Accept."""
+    """One chart by `Accept`: JSON, text for people, or the chart file with its live state and values."""
     wanted = request.accept_mimetypes.best_match(STATUS_TYPES, "application/json")
     if wanted == "application/yaml":
         return Response(reading.export_chart(current_service(), name), mimetype="application/yaml")
@@ -66,20 +64,20 @@ def get_chart(name: str) -> Response:
 
 @blueprint.get("/charts/<chart:name>/versions", provide_automatic_options=False)
 def get_versions(name: str) -> Response:
-    """The chart's definitions, oldest first."""
+    """The chart's versions, oldest first."""
     return jsonify([version.as_json() for version in reading.list_versions(current_service(), name)])
 
 
 @blueprint.get("/charts/<chart:name>/versions/<int(max=2147483647):version>", provide_automatic_options=False)
 def get_version(name: str, version: int) -> Response:
-    """One definition, as the text that was imported."""
+    """The text of one version, byte for byte as it was imported."""
     found = reading.get_version(current_service(), name, version)
     return Response(found.text, mimetype="application/yaml")
 
 
 @blueprint.put("/charts/<chart:name>", provide_automatic_options=False)
 def put_chart(name: str) -> tuple[Response, int]:
-    """Import a chart file: 201 for a new chart, 200 for the same one again and for an upgrade."""
+    """Import a chart file: 201 for a new chart, 200 for an unchanged one and for an upgrade."""
     query = read_query()
     imported = import_chart(
         current_service(),
@@ -95,7 +93,7 @@ def put_chart(name: str) -> tuple[Response, int]:
 
 
 def read_body() -> bytes:
-    """The request's body, a chart file. Raises RequestEntityTooLarge, BadRequestError."""
+    """The chart file in the request's body. Raises RequestEntityTooLarge, BadRequestError."""
     request.max_content_length = MAX_READ
     body = request.get_data()
     if len(body) > MAX_BYTES:
@@ -107,11 +105,9 @@ def read_body() -> bytes:
 
 @blueprint.get("/charts/<chart:name>/machines", provide_automatic_options=False)
 def get_machines(name: str) -> Response:
-    """The machines of a state's latest visit: those that reported, or with `is=missing` those that did not."""
+    """The machines of a state's latest visit: those that reported, or those that did not with `is=missing`."""
     query = read_query()
-    wanted = query.find("is", NAME_LENGTH) or "reported"
-    if wanted not in ("reported", "missing"):
-        raise BadRequestError(f"is={wanted} is neither reported nor missing")
+    wanted = read_choice("is", query.find("is", NAME_LENGTH) or "reported", ("reported", "missing"))
     state = query.find("state", NAME_LENGTH)
     only_missing = wanted == "missing"
     found = list_machines(current_service(), name, state, only_missing=only_missing)
@@ -120,35 +116,33 @@ def get_machines(name: str) -> Response:
     return jsonify(found.as_json(only_missing=only_missing))
 
 
+HISTORY_TYPES = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
+# Rows in one JSON answer.
 MAX_ROWS = 1000
-FORMATS = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
 MAX_SEQ = 2**63 - 1
 KINDS = list_kinds()
 
 
 @blueprint.get("/charts/<chart:name>/history", provide_automatic_options=False)
 def get_history(name: str) -> Response:
-    """The rows of the log, oldest first; JSON at most 1,000 at a time, CSV and NDJSON all of them."""
+    """The rows of the log, oldest first: at most 1,000 as JSON, all of them as CSV or NDJSON."""
     query = read_query()
     form = _read_format(query)
     wanted = _read_filter(query, MAX_ROWS if form == "json" else None)
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
-    service = current_service()
-    wait_for_history(service, name, wanted, wait)
-    rows = iterate_history(service, name, wanted)
+    wait_for_rows(name, wanted, wait)
+    rows = iterate_history(current_service(), name, wanted)
     if form == "json":
         return jsonify([row.as_json() for row in rows])
-    return Response(as_csv(rows) if form == "csv" else as_ndjson(rows), mimetype=FORMATS[form])
+    return Response(as_csv(rows) if form == "csv" else as_ndjson(rows), mimetype=HISTORY_TYPES[form])
 
 
 def _read_format(query: Query) -> str:
     given = query.find("format", 20)
-    if given is not None and given not in FORMATS:
-        raise BadRequestError(f"format={given} is none of {', '.join(FORMATS)}")
     if given is not None:
-        return given
-    accepted = request.accept_mimetypes.best_match(list(FORMATS.values()), FORMATS["json"])
-    return next(name for name, mimetype in FORMATS.items() if mimetype == accepted)
+        return read_choice("format", given, tuple(HISTORY_TYPES))
+    accepted = request.accept_mimetypes.best_match(list(HISTORY_TYPES.values()), HISTORY_TYPES["json"])
+    return next(name for name, mimetype in HISTORY_TYPES.items() if mimetype == accepted)
 
 
 def _read_filter(query: Query, default_limit: int | None) -> HistoryFilter:
@@ -164,98 +158,95 @@ def _read_filter(query: Query, default_limit: int | None) -> HistoryFilter:
 
 def _read_kind(query: Query) -> str | None:
     kind = query.find("kind", 20)
-    if kind is not None and kind not in KINDS:
-        raise BadRequestError(f"kind={kind} is none of {', '.join(KINDS)}")
-    return kind
+    return None if kind is None else read_choice("kind", kind, KINDS)
 
 
 def _read_instant(query: Query, name: str) -> datetime | None:
     text = query.find(name, 40)
-    if text is None:
-        return None
-    try:
-        # A plus that was not percent-encoded arrives as a space.
-        instant = datetime.fromisoformat(text.replace(" +", "+").replace(" ", "+") if "T" in text else text)
-        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise BadRequestError(f"{name}={text} is not an ISO 8601 instant") from None
+    return None if text is None else read_instant(name, text)
 
 
-MIMETYPES = {Form.SVG: "image/svg+xml", Form.DOT: "text/vnd.graphviz", Form.MERMAID: "text/plain"}
-THEMES = {"light": LIGHT, "dark": DARK}
+DIAGRAM_TYPES = {Form.SVG: "image/svg+xml", Form.DOT: "text/vnd.graphviz", Form.MERMAID: "text/plain"}
 
 
 @blueprint.get("/charts/<chart:name>/diagram", provide_automatic_options=False)
 def get_diagram(name: str) -> Response:
     """The chart with its current state marked: SVG, Graphviz DOT or Mermaid."""
     query = read_query()
-    form = Form(_read_choice(query, "format", tuple(Form)))
-    theme = THEMES[_read_choice(query, "theme", tuple(THEMES))]
-    response = Response(draw_chart(current_service(), name, form, theme), mimetype=MIMETYPES[form])
-    # A picture runs nothing and loads nothing, wherever it is opened; asked for again it shows where the chart is now.
+    form = Form(_read_option(query, "format", tuple(Form)))
+    theme = THEMES[_read_option(query, "theme", tuple(THEMES))]
+    response = Response(draw_chart(current_service(), name, form, theme), mimetype=DIAGRAM_TYPES[form])
+    # The picture may run nothing and load nothing, whichever page shows it. A browser must ask for it again each time,
+    # because the chart may have moved.
     response.headers["Content-Security-Policy"] = "default-src 'none'"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-cache"
     return response
 
 
-def _read_choice(query: Query, name: str, choices: tuple[str, ...]) -> str:
-    given = query.find(name, 20) or choices[0]
-    if given not in choices:
-        raise BadRequestError(f"{name}={given} is none of {', '.join(choices)}")
-    return given
+def _read_option(query: Query, name: str, choices: tuple[str, ...]) -> str:
+    """A parameter that is one of `choices`; the first is the default. Raises BadRequestError."""
+    return read_choice(name, query.find(name, 20) or choices[0], choices)
 
 
-# Seconds for a request that is not asked to wait.
+# Seconds that curl gives a request without `wait=`.
 MAX_TIME = 10
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 
 @blueprint.get("/charts/<chart:name>/can.curl", provide_automatic_options=False)
 def get_can(name: str) -> Response:
-    """The file that asks; a no makes curl exit 22."""
+    """A file for `curl -K` that asks whether the machine may start; curl exits with 22 on a no."""
     query = read_query()
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
     asked = {"wait": str(wait)} if wait else {}
-    lines = ["retry = 3", *(["# It waits for a yes up to so many seconds, see wait= in the url."] if wait else [])]
-    return _file(name, query, asked, lines, max_time=MAX_TIME + wait)
+    lines = [
+        "retry = 3",
+        "retry-connrefused",
+        *([f"# The server waits up to {wait} s for a yes before it answers."] if wait else []),
+    ]
+    return _answer_file(name, query, asked, lines, max_time=MAX_TIME + wait)
 
 
 @blueprint.get("/charts/<chart:name>/did.curl", provide_automatic_options=False)
 def get_did(name: str) -> Response:
-    """The file that reports; a no makes curl exit 22."""
+    """A file for `curl -K` that reports the machine as done; curl exits with 22 on a no."""
     query = read_query()
     key = query.find("key", NAME_LENGTH)
     lines = ['request = "PUT"']
     if _machine(query) is None:
-        # A count without a machine id cannot be told from its own retry.
+        # The server cannot tell a retry of a report without a machine id from a second report.
         lines += [
-            "# Not retried: without a machine id a retry could count twice. Add machine= to get a file that may.",
+            "# No retry: without a machine id a retry could count twice. Add machine= for a file that retries.",
             "retry = 0",
         ]
     else:
-        lines.append("retry = 3")
-    return _file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
+        lines += [
+            "retry = 3",
+            "# Also after a refused connection and a lost answer: a machine counts once.",
+            "retry-all-errors",
+        ]
+    return _answer_file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
 
 
 def _machine(query: Query) -> str | None:
     return query.find("machine", MACHINE_LENGTH, "X-Machine")
 
 
-def _file(name: str, query: Query, asked: dict[str, str], lines: list[str], max_time: int) -> Response:
+def _answer_file(name: str, query: Query, asked: dict[str, str], lines: list[str], max_time: int) -> Response:
     state = query.get("state", NAME_LENGTH)
     machine = _machine(query)
     if _HOST.fullmatch(request.host) is None:
-        raise BadRequestError("the Host header names no host, and the file must")
+        raise BadRequestError("the Host header does not name a host, which the file needs for its url")
     get_status(current_service(), name)
-    header = [] if machine is None else [f"header = {quote(f'X-Machine: {machine}')}"]
+    header = [] if machine is None else [f"header = {quote_for_curl(f'X-Machine: {machine}')}"]
     if machine is not None and machine != machine.strip():
-        # A header loses the spaces around its value, and with it the machine its identity.
+        # A server strips the spaces around a header's value, and these are part of the machine's id.
         header, asked = [], {**asked, "machine": machine}
     url = url_for("state.get_state", name=name, _external=True) + "?" + urlencode({"state": state, **asked})
     text = [
         f"# {request.path.rpartition('/')[2]}: use it with `curl -K`. Exit 0 is yes, 22 is no.",
-        f"url = {quote(url)}",
+        f"url = {quote_for_curl(url)}",
         *header,
         "fail",
         "silent",
@@ -266,6 +257,6 @@ def _file(name: str, query: Query, asked: dict[str, str], lines: list[str], max_
     return Response("\n".join(text) + "\n", mimetype="text/plain")
 
 
-def quote(text: str) -> str:
-    """A value as curl's config files quote it."""
+def quote_for_curl(text: str) -> str:
+    """Quote a value as curl's config files want it."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

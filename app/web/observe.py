@@ -1,4 +1,4 @@
-"""One line a request: who asked what and heard what; and the id by which a caller finds it."""
+"""What an operator's tools read: health checks, the API's description, metrics, and one log line for each request."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from prometheus_client.registry import Collector
 from app.config import Config
 from app.core.errors import DatabaseUnavailableError
 from app.logs import JsonMessage
+from app.metric_files import FOLDER
 from app.service.context import Service
-from app.service.metrics import BUCKETS, REGISTRY, Gauges, read_gauges
+from app.service.metrics import BUCKETS, REGISTRY, Gauges, is_counting, read_gauges
 from app.service.put import Answer
 from app.service.tokens import Holder, Role
 from app.service.upkeep import check_ready
 from app.web.request import (
     MACHINE_LENGTH,
     NAME_LENGTH,
-    Environ,
-    Note,
-    begin_note,
+    Request,
     current_holder,
+    current_request,
     current_service,
-    note_of,
 )
 
 blueprint = Blueprint("observe", __name__)
@@ -42,35 +41,33 @@ blueprint = Blueprint("observe", __name__)
 
 @blueprint.get("/healthz", provide_automatic_options=False)
 def get_healthz() -> Response:
-    """200 as long as the process answers at all."""
+    """200 while the process answers at all."""
     return jsonify({"alive": True})
 
 
 @blueprint.get("/readyz", provide_automatic_options=False)
 def get_readyz() -> Response:
-    """200 where the database is reachable and migrated, else 503 (by DatabaseUnavailableError)."""
+    """200 if the database is reachable and migrated. Raises DatabaseUnavailableError, which is 503."""
     check_ready(current_service())
     return jsonify({"ready": True})
 
 
-SOURCE = Path(__file__).with_name("openapi.yaml")
+OPENAPI_SOURCE = Path(__file__).with_name("openapi.yaml")
 
 
 @blueprint.get("/openapi.json", provide_automatic_options=False)
 def get_openapi() -> Response:
-    """The OpenAPI document, which is a file beside this one."""
+    """The OpenAPI document, as JSON."""
     return Response(read_document(), mimetype="application/json")
 
 
 @cache
 def read_document() -> str:
-    """The document as JSON, with nothing in it that points elsewhere in the YAML."""
-    return json.dumps(yaml.safe_load(SOURCE.read_text()), ensure_ascii=False)
+    """The OpenAPI document as JSON, with the aliases of the YAML file written out."""
+    return json.dumps(yaml.safe_load(OPENAPI_SOURCE.read_text()), ensure_ascii=False)
 
 
-# Set by gunicorn.conf.py: the folder of the files that all workers count in.
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-# A caller may send any word for a method and any path; neither may make a new series.
+# A client may send any method and any path. Only these methods and our own routes get series; the rest is `other`.
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
 OTHER = "other"
 REQUESTS = Counter(
@@ -85,13 +82,16 @@ PUT_SECONDS = Histogram(
     buckets=BUCKETS,
     registry=REGISTRY,
 )
-PUTS = frozenset({"/state", "/charts/<chart:name>/state"})
+# The routes whose PUTs are timed.
+PUT_ROUTES = frozenset({"/state", "/charts/<chart:name>/state"})
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float) -> None:
-    """Count a request that is about to be answered; `route` is the rule that its path matched."""
+    """Count a request that is about to be answered after `seconds`; `route` is the rule that its path matched."""
+    if not is_counting():
+        return
     _find_counter(method if method in METHODS else OTHER, route or OTHER, status).inc()
-    if method == "PUT" and route in PUTS:
+    if method == "PUT" and route in PUT_ROUTES:
         PUT_SECONDS.observe(seconds)
 
 
@@ -102,9 +102,9 @@ def _find_counter(method: str, route: str, status: int) -> Counter:
 
 @blueprint.get("/metrics", provide_automatic_options=False)
 def get_metrics() -> Response:
-    """Everything there is to scrape; charts only as far as the caller's token reaches."""
+    """All metrics, as Prometheus text; of charts, those that the caller's token covers."""
     config: Config = current_app.extensions["stateservice.config"]
-    charts = _Charts(current_service(), config.metrics_charts, current_holder())
+    charts = _ChartGauges(current_service(), config.metrics_charts, current_holder())
     text = generate_latest(_find_instruments()) + generate_latest(charts)
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
@@ -114,8 +114,8 @@ def _find_instruments() -> Collector:
     return REGISTRY if folder is None else MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]  # the library's
 
 
-class _Charts(Collector):
-    """The gauges that are read at every scrape. With the database away, what is left says so."""
+class _ChartGauges(Collector):
+    """The gauges that each scrape reads from the database; `database_up` is 0 if it cannot."""
 
     def __init__(self, service: Service, limit: int, holder: Holder) -> None:
         self._service = service
@@ -127,30 +127,31 @@ class _Charts(Collector):
         try:
             gauges = read_gauges(self._service, self._limit)
         except DatabaseUnavailableError:
-            yield _gauge("database_up", "1 where this scrape could read the database.", 0)
+            yield _gauge("database_up", "1 if this scrape could read the database.", 0)
             return
-        yield _gauge("database_up", "1 where this scrape could read the database.", 1)
+        yield _gauge("database_up", "1 if this scrape could read the database.", 1)
         yield _gauge("sweeper_lag_seconds", "How overdue the most overdue clock transition is.", gauges.lag)
-        yield _gauge("charts", "Charts that there are.", gauges.total)
-        yield _gauge("charts_left_out", "Charts beyond the limit, without series.", gauges.total - len(gauges.charts))
+        yield _gauge("charts", "How many charts there are.", gauges.total)
+        left_out = gauges.total - len(gauges.charts)
+        yield _gauge("charts_left_out", "Charts beyond the limit, which have no series.", left_out)
         yield from self._collect_charts(gauges)
 
     def _collect_charts(self, gauges: Gauges) -> Iterator[Metric]:
         shown = [gauge for gauge in gauges.charts if self._holder.may(Role.READER, gauge.chart)]
         yield _family("state", "The current state: 1.", (((one.chart, one.state), 1) for one in shown), ["state"])
-        yield _family("final", "1 where the chart has ended.", (((one.chart,), one.is_final) for one in shown))
+        yield _family("final", "1 if the chart has ended.", (((one.chart,), one.is_final) for one in shown))
         yield _family(
             "state_seconds",
             "How long the chart has been in its state.",
             (((one.chart,), max((gauges.now - one.entered_at).total_seconds(), 0)) for one in shown),
         )
         yield _family(
-            "paused", "1 where the chart is paused.", (((one.chart,), one.paused_at is not None) for one in shown)
+            "paused", "1 if the chart is paused.", (((one.chart,), one.paused_at is not None) for one in shown)
         )
         yield _family(
             "counted", "The value of the state's first attribute.", (((one.chart,), one.counted) for one in shown)
         )
-        yield _family("needed", "The value at which it moves the chart.", (((one.chart,), one.needed) for one in shown))
+        yield _family("needed", "The value that moves the chart.", (((one.chart,), one.needed) for one in shown))
         yield _family("failed", "The value of `failed`.", (((one.chart,), one.failed) for one in shown))
 
 
@@ -169,72 +170,76 @@ def _family(
 
 
 logger = logging.getLogger("stateservice.access")
+# The header by which a caller finds its request in the log.
 REQUEST_ID = "X-Request-Id"
-# Whoever greps a state's answer for 200 must not find it in an id.
+# These answers carry no id: clients search them for "200", which an id may contain.
 _ANSWERS = frozenset({"state", "reached", "slot"})
+# Characters of a reason that are logged.
 REASON_LENGTH = 500
 
 
 def register(app: Flask) -> None:
-    """Have every request timed, counted and logged. Comes before all else that looks at requests."""
+    """Have every request timed, counted and logged. Call it before other modules add their request hooks."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def _begin() -> None:
-    note = begin_note(request.environ)
-    note.chart = (request.view_args or {}).get("name")
+    current_request().chart = (request.view_args or {}).get("name")
 
 
 def _end(response: Response) -> Response:
-    note, rule = note_of(request.environ), request.url_rule
+    asked, rule = current_request(), request.url_rule
     if may_carry_id(request.path):
-        response.headers[REQUEST_ID] = note.request_id
+        response.headers[REQUEST_ID] = asked.request_id
     config: Config = current_app.extensions["stateservice.config"]
-    finish(config, request.environ, None if rule is None else rule.rule, response.status_code)
+    finish(config, asked, None if rule is None else rule.rule, response.status_code)
     return response
 
 
-def finish(config: Config, environ: Environ, route: str | None, status: int) -> None:
+def finish(config: Config, asked: Request, route: str | None, status: int) -> None:
     """Count and log a request that is about to be answered."""
-    note = note_of(environ)
-    seconds = time.perf_counter() - note.started
-    count_request(environ["REQUEST_METHOD"], route, status, seconds)
+    seconds = time.perf_counter() - asked.started
+    try:
+        count_request(asked.method, route, status, seconds)
+    except Exception:
+        # The request may be committed: its answer must not depend on a counter.
+        logger.exception("a request could not be counted")
     if config.access_log and logger.isEnabledFor(logging.INFO):
-        message = JsonMessage(describe(environ, note, status, seconds))
+        message = JsonMessage(describe(asked, status, seconds))
         # Not logger.info, which looks for its caller on the stack.
         logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None))
 
 
 def may_carry_id(path: str) -> bool:
-    """True for the paths under /charts whose answers people read, rather than grep."""
+    """True for the paths under /charts whose answers clients do not search for status digits."""
     if not path.startswith("/charts"):
         return False
     parts = path.rstrip("/").split("/")
     return parts[1] == "charts" and not (len(parts) == 4 and parts[3] in _ANSWERS)
 
 
-def describe(environ: Environ, note: Note, status: int, seconds: float) -> dict[str, Any]:
-    """The fields of a request's line."""
-    answer, holder, query = note.answer, note.holder, note.query
+def describe(asked: Request, status: int, seconds: float) -> dict[str, Any]:
+    """The fields of a request's log line."""
+    answer, holder = asked.answer, asked.holder
     return {
-        "request_id": note.request_id,
-        "method": environ["REQUEST_METHOD"][:16],
-        "path": _decode(environ["PATH_INFO"])[:MACHINE_LENGTH],
-        "chart": answer.chart if answer is not None else note.chart,
-        "state": _first(query, "state", NAME_LENGTH),
-        "machine": _first(query, "machine", MACHINE_LENGTH) or _find_machine_header(environ),
+        "request_id": asked.request_id,
+        "method": asked.method[:16],
+        "path": _decode(asked.path)[:MACHINE_LENGTH],
+        "chart": answer.chart if answer is not None else asked.chart,
+        "state": _first(asked.parameters, "state", NAME_LENGTH),
+        "machine": _first(asked.parameters, "machine", MACHINE_LENGTH) or _find_machine_header(asked),
         "actor": None if holder is None else holder.name,
-        "remote_addr": environ.get("REMOTE_ADDR") or None,
+        "remote_addr": asked.remote_addr or None,
         "outcome": find_outcome(answer, status),
-        "reason": answer.reason if answer is not None else note.problem and note.problem[:REASON_LENGTH],
+        "reason": answer.reason if answer is not None else asked.problem and asked.problem[:REASON_LENGTH],
         "status": status,
         "milliseconds": round(seconds * 1000, 3),
     }
 
 
 def find_outcome(answer: Answer | None, status: int) -> str:
-    """What came of a request, in a word: yes or no where it asked, else done, refused or failed."""
+    """The result of a request in one word: yes or no if a machine asked, else done, refused or failed."""
     if answer is not None:
         return "yes" if answer.is_yes else "no"
     if status < 400:
@@ -242,13 +247,13 @@ def find_outcome(answer: Answer | None, status: int) -> str:
     return "refused" if status < 500 else "failed"
 
 
-def _find_machine_header(environ: Environ) -> str | None:
-    sent = environ.get("HTTP_X_MACHINE")
+def _find_machine_header(asked: Request) -> str | None:
+    sent = asked.headers.get("x-machine")
     return None if sent is None else _decode(sent)[:MACHINE_LENGTH]
 
 
 def _decode(text: str) -> str:
-    # WSGI hands text over as Latin-1; what is no UTF-8 is logged as well as can be.
+    # WSGI hands text over as Latin-1. Bytes that are not UTF-8 are logged as replacement characters.
     return text.encode("latin-1").decode(errors="replace")
 
 

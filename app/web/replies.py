@@ -10,14 +10,15 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response
+from flask import request as flask_request
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header
 
 from app.core import errors
 from app.service.put import Answer
-from app.web.request import Environ, note_of
+from app.web.request import Request, current_request
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 # As Werkzeug writes them.
@@ -37,16 +38,23 @@ class Reply:
 
     def as_response(self) -> Response:
         """The answer as Flask's."""
-        return Response(self.body, self.status, self._headers())
+        return Response(self.body, self.status, self.all_headers)
 
     def send(self, start_response: StartResponse, *, is_head: bool = False) -> list[bytes]:
         """Answer as a WSGI application does."""
-        start_response(STATUS_LINES[self.status], self._headers())
+        start_response(STATUS_LINES[self.status], self.all_headers)
         return [] if is_head else [self.body]
 
-    def _headers(self) -> list[tuple[str, str]]:
+    @property
+    def all_headers(self) -> list[tuple[str, str]]:
+        """Every header that is sent, the body's type and length among them."""
         length = ("Content-Length", str(len(self.body)))
         return [("Content-Type", self.content_type), length, *CLOSED, *self.headers]
+
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """As `all_headers`, for an ASGI server."""
+        return [(name.encode(), value.encode("latin-1")) for name, value in self.all_headers]
 
 
 # People grep a whole response, headers and all, for the status; no header of a state answer may look like one.
@@ -57,9 +65,9 @@ PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
 
 
-def wants_json(environ: Environ) -> bool:
-    """True where the caller asks for JSON rather than text; `*/*`, which curl sends, means text."""
-    return _wants_json(environ.get("HTTP_ACCEPT", "*/*"))
+def wants_json(request: Request) -> bool:
+    """True if the caller asks for JSON rather than text; `*/*`, which curl sends, means text."""
+    return _wants_json(request.headers.get("accept", "*/*"))
 
 
 @lru_cache(maxsize=256)
@@ -73,18 +81,13 @@ def _wants_json(header: str) -> bool:
     )
 
 
-def answer_reply(answer: Answer, environ: Environ) -> Reply:
+def answer_reply(answer: Answer, request: Request) -> Reply:
     """200 and exactly the state's name for a yes, 406 and nothing for a no; the JSON form where it is asked for."""
-    note_of(environ).answer = answer
+    request.answer = answer
     status = 200 if answer.is_yes else 406
-    if wants_json(environ):
+    if wants_json(request):
         return json_reply(answer.as_json(), status)
     return plain_reply(answer.state if answer.is_yes else "", status)
-
-
-def answer_response(answer: Answer) -> Response:
-    """As `answer_reply`, of the request that Flask has in hand."""
-    return answer_reply(answer, request.environ).as_response()
 
 
 def plain_reply(text: str, status: int) -> Reply:
@@ -130,6 +133,13 @@ TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
+
+
+def find_status(error: errors.StateServiceError) -> int:
+    """The status of an error: that of its class, or else of the nearest class above it."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
 RETRY_SECONDS = 1
 # The paths of the default chart, where whatever is wrong is 500, as in the seed.
 SEED_PATHS = ("/state", "/reached")
@@ -145,25 +155,25 @@ def register(app: Flask) -> None:
 
 def handle(error: Exception) -> Response:
     """Answer an error in the request that Flask has in hand."""
-    return problem_reply(error, request.environ).as_response()
+    return problem_reply(error, current_request()).as_response()
 
 
 def handle_http(error: HTTPException) -> Response:
     """Answer an error that Flask or Werkzeug raised: no such path, wrong method, body too large."""
     status = error.code or 500
-    detail = f"{request.method} {request.path}" if status in (404, 405) else error.description or error.name
-    response = describe(status, str(detail), request.environ).as_response()
+    detail = f"{flask_request.method} {flask_request.path}" if status in (404, 405) else error.description or error.name
+    response = describe(status, str(detail), current_request()).as_response()
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
     return response
 
 
-def problem_reply(error: Exception, environ: Environ) -> Reply:
+def problem_reply(error: Exception, request: Request) -> Reply:
     """Answer an error of the service's own tree; of any other, its own mistake, the log has the traceback."""
     if not isinstance(error, errors.StateServiceError):
         logger.error("unhandled error", exc_info=error)
-        return describe(500, "the service failed; its log says how", environ)
+        return describe(500, "the service failed; its log says how", request)
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     extra: dict[str, Any] = {}
     if isinstance(error, errors.ChartFileError):
@@ -171,17 +181,17 @@ def problem_reply(error: Exception, environ: Environ) -> Reply:
     if isinstance(error, errors.DatabaseUnavailableError):
         extra["outcome"] = error.outcome
         logger.error("the database failed: %s (outcome %s)", error, error.outcome)
-    return describe(status, str(error), environ, extra)
+    return describe(status, str(error), request, extra)
 
 
-def describe(status: int, detail: str, environ: Environ, extra: dict[str, Any] | None = None) -> Reply:
+def describe(status: int, detail: str, request: Request, extra: dict[str, Any] | None = None) -> Reply:
     """The error's body: problem+json; under /state 500 and one line, or problem+json where JSON is asked for."""
-    is_seed_path = environ["PATH_INFO"].removesuffix("/") in SEED_PATHS
+    is_seed_path = request.path.removesuffix("/") in SEED_PATHS
     if is_seed_path and status not in (401, 403, 405):
         status = 500
     line = " ".join(detail.split()) or TITLES.get(status, "Error")
-    note_of(environ).problem = line
-    if is_seed_path and not wants_json(environ):
+    request.problem = line
+    if is_seed_path and not wants_json(request):
         reply = plain_reply(line + "\n", status)
     else:
         title = TITLES.get(status, "Error")

@@ -1,86 +1,156 @@
-"""The service and the caller of the request in hand."""
+"""A request as both doors hand it over, its parameters, and what is known of it by the time it is logged.
+
+The event loop (app/serving.py) makes a `Request` from an ASGI scope, Flask's side from a WSGI environment. Views and
+errors note on it what the access log will say.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from flask import current_app, request
+from flask import current_app
+from flask import request as flask_request
 
 from app.core.errors import BadRequestError
-from app.core.log import Author
+from app.core.log import Author, HistoryFilter
 from app.service.context import Service
+from app.service.machines import Machines
 from app.service.put import Answer
+from app.service.reading import has_rows
 from app.service.tokens import Holder
 
 # A WSGI environment.
 Environ = dict[str, Any]
-_PLACE = "stateservice.note"
+_PLACE = "stateservice.request"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME_LENGTH = 128
+MACHINE_LENGTH = 255
+MAX_PARAMETERS = 100
+# Seconds that a request may wait; below the minute after which many proxies give up on a silent server.
+MAX_WAIT = 55
+# Headers of ours that say something once. WSGI joins repeated headers with a comma, and so two machines would become
+# a third.
+ONCE = ("x-machine", "idempotency-key")
+# The header in which the event loop tells Flask's side which of them were repeated. A client's own is dropped.
+REPEATED = "x-state-service-repeated"
 
 
-@dataclass(slots=True)
-class Note:
-    """When a request came (perf_counter), what it is called, and what is known of it so far."""
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """One request. `headers` have lower-case names; `path` and `query_string` are Latin-1, as WSGI has them.
 
-    started: float
-    request_id: str
+    `started` is when it came (perf_counter). The fields from `chart` on are filled in on the way to the answer.
+    """
+
+    method: str
+    path: str
+    query_string: str
+    headers: Mapping[str, str]
+    remote_addr: str | None
+    repeated: tuple[str, ...] = ()
+    started: float = field(default_factory=time.perf_counter)
+    request_id: str = ""
     chart: str | None = None
-    query: dict[str, list[str]] = field(default_factory=dict)
+    parameters: dict[str, list[str]] = field(default_factory=dict)
     holder: Holder | None = None
     answer: Answer | None = None
     problem: str | None = None
 
+    def __post_init__(self) -> None:
+        sent = self.headers.get("x-request-id")
+        self.request_id = sent if sent is not None and _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
 
-def begin_note(environ: Environ) -> Note:
-    """Note that a request came, under the id it brought or a new one."""
-    sent = environ.get("HTTP_X_REQUEST_ID")
-    request_id = sent if sent is not None and _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
-    note = environ[_PLACE] = Note(time.perf_counter(), request_id)
-    return note
+    @property
+    def author(self) -> Author:
+        """Who sends the request, as the log has it: the token's name, and the address."""
+        return self.author_with(None)
 
-
-def note_of(environ: Environ) -> Note:
-    """The note of a request, begun where it was not."""
-    note: Note | None = environ.get(_PLACE)
-    return begin_note(environ) if note is None else note
-
-
-NAME_LENGTH = 128
-MACHINE_LENGTH = 255
-MAX_PARAMETERS = 100
-# The header in which gunicorn.conf.py notes those that were sent more than once: WSGI would join them with a comma.
-REPEATED = "X-STATE-SERVICE-REPEATED"
+    def author_with(self, idempotency_key: str | None) -> Author:
+        """As `author`, with the Idempotency-Key of a PUT."""
+        assert self.holder is not None  # app/web/auth.py let the request in
+        return Author(self.holder.name, self.remote_addr, idempotency_key)
 
 
-def _variable(header: str) -> str:
-    # As WSGI names a header in the environment.
-    return f"HTTP_{header.upper().replace('-', '_')}"
+def request_from_environ(environ: Environ) -> Request:
+    """Return the request that a WSGI environment describes."""
+    headers = {key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")}
+    return Request(
+        method=environ["REQUEST_METHOD"],
+        path=environ["PATH_INFO"],
+        query_string=environ.get("QUERY_STRING", ""),
+        headers=headers,
+        remote_addr=environ.get("REMOTE_ADDR"),
+        repeated=tuple(headers.get(REPEATED, "").split()),
+    )
 
 
-_NOTED = _variable(REPEATED)
+def request_of(environ: Environ) -> Request:
+    """The request that belongs to a WSGI environment, made the first time it is asked for."""
+    found: Request | None = environ.get(_PLACE)
+    if found is None:
+        found = environ[_PLACE] = request_from_environ(environ)
+    return found
+
+
+def request_from_scope(scope: Mapping[str, Any], proxy_hops: int) -> Request:
+    """Return the request that an ASGI scope describes, with the client's address behind `proxy_hops` proxies."""
+    headers, repeated = read_headers(scope["headers"])
+    client = scope.get("client")
+    return Request(
+        method=scope["method"],
+        path=scope["path"].encode().decode("latin-1"),
+        query_string=scope["query_string"].decode("latin-1"),
+        headers=headers,
+        remote_addr=_find_address(client[0] if client else "", headers.get("x-forwarded-for"), proxy_hops),
+        repeated=repeated,
+    )
+
+
+def read_headers(sent: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return headers by lower-case name, repeated ones joined by commas, and which of ours were repeated."""
+    headers: dict[str, str] = {}
+    repeated: list[str] = []
+    for raw_name, raw_value in sent:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name in headers:
+            value = f"{headers[name]},{value}"
+            if name in ONCE:
+                repeated.append(name)
+        headers[name] = value
+    return headers, tuple(repeated)
+
+
+def _find_address(peer: str, forwarded: str | None, proxy_hops: int) -> str:
+    """The address that the outermost trusted proxy saw, as Werkzeug's ProxyFix finds it."""
+    if not proxy_hops or forwarded is None:
+        return peer
+    addresses = [part.strip() for part in forwarded.split(",") if part.strip()]
+    return addresses[-proxy_hops] if len(addresses) >= proxy_hops else peer
 
 
 class Query:
     """The parameters of a request: those of its query, and the headers that may stand in for them."""
 
-    def __init__(self, environ: Environ) -> None:
-        """Raise BadRequestError for a query that is no UTF-8, or has too many parameters."""
-        self._environ = environ
-        self._values = note_of(environ).query = _parse(environ.get("QUERY_STRING", ""))
+    def __init__(self, request: Request) -> None:
+        """Raise BadRequestError for a query that is not UTF-8, or has too many parameters."""
+        self._request = request
+        self._values = request.parameters = _parse(request.query_string)
 
     def all(self, name: str) -> list[str]:
         """Every value that a parameter was given."""
         return self._values.get(name, [])
 
     def find(self, name: str, limit: int, header: str | None = None) -> str | None:
-        """The one value of a parameter, else of the header beside it; None where neither is sent.
+        """The one value of a parameter, else of the header beside it; None if neither is sent.
 
-        Raises BadRequestError where it is repeated, empty, longer than `limit` characters or not printable.
+        Raises BadRequestError if it is repeated, empty, longer than `limit` characters or not printable.
         """
         values = self._values.get(name)
         if values is None:
@@ -90,11 +160,26 @@ class Query:
         return check_text(name, values[0], limit)
 
     def get(self, name: str, limit: int) -> str:
-        """As `find`, for one that must be there."""
+        """As `find`, for a parameter that must be there."""
         value = self.find(name, limit)
         if value is None:
             raise BadRequestError(f"{name} is missing")
         return value
+
+    def get_machine(self) -> str:
+        """The machine that the query or X-Machine names. Raises BadRequestError if neither does."""
+        machine = self.find_machine()
+        if machine is None:
+            raise BadRequestError("machine is missing")
+        return machine
+
+    def find_machine(self) -> str | None:
+        """The machine that the query, else X-Machine, names."""
+        return self.find("machine", MACHINE_LENGTH, "X-Machine")
+
+    def find_wait(self) -> int:
+        """How many seconds the request may wait; 0 if it does not say."""
+        return self.find_number("wait", 0, MAX_WAIT) or 0
 
     def find_number(self, name: str, low: int, high: int) -> int | None:
         """A parameter that is a whole number from `low` to `high`. Raises BadRequestError."""
@@ -107,15 +192,46 @@ class Query:
 
     def find_header(self, name: str, limit: int) -> str | None:
         """A header of our own, 1 to `limit` printable characters. Raises BadRequestError."""
-        if name.upper() in self._environ.get(_NOTED, "").split():
+        if name.lower() in self._request.repeated:
             raise BadRequestError(f"{name} is given more than once")
-        sent = self._environ.get(_variable(name))
+        sent = self._request.headers.get(name.lower())
         return None if sent is None else check_text(name, _decode_header(name, sent), limit)
 
 
 def read_query() -> Query:
     """The parameters of the request that Flask has in hand. Raises BadRequestError."""
-    return Query(request.environ)
+    return Query(current_request())
+
+
+# Set in a WSGI environment: the server can wait on its event loop and call the view again; and it has waited.
+CAN_WAIT = "stateservice.can_wait"
+HAS_WAITED = "stateservice.has_waited"
+
+
+class MustWait(BaseException):
+    """A view asks the event loop to `wait`, and to call it again after that: a waiting request holds no thread.
+
+    Not an Exception, so that no error handler takes it for the answer.
+    """
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        super().__init__()
+        self.wait = wait
+
+
+def wait_for_rows(chart: str, wanted: HistoryFilter, seconds: float) -> None:
+    """Return once the chart's log has a row that `wanted` lets through, at the latest after `seconds`.
+
+    Raises ChartNotFoundError, TooManyWaitersError.
+    """
+    environ, machines = flask_request.environ, current_machines()
+    find = partial(has_rows, machines.service, chart, wanted)
+    if seconds == 0 or HAS_WAITED in environ or find():
+        return
+    wait = partial(machines.wait_for_rows, chart, find, seconds)
+    if CAN_WAIT in environ:
+        raise MustWait(wait)
+    machines.call(wait())
 
 
 def check_text(name: str, value: str, limit: int) -> str:
@@ -131,8 +247,10 @@ def check_text(name: str, value: str, limit: int) -> str:
 
 def _parse(text: str) -> dict[str, list[str]]:
     # Werkzeug's own parser replaces bytes that are not UTF-8, so that two different names could become one.
+    if not text:
+        return {}
     try:
-        # WSGI hands the query over as Latin-1, whatever its bytes meant.
+        # Both doors hand the query over as Latin-1, whatever its bytes meant.
         decoded = text.encode("latin-1").decode()
         pairs = parse_qsl(decoded, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except UnicodeError:
@@ -146,11 +264,16 @@ def _parse(text: str) -> dict[str, list[str]]:
 
 
 def _decode_header(name: str, value: str) -> str:
-    # WSGI hands headers over as Latin-1, whatever the sender meant; ours are UTF-8.
+    # Headers are handed over as Latin-1, whatever the sender meant; ours are UTF-8.
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:
         raise BadRequestError(f"{name} is not UTF-8") from None
+
+
+def current_request() -> Request:
+    """The request that Flask has in hand."""
+    return request_of(flask_request.environ)
 
 
 def current_service() -> Service:
@@ -158,23 +281,18 @@ def current_service() -> Service:
     return cast(Service, current_app.extensions["stateservice"])
 
 
+def current_machines() -> Machines:
+    """The requests of machines to this app's service."""
+    return cast(Machines, current_app.extensions["stateservice.machines"])
+
+
 def current_author() -> Author:
-    """Who sends this request; see `author_of`."""
-    return author_of(request.environ)
+    """Who sends the request that Flask has in hand."""
+    return current_request().author
 
 
 def current_holder() -> Holder:
-    """Whose token this request carries."""
-    return holder_of(request.environ)
-
-
-def author_of(environ: Environ, idempotency_key: str | None = None) -> Author:
-    """Who sends a request, as the log will have it: the token's name, and the address."""
-    return Author(holder_of(environ).name, environ.get("REMOTE_ADDR"), idempotency_key)
-
-
-def holder_of(environ: Environ) -> Holder:
-    """Whose token a request carries that was let in."""
-    holder = note_of(environ).holder
-    assert holder is not None  # app/web/auth.py has seen it
+    """Whose token the request that Flask has in hand carries."""
+    holder = current_request().holder
+    assert holder is not None  # app/web/auth.py let the request in
     return holder

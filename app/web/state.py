@@ -1,157 +1,190 @@
-"""The fast lane: GET and PUT on a state, past Flask's request handling, which would cost more than all the rest.
+"""The question and the report: GET and PUT on `state`, `reached` and `slot`, of a chart or of the default one.
 
-It takes what it knows for sure and leaves everything else to Flask; both doors lead to the same functions of state.py.
+`respond` answers them all, on the event loop. A worker with an event loop (app/serving.py) calls it directly; under any
+other WSGI server `StateRoutes` does, before Flask: there is one implementation of parameters, access, answer and log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from flask import Blueprint, Flask, Response, request
+from flask import Flask
+from werkzeug.routing import Rule
 from werkzeug.sansio.utils import host_is_trusted
 
 from app.config import Config
-from app.service.ask import Question, ask
-from app.service.context import Service, find_default_chart
-from app.service.put import Answer, Put, update
-from app.service.tokens import ANYBODY, TokenCache
+from app.core.errors import BadRequestError
+from app.core.position import Claim, Release
+from app.service.ask import Question
+from app.service.machines import Machines
+from app.service.put import Answer, Put
 from app.web import observe
-from app.web.auth import admit, find_secret
-from app.web.replies import StartResponse, answer_reply, answer_response, problem_reply
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, author_of, begin_note, current_service, note_of
+from app.web.auth import DEFAULT_CHART, Access, admit
+from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
+from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, request_of
 
-blueprint = Blueprint("state", __name__)
-# Seconds; below the minute after which many proxies give up on a silent server.
-MAX_WAIT = 55
-
-
-def answer_get(service: Service, environ: Environ, name: str | None, *, reached: bool = False) -> Answer:
-    """Answer "may I?", or "was it?", asked of a chart or of the default one."""
-    query = Query(environ)
-    question = Question(
-        state=query.get("state", NAME_LENGTH),
-        machine=query.find("machine", MACHINE_LENGTH, "X-Machine"),
-        reached=reached,
-    )
-    wait = query.find_number("wait", 0, MAX_WAIT) or 0
-    return ask(service, name or find_default_chart(service), question, wait)
-
-
-def answer_put(service: Service, environ: Environ, name: str | None) -> Answer:
-    """Answer "I did", said to a chart or to the default one."""
-    query = Query(environ)
-    key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
-    put = Put(
-        state=query.get("state", NAME_LENGTH),
-        machine=query.find("machine", MACHINE_LENGTH, "X-Machine"),
-        key=query.find("key", NAME_LENGTH),
-        idempotency_key=key,
-    )
-    return update(service, name or find_default_chart(service), put, author_of(environ, key))
-
-
-@blueprint.get("/state", provide_automatic_options=False)
-def get_default_state() -> Response:
-    """May I? Asked of the default chart."""
-    return answer_response(answer_get(current_service(), request.environ, None))
-
-
-@blueprint.get("/charts/<chart:name>/state", provide_automatic_options=False)
-def get_state(name: str) -> Response:
-    """May I? 200 where the state is current, else 406."""
-    return answer_response(answer_get(current_service(), request.environ, name))
-
-
-@blueprint.get("/reached", provide_automatic_options=False)
-def get_default_reached() -> Response:
-    """Was it? Asked of the default chart."""
-    return answer_response(answer_get(current_service(), request.environ, None, reached=True))
-
-
-@blueprint.get("/charts/<chart:name>/reached", provide_automatic_options=False)
-def get_reached(name: str) -> Response:
-    """Was it? 200 where the state was entered in this run, else 406."""
-    return answer_response(answer_get(current_service(), request.environ, name, reached=True))
-
-
-@blueprint.put("/state", provide_automatic_options=False)
-def put_default_state() -> Response:
-    """I did, said to the default chart."""
-    return answer_response(answer_put(current_service(), request.environ, None))
-
-
-@blueprint.put("/charts/<chart:name>/state", provide_automatic_options=False)
-def put_state(name: str) -> Response:
-    """I did: 200 where it was counted, now or before, else 406."""
-    return answer_response(answer_put(current_service(), request.environ, name))
-
-
+_PATH = re.compile(r"(?:/charts/(?P<chart>(?!\.{1,2}/)[A-Za-z0-9_.:\-]{1,128}))?/(?P<resource>state|reached|slot)/?")
+# What the log has for a caller that hung up before its answer, as nginx does.
+CLIENT_GONE = 499
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
-_PATH = re.compile(r"(?:/charts/([A-Za-z0-9_.:\-]{1,128}))?/(state|reached)/?")
+
+
+async def get_state(machines: Machines, request: Request, chart: str) -> Answer:
+    """May I? Yes if the state is current."""
+    return await _ask(machines, request, chart, reached=False)
+
+
+async def get_reached(machines: Machines, request: Request, chart: str) -> Answer:
+    """Was it? Yes if the state was entered in this run."""
+    return await _ask(machines, request, chart, reached=True)
+
+
+async def _ask(machines: Machines, request: Request, chart: str, *, reached: bool) -> Answer:
+    query = Query(request)
+    question = Question(chart, query.get("state", NAME_LENGTH), query.find_machine(), reached)
+    return await machines.ask(question, query.find_wait())
+
+
+async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
+    """I did: yes if it was counted, now or before."""
+    query = Query(request)
+    key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
+    put = Put(query.get("state", NAME_LENGTH), query.find_machine(), query.find("key", NAME_LENGTH))
+    return await machines.put(chart, put, request.author_with(key))
+
+
+async def put_slot(machines: Machines, request: Request, chart: str) -> Answer:
+    """Claim a slot: yes if the machine holds one."""
+    query = Query(request)
+    claim = Claim(query.get("state", NAME_LENGTH), query.get_machine())
+    return await machines.claim(chart, claim, request.author, query.find_wait())
+
+
+async def delete_slot(machines: Machines, request: Request, chart: str) -> Answer:
+    """Give a slot back: yes also if the machine held none."""
+    query = Query(request)
+    release = Release(query.get("state", NAME_LENGTH), query.get_machine())
+    return await machines.release(chart, release, request.author)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The route of state.py that a request would take through Flask."""
+    """One method on one resource: its name in the table of roles, its rule, and what answers it."""
 
     endpoint: str
     rule: str
-    is_reached: bool = False
+    answer: Callable[[Machines, Request, str], Awaitable[Answer]]
 
 
-# By method, resource, and whether a chart is named.
-ROUTES = {
-    ("GET", "state", False): Route("state.get_default_state", "/state"),
-    ("GET", "state", True): Route("state.get_state", "/charts/<chart:name>/state"),
-    ("GET", "reached", False): Route("state.get_default_reached", "/reached", is_reached=True),
-    ("GET", "reached", True): Route("state.get_reached", "/charts/<chart:name>/reached", is_reached=True),
-    ("PUT", "state", False): Route("state.put_default_state", "/state"),
-    ("PUT", "state", True): Route("state.put_state", "/charts/<chart:name>/state"),
+_STATE, _REACHED, _SLOT = "/charts/<chart:name>/state", "/charts/<chart:name>/reached", "/charts/<chart:name>/slot"
+# By resource, whether a chart is named, and method.
+ROUTES: dict[tuple[str, bool], dict[str, Route]] = {
+    ("state", False): {
+        "GET": Route("state.get_default_state", "/state", get_state),
+        "PUT": Route("state.put_default_state", "/state", put_state),
+    },
+    ("state", True): {
+        "GET": Route("state.get_state", _STATE, get_state),
+        "PUT": Route("state.put_state", _STATE, put_state),
+    },
+    ("reached", False): {"GET": Route("state.get_default_reached", "/reached", get_reached)},
+    ("reached", True): {"GET": Route("state.get_reached", _REACHED, get_reached)},
+    ("slot", True): {
+        "PUT": Route("state.put_slot", _SLOT, put_slot),
+        "DELETE": Route("state.delete_slot", _SLOT, delete_slot),
+    },
 }
 
 
-class FastLane:
-    """A WSGI application before Flask's."""
+class StateDoor:
+    """Answers the requests of machines, whichever server received them."""
 
-    def __init__(self, app: Flask) -> None:
-        self.behind = cast(Application, app.wsgi_app)
-        self._service: Service = app.extensions["stateservice"]
-        self._config: Config = app.extensions["stateservice.config"]
-        self._uses_tokens = self._config.auth == "tokens"
-        self._tokens: TokenCache = app.extensions["stateservice.tokens"]
+    def __init__(self, config: Config, machines: Machines, access: Access) -> None:
+        self.machines = machines
+        self._config = config
+        self._access = access
+
+    def find_routes(self, request: Request) -> dict[str, Route] | None:
+        """The routes that the request's path has here, by method; None if Flask answers that path."""
+        match = _PATH.fullmatch(request.path)
+        if match is None:
+            return None
+        request.chart = match["chart"]
+        return ROUTES.get((match["resource"], request.chart is not None))
+
+    async def respond(self, request: Request, routes: dict[str, Route]) -> Reply:
+        """Answer a request on one of `routes`; every error becomes its reply, and the request is counted and logged."""
+        route = routes.get("GET" if request.method == "HEAD" else request.method)
+        try:
+            self._check_host(request)
+            if route is None:
+                reply = _refuse_method(request, routes)
+            else:
+                reply = answer_reply(await self._answer(request, route), request)
+        except asyncio.CancelledError:
+            observe.finish(self._config, request, None if route is None else route.rule, CLIENT_GONE)
+            raise
+        except Exception as error:
+            reply = problem_reply(error, request)
+        observe.finish(self._config, request, None if route is None else route.rule, reply.status)
+        return reply
+
+    async def _answer(self, request: Request, route: Route) -> Answer:
+        holder = self._access.find_known(request)
+        if holder is None:
+            holder = await self.machines.read(lambda: self._access.authenticate(request))
+        request.holder = holder
+        chart = request.chart or await self._find_default_chart(request, route)
+        if self._access.uses_tokens:
+            admit(holder, route.endpoint, chart)
+        return await route.answer(self.machines, request, chart)
+
+    async def _find_default_chart(self, request: Request, route: Route) -> str:
+        if self._access.uses_tokens and request.holder is not None:
+            # The role comes first: a token of another role is told that, and not which charts there are.
+            admit(request.holder, route.endpoint, None)
+        assert route.endpoint in DEFAULT_CHART
+        return await self.machines.find_default_chart()
+
+    def _check_host(self, request: Request) -> None:
+        hosts = self._config.trusted_hosts
+        if hosts and not host_is_trusted(request.headers.get("host"), hosts):
+            raise UntrustedHostError(f"this service does not answer for the host {request.headers.get('host')!r}")
+
+
+class UntrustedHostError(BadRequestError):
+    """The Host header names none of STATE_SERVICE_TRUSTED_HOSTS."""
+
+
+def _refuse_method(request: Request, routes: dict[str, Route]) -> Reply:
+    allowed = {"HEAD", *routes} if "GET" in routes else set(routes)
+    reply = describe(405, f"{request.method} {request.path}", request)
+    return Reply(reply.status, reply.body, reply.content_type, (*reply.headers, ("Allow", ", ".join(sorted(allowed)))))
+
+
+class StateRoutes:
+    """A WSGI application before Flask's, for servers without an event loop of ours."""
+
+    def __init__(self, app: Flask, door: StateDoor) -> None:
+        self._behind = cast(Application, app.wsgi_app)
+        self._door = door
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        method, match = environ["REQUEST_METHOD"], _PATH.fullmatch(environ["PATH_INFO"])
-        if match is None or not self._is_host_ours(environ):
-            return self.behind(environ, start_response)
-        secret = find_secret(environ) if self._uses_tokens else None
-        if self._uses_tokens and secret is None:
-            # Whoever has a session of the pages for a token, or nothing.
-            return self.behind(environ, start_response)
-        name, resource = match.groups()
-        is_head = method == "HEAD"
-        route = ROUTES.get(("GET" if is_head else method, resource, name is not None))
-        if route is None:
-            return self.behind(environ, start_response)
-        begin_note(environ).chart = name
-        try:
-            reply = answer_reply(self._answer(environ, route, name, secret), environ)
-        except Exception as error:
-            reply = problem_reply(error, environ)
-        observe.finish(self._config, environ, route.rule, reply.status)
-        return reply.send(start_response, is_head=is_head)
+        request = request_of(environ)
+        routes = self._door.find_routes(request)
+        if routes is None:
+            return self._behind(environ, start_response)
+        reply = self._door.machines.call(self._door.respond(request, routes))
+        return reply.send(start_response, is_head=request.method == "HEAD")
 
-    def _is_host_ours(self, environ: Environ) -> bool:
-        hosts = self._config.trusted_hosts
-        return not hosts or host_is_trusted(environ.get("HTTP_HOST"), hosts)
 
-    def _answer(self, environ: Environ, route: Route, name: str | None, secret: str | None) -> Answer:
-        holder = ANYBODY if secret is None else self._tokens.authenticate(self._service, secret)
-        note_of(environ).holder = holder
-        admit(self._service, holder, route.endpoint, name)
-        if environ["REQUEST_METHOD"] == "PUT":
-            return answer_put(self._service, environ, name)
-        return answer_get(self._service, environ, name, reached=route.is_reached)
+def register(app: Flask, door: StateDoor) -> None:
+    """Answer these routes before Flask; Flask knows them to build URLs, and lists them with its own."""
+    for routes in ROUTES.values():
+        for method, route in routes.items():
+            app.url_map.add(Rule(route.rule, endpoint=route.endpoint, methods=[method], build_only=True))
+    app.wsgi_app = StateRoutes(app, door)  # type: ignore[method-assign]  # as Flask has one wrap it

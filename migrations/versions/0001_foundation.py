@@ -1,6 +1,6 @@
-"""The foundation: every table, the triggers that keep the log and the definitions as written, the views for people.
+"""Create every table, the triggers that refuse changes of the log and of definitions, and the views for people.
 
-Frozen: it says what the schema was at this revision and imports nothing of the service.
+This migration is frozen: it says what the schema was at this revision, and imports nothing of the service.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# SQLite gives out row ids only for a column of type INTEGER.
+# SQLite numbers new rows by itself only if the column's type is INTEGER.
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-# ISO 8601 text on SQLite, always `2026-01-31T12:00:00.000000Z`: it sorts by time.
+# On SQLite, ISO 8601 text that is always like `2026-01-31T12:00:00.000000Z`, so it sorts by time.
 INSTANT = sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
 
-# op.f() below marks a name as whole: the models' naming convention would put its prefix before a check's name again.
+# op.f() below marks a name as complete; without it, the models' naming convention would add its prefix a second time.
 DEFINITIONS = ("chart_versions", "roster", "states", "attributes", "transitions")
 TABLES = (
     "tokens",
@@ -37,11 +37,12 @@ TABLES = (
     "attribute_values",
     "charts",
 )
-# Why a changed row is refused; the message reads `transition_log is append-only`.
+# The reason in the message when a change is refused, such as `transition_log is append-only`.
 REFUSALS = {"transition_log": "append-only"} | dict.fromkeys(DEFINITIONS, "immutable")
 
 
 def upgrade() -> None:
+    """Create the whole schema."""
     create_charts()
     create_definitions()
     create_log_and_tokens()
@@ -52,9 +53,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the whole schema, with all its rows."""
     for view in ("v_machine_reports", "v_state_durations", "v_current"):
         op.execute(f"DROP VIEW {view}")
-    # Triggers go with their tables.
+    # DROP TABLE drops the table's triggers, too.
     for table in TABLES:
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
@@ -63,7 +65,7 @@ def downgrade() -> None:
 
 
 def create_charts() -> None:
-    """A chart's position, its live values, and who did what in it."""
+    """Create the tables of charts' positions and values, and of what machines did in them."""
     op.create_table(
         "charts",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
@@ -159,7 +161,7 @@ def create_charts() -> None:
 
 
 def create_definitions() -> None:
-    """A chart's versions as they were imported."""
+    """Create the tables of the imported definitions."""
     op.create_table(
         "chart_versions",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
@@ -245,7 +247,7 @@ def create_definitions() -> None:
 
 
 def create_log_and_tokens() -> None:
-    """What happened, and who may ask."""
+    """Create the transition log and the tokens."""
     op.create_table(
         "transition_log",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
@@ -290,7 +292,11 @@ def create_log_and_tokens() -> None:
 
 
 def sqlite_triggers() -> Iterator[str]:
-    """Refuse changes by trigger; INSERT OR REPLACE may delete without one, so the insert check looks for that."""
+    """Yield the triggers that refuse changes on SQLite.
+
+    INSERT OR REPLACE deletes a row without a DELETE trigger unless `recursive_triggers` is on, so the trigger on INSERT
+    looks for the row that would be replaced.
+    """
     for table, why in REFUSALS.items():
         for act in ("UPDATE", "DELETE"):
             yield (
@@ -312,7 +318,7 @@ END"""
 
 
 def postgresql_triggers() -> Iterator[str]:
-    """Refuse changes by trigger, with the error class of a broken constraint, as SQLite does."""
+    """Yield the triggers that refuse changes on PostgreSQL; as on SQLite, the error is that of a broken constraint."""
     yield """\
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -343,7 +349,7 @@ $$"""
 
 
 def views(dialect: str) -> Iterator[str]:
-    """The views; only the reckoning of seconds differs between the databases."""
+    """Yield the views. Only the calculation of seconds differs between the databases."""
     yield """\
 CREATE VIEW v_current AS
 SELECT c.name AS chart, c.version, c.run, c.visit, c.state AS current_state,
@@ -382,7 +388,7 @@ LEFT JOIN visits v ON v.chart_id = r.chart_id AND v.run = r.run AND v.visit = r.
 
 
 POSTGRESQL_SECONDS = "greatest(extract(epoch FROM coalesce(v.left_at, clock_timestamp()) - v.entered_at), 0)"
-# SQLite's own clock arithmetic rounds to milliseconds: whole seconds and microseconds are reckoned apart.
+# SQLite's own arithmetic with instants rounds to milliseconds, so seconds and microseconds are calculated separately.
 _LEFT = "coalesce(v.left_at, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))"
 SQLITE_SECONDS = f"""\
 max(

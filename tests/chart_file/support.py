@@ -1,4 +1,4 @@
-"""What the chart file's tests share."""
+"""What the tests of the chart file share."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ states:
 
 
 def read(text: str | bytes) -> Chart:
-    """Return the chart of a file that names none."""
+    """Return the chart of a file that does not have to name it."""
     return parse(text, default_name="test").chart
 
 
 def problems_of(text: str | bytes) -> tuple[Problem, ...]:
-    """Return the problems of a file that has some."""
+    """Return the problems of a file; the test fails if there are none."""
     with pytest.raises(ChartFileError) as caught:
         parse(text, default_name="test")
     return caught.value.problems

@@ -1,3 +1,5 @@
+"""docs/charts.md agrees with the chart reader: its charts parse, and its problems are the real messages."""
+
 from __future__ import annotations
 
 import re
@@ -14,7 +16,7 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 PROBLEMS = re.findall(
     r"^\| `(.*?)` \|", PAGE.partition("## Problems")[2].partition("## Warnings")[0], flags=re.MULTILINE
 )
-# Each has a test of its own: they need bytes, many states or no name.
+# These messages have tests elsewhere, because they need bytes, many states or a missing name.
 ELSEWHERE = {
     "not UTF-8: the byte 0xE9",
     "the chart has 10001 states, over 10000",
@@ -23,15 +25,15 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_docs_show_charts_that_can_be_read(text: str) -> None:
+def test_docs_show_charts_that_parse_without_warnings(text: str) -> None:
     assert not [warning for warning in parse(text, default_name="x").warnings if text != SEED]
 
 
-def test_docs_tell_messages_as_they_are() -> None:
+def test_docs_list_problems_as_the_parser_reports_them() -> None:
     real = {problem.message for marked, _ in CASES.values() for problem in find_problems(marked)}
     assert set(PROBLEMS) - real == ELSEWHERE
 
 
 def find_problems(marked: str) -> tuple[Problem, ...]:
-    """Return the problems of a text that has a mark in it."""
+    """Return the problems of a text that contains a mark."""
     return problems_of(split_mark(marked)[0])

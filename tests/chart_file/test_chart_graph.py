@@ -1,3 +1,5 @@
+"""Which states can be reached, and which form cycles."""
+
 from __future__ import annotations
 
 from app.chart_file.checks import find_cycles, reach
@@ -10,15 +12,15 @@ def test_reach_follows_a_long_path() -> None:
     assert len(reach(["0"], graph)) == LONG + 1
 
 
-def test_reach_stays_within_the_roots_when_nothing_leads_on() -> None:
+def test_reach_returns_the_roots_if_nothing_leads_on() -> None:
     assert reach(["a"], {"a": [], "b": ["a"]}) == {"a"}
 
 
-def test_find_cycles_finds_none_in_a_path_that_forks_and_joins() -> None:
+def test_find_cycles_returns_nothing_for_a_path_that_forks_and_joins() -> None:
     assert find_cycles({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}) == []
 
 
-def test_find_cycles_finds_each_cycle_apart() -> None:
+def test_find_cycles_returns_each_cycle_separately() -> None:
     graph = {"a": ["b"], "b": ["a", "c"], "c": ["d"], "d": ["e"], "e": ["c"], "f": ["f"], "g": ["a"]}
     assert sorted(sorted(cycle) for cycle in find_cycles(graph)) == [["a", "b"], ["c", "d", "e"], ["f"]]
 

@@ -1,3 +1,5 @@
+"""The JSON Schema accepts the samples and refuses common mistakes."""
+
 from __future__ import annotations
 
 import json

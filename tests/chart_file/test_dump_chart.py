@@ -1,3 +1,5 @@
+"""A chart that is written as a file is read as the same chart."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -122,7 +124,7 @@ MACHINES += [
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_dump_quotes_a_machine_id_that_needs_it(machine: str) -> None:
-    chart = Chart("c", "a", {"a": State("a")}, expect=1, roster=(machine,))
+    chart = Chart(name="c", initial="a", states={"a": State(name="a")}, expect=1, roster=(machine,))
     assert parse(dump(chart, state="a", values={})).chart.roster == (machine,)
 
 
@@ -130,5 +132,5 @@ def test_dump_quotes_a_machine_id_that_needs_it(machine: str) -> None:
     "text", ["a\nb", "a \n b", "\n", "a\n", " a\t", "a\rb", "\x85", "\u2028a", "--- a ---", "x" * 300]
 )
 def test_dump_keeps_a_description(text: str) -> None:
-    chart = Chart("c", "a", {"a": State("a", description=text)}, description=text)
+    chart = Chart(name="c", initial="a", states={"a": State(name="a", description=text)}, description=text)
     assert parse(dump(chart, state="a", values={})).chart == chart

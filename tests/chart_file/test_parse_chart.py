@@ -1,3 +1,5 @@
+"""Reading a valid chart file."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -26,7 +28,7 @@ def test_parse_reads_the_seed() -> None:
 
 @pytest.mark.parametrize("source", [SEED, SEED.encode(), "\ufeff" + SEED, SEED.replace("\n", "\r\n")])
 @pytest.mark.parametrize("heading", ["", "--- states.yaml ---\n", "---\n"], ids=["none", "named", "document"])
-def test_parse_reads_the_seed_in_any_dress(source: str | bytes, heading: str) -> None:
+def test_parse_reads_the_seed_in_any_encoding_and_with_any_heading(source: str | bytes, heading: str) -> None:
     dressed = heading + source if isinstance(source, str) else heading.encode() + source
     if heading and isinstance(source, str) and source.startswith("\ufeff"):
         dressed = "\ufeff" + heading + source[1:]
@@ -44,7 +46,7 @@ def test_parse_reads_a_sample(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [one for one in SAMPLES if one.stem != "states"], ids=lambda path: path.stem)
-def test_parse_warns_of_nothing_in_a_sample(path: Path) -> None:
+def test_parse_does_not_warn_about_a_sample(path: Path) -> None:
     assert parse(path.read_bytes()).warnings == ()
 
 
@@ -53,7 +55,7 @@ def test_parse_keeps_the_name_of_a_state(name: str) -> None:
     assert list(read(f"current_state: {name}\nstates: [{{name: {name}}}]").states) == [name]
 
 
-def test_parse_reads_what_belongs_to_the_chart() -> None:
+def test_parse_reads_the_keys_of_the_chart() -> None:
     chart = read(SEED + "chart: c:1\ndescription: some words\nexpect: 007\nrequire_machine: Yes\n")
     assert (chart.name, chart.description, chart.expect, chart.require_machine) == ("c:1", "some words", 7, True)
 
@@ -175,7 +177,7 @@ def test_parse_accepts_a_final_state_with_attributes() -> None:
     assert chart.states["a"].attributes == (Attribute("count", 3),)
 
 
-def test_parse_takes_empty_lists_as_if_missing() -> None:
+def test_parse_treats_empty_lists_as_missing() -> None:
     assert read("current_state: a\nstates: [{name: a, current: [], target: []}]").states["a"].is_final
 
 

@@ -1,3 +1,5 @@
+"""Reading a chart file with problems: each is reported at its place."""
+
 from __future__ import annotations
 
 import pytest
@@ -28,7 +30,7 @@ def state_to_b(fields: str) -> str:
     return state_of(fields) + "- {name: b}\n"
 
 
-# Each text has a mark where the problem stands.
+# Each text has a mark at the place of the problem.
 WORDS = {
     "unknown key": (chart_of("¦descripton: x"), "unknown key 'descripton' (did you mean 'description'?)"),
     "unknown key of a state": (
@@ -53,13 +55,13 @@ WORDS = {
         "unknown on_expire 'fre' (did you mean 'free'?)",
     ),
     "duplicate state": (SEED + "  - name: ¦red_state\n", "duplicate state 'red_state' (first at line 9)"),
-    "target that is no state": (
+    "target that is not a state": (
         SEED.replace("name: blue_state,", "name: ¦blu_state,"),
-        "target 'blu_state' is no state (did you mean 'blue_state'?)",
+        "target 'blu_state' is not a state of this chart (did you mean 'blue_state'?)",
     ),
-    "current_state that is no state": (
+    "current_state that is not a state": (
         SEED.replace("green_state", "¦gren_state", 1),
-        "current_state 'gren_state' is no state (did you mean 'green_state'?)",
+        "current_state 'gren_state' is not a state of this chart (did you mean 'green_state'?)",
     ),
     "guard on a key that the state lacks": (
         counted("{key: ¦cont, value: 1}"),
@@ -67,29 +69,29 @@ WORDS = {
     ),
     "clock as an attribute": (
         state_of("current: {key: ¦clock, value: 1}"),
-        "'clock' is the clock's and cannot be an attribute",
+        "'clock' is a guard key of the clock and cannot be an attribute",
     ),
     "elapsed as an attribute": (
         state_of("current: {key: ¦elapsed, value: 1}"),
-        "'elapsed' is the clock's and cannot be an attribute",
+        "'elapsed' is a guard key of the clock and cannot be an attribute",
     ),
     "two attributes of one key": (
         state_of("current: [{key: c, value: 1}, {key: ¦c, value: 2}]"),
-        "a second attribute 'c' in one state",
+        "the state already has an attribute 'c'",
     ),
 }
 
 SHAPES = {
     "empty file": ("¦", "the chart file is empty"),
-    "comment alone": ("¦# nothing\n", "the chart file is empty"),
+    "only a comment": ("¦# nothing\n", "the chart file is empty"),
     "list for a chart": ("¦- a\n", "a chart file must be a mapping, not a list"),
     "word for a chart": ("\n\n¦hello\n", "a chart file must be a mapping, not 'hello'"),
-    "no current_state": ("¦" + ENDS, "a chart file lacks the key 'current_state'"),
-    "no states": ("¦current_state: a\n", "a chart file lacks the key 'states'"),
+    "current_state is missing": ("¦" + ENDS, "a chart file lacks the key 'current_state'"),
+    "states is missing": ("¦current_state: a\n", "a chart file lacks the key 'states'"),
     "empty states": ("current_state: a\nstates: ¦[]\n", "states is an empty list"),
     "mapping for states": ("current_state: a\nstates: ¦{}\n", "states must be a list, not a mapping"),
     "word for a state": ("current_state: a\nstates: [{name: a}, ¦b]\n", "a state must be a mapping, not 'b'"),
-    "no name": ("current_state: a\nstates: [{name: a}, ¦{}]\n", "a state lacks the key 'name'"),
+    "name is missing": ("current_state: a\nstates: [{name: a}, ¦{}]\n", "a state lacks the key 'name'"),
     "list for a name": (
         "current_state: a\nstates: [{name: a}, {name: ¦[b]}]\n",
         "name must be a single value, not a list",
@@ -124,7 +126,7 @@ SHAPES = {
     ),
     "target without when": (state_to_b("func: time, target: ¦{name: b}"), "a target lacks the key 'when'"),
     "list for when": (timed("¦[]"), "a guard must be a mapping, not a list"),
-    "expect of none": (chart_of("expect: ¦0"), "expect: '0' is less than 1"),
+    "expect of zero machines": (chart_of("expect: ¦0"), "expect: '0' is less than 1"),
     "word for expect": (chart_of("expect: ¦many"), "expect: 'many' is not an integer"),
     "mapping for expect": (chart_of("expect: ¦{}"), "expect must be a number or a list of machine ids, not a mapping"),
     "empty roster": (chart_of("expect: ¦[]"), "expect is an empty list"),
@@ -135,7 +137,10 @@ SHAPES = {
         "expect: 'a\\tb' is not 1 to 255 printable characters",
     ),
     "machine id too long": (chart_of(f"expect: [¦{'x' * 256}]"), "expect: 'xxx"),
-    "no boolean": (chart_of("require_machine: ¦maybe"), "require_machine: 'maybe' is not true or false"),
+    "not a boolean": (
+        chart_of("require_machine: ¦maybe"),
+        "require_machine: 'maybe' is not true or false",
+    ),
     "chart name with a space": (
         chart_of("chart: ¦a b"),
         "chart: 'a b' is not 1 to 128 characters of A-Z a-z 0-9 _ . - : (nor '.' or '..')",
@@ -157,10 +162,10 @@ SHAPES = {
         "elapsed: '5 minutes' is not a length of time such as 90s, 30m, 6h, 2d or PT30M",
     ),
     "age in months": (timed("{key: elapsed, value: ¦P1M}"), "elapsed: 'P1M' is not a length of time"),
-    "age of nothing": (timed("{key: elapsed, value: ¦PT}"), "elapsed: 'PT' is not a length of time"),
+    "age without a number": (timed("{key: elapsed, value: ¦PT}"), "elapsed: 'PT' is not a length of time"),
     "age below zero": (timed("{key: elapsed, value: ¦-5s}"), "elapsed: '-5s' is not a length of time"),
     "age over a century": (timed("{key: elapsed, value: ¦36526d}"), "elapsed: '36526d' is over 100 years"),
-    "age over everything": (
+    "age over all limits": (
         timed("{key: elapsed, value: ¦99999999999999999999d}"),
         "elapsed: '99999999999999999999d' is over 100 years",
     ),
@@ -187,35 +192,35 @@ MEANINGS = {
     ),
     "op on a clock guard": (
         timed("{key: clock, value: '3000-01-01', op: ¦'=='}"),
-        "a guard on 'clock' takes no op but '>=', not '=='",
+        "a guard on 'clock' can only have the op '>=', not '=='",
     ),
     "percentage without expect": (
         counted("{key: count, value: ¦5%}"),
-        "value: '5%' is a percentage, and the chart has no 'expect'",
+        "value: '5%' is a percentage, but the chart has no 'expect'",
     ),
     "threshold above expect": (
         counted("{key: count, value: ¦6}", head="expect: 5"),
-        "the threshold '6' is above expect: it takes 6 machines of 5",
+        "the threshold '6' is above expect: it needs 6 machines, but 5 take part",
     ),
     "threshold at expect with >": (
         counted("{key: count, value: ¦5, op: '>'}", head="expect: 5"),
-        "the threshold '5' is above expect: it takes 6 machines of 5",
+        "the threshold '5' is above expect: it needs 6 machines, but 5 take part",
     ),
     "threshold above a roster": (
         counted("{key: count, value: ¦6, op: '=='}", head="expect: [a, b, c]"),
-        "the threshold '6' is above expect: it takes 6 machines of 3",
+        "the threshold '6' is above expect: it needs 6 machines, but 3 take part",
     ),
     "percentage over 100": (
         counted("{key: count, value: ¦101%}", head="expect: 5"),
-        "the threshold '101%' is above expect: it takes 6 machines of 5",
+        "the threshold '101%' is above expect: it needs 6 machines, but 5 take part",
     ),
     "threshold below what decrement reaches": (
         counted("{key: count, value: ¦-6}", head="expect: 5", func="decrement"),
-        "the threshold '-6' is above expect: it takes 6 machines of 5",
+        "the threshold '-6' is above expect: it needs 6 machines, but 5 take part",
     ),
     "threshold at expect with <": (
         counted("{key: count, value: ¦-5, op: '<'}", head="expect: 5", func="decrement"),
-        "the threshold '-5' is above expect: it takes 6 machines of 5",
+        "the threshold '-5' is above expect: it needs 6 machines, but 5 take part",
     ),
     "state that no path reaches": (SEED + "  - name: ¦alone\n", "no path reaches state 'alone'"),
     "first state that does not lead to current_state": (
@@ -231,15 +236,15 @@ MEANINGS = {
         state_to_b(f"func: time, ¦slots: 2, {TO_B}"),
         "'slots' needs func increment or decrement",
     ),
-    "no slot": (counted(ONE, more=", slots: ¦0"), "slots: '0' is less than 1"),
+    "zero slots": (counted(ONE, more=", slots: ¦0"), "slots: '0' is less than 1"),
     "empty slots": (counted(ONE, more=", slots: ¦[]"), "slots is an empty list"),
     "slots in percent without expect": (
         counted(ONE, more=", slots: [1, ¦5%]"),
-        "slots: '5%' is a percentage, and the chart has no 'expect'",
+        "slots: '5%' is a percentage, but the chart has no 'expect'",
     ),
     "lease without slots": (counted(ONE, more=", ¦lease: 5m"), "'lease' needs 'slots'"),
     "on_expire without slots": (counted(ONE, more=", ¦on_expire: hold"), "'on_expire' needs 'slots'"),
-    "lease of no time": (counted(ONE, more=", slots: 1, lease: ¦0s"), "lease: '0s' is no time at all"),
+    "lease of zero length": (counted(ONE, more=", slots: 1, lease: ¦0s"), "lease: '0s' is not longer than zero"),
     "on_expire without a lease": (
         counted(ONE, more=", slots: 1, on_expire: ¦free"),
         "on_expire free needs a 'lease'",
@@ -282,7 +287,7 @@ SAFETY = {
     "escaped surrogate": (chart_of(r'description: "\u¦d800"'), "not YAML: found invalid Unicode character escape code"),
     "character beyond the last": (chart_of(r'description: "\U¦00110000"'), "not YAML: found invalid Unicode character"),
     "too big": ("¦" + SEED + "#" * (1 << 20), "the chart file is over 1048576 bytes"),
-    "too big in bytes alone": ("¦# " + "é" * (1 << 19), "the chart file is over 1048576 bytes"),
+    "too many bytes but not too many characters": ("¦# " + "é" * (1 << 19), "the chart file is over 1048576 bytes"),
     "too deep": (chart_of("description: " + "[" * 11 + "¦[" + "]" * 12), "nested deeper than 12"),
 }
 
@@ -315,7 +320,7 @@ def test_parse_reports_bytes_that_are_not_utf_8(source: bytes, position: tuple[i
     assert problems_of(source) == (Problem(*position, message),)
 
 
-FOLLOWED = {"no states", "empty states", "no current_state", "list for a name", "no name"}
+FOLLOWED = {"states is missing", "empty states", "current_state is missing", "list for a name", "name is missing"}
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in FOLLOWED])
@@ -352,11 +357,11 @@ def test_parse_reports_every_problem_in_order() -> None:
     ]
 
 
-def test_parse_keeps_line_numbers_true_under_a_heading() -> None:
+def test_parse_reports_correct_line_numbers_below_a_heading() -> None:
     assert problems_of("--- states.yaml ---\n" + chart_of("x: 1"))[0].line == 4
 
 
-def test_parse_does_not_follow_up_on_a_misspelt_target() -> None:
+def test_parse_reports_a_misspelt_target_only_once() -> None:
     assert len(problems_of(SEED.replace("name: red_state\n      when", "name: red_stat\n      when"))) == 1
 
 
@@ -367,7 +372,7 @@ def test_parse_reports_a_missing_name() -> None:
 
 
 @pytest.mark.parametrize("names", [{"name": "a/b"}, {"default_name": "a b"}, {"name": ".."}], ids=str)
-def test_parse_reports_a_bad_name_from_outside(names: dict[str, str]) -> None:
+def test_parse_reports_a_bad_name_given_by_the_caller(names: dict[str, str]) -> None:
     with pytest.raises(ChartFileError) as caught:
         parse("\n" + SEED, **names)
     assert [(problem.line, problem.column) for problem in caught.value.problems] == [(1, 1)]
@@ -378,7 +383,7 @@ def test_parse_reports_too_many_states() -> None:
     assert problems_of(text) == (Problem(10_003, 3, "the chart has 10001 states, over 10000"),)
 
 
-def test_parse_cuts_the_list_of_problems() -> None:
+def test_parse_limits_the_list_of_problems() -> None:
     found = problems_of("\n".join(f"k{number}: 1" for number in range(1500)))
     assert len(found) == 1001
     assert found[-1].message == "and 502 more problems"

@@ -1,3 +1,5 @@
+"""Warnings about charts that are valid but may be a mistake."""
+
 from __future__ import annotations
 
 from app.chart_file import parse
@@ -17,29 +19,29 @@ states:
 """
 
 
-def test_parse_warns_of_a_counted_state_without_a_deadline() -> None:
+def test_parse_warns_about_a_counting_state_without_a_deadline() -> None:
     warnings = parse(SEED, name="x").warnings
     assert [(warning.line, warning.column) for warning in warnings] == [(3, 11), (9, 11)]
-    assert warnings[0].message == "state 'green_state' has no elapsed or clock transition: it may wait for ever"
+    assert warnings[0].message == "state 'green_state' has no transition by the clock: it may wait for ever"
 
 
-def test_parse_warns_of_a_cycle_of_clock_guards() -> None:
-    message = "a cycle of clock guards alone, which turns by itself: 'day', 'night'"
+def test_parse_warns_about_a_cycle_of_clock_transitions() -> None:
+    message = "a cycle of clock transitions alone, which repeats by itself: 'day', 'night'"
     assert parse(CYCLE, name="x").warnings == (Problem(3, 12, message),)
 
 
-def test_parse_does_not_warn_of_a_cycle_that_needs_a_report() -> None:
+def test_parse_does_not_warn_about_a_cycle_that_needs_a_report() -> None:
     text = CYCLE.replace("name: day, func: time", "name: day, func: increment, current: {key: c, value: 0}")
     text = text.replace("night, when: {key: elapsed, value: 12h}", "night, when: {key: c, value: 1}")
     assert [warning.message for warning in parse(text, name="x").warnings] == [
-        "state 'day' has no elapsed or clock transition: it may wait for ever"
+        "state 'day' has no transition by the clock: it may wait for ever"
     ]
 
 
-def test_parse_warns_of_another_name() -> None:
+def test_parse_warns_about_another_name() -> None:
     warnings = parse("chart: own\n" + CYCLE, name="given").warnings
     assert Problem(1, 8, "the file calls the chart 'own'; it is imported as 'given'") in warnings
 
 
-def test_parse_does_not_warn_of_the_same_name() -> None:
+def test_parse_does_not_warn_about_the_same_name() -> None:
     assert len(parse("chart: own\n" + CYCLE, name="own").warnings) == 1

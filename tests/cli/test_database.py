@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, make_url
 from app.db.engine import normalize_url
 from app.db.sqlite import open_sqlite
 from tests.cli.conftest import Done, Run, run_command
-from tests.support.servers import free_port
+from tests.support.processes import free_port
 
 COMMANDS = {
     "upgrade": ("db", "upgrade"),
@@ -126,3 +126,23 @@ def test_bad_url_exits_2(command: tuple[str, ...], url: str) -> None:
 def test_url_is_never_printed_with_its_password(bare: Run) -> None:
     done = bare("--database", f"postgresql://x:s3cret@127.0.0.1:{free_port()}/x", "chart", "list")
     assert "s3cret" not in done.err + done.out
+
+
+@pytest.mark.parametrize("arguments", [("db", "upgrade"), ("db", "check"), ("chart", "list"), ()], ids=" ".join)
+def test_old_sqlite_is_refused_in_one_line_before_the_file_is_made(
+    bare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    done = bare("--database", f"sqlite:///{tmp_path}/new.db", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "state_service: SQLite 3.35.0 or newer is needed, and this Python uses 3.34.1:"
+        " use another Python or PostgreSQL\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_sqlite_does_not_matter_to_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    assert normalize_url("postgresql://db.example/x").database == "x"

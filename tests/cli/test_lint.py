@@ -101,8 +101,8 @@ def test_lint_reads_standard_input(bare: Run, text: str | bytes) -> None:
     assert (done.code, done.out) == (0, "-: chart, 3 states, fine\n")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00", b"states: \xc3\x28"], ids=["no text", "NUL", "no UTF-8"])
-def test_lint_refuses_what_is_no_text(bare: Run, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00", b"states: \xc3\x28"], ids=["not text", "NUL", "not UTF-8"])
+def test_lint_refuses_a_file_that_is_not_text(bare: Run, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bytes.yaml"
     path.write_bytes(content)
     done = bare("chart", "lint", str(path))

@@ -1,4 +1,4 @@
-"""Help with an example for every command, settings, and exit codes for what cannot be meant."""
+"""Help with an example for every command, settings, and exit codes for wrong usage."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_help_says_what_it_does(bare: Run, path: tuple[str, ...], option: str) -
     done = bare(*path, option)
     assert done.code == 0
     assert done.out.startswith("Usage: ")
-    # A group lists its commands; whatever does something shows how.
+    # A group lists its commands; every other command shows an example.
     if path not in (("chart",), ("db",), ("token",)):
         assert f"./state_service {' '.join(path)}".rstrip() in done.out.replace("\n", " ").replace("  ", " ")
         assert "Example" in done.out

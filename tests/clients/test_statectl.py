@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
+from unittest.mock import patch
 
 import pytest
 
-from tests.support.servers import ROOT, Server, free_port, running
+from tests.support.processes import free_port, until
+from tests.support.servers import ROOT, Server, running
 
 STATECTL = ROOT / "clients" / "statectl"
 CHART = """\
@@ -42,7 +47,7 @@ states:
     target: {name: end, when: {key: count, value: 2}}
   - name: end
 """
-YES, NO, USAGE, UNREACHABLE, COMMAND_FAILED = range(5)
+YES, NO, USAGE, UNREACHABLE, COMMAND_FAILED, REFUSED = range(6)
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +106,95 @@ def statectl(told: dict[str, str], *words: str, **changed: str) -> subprocess.Co
     )
 
 
+YES_ANSWER = (200, '{"answer": "yes"}')
+HANG = (0, "")
+
+
+class Stub(ThreadingHTTPServer):
+    """A server that gives its answers one after another, and the last one for ever.
+
+    None ends the connection without an answer; HANG gives none.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *answers: tuple[int, str] | None) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answering(BaseHTTPRequestHandler):
+    """What Stub answers with."""
+
+    def do_GET(self) -> None:
+        server = cast(Stub, self.server)
+        server.asked.append(f"{self.command} {self.path.partition('?')[0]}")
+        answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        if answer is HANG:
+            time.sleep(30)
+        if answer is None or answer is HANG:
+            return
+        status, body = answer
+        self.send_response(status)
+        self.send_header("Location", "http://127.0.0.1:9/")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    do_PUT = do_DELETE = do_GET  # noqa: N815  the library's names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library's name
+        """Say nothing."""
+
+
 def test_can_is_0_on_a_yes_and_1_on_a_no_and_silent(told: dict[str, str], chart: str) -> None:
-    asked = [statectl(told, "can", chart, state) for state in ("work", "end", "nowhere")]
-    assert [(one.returncode, one.stdout, one.stderr) for one in asked] == [(YES, "", ""), (NO, "", ""), (NO, "", "")]
+    asked = [statectl(told, "can", chart, state) for state in ("work", "end")]
+    assert [(one.returncode, one.stdout, one.stderr) for one in asked] == [(YES, "", ""), (NO, "", "")]
 
 
 def test_no_says_why_when_asked_to(told: dict[str, str], chart: str) -> None:
     asked = statectl(told, "can", chart, "end", "--verbose")
     assert asked.stderr == "statectl: no: not_current (current state: work)\n"
+
+
+@pytest.mark.parametrize("command", [("can",), ("wait",), ("run",)], ids=lambda words: words[0])
+def test_no_for_an_unknown_state_is_always_told(told: dict[str, str], chart: str, command: tuple[str, ...]) -> None:
+    words = (*command, chart, "nowhere", *(("--", "true") if command == ("run",) else ()))
+    asked = statectl(told, *words)
+    assert (asked.returncode, asked.stderr) == (NO, "statectl: no: unknown_state (current state: work)\n")
+
+
+def test_no_for_a_machine_that_is_not_on_the_roster_is_always_told(told: dict[str, str], slotted: str) -> None:
+    asked = statectl(told, "claim", slotted, "reboot", "--machine", "stranger")
+    assert (asked.returncode, asked.stderr) == (NO, "statectl: no: not_on_roster (current state: reboot)\n")
+
+
+def test_report_that_is_refused_is_5_and_told(told: dict[str, str], chart: str, slotted: str) -> None:
+    reports = {
+        "unknown_state": ("did", chart, "nowhere"),
+        "not_current": ("did", chart, "after it"),
+        "final": ("fail", chart, "end"),
+        "no_slot": ("did", slotted, "reboot"),
+        "not_on_roster": ("did", slotted, "reboot", "--machine", "stranger"),
+    }
+    for reason, words in reports.items():
+        done = statectl(told, *words)
+        assert (done.returncode, done.stdout) == (REFUSED, ""), words
+        assert "statectl: the report is refused, and will not be counted: " in done.stderr
+        assert reason in done.stderr or "not_current" in done.stderr, words
 
 
 def test_did_counts_a_machine_once(told: dict[str, str], server: Server, chart: str) -> None:
@@ -147,6 +233,12 @@ def test_names_are_encoded(told: dict[str, str], server: Server, chart: str) -> 
         ("can", "a", "b", "--on-unreachable"),
         ("can", "a", "b", "--", "true"),
         ("wait", "a", "b", "--timeout", "soon"),
+        ("wait", "a", "b", "--timeout", "m"),
+        ("wait", "a", "b", "--timeout", "5w"),
+        ("run", "a", "b", "--", ""),
+        ("run", "a", "b", "--", "no-such-program"),
+        ("run", "a", "b", "--", "/no/such/program"),
+        ("run", "a", "b", "--", "judge"),
         ("run", "a", "b"),
         ("run", "a", "b", "--"),
         ("status",),
@@ -159,6 +251,31 @@ def test_wrong_usage_is_2_and_says_so(told: dict[str, str], words: tuple[str, ..
     done = statectl(told, *words)
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert "statectl" in done.stderr
+
+
+def test_run_without_two_dashes_shows_where_they_belong(told: dict[str, str]) -> None:
+    done = statectl(told, "run", "a", "b", "sleep", "3")
+    assert (done.returncode, done.stderr) == (
+        USAGE,
+        "statectl: run: -- is missing before the command: statectl run a b -- sleep ...\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "localhost.localdomain", "ip6-localhost", "(none)"])
+@pytest.mark.parametrize("words", [("can",), ("did",), ("claim",)], ids=lambda words: words[0])
+def test_name_that_every_machine_may_have_is_refused(
+    told: dict[str, str], server: Server, chart: str, words: tuple[str, ...], name: str
+) -> None:
+    done = statectl(told, *words, chart, "work", STATECTL_MACHINE=name)
+    assert (done.returncode, done.stderr) == (
+        USAGE,
+        f"statectl: other machines may be called {name}, too: set STATECTL_MACHINE to this machine's own name\n",
+    )
+    assert len(history(server, chart)) == 1
+
+
+def test_status_needs_no_name_of_the_machine(told: dict[str, str], chart: str) -> None:
+    assert statectl(told, "status", chart, STATECTL_MACHINE="localhost").returncode == YES
 
 
 def test_help_and_version(told: dict[str, str]) -> None:
@@ -201,6 +318,163 @@ def test_run_waits_for_its_turn(told: dict[str, str], server: Server, slotted: s
     done = statectl(told, "run", slotted, "reboot", "--timeout", "30", "--", "echo", "ran")
     freeing.join()
     assert (done.returncode, done.stdout) == (YES, "ran\n")
+
+
+def test_run_gives_the_slot_back_uncounted_when_the_command_says_not_now(
+    told: dict[str, str], server: Server, slotted: str
+) -> None:
+    done = statectl(told, "run", slotted, "reboot", "--", "sh", "-c", "exit 75")
+    assert (done.returncode, done.stderr) == (NO, "")
+    assert [row["kind"] for row in history(server, slotted)] == ["import", "claim", "release"]
+    assert server.status(slotted)["values"] == {"count": 0, "failed": 0}
+
+
+def test_run_reports_nothing_when_the_command_says_not_now(told: dict[str, str], server: Server, chart: str) -> None:
+    assert statectl(told, "run", chart, "work", "--", "sh", "-c", "exit 75").returncode == NO
+    assert [row["kind"] for row in history(server, chart)] == ["import"]
+
+
+def test_run_gives_the_slot_back_when_the_failure_cannot_be_counted(
+    told: dict[str, str], server: Server, request: pytest.FixtureRequest
+) -> None:
+    name = f"u{abs(hash(request.node.nodeid))}"
+    server.import_chart(name, SLOTTED.replace(", {key: failed, value: 0}", ""))
+    done = statectl(told, "run", name, "reboot", "--", "false")
+    assert done.returncode == COMMAND_FAILED
+    assert "the failure could not be reported" in done.stderr
+    assert [row["kind"] for row in history(server, name)] == ["import", "claim", "release"]
+
+
+def test_run_passes_standard_input_to_the_command(told: dict[str, str], chart: str) -> None:
+    done = subprocess.run(
+        ["sh", str(STATECTL), "run", chart, "work", "--", "cat"],
+        env=told,
+        input="what the command reads",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (YES, "what the command reads")
+
+
+def test_run_works_without_standard_input(told: dict[str, str], chart: str) -> None:
+    command = f"sh {STATECTL} run {chart} work -- echo ran <&-"
+    done = subprocess.run(["sh", "-c", command], env=told, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (YES, "ran\n")
+
+
+def test_run_runs_the_program_and_not_a_function_of_statectl(told: dict[str, str], tmp_path: Path, chart: str) -> None:
+    program = tmp_path / "release"
+    program.write_text("#!/bin/sh\necho the program\n")
+    program.chmod(0o755)
+    done = statectl(told, "run", chart, "work", "--", "release", PATH=f"{tmp_path}:{told['PATH']}")
+    assert (done.returncode, done.stdout) == (YES, "the program\n")
+
+
+# Signals
+
+SHELLS = [shell for shell in ("sh", "bash") if shutil.which(shell)]
+
+
+@pytest.fixture(params=SHELLS)
+def started(request: pytest.FixtureRequest, told: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start statectl in a process group of its own, in each shell."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [request.param, str(STATECTL), *words],
+            env=told,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda sent: sent.name)
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "group"])
+def test_run_that_is_told_to_stop_reports_the_failure(
+    started: Callable[..., subprocess.Popen[str]],
+    server: Server,
+    slotted: str,
+    send: Callable[[int, int], None],
+    sent: signal.Signals,
+) -> None:
+    process = started("run", slotted, "reboot", "--", "sh", "-c", "echo runs; exec sleep 30")
+    assert wait_for_line(process) == "runs\n"
+    send(process.pid, sent)
+    assert process.wait(10) == COMMAND_FAILED
+    assert [row["kind"] for row in history(server, slotted)] == ["import", "claim", "update"]
+    assert server.status(slotted)["values"] == {"count": 0, "failed": 1}
+
+
+def test_run_reports_success_when_the_command_ends_well_after_a_signal(
+    started: Callable[..., subprocess.Popen[str]], server: Server, slotted: str
+) -> None:
+    command = "trap 'exit 0' TERM; echo runs; while :; do sleep 0.1; done"
+    process = started("run", slotted, "reboot", "--", "sh", "-c", command)
+    assert wait_for_line(process) == "runs\n"
+    process.terminate()
+    assert process.wait(10) == YES
+    assert server.status(slotted)["values"] == {"count": 1, "failed": 0}
+
+
+def test_run_gives_the_slot_back_when_a_stopped_command_says_not_now(
+    started: Callable[..., subprocess.Popen[str]], server: Server, slotted: str
+) -> None:
+    command = "trap 'exit 75' TERM; echo runs; while :; do sleep 0.1; done"
+    process = started("run", slotted, "reboot", "--", "sh", "-c", command)
+    assert wait_for_line(process) == "runs\n"
+    process.terminate()
+    assert process.wait(10) == NO
+    assert [row["kind"] for row in history(server, slotted)] == ["import", "claim", "release"]
+
+
+def test_run_under_timeout_reports_the_failure(told: dict[str, str], server: Server, slotted: str) -> None:
+    command = ["timeout", "2", "sh", str(STATECTL), "run", slotted, "reboot", "--", "sleep", "30"]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 124
+    # timeout ends before the process that it has stopped.
+    until(lambda: server.status(slotted)["values"] == {"count": 0, "failed": 1}, "the failure is reported")
+
+
+@pytest.mark.parametrize("words", [("run",), ("claim",)], ids=lambda words: words[0])
+def test_claim_that_is_interrupted_gives_back_a_slot_that_it_may_have(
+    started: Callable[..., subprocess.Popen[str]], told: dict[str, str], words: tuple[str, ...]
+) -> None:
+    command = ("--", "echo", "ran") if words == ("run",) else ()
+    with Stub(*([YES_ANSWER] if command else []), HANG, YES_ANSWER) as stub:
+        told["STATECTL_URL"] = stub.url
+        process = started(*words, "a", "b", "--timeout", "30", *command)
+        until(lambda: "PUT /charts/a/slot" in stub.asked, "it waits for the slot")
+        os.killpg(process.pid, signal.SIGTERM)
+        out, error = process.communicate(timeout=10)
+    assert (process.returncode, out) == (128 + signal.SIGTERM, "")
+    assert "ended by signal 15 before the work began" in error
+    assert stub.asked[-1] == "DELETE /charts/a/slot"
+
+
+def test_claim_without_an_answer_is_given_back_by_run(told: dict[str, str]) -> None:
+    with Stub(YES_ANSWER, None, YES_ANSWER) as stub:
+        done = statectl(told, "run", "a", "b", "--", "echo", "ran", STATECTL_URL=stub.url)
+    assert (done.returncode, done.stdout) == (UNREACHABLE, "")
+    assert stub.asked == ["GET /charts/a/state", "PUT /charts/a/slot", "DELETE /charts/a/slot"]
 
 
 # wait, status, missing
@@ -258,13 +532,99 @@ class Portal(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_200_of_another_server_is_no_yes(told: dict[str, str], chart: str) -> None:
+COUNTED = (200, '{"answer": "yes", "reason": "updated"}')
+PAUSED = (406, '{"answer": "no", "reason": "paused", "current_state": "b"}')
+
+
+@pytest.mark.parametrize("command", [("can",), ("did",), ("run",)], ids=lambda words: words[0])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirect_is_never_a_yes(told: dict[str, str], command: tuple[str, ...], status: int) -> None:
+    words = (*command, "a", "b", *(("--", "echo", "ran") if command == ("run",) else ()))
+    with Stub((status, COUNTED[1])) as stub:
+        done = statectl(told, *words, STATECTL_URL=stub.url, STATECTL_ON_UNREACHABLE="go")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert f"{status}, a redirect; set STATECTL_URL" in done.stderr
+
+
+def test_404_without_a_reason_asks_for_the_right_address(told: dict[str, str]) -> None:
+    with Stub((404, "<html>not here</html>")) as stub:
+        done = statectl(told, "can", "a", "b", STATECTL_URL=stub.url)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr == f"statectl: {stub.url}: 404: no reason given; is this the address of StateService?\n"
+
+
+@pytest.mark.parametrize("lost", [None, (503, "{}"), (429, ""), (502, "<html>")], ids=str)
+def test_report_whose_answer_is_lost_is_sent_again(told: dict[str, str], lost: tuple[int, str] | None) -> None:
+    with Stub(lost, COUNTED) as stub:
+        done = statectl(told, "did", "a", "b", STATECTL_URL=stub.url, STATECTL_RETRIES="2")
+    assert done.returncode == YES
+    assert len(stub.asked) == 2
+
+
+def test_report_is_sent_again_when_the_connection_was_refused(told: dict[str, str]) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        ["sh", str(STATECTL), "did", "a", "b"],
+        env=told | {"STATECTL_URL": f"http://127.0.0.1:{port}", "STATECTL_RETRIES": "4"},
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(1)
+    with patch.object(HTTPServer, "server_bind", lambda self: bind_to(self, port)), Stub(COUNTED):
+        assert process.wait(60) == YES
+
+
+def bind_to(server: HTTPServer, port: int) -> None:
+    server.socket.bind(("127.0.0.1", port))
+    server.server_address = server.socket.getsockname()
+    server.server_port = port
+
+
+def test_report_on_a_paused_chart_is_sent_again(told: dict[str, str]) -> None:
+    with Stub(PAUSED, COUNTED) as stub:
+        done = statectl(told, "did", "a", "b", STATECTL_URL=stub.url, STATECTL_RETRIES="1")
+    assert (done.returncode, done.stderr) == (YES, "")
+
+
+def test_report_on_a_chart_that_stays_paused_is_3_and_told(told: dict[str, str]) -> None:
+    with Stub(PAUSED) as stub:
+        done = statectl(told, "did", "a", "b", STATECTL_URL=stub.url)
+    assert done.returncode == UNREACHABLE
+    assert "the chart is paused, and the report is not counted yet" in done.stderr
+
+
+def test_run_says_when_the_work_is_done_but_not_reported(told: dict[str, str], server: Server, chart: str) -> None:
+    with Stub(YES_ANSWER, (400, '{"detail": "state b has no slots"}'), (503, '{"detail": "away"}')) as stub:
+        settings = {"STATECTL_URL": stub.url, "PATH": f"{quick_sleep(Path(told['HOME']))}:{told['PATH']}"}
+        done = statectl(told, "run", "a", "b", "--", "true", **settings)
+    assert done.returncode == UNREACHABLE
+    assert "true is done but not reported; later: statectl did a 'b'" in done.stderr
+
+
+def test_run_says_when_a_failure_is_not_reported(told: dict[str, str]) -> None:
+    slot = (200, '{"answer": "yes", "fence": 1}')
+    with Stub(YES_ANSWER, slot, (503, '{"detail": "away"}')) as stub:
+        settings = {"STATECTL_URL": stub.url, "PATH": f"{quick_sleep(Path(told['HOME']))}:{told['PATH']}"}
+        done = statectl(told, "run", "a", "b", "--", "false", **settings)
+    assert done.returncode == COMMAND_FAILED
+    assert "the failure is not reported; later: statectl fail a 'b'" in done.stderr
+    assert "DELETE /charts/a/slot" not in stub.asked
+
+
+def quick_sleep(folder: Path) -> Path:
+    """A folder whose program `sleep` takes no time."""
+    program = folder / "sleep"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return folder
+
+
+def test_200_of_another_server_is_not_a_yes(told: dict[str, str], chart: str) -> None:
     with HTTPServer(("127.0.0.1", 0), Portal) as portal:
         threading.Thread(target=portal.serve_forever, daemon=True).start()
         done = statectl(told, "can", chart, "work", STATECTL_URL=f"http://127.0.0.1:{portal.server_port}")
         portal.shutdown()
     assert done.returncode == UNREACHABLE
-    assert "not in StateService's words" in done.stderr
+    assert "the answer is not StateService's" in done.stderr
 
 
 # Settings and secrets
@@ -287,7 +647,7 @@ def test_file_at_home_is_read(told: dict[str, str], tmp_path: Path, server: Serv
 
 
 @pytest.mark.parametrize("line", ["STATECTL_URI=x", "echo hello", "STATECTL_RETRIES=many", "STATECTL_ON_UNREACHABLE=x"])
-def test_line_that_is_no_setting_is_refused(told: dict[str, str], tmp_path: Path, line: str) -> None:
+def test_line_that_is_not_a_setting_is_refused(told: dict[str, str], tmp_path: Path, line: str) -> None:
     (tmp_path / "bad.conf").write_text(line + "\n")
     told.pop("STATECTL_RETRIES")
     assert statectl(told, "can", "a", "b", STATECTL_CONF=str(tmp_path / "bad.conf")).returncode == USAGE
@@ -300,9 +660,53 @@ def test_settings_file_is_read_and_not_run(told: dict[str, str], tmp_path: Path,
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("file", [".statectl", "named.conf"])
+@pytest.mark.parametrize("kind", ["folder", "unreadable"])
+def test_settings_that_cannot_be_read_are_an_error(
+    told: dict[str, str], tmp_path: Path, server: Server, chart: str, file: str, kind: str
+) -> None:
+    path = tmp_path / file
+    if kind == "folder":
+        path.mkdir()
+    else:
+        # Also for the superuser, who may read every file: a link to itself.
+        path.symlink_to(path)
+    if file == ".statectl":
+        told.pop("STATECTL_CONF")
+    else:
+        told["STATECTL_CONF"] = str(path)
+    done = statectl(told, "did", chart, "work")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert str(path) in done.stderr
+    assert len(history(server, chart)) == 1
+
+
+@pytest.mark.parametrize("variable", ["STATECTL_CACERT", "STATECTL_TOKEN_FILE"])
+def test_file_of_a_setting_that_cannot_be_read_is_an_error(
+    told: dict[str, str], tmp_path: Path, chart: str, variable: str
+) -> None:
+    done = statectl(told, "can", chart, "work", "--on-unreachable=go", **{variable: str(tmp_path / "gone")})
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert variable in done.stderr
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1", 1), ("1s", 1), ("0", 0), ("0m", 0)])
+def test_timeout_takes_a_unit(told: dict[str, str], chart: str, text: str, seconds: int) -> None:
+    began = time.monotonic()
+    assert statectl(told, "wait", chart, "end", "--timeout", text).returncode == NO
+    assert seconds <= time.monotonic() - began < seconds + 10
+
+
+def test_timeout_in_minutes_is_longer_than_in_seconds(told: dict[str, str], server: Server, chart: str) -> None:
+    moving = threading.Timer(3, lambda: server.act(chart, "goto", state="after it"))
+    moving.start()
+    assert statectl(told, "wait", chart, "after it", "--timeout", "1m").returncode == YES
+    moving.join()
+
+
 @pytest.fixture
 def fake_curl(told: dict[str, str], tmp_path: Path) -> Path:
-    """A curl that notes what it is given, by whichever way, and answers yes."""
+    """A curl that writes down its arguments, environment and input, and answers yes."""
     folder = tmp_path / "bin"
     folder.mkdir()
     curl = folder / "curl"

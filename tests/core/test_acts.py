@@ -34,7 +34,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("happening", "position", "row"), ROWS)
-def test_act_is_one_row_with_its_reason(happening: Happening, position: Position, row: tuple[object, ...]) -> None:
+def test_act_writes_one_row_with_its_reason(happening: Happening, position: Position, row: tuple[object, ...]) -> None:
     (entry,) = do(happening, position).entries
     assert (entry.kind, entry.run, entry.visit, entry.from_state, entry.to_state) == row
     assert (entry.reason, entry.machine, entry.key) == ("look", None, None)
@@ -59,7 +59,7 @@ def test_pause_takes_the_clock_transition_that_was_due_before() -> None:
     assert (kinds(step), step.position.state) == ([Kind.TIMEOUT, Kind.PAUSE], "end")
 
 
-def test_resume_adds_the_pause_to_the_visit_s() -> None:
+def test_resume_adds_the_pause_to_those_of_the_visit() -> None:
     here = replace(paused(HERE, 10), paused_for=timedelta(seconds=5))
     assert do(Resume("on"), here, 40).position == replace(HERE, paused_for=timedelta(seconds=35))
 
@@ -69,21 +69,21 @@ def test_resume_of_a_chart_that_is_not_paused_is_a_conflict() -> None:
         do(Resume("on"))
 
 
-def test_resume_judges_guards_again() -> None:
+def test_resume_takes_a_guard_that_now_holds() -> None:
     here = paused(replace(HERE, values={"count": 9, "failed": 0}))
     step = do(Resume("on"), here)
     assert (kinds(step), step.position.state) == ([Kind.RESUME, Kind.TRANSITION], "done")
     assert (step.entries[1].key, step.entries[1].reason) == (None, "count >= 9")
 
 
-def test_resume_takes_the_first_guard_that_holds_be_it_the_clock_s() -> None:
+def test_resume_takes_a_clock_guard_if_it_is_the_first_that_holds() -> None:
     state = counted("a", at("late", after(5)), when("end", "count", 0))
     definition = chart(state, final("late"), final("end"))
     step = machine.step(definition, paused(started(definition)), Resume("on"), after(10))
     assert (kinds(step), step.position.state) == ([Kind.RESUME, Kind.TIMEOUT], "late")
 
 
-def test_resume_takes_one_count_guard_alone() -> None:
+def test_resume_takes_only_one_count_guard() -> None:
     ready = counted("b", when("end", "count", 0))
     definition = chart(counted("a", when("b", "count", 0)), ready, final("end"))
     step = machine.step(definition, paused(started(definition)), Resume("on"), NOON)
@@ -99,14 +99,14 @@ def test_reset_begins_the_next_run_as_defined() -> None:
     assert (position.values, position.entered_at) == ({"count": 0, "failed": 0}, after(10))
 
 
-def test_reset_judges_clock_guards_and_no_counts() -> None:
+def test_reset_takes_clock_guards_but_not_count_guards() -> None:
     state = counted("a", when("end", "count", 0), old("b", 0))
     definition = chart(state, counted("b", when("end", "count", 0)), final("end"))
     step = machine.step(definition, started(definition), Reset("again"), NOON)
     assert (kinds(step), step.position.state) == ([Kind.RESET, Kind.TIMEOUT], "b")
 
 
-def test_reset_leaves_a_clock_guard_of_the_old_run_alone() -> None:
+def test_reset_does_not_take_a_clock_guard_of_the_old_run() -> None:
     definition = chart(timed("a", old("end", 5)), final("end"))
     step = machine.step(definition, started(definition), Reset("again"), after(10))
     assert (kinds(step), step.position.state) == ([Kind.RESET], "a")
@@ -120,7 +120,7 @@ def test_reset_of_a_paused_chart_stays_paused() -> None:
 # Goto
 
 
-def test_goto_begins_a_visit_whatever_the_guards_say() -> None:
+def test_goto_begins_a_visit_even_if_no_guard_holds() -> None:
     step = do(Goto("rollback", "hurry"))
     assert (step.position.state, step.position.visit, step.position.run) == ("rollback", 2, 1)
 
@@ -135,14 +135,14 @@ def test_goto_an_unknown_state_is_an_error() -> None:
         do(Goto("nowhere", "why"))
 
 
-def test_goto_judges_clock_guards_and_no_counts_on_arrival() -> None:
+def test_goto_takes_clock_guards_but_not_count_guards() -> None:
     here = counted("b", when("end", "count", 0), at("c", NOON))
     definition = chart(counted("a", when("b", "count", 9)), here, counted("c", when("end", "count", 0)), final("end"))
     step = machine.step(definition, started(definition), Goto("b", "there"), NOON)
     assert (kinds(step), step.position.state) == ([Kind.GOTO, Kind.TIMEOUT], "c")
 
 
-def test_goto_of_a_paused_chart_stays_paused_and_waits_with_its_clock() -> None:
+def test_goto_of_a_paused_chart_keeps_chart_and_clock_paused() -> None:
     definition = chart(counted("a", when("b", "count", 9)), timed("b", at("end", NOON)), final("end"))
     step = machine.step(definition, paused(started(definition)), Goto("b", "there"), after(10))
     assert (step.position.state, step.position.is_paused, kinds(step)) == ("b", True, [Kind.GOTO])
@@ -162,6 +162,6 @@ def test_archive_leaves_the_position_as_it_is() -> None:
     assert do(Archive("over")).position == HERE
 
 
-def test_start_of_a_later_run_goes_on_with_the_fence() -> None:
+def test_start_of_a_later_run_continues_the_fence() -> None:
     position = machine.start(CHART, 3, 2, NOON, fence=7).position
     assert (position.version, position.run, position.visit, position.fence) == (3, 2, 1, 7)

@@ -1,4 +1,4 @@
-"""What the clock does by itself."""
+"""What the clock does without a request."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def test_tick_takes(transitions: list[Transition], seconds: float, state: str) -
     assert machine.step(definition, started(definition), Tick(), after(seconds)).position.state == state
 
 
-def test_tick_writes_nothing_where_nothing_is_due() -> None:
+def test_tick_writes_nothing_if_nothing_is_due() -> None:
     definition = ticking(old("first", 60))
     assert machine.step(definition, started(definition), Tick(), NOON).changes_nothing
 
 
-def test_timeout_s_row_names_the_guard() -> None:
+def test_row_of_a_timeout_names_the_guard() -> None:
     definition = ticking(old("first", 60))
     (entry,) = machine.step(definition, started(definition), Tick(), after(60)).entries
     assert (entry.kind, entry.from_state, entry.to_state) == (Kind.TIMEOUT, "a", "first")
     assert (entry.key, entry.value_before, entry.reason) == ("elapsed", None, "elapsed 60s")
 
 
-def test_tick_takes_no_count_guard() -> None:
+def test_tick_does_not_take_a_count_guard() -> None:
     definition = chart(counted("a", when("end", "count", 0), old("b", 60)), final("b"), final("end"))
     assert machine.step(definition, started(definition), Tick(), NOON).changes_nothing
 
@@ -61,7 +61,7 @@ def test_elapsed_counts_from_the_moment_the_state_was_entered() -> None:
     assert (step.position.state, step.due_at) == ("b", after(360))
 
 
-# A cycle of clock guards alone turns a hundred times in one transaction, then the next one goes on
+# A cycle of clock transitions alone moves at most a hundred times in one step; the next step continues
 
 CYCLE = chart(
     counted("a", old("b", 0), when("end", "count", 1)), counted("b", old("a", 0), when("end", "count", 1)), final("end")
@@ -73,7 +73,7 @@ AT_REST = started(chart(counted("a", when("end", "count", 9)), final("end")))
     ("happening", "others"),
     [
         pytest.param(Tick(), 0, id="tick"),
-        pytest.param(Update("a"), 1, id="a PUT that moves the chart"),
+        pytest.param(Update(state="a"), 1, id="a PUT that moves the chart"),
         pytest.param(Pause("look"), 1, id="pause"),
         pytest.param(Reset("again"), 1, id="reset"),
         pytest.param(Goto("b", "there"), 1, id="goto"),
@@ -90,25 +90,25 @@ def test_resume_moves_at_most_a_hundred_times() -> None:
     assert [entry.kind for entry in step.entries] == [Kind.RESUME, *[Kind.TIMEOUT] * 100]
 
 
-def test_cycle_goes_on_in_the_next_step() -> None:
+def test_cycle_continues_in_the_next_step() -> None:
     first = machine.step(CYCLE, AT_REST, Tick(), NOON)
     second = machine.step(CYCLE, first.position, Tick(), NOON)
     assert (first.due_at, second.position.visit) == (NOON, 201)
 
 
-def test_line_of_a_hundred_is_walked_in_one_step() -> None:
+def test_line_of_a_hundred_states_takes_one_step() -> None:
     line = [timed(f"s{number}", at(f"s{number + 1}", NOON)) for number in range(100)]
     assert machine.start(chart(*line, final("s100")), 1, 1, NOON).position.state == "s100"
 
 
-def test_line_of_a_hundred_and_one_takes_two_steps() -> None:
+def test_line_of_a_hundred_and_one_states_takes_two_steps() -> None:
     definition = chart(*[timed(f"s{n}", at(f"s{n + 1}", NOON)) for n in range(101)], final("s101"))
     first = machine.start(definition, 1, 1, NOON)
     second = machine.step(definition, first.position, Tick(), NOON)
     assert (first.position.state, first.due_at, second.position.state) == ("s100", NOON, "s101")
 
 
-# While it is paused the clock waits
+# The clock stops while the chart is paused
 
 
 def test_nothing_is_due_while_paused() -> None:
@@ -132,7 +132,7 @@ def test_clock_guard_that_came_due_during_a_pause_is_taken_at_resume() -> None:
     assert [entry.kind for entry in step.entries] == [Kind.RESUME, Kind.TIMEOUT]
 
 
-def test_put_sees_the_clock_first() -> None:
+def test_put_is_judged_after_the_clock_has_run() -> None:
     definition = chart(counted("a", when("end", "count", 1), old("late", 60)), final("late"), final("end"))
-    step = machine.step(definition, started(definition), Update("a"), after(60))
+    step = machine.step(definition, started(definition), Update(state="a"), after(60))
     assert (step.reason, step.position.state) == (Reason.NOT_CURRENT, "late")

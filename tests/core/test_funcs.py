@@ -1,4 +1,8 @@
+"""What a func does to an attribute, and how an op compares."""
+
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,26 +17,26 @@ COUNTING = [Func.INCREMENT, Func.DECREMENT]
 
 @pytest.mark.parametrize(("func", "result"), [(Func.INCREMENT, 8), (Func.DECREMENT, 6)])
 def test_func_adds_or_takes_one(func: Func, result: int) -> None:
-    assert chart.apply(func, "count", 7) == result
+    assert func.apply("count", 7) == result
 
 
 @given(st.sampled_from(COUNTING), st.integers(INT64_MIN + 1, INT64_MAX - 1))
 def test_undo_takes_back_what_apply_did(func: Func, value: int) -> None:
-    assert chart.undo(func, "count", chart.apply(func, "count", value)) == value
+    assert func.undo("count", func.apply("count", value)) == value
 
 
 @pytest.mark.parametrize(
-    ("act", "func", "value"),
+    ("act", "value"),
     [
-        pytest.param(chart.apply, Func.INCREMENT, INT64_MAX, id="apply increment at the top"),
-        pytest.param(chart.apply, Func.DECREMENT, INT64_MIN, id="apply decrement at the bottom"),
-        pytest.param(chart.undo, Func.INCREMENT, INT64_MIN, id="undo increment at the bottom"),
-        pytest.param(chart.undo, Func.DECREMENT, INT64_MAX, id="undo decrement at the top"),
+        pytest.param(Func.INCREMENT.apply, INT64_MAX, id="apply increment at the top"),
+        pytest.param(Func.DECREMENT.apply, INT64_MIN, id="apply decrement at the bottom"),
+        pytest.param(Func.INCREMENT.undo, INT64_MIN, id="undo increment at the bottom"),
+        pytest.param(Func.DECREMENT.undo, INT64_MAX, id="undo decrement at the top"),
     ],
 )
-def test_func_refuses_to_leave_64_bits(act: object, func: Func, value: int) -> None:
+def test_func_refuses_to_leave_64_bits(act: Callable[[str, int], int], value: int) -> None:
     with pytest.raises(AttributeRangeError, match="attribute 'count' would leave the 64-bit range"):
-        act(func, "count", value)  # type: ignore[operator]
+        act("count", value)
 
 
 @pytest.mark.parametrize(
@@ -54,5 +58,15 @@ def test_compare_has_a_case_for_each_op() -> None:
     assert {op: chart.compare(op, 0, 0) for op in Op}.keys() == set(Op)
 
 
-def test_reached_is_at_least_for_increment_and_at_most_for_decrement() -> None:
-    assert chart.REACHED == {Func.INCREMENT: Op.GE, Func.DECREMENT: Op.LE}
+@pytest.mark.parametrize(("func", "op"), [(Func.INCREMENT, Op.GE), (Func.DECREMENT, Op.LE), (Func.TIME, None)])
+def test_reached_op_is_what_a_guard_without_op_means(func: Func, op: Op | None) -> None:
+    assert func.reached_op is op
+
+
+@pytest.mark.parametrize(("func", "missing"), [(Func.INCREMENT, 2), (Func.DECREMENT, -2)])
+def test_count_missing_is_negative_if_the_threshold_is_behind(func: Func, missing: int) -> None:
+    assert func.count_missing(3, 5) == missing
+
+
+def test_time_is_the_only_func_that_does_not_count() -> None:
+    assert [func for func in Func if not func.is_counting] == [Func.TIME]

@@ -1,3 +1,5 @@
+"""When a guard holds, and when the clock next has something to do."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -5,8 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from app.core.chart import ClockGuard, CountGuard, ElapsedGuard, Func, Op
-from app.core.position import Position, due_at, holds, next_due
+from app.core.chart import ClockGuard, CountGuard, ElapsedGuard, Func, Guard, Op
+from app.core.position import Position, next_due
 from tests.core.support import NOON, after, at, chart, counted, final, holding, old, paused, started, timed, when
 
 AT_ONE = CountGuard("count", Op.GE, 1, "1")
@@ -30,40 +32,56 @@ def test_count_guard_holds_for(func: Func, op: Op, holding_values: set[int]) -> 
     state = counted("a", when("end", "count", 5, op), func=func)
     here = started(chart(state, final("end")))
     guard = state.transitions[0].guard
-    found = {value for value in (4, 5, 6) if holds(guard, replace(here, values={"count": value}), NOON)}
+    found = {value for value in (4, 5, 6) if guard.holds(replace(here, values={"count": value}), NOON)}
     assert found == holding_values
 
 
 @pytest.mark.parametrize(("now", "does"), [(after(-1e-6), False), (NOON, True), (after(1e-6), True)])
 def test_clock_guard_holds_once_the_instant_has_come(now: datetime, does: bool) -> None:
-    assert holds(ClockGuard(NOON, "noon"), HERE, now) is does
+    assert ClockGuard(NOON, "noon").holds(HERE, now) is does
 
 
 @pytest.mark.parametrize(("seconds", "does"), [(59.999999, False), (60, True), (61, True)])
 def test_elapsed_guard_holds_once_the_visit_is_that_old(seconds: float, does: bool) -> None:
-    assert holds(ElapsedGuard(timedelta(seconds=60), "60s"), HERE, after(seconds)) is does
+    assert ElapsedGuard(timedelta(seconds=60), "60s").holds(HERE, after(seconds)) is does
 
 
 def test_elapsed_guard_does_not_count_pauses_that_are_over() -> None:
     here = replace(HERE, paused_for=timedelta(seconds=30))
     guard = ElapsedGuard(timedelta(seconds=60), "60s")
-    assert [holds(guard, here, after(seconds)) for seconds in (89, 90)] == [False, True]
+    assert [guard.holds(here, after(seconds)) for seconds in (89, 90)] == [False, True]
 
 
 @pytest.mark.parametrize(
     "guard", [ClockGuard(NOON, "noon"), ElapsedGuard(timedelta(0), "0s")], ids=["clock", "elapsed"]
 )
 def test_clock_guards_wait_while_paused(guard: ClockGuard | ElapsedGuard) -> None:
-    assert not holds(guard, paused(HERE), after(3600))
+    assert not guard.holds(paused(HERE), after(3600))
 
 
 def test_count_guard_holds_while_paused() -> None:
-    assert holds(AT_ONE, replace(paused(HERE), values={"count": 1}), NOON)
+    assert AT_ONE.holds(replace(paused(HERE), values={"count": 1}), NOON)
 
 
-def test_due_at_is_the_instant_or_the_visit_s_age() -> None:
+def test_due_at_is_the_instant_or_when_the_visit_reaches_the_age() -> None:
     guards = [transition.guard for transition in CHART.states["a"].transitions[1:]]
-    assert [due_at(guard, HERE) for guard in guards] == [after(60), after(90)]  # type: ignore[arg-type]
+    assert [guard.due_at(HERE) for guard in guards] == [after(60), after(90)]
+
+
+def test_count_guard_is_never_due() -> None:
+    assert AT_ONE.due_at(HERE) is None  # type: ignore[func-returns-value]  # that is the point
+
+
+GUARD_TEXTS = [
+    pytest.param(CountGuard("count", Op.GE, 190, "95%"), False, "count ≥ 190 (95%)", "count >= 95%", id="count"),
+    pytest.param(ElapsedGuard(timedelta(minutes=30), "30m"), True, "after 30m", "elapsed 30m", id="elapsed"),
+    pytest.param(ClockGuard(NOON, "noon"), True, "at 2026-01-31 12:00 UTC", "clock noon", id="clock"),
+]
+
+
+@pytest.mark.parametrize(("guard", "is_clock", "text", "log_text"), GUARD_TEXTS)
+def test_guard_says_what_it_is(guard: Guard, is_clock: bool, text: str, log_text: str) -> None:
+    assert (guard.is_clock, guard.text, guard.log_text) == (is_clock, text, log_text)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +98,7 @@ def test_next_due_is(position: Position, due: datetime | None) -> None:
     assert next_due(CHART, position) == due
 
 
-def test_next_due_is_none_where_the_clock_has_nothing_to_do() -> None:
+def test_next_due_is_none_if_the_clock_has_nothing_to_do() -> None:
     definition = chart(timed("a", old("end", 1)), final("end"), initial="end")
     assert next_due(definition, started(definition)) is None
 

@@ -1,4 +1,4 @@
-"""A row's canonical text and the chain of hashes, worked by hand."""
+"""A row's canonical JSON and the chain of hashes, compared with values worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ import hmac
 import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
-from app.core.log import COLUMNS, LogRow, canonical, chain_hash, format_instant
+from app.core.log import COLUMNS, FIRST_COLUMNS, LogRow, canonical, chain_hash, format_instant, read_marker
+from app.core.position import Kind
 from app.models import transition_log
+from tests.support.docs import ROOT
 
-FIRST = LogRow("web", 1, 1, 1, 1, datetime(2026, 1, 31, 12, 0, 0, 250_000, tzinfo=UTC), "import", "canary", "canary")
+FIRST = LogRow(
+    chart="web",
+    version=1,
+    run=1,
+    visit=1,
+    seq=1,
+    at=datetime(2026, 1, 31, 12, 0, 0, 250_000, tzinfo=UTC),
+    kind="import",
+    from_state="canary",
+    to_state="canary",
+)
 SECOND = LogRow(
     chart="web",
     version=1,
@@ -53,11 +66,11 @@ def test_canonical_is_sorted_json_without_spaces(row: LogRow, text: str) -> None
     assert canonical(row) == text
 
 
-def test_first_hash_follows_the_empty_text() -> None:
+def test_first_hash_is_chained_to_the_empty_text() -> None:
     assert chain_hash("", FIRST) == FIRST_HASH == hashlib.sha256(FIRST_TEXT.encode()).hexdigest()
 
 
-def test_next_hash_follows_the_first_one_s_hexadecimal_text() -> None:
+def test_next_hash_covers_the_first_hash_as_hexadecimal_text() -> None:
     expected = hashlib.sha256((FIRST_HASH + SECOND_TEXT).encode()).hexdigest()
     assert chain_hash(FIRST_HASH, SECOND) == SECOND_HASH == expected
 
@@ -67,7 +80,7 @@ def test_hash_with_a_key_is_an_hmac() -> None:
     assert chain_hash(FIRST_HASH, SECOND, b"secret") == expected
 
 
-def test_columns_are_the_table_s_without_id_and_hash() -> None:
+def test_columns_are_those_of_the_table_without_id_and_hash() -> None:
     assert set(COLUMNS) == {column.name for column in transition_log.columns} - {"id", "hash"}
 
 
@@ -85,8 +98,37 @@ def test_hash_changes_with_column(column: str) -> None:
     assert chain_hash("", replace(SECOND, **{column: changed})) != chain_hash("", SECOND)
 
 
-def test_none_is_not_the_text_null() -> None:
+def test_null_is_hashed_differently_from_the_text_null() -> None:
     assert chain_hash("", replace(SECOND, reason="null")) != chain_hash("", SECOND)
+
+
+LOGS = json.loads((ROOT / "tests/golden/log-rows.json").read_text())
+
+
+def golden_rows(log: dict[str, Any]) -> list[tuple[LogRow, str]]:
+    """Return a log's rows with their hashes."""
+    rows = [dict(fields) for fields in log["rows"]]
+    hashes = [fields.pop("hash") for fields in rows]
+    read = [LogRow(**{**fields, "at": datetime.fromisoformat(fields["at"])}) for fields in rows]
+    return list(zip(read, hashes, strict=True))
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: log["name"])
+def test_hashes_of_the_first_release_verify_for_ever(log: dict[str, Any]) -> None:
+    previous, key = "", None if log["log_key"] is None else log["log_key"].encode()
+    for row, row_hash in golden_rows(log):
+        assert chain_hash(previous, row, key) == row_hash
+        previous = read_marker(row).hash if row.kind == Kind.PRUNE else row_hash
+
+
+def test_golden_rows_have_every_kind_and_column() -> None:
+    rows = [row for log in LOGS for row, _ in golden_rows(log)]
+    assert {row.kind for row in rows} == set(map(str, Kind))
+    assert {name for row in rows for name in COLUMNS if getattr(row, name) is not None} == FIRST_COLUMNS
+
+
+def test_row_comes_back_from_its_values() -> None:
+    assert LogRow.from_values(getattr(SECOND, name) for name in COLUMNS) == SECOND
 
 
 INSTANTS = [

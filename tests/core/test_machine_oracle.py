@@ -1,4 +1,4 @@
-"""A machine counts once per visit: a dict says it too, held against the core on random reports and retries."""
+"""A machine counts once per visit: on random reports and retries, the core agrees with a dict."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def guards(name: str, op: Op) -> list[Transition]:
 
 @dataclass
 class Visit:
-    """What the machines of one visit have said last, and how often nobody in particular said what."""
+    """The latest report of each machine in one visit, and the counts of reports without a machine."""
 
     state: str
     said: dict[str, str] = field(default_factory=dict)
@@ -50,13 +50,13 @@ class Visit:
 
 @dataclass
 class Fleet:
-    """The oracle."""
+    """A chart as the dict sees it."""
 
     visits: list[Visit] = field(default_factory=lambda: [Visit("a")])
     keys: dict[str, tuple[str, str | None, str]] = field(default_factory=dict)
 
     def put(self, put: RandomPut) -> bool | None:
-        """Yes, no, or None: the Idempotency-Key belongs to something else."""
+        """Return whether the PUT is accepted; None if its Idempotency-Key belongs to another request."""
         key = put.key or "count"
         request = (put.state, put.machine, key)
         if put.idempotency_key in self.keys:
@@ -97,7 +97,7 @@ PUTS = st.builds(
 
 
 @given(st.lists(st.tuples(PUTS, st.integers(0, 3)), max_size=60))
-def test_core_agrees_with_a_dict_of_what_each_machine_said_last(asked: list[tuple[RandomPut, int]]) -> None:
+def test_core_agrees_with_a_dict_of_the_latest_reports(asked: list[tuple[RandomPut, int]]) -> None:
     fleet, made = Fleet(), Model()
     made.import_chart(looping_chart(), NOON)
     sent: list[RandomPut] = []

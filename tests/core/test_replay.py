@@ -1,4 +1,4 @@
-"""The log read again leads where the machine stood, and a damaged log does not read."""
+"""Replaying a log ends at the chart's position, and a damaged log is refused."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from app.core.position import Archive, Claim, Evict, Goto, Pause, Position, Rele
 from app.core.replay import Replay
 from tests.core.support import NOON, after, canary, chart, counted, final, old, rolling, rule, when
 from tests.strategies import charts
+from tests.support.examples import examples
 from tests.support.happenings import Life, small_charts
 from tests.support.model import Model
 
 
 def read_again(rows: list[LogRow], versions: dict[int, Chart]) -> Replay:
-    replay = Replay(versions.__getitem__)
+    replay = Replay(chart_of=versions.__getitem__)
     for row in rows:
         replay.apply(row)
     return replay
 
 
 def bare(position: Position | None) -> Position:
-    """The position without what the log leaves to the reports."""
+    """Return the position without what is read from the table of reports instead of the log."""
     assert position is not None
     return replace(position, reported=0, holder_reports={})
 
@@ -39,13 +40,13 @@ def agrees(made: Model) -> bool:
     return (bare(replay.position), replay.reports, replay.is_archived, replay.seq) == expected
 
 
-# A life is many happenings: fewer of them than of other examples say as much.
-LIVES = settings(max_examples=300)
+# One random life has many happenings, so fewer examples are enough here.
+LIVES = settings(max_examples=examples(300, few=40))
 
 
 @LIVES
 @given(st.data())
-def test_replay_leads_where_a_small_chart_stands(data: st.DataObject) -> None:
+def test_replay_ends_at_the_position_of_a_small_chart(data: st.DataObject) -> None:
     life = Life(Model())
     life.model.import_chart(data.draw(small_charts()), NOON)
     for _ in range(data.draw(st.integers(0, 30))):
@@ -55,7 +56,7 @@ def test_replay_leads_where_a_small_chart_stands(data: st.DataObject) -> None:
 
 @LIVES
 @given(st.data())
-def test_replay_leads_where_any_chart_stands(data: st.DataObject) -> None:
+def test_replay_ends_at_the_position_of_any_chart(data: st.DataObject) -> None:
     life = Life(Model())
     life.model.import_chart(data.draw(charts()), NOON)
     for _ in range(data.draw(st.integers(0, 10))):
@@ -99,7 +100,7 @@ def full_life() -> Model:
 LIFE = full_life()
 
 
-def test_replay_reads_a_life_of_every_kind() -> None:
+def test_replay_reads_rows_of_every_kind() -> None:
     kinds = {row.kind for row in LIFE.rows}
     wanted = "import upgrade update transition timeout pause resume reset goto archive claim release expire evict"
     assert kinds == set(wanted.split())
@@ -163,8 +164,8 @@ DAMAGES = {
     "a move to no state": changing("timeout", to_state="nowhere"),
     "a claim without a fence": changing("claim", value_after=None),
     "a claim with an old fence": changing("claim", value_after=0),
-    "a release of nobody's slot": changing("release", machine="m9"),
-    "an expiry of nobody's slot": changing("expire", machine="m9"),
+    "a release of a slot that is not held": changing("release", machine="m9"),
+    "an expiry of a slot that is not held": changing("expire", machine="m9"),
     "a reset that skips a run": changing("reset", run=9),
 }
 
@@ -184,7 +185,7 @@ def test_replay_refuses_a_claim_past_the_limit() -> None:
         read_again([*made.rows, second], made.versions)
 
 
-def test_replay_says_what_it_found() -> None:
+def test_replay_names_the_contradiction() -> None:
     rows = damaged(changing("update", value_before=5))
     with pytest.raises(LogDamagedError, match="found count at 5, the log before it gives 0"):
         read_again(rows, LIFE.versions)

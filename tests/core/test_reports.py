@@ -1,4 +1,4 @@
-"""A machine counts once per visit, and may change its mind."""
+"""A machine counts once per visit, and may move its report to another attribute."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_machine_counts() -> None:
     assert values(made)["count"] == 3
 
 
-def test_anonymous_puts_all_count_beside_the_named() -> None:
+def test_anonymous_puts_count_in_addition_to_named_ones() -> None:
     made = model(canary(9))
     for name in ("m1", None, None, "m1"):
         made.put("canary", NOON, name)
@@ -58,7 +58,7 @@ def test_report_on_another_attribute_moves(func: Func, result: int) -> None:
     assert (step.reason, step.key, step.value) == (Reason.UPDATED, "failed", result)
 
 
-def test_report_that_moves_says_from_where_in_the_log() -> None:
+def test_moved_report_is_logged_with_its_old_attribute() -> None:
     made = model(canary(9))
     made.put("canary", NOON, "m1")
     (entry,) = made.put("canary", NOON, "m1", "failed").entries
@@ -73,7 +73,7 @@ def test_report_that_moves_back_counts_once() -> None:
 
 
 def test_guards_see_both_attributes_of_a_moved_report_changed() -> None:
-    """`count` falls to 0 in the same moment in which `failed` rises: neither half alone may move the chart."""
+    """`count` falls to 0 in the same step in which `failed` rises; guards must see both changes together."""
     both = counted("a", when("zero", "count", 0, Op.EQ), when("bad", "failed", 1))
     made = model(chart(both, final("zero"), final("bad")))
     made.put("a", NOON, "m1")
@@ -94,13 +94,13 @@ def test_replay_of_the_put_that_closed_a_state_is_accepted_after_the_move() -> N
     assert (step.verdict, step.reason, step.value) == (Verdict.ACCEPTED, Reason.REPLAY, None)
 
 
-def test_machine_that_never_counted_comes_late() -> None:
+def test_machine_without_a_report_is_late() -> None:
     made = model(canary(1))
     made.put("canary", NOON, "m1")
     assert made.put("canary", NOON, "m2").reason is Reason.LATE
 
 
-def test_machine_that_counted_on_another_attribute_comes_late() -> None:
+def test_machine_with_a_report_on_another_attribute_is_late() -> None:
     made = model(canary(1))
     made.put("canary", NOON, "m1")
     assert made.put("canary", NOON, "m1", "failed").reason is Reason.LATE
@@ -119,7 +119,7 @@ def test_machine_counts_again_in_a_new_visit_of_the_same_state() -> None:
     assert (made.here.visit, values(made)["count"]) == (2, 1)
 
 
-def test_replay_looks_at_the_latest_visit_of_the_state_alone() -> None:
+def test_replay_considers_only_the_latest_visit_of_the_state() -> None:
     loop = chart(counted("a", when("b", "count", 1)), counted("b", when("a", "count", 1), when("end", "failed", 1)))
     made = model(chart(*loop.states.values(), final("end")))
     made.put("a", NOON, "m1")
@@ -135,12 +135,12 @@ def test_report_of_a_visit_that_the_clock_has_just_begun_is_a_new_one() -> None:
     assert (step.reason, made.here.visit, values(made)["count"]) == (Reason.UPDATED, 2, 1)
 
 
-def test_machine_is_late_where_the_clock_has_just_closed_the_state() -> None:
+def test_machine_is_late_if_the_clock_has_just_left_the_state() -> None:
     made = model(chart(counted("a", when("end", "count", 9), at("end", after(60))), final("end")))
     assert made.put("a", after(60), "m1").reason is Reason.LATE
 
 
-def test_machine_is_late_in_a_state_that_the_clock_has_just_passed_through() -> None:
+def test_machine_is_late_if_the_clock_has_just_passed_through_the_state() -> None:
     passed = timed("b", at("end", NOON))
     made = model(chart(timed("a", old("b", 60)), passed, final("end")))
     assert made.put("b", after(60), "m1").reason is Reason.LATE
@@ -153,7 +153,7 @@ def test_replay_is_accepted_while_paused() -> None:
     assert [made.put("canary", NOON, name).reason for name in ("m1", "m2")] == [Reason.REPLAY, Reason.PAUSED]
 
 
-def test_reports_outlive_a_pause() -> None:
+def test_reports_are_kept_during_a_pause() -> None:
     made = model(canary(9))
     made.put("canary", NOON, "m1")
     made.do(Pause("look"), NOON)
@@ -168,7 +168,7 @@ def test_reset_starts_without_reports() -> None:
     assert made.put("canary", NOON, "m1").reason is Reason.UPDATED
 
 
-def test_key_outlives_a_reset() -> None:
+def test_key_is_still_known_after_a_reset() -> None:
     made = model(canary(9))
     made.put("canary", NOON, "m1", idempotency_key="k")
     made.do(Reset("again"), NOON)

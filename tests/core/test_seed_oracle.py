@@ -1,4 +1,4 @@
-"""The seed's own words as a program, held against the core on random charts in a line and random questions.
+"""The rules of the simplest charts as a program, compared with the core on random charts and random requests.
 
 GET S is yes if and only if S is the current state.
 PUT S is yes if and only if S is the current state and not the last; it counts, and where the count is reached,
@@ -20,7 +20,7 @@ from tests.support.model import Model
 
 @dataclass
 class Line:
-    """The seed's states: for each but the last whether it counts up, from where, to where."""
+    """The states of a chart in a line: for each but the last, whether it counts up, its start and its goal."""
 
     steps: list[tuple[bool, int, int]]
     place: int = 0
@@ -41,20 +41,22 @@ class Line:
 
 @st.composite
 def steps(draw: st.DrawFn) -> tuple[bool, int, int]:
-    """Up or down, a start, and a goal: most often some way ahead, now and then behind."""
+    """Return a direction, a start, and a goal, which is usually ahead of the start and sometimes behind it."""
     up, start, distance = draw(st.booleans()), draw(st.integers(-5, 5)), draw(st.integers(-1, 4))
     return up, start, start + distance if up else start - distance
 
 
 def linear_chart(line: Line) -> Chart:
     states = [counting(place, *step) for place, step in enumerate(line.steps)]
-    return Chart("web", "s0", {state.name: state for state in [*states, State(f"s{len(states)}")]})
+    return Chart(
+        name="web", initial="s0", states={state.name: state for state in [*states, State(name=f"s{len(states)}")]}
+    )
 
 
 def counting(place: int, up: bool, start: int, goal: int) -> State:
     func, op = (Func.INCREMENT, Op.GE) if up else (Func.DECREMENT, Op.LE)
     move = Transition(f"s{place + 1}", CountGuard("count", op, goal, str(goal)))
-    return State(f"s{place}", func, (Attribute("count", start),), (move,))
+    return State(name=f"s{place}", func=func, attributes=(Attribute("count", start),), transitions=(move,))
 
 
 @given(st.lists(steps(), max_size=5), st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=60))

@@ -1,4 +1,4 @@
-"""Slots: who may work now, for how long, and what becomes of a machine that does not come back."""
+"""Slots: which machine may work now, for how long, and what happens if it does not come back."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_put_from_a_machine_without_a_slot_is_refused() -> None:
     assert model(rolling(1), "m1").put("reboot", NOON, "m2").reason is Reason.NO_SLOT
 
 
-def test_replay_needs_no_slot() -> None:
+def test_replay_is_accepted_without_a_slot() -> None:
     made = model(rolling(1), "m1")
     made.put("reboot", NOON, "m1")
     assert made.put("reboot", NOON, "m1").reason is Reason.REPLAY
@@ -178,7 +178,7 @@ def test_release_gives_the_slot_back() -> None:
 
 
 @pytest.mark.parametrize(("state", "name"), [("reboot", "m2"), ("done", "m1"), ("nowhere", "m1")])
-def test_release_of_a_slot_nobody_held_is_accepted_and_writes_nothing(state: str, name: str) -> None:
+def test_release_without_a_slot_is_accepted_and_writes_nothing(state: str, name: str) -> None:
     step = model(rolling(1), "m1").do(Release(state, name), NOON)
     assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.ACCEPTED, Reason.REPLAY, True)
 
@@ -244,7 +244,7 @@ def test_lease_lasts_until_its_end(on_expire: OnExpire) -> None:
     assert (step.changes_nothing, step.due_at, list(made.here.slots)) == (True, after(100), ["m1"])
 
 
-def test_hold_keeps_the_slot_and_notices_once() -> None:
+def test_hold_keeps_the_slot_and_logs_the_expiry_once() -> None:
     made, step = expired(OnExpire.HOLD, "m1")
     (entry,) = step.entries
     assert (entry.kind, entry.machine, entry.value_before, entry.reason) == (Kind.EXPIRE, "m1", 1, "hold")
@@ -324,7 +324,7 @@ def test_machine_that_was_failed_may_come_back_and_report_success() -> None:
     assert made.here.values == {"count": 1, "failed": 0}
 
 
-def test_put_of_the_failure_that_the_lease_has_just_reported_is_a_replay() -> None:
+def test_put_of_a_failure_that_the_lease_has_just_counted_is_a_replay() -> None:
     made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
     step = made.put("reboot", after(100), "m1", "failed")
     assert (step.reason, [entry.kind for entry in step.entries]) == (Reason.REPLAY, [Kind.EXPIRE])
@@ -335,7 +335,7 @@ def test_put_of_success_after_the_lease_ran_out_is_refused() -> None:
     assert made.put("reboot", after(100), "m1").reason is Reason.NO_SLOT
 
 
-def test_leases_end_in_the_order_of_their_ends() -> None:
+def test_leases_are_ended_in_the_order_in_which_they_run_out() -> None:
     made = model(rolling(5, lease=100), "m1")
     claim(made, "m2", 10)
     claim(made, "m1", 20)
@@ -343,13 +343,13 @@ def test_leases_end_in_the_order_of_their_ends() -> None:
     assert [entry.machine for entry in step.entries] == ["m2", "m1"]
 
 
-def test_clock_transition_goes_before_a_lease_that_is_due() -> None:
+def test_clock_transition_is_taken_before_a_due_lease_is_ended() -> None:
     state = counted("reboot", old("end", 100), slots=rule(1, lease=100, on_expire=OnExpire.FAIL))
     made = model(chart(state, final("end")), "m1")
     assert [entry.kind for entry in made.do(Tick(), after(100)).entries] == [Kind.TIMEOUT]
 
 
-def test_pause_makes_running_leases_longer() -> None:
+def test_pause_extends_running_leases() -> None:
     made = model(rolling(5, lease=100), "m1")
     made.do(Pause("look"), after(40))
     assert made.do(Tick(), after(500)).changes_nothing
@@ -357,13 +357,13 @@ def test_pause_makes_running_leases_longer() -> None:
     assert (made.here.slots["m1"].expires_at, step.due_at) == (after(600), after(600))
 
 
-def test_lease_that_ran_out_before_the_pause_is_noticed_by_it() -> None:
+def test_pause_first_ends_a_lease_that_ran_out_before() -> None:
     made = model(rolling(5, lease=100), "m1")
     step = made.do(Pause("look"), after(100))
     assert [entry.kind for entry in step.entries] == [Kind.EXPIRE, Kind.PAUSE]
 
 
-def test_pause_leaves_a_lease_that_is_over_alone() -> None:
+def test_pause_does_not_extend_a_lease_that_is_over() -> None:
     made, _ = expired(OnExpire.HOLD, "m1")
     made.do(Pause("look"), after(200))
     made.do(Resume("on"), after(300))
@@ -371,7 +371,7 @@ def test_pause_leaves_a_lease_that_is_over_alone() -> None:
 
 
 @pytest.mark.parametrize("happening", [Claim("reboot", "m2"), Release("reboot", "m2"), Evict("m2", "why"), Tick()])
-def test_whatever_happens_notices_the_lease_first(happening: Happening) -> None:
+def test_every_happening_first_ends_the_lease_that_ran_out(happening: Happening) -> None:
     here = holding(holding(started(rolling(2, lease=100)), "m1", expires=100), "m2", expires=200)
     step = machine.step(rolling(2, lease=100), here, happening, after(100))
     assert (step.entries[0].kind, step.entries[0].machine) == (Kind.EXPIRE, "m1")

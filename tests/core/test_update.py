@@ -1,4 +1,4 @@
-"""A PUT: what it does, and in which order it is judged."""
+"""A PUT: what it does, and the order of its checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.core.support import (
 
 
 def put(definition: Chart, position: Position, state: str, seconds: float = 0, **fields: Any) -> position_module.Step:
-    return machine.step(definition, position, Update(state, **fields), after(seconds))
+    return machine.step(definition, position, Update(state=state, **fields), after(seconds))
 
 
 # What an accepted PUT does
@@ -50,7 +50,7 @@ def test_put_updates_the_attribute_it_names() -> None:
     assert put(definition, started(definition), "a", key="failed").position.values == {"count": 0, "failed": 1}
 
 
-def test_put_that_stays_is_one_row_of_kind_update() -> None:
+def test_put_that_does_not_move_the_chart_writes_one_update_row() -> None:
     step = put(canary(), started(canary()), "canary", machine="m1")
     (entry,) = step.entries
     assert (entry.kind, entry.from_state, entry.to_state) == (Kind.UPDATE, "canary", "canary")
@@ -58,7 +58,7 @@ def test_put_that_stays_is_one_row_of_kind_update() -> None:
     assert (entry.key, entry.value_before, entry.value_after, entry.machine) == ("count", 0, 1, "m1")
 
 
-def test_put_that_moves_the_chart_is_one_row_of_kind_transition() -> None:
+def test_put_that_moves_the_chart_writes_one_transition_row() -> None:
     step = put(canary(1), started(canary(1)), "canary", machine="m1")
     (entry,) = step.entries
     assert (entry.kind, entry.from_state, entry.to_state, entry.visit) == (Kind.TRANSITION, "canary", "done", 1)
@@ -77,13 +77,13 @@ def test_entering_a_state_sets_its_values_as_defined() -> None:
     assert put(definition, started(definition), "a").position.values == {"count": 5, "x": -3}
 
 
-def test_first_guard_that_holds_wins() -> None:
+def test_first_transition_whose_guard_holds_is_taken() -> None:
     guards = [when("late", "count", 2), when("first", "count", 1), when("second", "count", 1)]
     definition = chart(counted("a", *guards), final("late"), final("first"), final("second"))
     assert put(definition, started(definition), "a").position.state == "first"
 
 
-def test_one_put_takes_one_transition_though_the_next_guard_holds_too() -> None:
+def test_put_takes_one_transition_even_if_the_next_guard_holds_too() -> None:
     ready = counted("b", when("end", "count", 0))
     definition = chart(counted("a", when("b", "count", 1)), ready, final("end"))
     step = put(definition, started(definition), "a")
@@ -133,7 +133,7 @@ REFUSED = [
         replace(started(PLAIN), state="done", values={}, visit=2),
         {"state": "canary", "was_entered": True},
         Reason.NOT_CURRENT,
-        id="nobody in particular, late",
+        id="no machine, late",
     ),
     pytest.param(
         PLAIN, replace(started(PLAIN), state="done", values={}), {"state": "done"}, Reason.FINAL, id="a final state"
@@ -156,12 +156,12 @@ def test_machine_on_the_roster_is_counted() -> None:
     assert put(ROSTER, started(ROSTER), "canary", machine="m2").verdict is Verdict.ACCEPTED
 
 
-def test_roster_does_not_concern_an_anonymous_put() -> None:
+def test_anonymous_put_is_accepted_despite_a_roster() -> None:
     assert put(ROSTER, started(ROSTER), "canary").verdict is Verdict.ACCEPTED
 
 
 @pytest.mark.parametrize("state", ["canary", "done", "nowhere"])
-def test_put_without_a_machine_is_an_error_where_the_chart_requires_one(state: str) -> None:
+def test_put_without_a_machine_is_an_error_if_the_chart_requires_one(state: str) -> None:
     definition = canary(require_machine=True)
     with pytest.raises(BadRequestError, match="machine is missing"):
         put(definition, started(definition), state)
@@ -173,12 +173,12 @@ def test_put_on_an_attribute_the_state_lacks_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("state", "reason"), [("done", Reason.FINAL), ("wait", Reason.TIME_DRIVEN)])
-def test_key_of_a_state_that_counts_nothing_is_not_looked_at(state: str, reason: Reason) -> None:
+def test_key_is_ignored_on_a_state_that_does_not_count(state: str, reason: Reason) -> None:
     definition = chart(timed("wait", old("done", 60)), final("done"), initial=state)
     assert put(definition, started(definition), state, key="x").reason is reason
 
 
-# The order of the checks, contract section 8
+# The order of the checks
 
 EVERYTHING = chart(
     counted("a", old("b", 60), when("b", "count", 9)),
@@ -216,7 +216,7 @@ ORDER = [
 
 
 @pytest.mark.parametrize(("position", "seconds", "fields", "reason"), ORDER)
-def test_put_is_judged_in_order(position: Position, seconds: float, fields: dict[str, Any], reason: Reason) -> None:
+def test_put_checks_run_in_order(position: Position, seconds: float, fields: dict[str, Any], reason: Reason) -> None:
     assert machine.step(EVERYTHING, position, Update(**fields), after(seconds)).reason is reason
 
 
@@ -229,7 +229,7 @@ def test_refused_put_still_takes_the_clock_transition_that_was_due() -> None:
 # Replay by Idempotency-Key
 
 
-def test_replay_by_key_changes_nothing_and_tells_the_live_value() -> None:
+def test_replay_by_key_changes_nothing_and_returns_the_current_value() -> None:
     here = replace(started(PLAIN), values={"count": 1, "failed": 0})
     step = put(PLAIN, here, "canary", repeats=LoggedUpdate("canary", None, "count", "count"))
     assert (step.reason, step.key, step.value) == (Reason.REPLAY, "count", 1)
@@ -251,17 +251,17 @@ def test_key_with_another_request_is_an_error(fields: dict[str, Any]) -> None:
         put(PLAIN, started(PLAIN), repeats=logged, **fields)
 
 
-def test_key_of_a_put_that_named_an_attribute_is_not_that_of_one_that_did_not() -> None:
+def test_key_sent_with_an_attribute_cannot_be_sent_without_one() -> None:
     with pytest.raises(KeyReusedError):
         put(PLAIN, started(PLAIN), "canary", repeats=LoggedUpdate("canary", None, "failed", "count"))
 
 
-def test_key_replays_what_the_default_attribute_was_then() -> None:
+def test_key_replays_with_the_default_attribute_of_that_time() -> None:
     logged = LoggedUpdate("canary", None, "old_default", "old_default")
     assert put(PLAIN, started(PLAIN), "canary", repeats=logged).reason is Reason.REPLAY
 
 
-def test_key_replays_though_its_state_is_gone_and_the_machine_is_required() -> None:
+def test_key_replays_even_if_its_state_is_gone_and_a_machine_is_required() -> None:
     definition = canary(require_machine=True)
     logged = LoggedUpdate("gone", None, "count", "count")
     assert put(definition, started(definition), "gone", repeats=logged).reason is Reason.REPLAY

@@ -1,4 +1,4 @@
-"""A new version takes over a run in flight."""
+"""A new version takes over a run that has begun."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_upgrade_keeps_run_visit_and_values() -> None:
     assert upgrade(canary(8)).position == replace(HERE, version=2)
 
 
-def test_upgrade_is_one_row_of_the_new_version() -> None:
+def test_upgrade_writes_one_row_with_the_new_version() -> None:
     (entry,) = upgrade(canary(8)).entries
     assert (entry.kind, entry.version, entry.visit) == (Kind.UPGRADE, 2, 4)
     assert (entry.from_state, entry.to_state, entry.reason) == ("canary", "canary", "version 1 to 2")
 
 
-def test_upgrade_drops_values_and_gives_new_attributes_theirs() -> None:
+def test_upgrade_drops_old_attributes_and_adds_new_ones() -> None:
     state = counted("canary", when("done", "count", 9), values={"count": 0, "skipped": 7})
     assert upgrade(chart(state, final("done"))).position.values == {"count": 3, "skipped": 7}
 
@@ -101,13 +101,13 @@ def test_upgrade_takes_a_clock_guard_that_is_due_in_the_new_version() -> None:
     assert (kinds(step), step.position.state) == ([Kind.UPGRADE, Kind.TIMEOUT], "late")
 
 
-def test_upgrade_goes_on_with_the_clock_where_a_count_has_led() -> None:
+def test_upgrade_runs_the_clock_in_the_state_that_a_count_led_to() -> None:
     definition = chart(counted("canary", when("b", "count", 3)), timed("b", old("end", 0)), final("end"))
     step = upgrade(definition)
     assert kinds(step) == [Kind.UPGRADE, Kind.TRANSITION, Kind.TIMEOUT]
 
 
-def test_upgrade_while_paused_waits_with_a_guard_that_holds() -> None:
+def test_upgrade_while_paused_does_not_take_a_guard_that_holds() -> None:
     step = upgrade(canary(3), paused(HERE))
     assert (kinds(step), step.position.is_paused) == ([Kind.UPGRADE], True)
     resumed = machine.step(canary(3), step.position, Resume("on"), after(20))
@@ -124,13 +124,13 @@ def test_upgrade_takes_the_old_version_s_clock_transition_first() -> None:
 # Slots
 
 
-def test_upgrade_keeps_slots_where_the_state_still_has_some() -> None:
+def test_upgrade_keeps_slots_if_the_state_still_has_slots() -> None:
     here = holding(started(rolling(2)), "m1", "m2")
     step = machine.step(rolling(2), here, Upgrade(rolling(1), 2), NOON)
     assert list(step.position.slots) == ["m1", "m2"]
 
 
-def test_upgrade_drops_slots_where_the_state_has_none_any_more() -> None:
+def test_upgrade_drops_slots_if_the_state_has_slots_no_longer() -> None:
     here = holding(started(rolling(2)), "m1")
     plain = chart(counted("reboot", when("done", "count", 9)), final("done"))
     step = machine.step(rolling(2), here, Upgrade(plain, 2), NOON)
@@ -154,7 +154,7 @@ def test_upgrade_keeps_reports() -> None:
     assert made.put("canary", NOON, "m0").reason is Reason.REPLAY
 
 
-def test_report_on_a_dropped_attribute_is_one_on_none() -> None:
+def test_report_on_a_dropped_attribute_has_no_attribute() -> None:
     made = reported("count")
     made.import_chart(chart(counted("canary", when("done", "new", 9), values={"new": 0}), final("done")), NOON)
     step = made.put("canary", NOON, "m0")
@@ -167,7 +167,7 @@ def test_reports_follow_a_state_to_its_new_home() -> None:
     assert made.put("a", NOON, "m0").reason is Reason.REPLAY
 
 
-def test_going_back_is_a_version_of_its_own() -> None:
+def test_going_back_makes_another_version() -> None:
     made = reported("count")
     made.import_chart(canary(8), NOON)
     made.import_chart(CHART, NOON)

@@ -1,4 +1,4 @@
-"""Charts for pictures."""
+"""Charts that the tests of pictures share."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def parsed(text: str) -> Chart:
 
 
 def chain(length: int) -> Chart:
-    """A long chart in which every state may also abort, or begin again."""
+    """Return a long chart in which every state may also lead to `abort` or back to the first state."""
     attributes = (Attribute("count", 0), Attribute("failed", 0), Attribute("again", 0))
     states = {
         f"s{number}": State(
-            f"s{number}",
-            Func.INCREMENT,
-            attributes,
-            (_move(f"s{number + 1}", "count"), _move("abort", "failed"), _move("s0", "again")),
+            name=f"s{number}",
+            func=Func.INCREMENT,
+            attributes=attributes,
+            transitions=(_move(f"s{number + 1}", "count"), _move("abort", "failed"), _move("s0", "again")),
         )
         for number in range(length - 2)
     }
     last = f"s{length - 2}"
-    return Chart("chain", "s0", {**states, last: State(last), "abort": State("abort")})
+    return Chart(name="chain", initial="s0", states={**states, last: State(name=last), "abort": State(name="abort")})
 
 
 def _move(target: str, key: str) -> Transition:

@@ -1,4 +1,4 @@
-"""The pictures: well-formed, marked, and not too large."""
+"""Pictures are well-formed, mark the current state, and are not too large."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 
 from app.core.chart import Chart
-from app.diagram import DARK, LIGHT, Form, Standing, draw
+from app.diagram import DARK, LIGHT, Form, Snapshot, draw
 from app.diagram.plots import draw_growth, draw_sparkline, draw_stay
 from tests.diagram.support import ROLLOUT, chain, parsed
 from tests.diagram.test_layout import charts
 
 SVG = "{http://www.w3.org/2000/svg}"
 CHART = parsed(ROLLOUT)
-STANDING = Standing("fleet", {"count": 213, "failed": 3, "again": 0}, passed={"canary": 5})
+SNAPSHOT = Snapshot("fleet", {"count": 213, "failed": 3, "again": 0}, passed={"canary": 5})
 
 
 def groups(svg: str) -> dict[str, ET.Element]:
-    """Each state's group, by the name in it."""
+    """Return the group of each state by the state's name."""
     found = {}
     for group in ET.fromstring(svg).iterfind(f"{SVG}g[@class='d-states']/{SVG}g"):
         found[next(text.text or "" for text in group.iter(f"{SVG}text"))] = group
@@ -30,50 +30,50 @@ def groups(svg: str) -> dict[str, ET.Element]:
 
 
 def test_svg_marks_the_current_state_and_those_passed() -> None:
-    found = groups(draw(CHART, STANDING))
+    found = groups(draw(CHART, SNAPSHOT))
     assert "d-current" in found["fleet"].attrib["class"]
     assert "d-passed" in found["canary"].attrib["class"]
     assert "d-ahead" in found["done"].attrib["class"]
 
 
 def test_svg_has_counts_in_the_boxes_and_guards_on_the_arrows() -> None:
-    texts = [item.text for item in ET.fromstring(draw(CHART, STANDING)).iter(f"{SVG}text")]
+    texts = [item.text for item in ET.fromstring(draw(CHART, SNAPSHOT)).iter(f"{SVG}text")]
     assert {"213 / 396 · 3 failed", "5 / 5", "by the clock"} <= set(texts)
     assert {"count ≥ 5", "failed > 4 (1%)", "after 1h", "at 2031-01-02 05:00 UTC"} <= set(texts)
 
 
 def test_svg_draws_endings_with_two_rims_and_failed_ones_with_cut_corners() -> None:
-    found = groups(draw(CHART, STANDING))
+    found = groups(draw(CHART, SNAPSHOT))
     assert len(found["done"].findall(f"{SVG}rect")) == 2
     assert found["rolled_back"].findall(f"{SVG}rect") == []
     assert len(found["rolled_back"].findall(f"{SVG}path")) == 3  # two rims and a cross
 
 
 def test_svg_shows_a_pause_by_dashes_and_bars() -> None:
-    group = groups(draw(CHART, replace(STANDING, is_paused=True)))["fleet"]
+    group = groups(draw(CHART, replace(SNAPSHOT, is_paused=True)))["fleet"]
     assert group.find(f"{SVG}rect[@stroke-dasharray]") is not None
     assert group.find(f"{SVG}path[@class='d-mark d-mark-paused']") is not None
 
 
-def test_svg_stands_alone() -> None:
-    svg = draw(CHART, STANDING)
+def test_svg_needs_no_other_file() -> None:
+    svg = draw(CHART, SNAPSHOT)
     for word in ("<style", "style=", "<script", "href", "url(", "@import", "<image", "foreignObject"):
         assert word not in svg
 
 
-def test_svg_says_in_words_what_it_shows() -> None:
-    root = ET.fromstring(draw(CHART, STANDING))
+def test_svg_has_a_description_in_words() -> None:
+    root = ET.fromstring(draw(CHART, SNAPSHOT))
     assert root.findtext(f"{SVG}title") == "Chart rollout, now in fleet"
     assert "overdue is a failed ending" in (root.findtext(f"{SVG}desc") or "")
 
 
 def test_svg_escapes_descriptions() -> None:
-    assert "five &lt;first&gt; &amp; &quot;only&quot;" in draw(CHART, STANDING)
+    assert "five &lt;first&gt; &amp; &quot;only&quot;" in draw(CHART, SNAPSHOT)
 
 
-def test_dark_theme_has_its_own_colours() -> None:
-    assert DARK.paper in draw(CHART, STANDING, theme=DARK)
-    assert LIGHT.paper not in draw(CHART, STANDING, theme=DARK)
+def test_dark_theme_differs_from_the_light_one() -> None:
+    assert DARK.paper in draw(CHART, SNAPSHOT, theme=DARK)
+    assert LIGHT.paper not in draw(CHART, SNAPSHOT, theme=DARK)
 
 
 @given(charts())
@@ -83,25 +83,25 @@ def test_any_chart_makes_well_formed_svg(chart: Chart) -> None:
 
 def test_description_with_control_characters_makes_well_formed_svg() -> None:
     states = {**CHART.states, "done": replace(CHART.states["done"], description="a\x00\x1b\ud800<b>")}
-    ET.fromstring(draw(Chart("x", CHART.initial, states), STANDING))
+    ET.fromstring(draw(Chart(name="x", initial=CHART.initial, states=states), SNAPSHOT))
 
 
 def test_dot_marks_the_current_state_and_the_endings() -> None:
-    dot = draw(CHART, STANDING, Form.DOT)
+    dot = draw(CHART, SNAPSHOT, Form.DOT)
     assert '"state fleet" [label="fleet\\n213 / 396 · 3 failed", style="rounded,filled"' in dot
     assert '"state rolled_back" [label="rolled_back", peripheries=2, shape=octagon];' in dot
     assert '"state canary" -> "state overdue" [label="after 1h", style=dashed];' in dot
 
 
 def test_mermaid_marks_the_current_state_and_the_endings() -> None:
-    mermaid = draw(CHART, STANDING, Form.MERMAID)
+    mermaid = draw(CHART, SNAPSHOT, Form.MERMAID)
     assert mermaid.startswith("stateDiagram-v2\n")
     assert '  state "fleet [213 / 396 · 3 failed]" as s2' in mermaid
     assert "  class s2 current" in mermaid
     assert "  s4 --> [*]" in mermaid
 
 
-def test_mermaid_writes_its_own_signs_as_numbers() -> None:
+def test_mermaid_escapes_its_special_characters() -> None:
     text = "current_state: 'a:b'\nstates: [{name: 'a:b', func: increment, current: {key: 'k:1', value: 0},"
     chart = parsed(text + " target: {name: end, when: {key: 'k:1', value: 1}}}, {name: end}]\n")
     mermaid = draw(chart, None, Form.MERMAID)
@@ -113,7 +113,7 @@ def test_mermaid_writes_its_own_signs_as_numbers() -> None:
 def test_thousand_states_are_drawn_in_a_second() -> None:
     chart = chain(1000)
     started = time.process_time()
-    svg = draw(chart, Standing("s500", {"count": 0, "failed": 0, "again": 0}))
+    svg = draw(chart, Snapshot("s500", {"count": 0, "failed": 0, "again": 0}))
     assert time.process_time() - started < 1
     assert len(groups(svg)) == 1000
 
@@ -122,13 +122,13 @@ def test_thousand_states_are_drawn_in_a_second() -> None:
 def test_ten_thousand_states_are_drawn_in_a_second(form: Form) -> None:
     chart = chain(10_000)
     started = time.process_time()
-    text = draw(chart, Standing("s5000", {"count": 0, "failed": 0, "again": 0}), form)
+    text = draw(chart, Snapshot("s5000", {"count": 0, "failed": 0, "again": 0}), form)
     assert time.process_time() - started < 1.5
     assert len(text) < 4_000_000
 
 
 def test_large_chart_shows_the_states_around_the_current_one() -> None:
-    svg = draw(chain(10_000), Standing("s5000", {"count": 0, "failed": 0, "again": 0}))
+    svg = draw(chain(10_000), Snapshot("s5000", {"count": 0, "failed": 0, "again": 0}))
     found = groups(svg)
     assert {"s4999", "s5000", "s5001", "abort"} <= found.keys()
     assert len(found) <= 61
@@ -149,5 +149,5 @@ def test_plots_are_well_formed() -> None:
         ET.fromstring(svg)
 
 
-def test_growth_of_nothing_is_not_drawn() -> None:
+def test_growth_without_points_is_empty() -> None:
     assert draw_growth([], []) == ""

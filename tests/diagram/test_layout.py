@@ -1,4 +1,4 @@
-"""Where states and arrows go."""
+"""Where states are placed, and how arrows run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_failures_are_below_and_deadlines_above() -> None:
     assert places["overdue"].lane < 0
 
 
-def test_arrow_back_goes_round() -> None:
+def test_arrow_to_an_earlier_state_runs_below_everything() -> None:
     ways = {(arrow.source, arrow.target): arrow.way for arrow in lay_out(parsed(ROLLOUT)).arrows}
     assert ways["fleet", "canary"] is Way.ROUND
     assert ways["canary", "fleet"] is Way.STRAIGHT
@@ -41,7 +41,7 @@ def test_transitions_between_two_states_share_an_arrow() -> None:
 
 @st.composite
 def charts(draw: st.DrawFn) -> Chart:
-    """Any graph of counted states, reachable or not: a part of a chart may be such."""
+    """Draw any graph of counting states; a part of a chart may have states that cannot be reached."""
     count = draw(st.integers(1, 12))
     names = [f"s{number}" for number in range(count)]
     states = {}
@@ -50,19 +50,19 @@ def charts(draw: st.DrawFn) -> Chart:
         guards = [CountGuard("k", Op.GE, number, str(number)) for number in range(len(targets))]
         moves = tuple(Transition(target, guard) for target, guard in zip(targets, guards, strict=True))
         func = Func.INCREMENT if moves else None
-        states[name] = State(name, func, (Attribute("k", 0),) if moves else (), moves)
-    return Chart("any", names[0], states)
+        states[name] = State(name=name, func=func, attributes=(Attribute("k", 0),) if moves else (), transitions=moves)
+    return Chart(name="any", initial=names[0], states=states)
 
 
 @given(charts())
-def test_no_two_states_share_a_place(chart: Chart) -> None:
+def test_states_do_not_share_a_place(chart: Chart) -> None:
     places = lay_out(chart).places
     assert places.keys() == chart.states.keys()
     assert len({(place.column, place.lane) for place in places.values()}) == len(places)
 
 
 @given(charts())
-def test_arrow_along_a_lane_passes_no_state(chart: Chart) -> None:
+def test_arrow_along_a_lane_does_not_cross_a_state(chart: Chart) -> None:
     layout = lay_out(chart)
     taken = {(place.column, place.lane) for place in layout.places.values()}
     for arrow in layout.arrows:

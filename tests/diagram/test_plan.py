@@ -1,4 +1,4 @@
-"""What a chart is meant to do, from its guards alone."""
+"""What a chart is meant to do, as its guards show."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_main_path_follows_first_attributes_and_planned_clocks() -> None:
     assert find_main_path(parsed(ROLLOUT)) == ["canary", "fleet", "freeze", "done"]
 
 
-def test_main_path_ends_where_it_would_go_round() -> None:
+def test_main_path_ends_before_a_state_repeats() -> None:
     assert find_main_path(parsed(LOOP)) == ["load", "publish"]
 
 
-def test_failed_endings_are_those_that_no_planned_transition_leads_to() -> None:
+def test_failed_endings_are_not_reached_by_planned_transitions() -> None:
     assert list_failed_endings(parsed(ROLLOUT)) == {"rolled_back", "overdue"}
 
 
@@ -50,5 +50,5 @@ def test_ending_by_another_attribute_is_failed() -> None:
     assert list_failed_endings(parsed(VOTE)) == {"rejected"}
 
 
-def test_ending_that_the_chart_begins_in_is_good() -> None:
+def test_final_initial_state_is_a_good_ending() -> None:
     assert list_failed_endings(parsed("current_state: end\nstates: [{name: end}]\n")) == frozenset()

@@ -12,6 +12,7 @@ class Execute
     @retries = 0
     @retry_delay = 2
     @returns = [0]
+    @timeout = 120
   end
 
   def cwd(path) = @cwd = path
@@ -21,6 +22,8 @@ class Execute
   def retries(count) = @retries = count
 
   def retry_delay(seconds) = @retry_delay = seconds
+
+  def timeout(seconds) = @timeout = seconds
 
   def returns(codes) = @returns = Array(codes)
 
@@ -60,7 +63,7 @@ class Execute
   end
 
   def shell(command, options, returns = [0])
-    Mixlib::ShellOut.new(command, cwd: options[:cwd] || @cwd, returns: returns, timeout: 120).run_command
+    Mixlib::ShellOut.new(command, cwd: options[:cwd] || @cwd, returns: returns, timeout: @timeout).run_command
   end
 end
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
-import signal
-import socket
+import shlex
 import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
-from tests.e2e.lossy import LossyProxy, UnixConnection
+from tests.e2e.lossy import LossyProxy
+from tests.support.http import ANSWER_SECONDS, Reply, UnixConnection, send
+from tests.support.processes import end_group, free_port, is_open, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -40,22 +39,6 @@ states:
 """
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """Return what `condition` returns as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def replaced(text: str, changes: Mapping[str, str]) -> str:
     """`text` with each key, which must be there, replaced by its value."""
     for old, new in changes.items():
@@ -67,7 +50,8 @@ def replaced(text: str, changes: Mapping[str, str]) -> str:
 def read_env_file(path: Path) -> dict[str, str]:
     """The settings of a file as systemd's EnvironmentFile= reads it."""
     lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: "".join(shlex.split(value)) for name, value in pairs}
 
 
 @dataclass(slots=True)
@@ -114,12 +98,7 @@ class Service:
         """Stop as systemd would."""
         if self.process is None:
             return
-        self.process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(40)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        end_group(self.process, 40)
         self.process = None
 
     @contextmanager
@@ -135,18 +114,12 @@ class Service:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         with suppress(OSError):
-            return self.ask("/readyz")[0] == 200
+            return self.ask("GET", "/readyz").status == 200
         return False
 
-    def ask(self, path: str, token: str | None = None) -> tuple[int, str]:
-        """GET past nginx."""
-        connection = UnixConnection(self.socket)
-        try:
-            connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
+    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
+        """Send one request past nginx."""
+        return send(UnixConnection(self.socket), method, path, body, **headers)
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of the request log."""
@@ -228,18 +201,7 @@ class Front:
     def _listens(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "error.log").read_text()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.https_port), 1):
-            return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back."""
-
-    status: int
-    body: str
-    headers: dict[str, str]
+        return is_open(self.https_port)
 
 
 @dataclass(slots=True)
@@ -277,18 +239,14 @@ class Stack:
         self.service.stop()
 
     def ask(self, method: str, path: str, role: str | None = "admin", body: str | None = None, **headers: str) -> Reply:
-        """One request through nginx."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        """Send one request through nginx, with the token of `role`."""
         if role is not None:
-            sent["Authorization"] = f"Bearer {self.tokens[role]}"
-        request = Request(self.url + path, None if body is None else body.encode(), sent, method=method)
+            headers["Authorization"] = f"Bearer {self.tokens[role]}"
         context = ssl.create_default_context(cafile=str(self.front.certificate))
-        try:
-            with urlopen(request, timeout=75, context=context) as answer:
-                return Reply(answer.status, answer.read().decode(), dict(answer.headers))
-        except HTTPError as error:
-            with error:
-                return Reply(error.code, error.read().decode(), dict(error.headers))
+        connection = http.client.HTTPSConnection(
+            "localhost", self.front.https_port, timeout=ANSWER_SECONDS, context=context
+        )
+        return send(connection, method, path, body, **headers)
 
     def import_chart(self, name: str, text: str = CHART) -> None:
         reply = self.ask("PUT", f"/charts/{name}", body=text)
@@ -318,5 +276,5 @@ def running_stack(folder: Path, database_url: str) -> Iterator[Stack]:
         stack.start()
         yield stack
     finally:
-        with suppress(URLError):
+        with suppress(OSError):
             stack.stop()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.fronted import Fronted, fronted
-from tests.faults.raw_http import CHART, STATE
+from proof.fronted import Fronted, fronted
+from proof.raw_http import CHART, STATE
 
 # Past what a socket keeps, and as much as deploy/nginx.conf lets through.
 SIZES = (200_000, 1_000_000, 2 * 1024 * 1024)

@@ -9,8 +9,8 @@ from app.service.operate import ImportRequest, import_chart
 from app.service.reading import get_status
 from app.service.tokens import Role, create_token
 from tests.service.support import ANN, opened_service, rows
-from tests.slots.support import Ledger
 from tests.support.servers import ROOT, running
+from tests.support.slots import Ledger
 
 MACHINE = Path(__file__).parent / "fleetlock" / "machine.sh"
 NAME = "rolling-reboot"

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 from tests.e2e.machines import MACHINE, Machine
-from tests.e2e.stack import CLIENTS, Stack, until
+from tests.e2e.stack import CLIENTS, Stack
+from tests.support.http import Reply
+from tests.support.processes import until
 
 PUT = "/charts/{}/state?state=green_state&machine={}"
 
@@ -29,9 +31,14 @@ def test_http_without_tls_is_refused(stack: Stack, chart: str) -> None:
     connection.close()
 
 
+def ask_metrics(stack: Stack) -> Reply:
+    """Ask for the metrics behind nginx."""
+    return stack.service.ask("GET", "/metrics", Authorization=f"Bearer {stack.tokens['admin']}")
+
+
 def test_metrics_are_closed_at_nginx_and_open_behind_it(stack: Stack) -> None:
     assert stack.ask("GET", "/metrics").status == 403
-    status, text = stack.service.ask("/metrics", stack.tokens["admin"])
+    status, text = ask_metrics(stack).answer
     assert status == 200
     assert "stateservice_database_up 1.0" in text
 
@@ -52,7 +59,7 @@ def test_wait_is_held_through_nginx_and_answered_when_it_comes_true(stack: Stack
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    until(lambda: "stateservice_waiters 1.0" in stack.service.ask("/metrics", stack.tokens["admin"])[1], "it waits")
+    until(lambda: "stateservice_waiters 1.0" in ask_metrics(stack).body, "it waits")
     moved = stack.ask("POST", f"/charts/{chart}/goto", body=json.dumps({"state": "red_state", "reason": "e2e"}))
     told = time.monotonic()
     waiting.join(10)

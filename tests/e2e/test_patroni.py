@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.failover import Plan, run_failovers
-from tests.faults.patroni import patroni_cluster
+from proof.failover import Plan, run_failovers
+from proof.patroni import patroni_cluster
 
 
 def test_another_leader_takes_over_without_a_hand(tmp_path: Path) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
-from tests.e2e.lossy import UnixConnection
-from tests.e2e.stack import CHART, DEPLOY, Service, free_port, replaced, until
+from tests.e2e.stack import CHART, DEPLOY, Service, replaced
+from tests.support.processes import free_port, is_open, until
 
 
 @pytest.fixture
@@ -55,21 +54,6 @@ def pooler(folder: Path, database_url: str) -> Iterator[str]:
         process.wait(10)
 
 
-def is_open(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-def ask(service: Service, method: str, path: str, body: str | None = None) -> int:
-    connection = UnixConnection(service.socket)
-    try:
-        connection.request(method, path, body)
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
 def test_service_counts_and_wakes_those_who_wait_behind_pgbouncer(folder: Path, e2e_database_url: str) -> None:
     open_to_all = {"STATE_SERVICE_AUTH": "open", "STATE_SERVICE_TRUSTED_HOSTS": ""}
     direct = Service(folder, e2e_database_url, open_to_all)
@@ -80,13 +64,13 @@ def test_service_counts_and_wakes_those_who_wait_behind_pgbouncer(folder: Path, 
         try:
             service.start()
             chart = CHART.replace("100", "1")
-            assert ask(service, "PUT", "/charts/pooled", chart) in (200, 201)
+            assert service.ask("PUT", "/charts/pooled", chart).status in (200, 201)
             answers: list[int] = []
             path = "/charts/pooled/state?state=red_state&wait=30"
-            waiting = threading.Thread(target=lambda: answers.append(ask(service, "GET", path)))
+            waiting = threading.Thread(target=lambda: answers.append(service.ask("GET", path).status))
             waiting.start()
             time.sleep(1)
-            assert ask(service, "PUT", "/charts/pooled/state?state=green_state&machine=a") == 200
+            assert service.ask("PUT", "/charts/pooled/state?state=green_state&machine=a").status == 200
             waiting.join(5)
             assert answers == [200]
         finally:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.raw_http import REQUESTS, Target, read_answers, send, through_nginx, try_all
+from proof.raw_http import REQUESTS, Target, read_answers, send, through_nginx, try_all
 
 
 @pytest.fixture(scope="module")

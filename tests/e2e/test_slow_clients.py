@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.slow_clients import CLIENTS, LIMIT, measure, through_nginx
+from proof.slow_clients import CLIENTS, LIMIT, measure, through_nginx
 
 
 def test_slow_clients_are_not_noticed_behind_nginx(tmp_path: Path) -> None:

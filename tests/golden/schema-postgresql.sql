@@ -47,10 +47,6 @@ reports.reported_at timestamp with time zone NOT NULL
 roster.version_id bigint NOT NULL
 roster.machine character varying(255) NOT NULL
 roster.position integer NOT NULL
-slot_waiters.chart_id bigint NOT NULL
-slot_waiters.machine character varying(255) NOT NULL
-slot_waiters.since timestamp with time zone NOT NULL
-slot_waiters.until timestamp with time zone NOT NULL
 slots.chart_id bigint NOT NULL
 slots.machine character varying(255) NOT NULL
 slots.fence bigint NOT NULL
@@ -161,8 +157,6 @@ reports.fk_reports_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 reports.pk_reports PRIMARY KEY (chart_id, run, visit, machine)
 roster.fk_roster_version_id_chart_versions FOREIGN KEY (version_id) REFERENCES chart_versions(id)
 roster.pk_roster PRIMARY KEY (version_id, machine)
-slot_waiters.fk_slot_waiters_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
-slot_waiters.pk_slot_waiters PRIMARY KEY (chart_id, machine)
 slots.fk_slots_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 slots.pk_slots PRIMARY KEY (chart_id, machine)
 states.ck_states_known_func CHECK (((func)::text = ANY ((ARRAY['increment'::character varying, 'decrement'::character varying, 'time'::character varying])::text[])))
@@ -194,7 +188,6 @@ CREATE UNIQUE INDEX pk_chart_versions ON public.chart_versions USING btree (id)
 CREATE UNIQUE INDEX pk_charts ON public.charts USING btree (id)
 CREATE UNIQUE INDEX pk_reports ON public.reports USING btree (chart_id, run, visit, machine)
 CREATE UNIQUE INDEX pk_roster ON public.roster USING btree (version_id, machine)
-CREATE UNIQUE INDEX pk_slot_waiters ON public.slot_waiters USING btree (chart_id, machine)
 CREATE UNIQUE INDEX pk_slots ON public.slots USING btree (chart_id, machine)
 CREATE UNIQUE INDEX pk_states ON public.states USING btree (id)
 CREATE UNIQUE INDEX pk_tokens ON public.tokens USING btree (id)

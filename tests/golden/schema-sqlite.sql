@@ -86,16 +86,6 @@ CREATE TABLE roster (
     CONSTRAINT fk_roster_version_id_chart_versions FOREIGN KEY(version_id) REFERENCES chart_versions (id)
 );
 
--- table slot_waiters
-CREATE TABLE slot_waiters (
-    chart_id BIGINT NOT NULL,
-    machine VARCHAR(255) NOT NULL,
-    since VARCHAR(27) NOT NULL,
-    until VARCHAR(27) NOT NULL,
-    CONSTRAINT pk_slot_waiters PRIMARY KEY (chart_id, machine),
-    CONSTRAINT fk_slot_waiters_chart_id_charts FOREIGN KEY(chart_id) REFERENCES charts (id)
-);
-
 -- table slots
 CREATE TABLE slots (
     chart_id BIGINT NOT NULL,

@@ -18,9 +18,10 @@ from app.db.engine import open_engine
 from app.service import reading
 from app.service.context import Service
 from app.service.operate import Imported, ImportRequest, import_chart
-from app.service.put import Put, update
+from app.service.put import Put
 from app.waiting.hub import Hub
 from tests.core.support import NOON
+from tests.support.requests import update
 
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
 SEED = (CHARTS / "states.yaml").read_text()
@@ -60,6 +61,42 @@ states:
 - name: done
 """
 
+# The same with a rollout instead of a soak, and without a deadline.
+ROLLOUT = """\
+chart: web
+current_state: canary
+states:
+  - name: canary
+    func: increment
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target:
+      - {name: rollback, when: {key: failed, value: 1}}
+      - {name: rollout, when: {key: count, value: 2}}
+  - name: rollout
+    func: increment
+    current: {key: count, value: 0}
+    target: {name: done, when: {key: count, value: 3}}
+  - name: rollback
+  - name: done
+"""
+
+# A reboot with a roster and without a budget.
+ROSTERED = """\
+chart: web
+current_state: reboot
+expect: [m1, m2, m3]
+states:
+  - name: reboot
+    func: increment
+    slots: 2
+    lease: 1h
+    current: {key: count, value: 0}
+    target: {name: done, when: {key: count, value: 3}}
+  - name: done
+"""
+
+DAY = timedelta(days=1)
+
 
 @dataclass
 class Clock:
@@ -89,10 +126,17 @@ def import_text(service: Service, chart_text: str, name: str | None = None, **op
     return import_chart(service, request, ANN)
 
 
-def put(service: Service, state: str, machine: str | None = None, chart: str = "web", **fields: Any) -> Any:
-    """Send a PUT from nowhere in particular."""
-    author = Author(idempotency_key=fields.get("idempotency_key"))
-    return update(service, chart, Put(state, machine, **fields), author)
+def put(
+    service: Service,
+    state: str,
+    machine: str | None = None,
+    key: str | None = None,
+    *,
+    chart: str = "web",
+    idempotency_key: str | None = None,
+) -> Any:
+    """Send the PUT of a machine."""
+    return update(service, chart, Put(state, machine, key), Author(idempotency_key=idempotency_key))
 
 
 def rows(service: Service, chart: str = "web", **wanted: Any) -> list[LogRow]:

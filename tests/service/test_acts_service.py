@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from app.core.errors import BadRequestError, ChartNotFoundError, ConflictError, ReasonRequiredError
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds, put, query, rows
+from tests.support import requests
 
 Act = Callable[[Service, str], object]
 
@@ -131,7 +132,7 @@ def test_archive_ends_the_visit(service: Service, clock: Clock) -> None:
 
 def test_evict_takes_the_slot_away(service: Service) -> None:
     import_text(service, REBOOT, name="reboot")
-    slots.claim(service, "reboot", "reboot", "m1", NOBODY)
+    requests.claim(service, "reboot", "reboot", "m1", NOBODY)
     operate.evict(service, "reboot", "m1", "gone", ANN)
     assert query(service, "SELECT machine FROM slots") == []
     assert (kinds(service, "reboot")[-1], verify(service, "reboot").differences) == ("evict", ())

@@ -5,9 +5,9 @@ import pytest
 from app.core.errors import ChartNotFoundError
 from app.core.position import Reason
 from app.service import operate
-from app.service.ask import Question, ask
 from app.service.context import Service
 from tests.service.support import ANN, CANARY, Clock, import_text, kinds, put
+from tests.support.requests import Question, ask
 
 
 @pytest.fixture(autouse=True)

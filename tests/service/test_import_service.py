@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadRequestError, ChartFileError, ConflictError
-from app.service import operate, slots
-from app.service.ask import Question, ask
+from app.service import operate
 from app.service.context import Service
 from app.service.operate import Outcome
 from app.service.reading import list_versions
@@ -27,6 +26,8 @@ from tests.service.support import (
     query,
     rows,
 )
+from tests.support import requests
+from tests.support.requests import Question, ask
 
 WIDER = CANARY.replace("value: 2", "value: 3")
 NARROWER = CANARY.replace("value: 2", "value: 1")
@@ -85,7 +86,7 @@ def test_import_of_a_file_without_a_name_takes_the_default(service: Service) -> 
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_import_with_a_problem_changes_nothing(service: Service, dry_run: bool) -> None:
-    with pytest.raises(ChartFileError, match="no state"):
+    with pytest.raises(ChartFileError, match="is not a state of this chart"):
         import_text(service, CANARY.replace("name: soak, when", "name: sook, when"), dry_run=dry_run)
     assert set(counts(service).values()) == {0}
 
@@ -260,7 +261,7 @@ def test_import_after_an_archive_continues_version_run_and_seq(service: Service)
 
 def test_import_after_an_archive_has_no_pause_and_no_slots(service: Service) -> None:
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
     operate.pause(service, "web", "look", ANN)
     operate.archive(service, "web", "over", ANN)
     status = import_text(service, REBOOT).status
@@ -271,10 +272,10 @@ def test_import_after_an_archive_has_no_pause_and_no_slots(service: Service) -> 
 
 def test_fence_rises_across_an_archive(service: Service) -> None:
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
     operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
     assert (get_row(service).fence, verify(service, "web").differences) == (2, ())
 
 

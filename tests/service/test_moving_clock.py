@@ -7,11 +7,12 @@ from datetime import datetime
 
 import pytest
 
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
 from app.service.put import tick
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, SEED, Clock, import_text, put, query
+from tests.support import requests
 
 
 class MovingClock(Clock):
@@ -33,8 +34,8 @@ def archive_and_import(text: str) -> Callable[[Service], object]:
 def claim_and_release(service: Service) -> None:
     operate.archive(service, "web", "over", ANN)
     import_text(service, REBOOT)
-    slots.claim(service, "web", "reboot", "m1", NOBODY)
-    slots.release(service, "web", "reboot", "m1", NOBODY)
+    requests.claim(service, "web", "reboot", "m1", NOBODY)
+    requests.release(service, "web", "reboot", "m1", NOBODY)
 
 
 def pause_and_resume(service: Service) -> None:

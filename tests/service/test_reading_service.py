@@ -9,7 +9,7 @@ import pytest
 
 from app.core.chart import Op
 from app.core.errors import ChartNotFoundError, VersionNotFoundError
-from app.service import operate, reading, slots
+from app.service import operate, reading
 from app.service.context import Service
 from app.service.operate import Outcome
 from app.service.upkeep import verify
@@ -26,6 +26,7 @@ from tests.service.support import (
     put,
     rows,
 )
+from tests.support import requests
 
 SAMPLES = sorted(CHARTS.glob("*.yaml"))
 
@@ -197,5 +198,5 @@ def test_history_of_an_unknown_chart_is_an_error(service: Service) -> None:
 
 def test_history_has_only_rows_of_its_chart(service: Service, lived: None) -> None:
     import_text(service, REBOOT, name="other")
-    slots.claim(service, "other", "reboot", "m1", NOBODY)
+    requests.claim(service, "other", "reboot", "m1", NOBODY)
     assert [row.kind for row in rows(service, chart="other")] == ["import", "claim"]

@@ -6,11 +6,12 @@ import pytest
 
 from app.core.chart import INT64_MAX
 from app.core.errors import AttributeRangeError
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
 from app.service.put import sweep, tick
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds
+from tests.support import requests
 
 
 def soaking(service: Service, *names: str) -> None:
@@ -50,7 +51,7 @@ def test_sweep_leaves_alone_what_is_paused_or_archived(service: Service, clock: 
 def test_sweep_ends_leases(service: Service, clock: Clock) -> None:
     import_text(service, REBOOT, name="a")
     for name in ("m1", "m2"):
-        slots.claim(service, "a", "reboot", name, NOBODY)
+        requests.claim(service, "a", "reboot", name, NOBODY)
     clock.advance(100)
     assert sweep(service) == 1
     assert kinds(service, "a")[-3:] == ["expire", "expire", "timeout"]
@@ -68,7 +69,7 @@ def test_sweep_goes_by_the_database_s_time(service: Service) -> None:
 def test_sweep_is_not_held_up_by_a_chart_that_cannot_be_moved(service: Service, clock: Clock) -> None:
     full = REBOOT.replace("{key: failed, value: 0}", f"{{key: failed, value: {INT64_MAX}}}")
     import_text(service, full, name="a")
-    slots.claim(service, "a", "reboot", "m1", NOBODY)
+    requests.claim(service, "a", "reboot", "m1", NOBODY)
     clock.advance(50)
     soaking(service, "b")
     clock.advance(60)

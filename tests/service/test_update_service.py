@@ -8,9 +8,9 @@ import pytest
 
 from app.core.errors import BadRequestError, ChartNotFoundError, KeyReusedError
 from app.core.position import Reason
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
-from app.service.put import Put, update
+from app.service.put import Put
 from app.service.upkeep import verify
 from tests.service.support import (
     ANN,
@@ -26,6 +26,8 @@ from tests.service.support import (
     query,
     rows,
 )
+from tests.support import requests
+from tests.support.requests import update
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +203,7 @@ def test_names_of_any_kind_go_through(service: Service) -> None:
 
 def test_slot_is_given_back_by_the_report(service: Service) -> None:
     import_text(service, REBOOT, name="reboot")
-    slots.claim(service, "reboot", "reboot", "m1", NOBODY)
+    requests.claim(service, "reboot", "reboot", "m1", NOBODY)
     assert put(service, "reboot", "m2", chart="reboot").reason is Reason.NO_SLOT
     assert put(service, "reboot", "m1", chart="reboot").is_yes
     assert query(service, "SELECT machine FROM slots") == []

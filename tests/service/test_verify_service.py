@@ -7,10 +7,11 @@ from sqlalchemy import text
 
 from app.core.errors import ChartNotFoundError
 from app.db import transaction
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Definitions, Service
 from app.service.upkeep import list_logged_charts, verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, alter, import_text, put
+from tests.support import requests
 
 ROW_COLUMNS = (
     "chart, version, run, visit, seq, at, kind, from_state, to_state, key, value_before, value_after, machine,"
@@ -172,7 +173,7 @@ def test_verify_finds_missing_values_and_reports(service: Service, statement: st
 
 def test_verify_finds_a_slot_that_its_holder_did_not_claim(service: Service) -> None:
     import_text(service, REBOOT, name="reboot")
-    slots.claim(service, "reboot", "reboot", "m1", NOBODY)
+    requests.claim(service, "reboot", "reboot", "m1", NOBODY)
     assert verify(service, "reboot").differences == ()
     alter(service, "UPDATE slots SET machine = 'm2'")
     assert "reboot: slots: the log gives" in verify(service, "reboot").differences[0]

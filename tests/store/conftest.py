@@ -10,7 +10,7 @@ from tests.service.support import Clock, opened_service
 
 @pytest.fixture
 def service(database_url: str) -> Iterator[Service]:
-    """The service, by which the tests put rows there; its time stands still."""
+    """The service on an empty database. The tests write rows through it, and its time stands still."""
     with opened_service(database_url) as opened:
         opened.database.clock = Clock()
         yield opened

@@ -1,4 +1,4 @@
-"""A definition comes back from its rows as it went in."""
+"""A definition that is read back from its rows is the same as the one that was written."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from tests.strategies import charts
 
 
 class UndoneError(Exception):
-    """Ends a transaction that is to leave nothing."""
+    """Ends a transaction so that it leaves no rows."""
 
 
 def written_and_read(database: Database, chart: Chart) -> Chart | None:
     found = None
     with suppress(UndoneError), transaction(database) as connection:
-        row = store.record.create_chart(connection, chart.name, machine.start(chart, 1, 1, NOON), NOON, Author())
-        store.definitions.add_version(connection, row.id, 1, chart, "text", NOON, None)
+        first = store.record.Decision(machine.start(chart, 1, 1, NOON), Author())
+        row = store.record.create_chart(connection, chart.name, first, NOON)
+        store.definitions.add_version(connection, row.id, 1, chart, text="text", now=NOON, actor=None)
         found = store.definitions.load_chart(connection, row.id, chart.name, 1)
         raise UndoneError
     return found
@@ -38,7 +39,7 @@ def written_and_read(database: Database, chart: Chart) -> Chart | None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(data=st.data())
-def test_definition_comes_back_as_it_went_in(service: Service, data: st.DataObject) -> None:
+def test_definition_read_back_is_the_one_written(service: Service, data: st.DataObject) -> None:
     chart = data.draw(charts())
     found = written_and_read(service.database, chart)
     assert found == chart
@@ -47,25 +48,25 @@ def test_definition_comes_back_as_it_went_in(service: Service, data: st.DataObje
 
 
 @pytest.mark.parametrize("stages", [(1,), (1, 5, 20)])
-def test_slots_come_back_with_all_their_stages(service: Service, stages: tuple[int, ...]) -> None:
+def test_slots_read_back_have_all_their_stages(service: Service, stages: tuple[int, ...]) -> None:
     chart = rolling(*stages, lease=90)
     assert written_and_read(service.database, chart) == chart
 
 
-def test_empty_roster_is_not_no_roster(service: Service) -> None:
+def test_empty_roster_differs_from_a_missing_roster(service: Service) -> None:
     chart = replace(rolling(), roster=(), expect=0)
     found = written_and_read(service.database, chart)
     assert found is not None
     assert (found.roster, found.is_on_roster("m1")) == ((), False)
 
 
-def test_version_that_is_not_there_is_an_error(service: Service) -> None:
+def test_loading_a_missing_version_is_an_error(service: Service) -> None:
     import_text(service, CANARY)
     with asking(service.database) as connection, pytest.raises(VersionNotFoundError):
         store.definitions.load_chart(connection, get_row(service).id, "web", 2)
 
 
-def test_text_is_kept_with_its_hash(service: Service) -> None:
+def test_text_is_stored_with_its_hash(service: Service) -> None:
     import_text(service, CANARY)
     with asking(service.database) as connection:
         version = store.definitions.get_version(connection, get_row(service).id, 1)

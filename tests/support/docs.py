@@ -1,7 +1,8 @@
-"""Reads what the pages in Markdown say: their blocks, links, shell examples and commands."""
+"""Reads the Markdown pages: their blocks, links, shell examples, commands, and the code that they name."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ _FENCE = re.compile(r"(?m)^```(\w*)\n(.*?)^```$", flags=re.DOTALL)
 
 
 def list_pages() -> list[Path]:
-    """Every Markdown file that is the project's own, relative to the root."""
+    """Every Markdown file of the project itself, relative to the root."""
     paths = (path.relative_to(ROOT) for path in sorted(ROOT.rglob("*.md")))
     return [path for path in paths if not any(part.startswith(".") or part == "vendor" for part in path.parts)]
 
 
 def read_page(page: Path | str) -> str:
+    """The text of a page, which is named relative to the root."""
     return (ROOT / page).read_text()
 
 
@@ -30,6 +32,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def without_blocks(text: str) -> str:
+    """The page without its fenced blocks."""
     return _FENCE.sub("", text)
 
 
@@ -38,7 +41,7 @@ def without_blocks(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A command after `$ `, and the lines that the page prints below it."""
+    """A command after `$ `, and the lines that the page shows below it."""
 
     command: str
     output: str
@@ -66,7 +69,7 @@ _CHANGING = (
 
 
 def normalize(output: str) -> str:
-    """An output without what differs from one day to the next."""
+    """An output without the parts that differ between days: instants, spans, hashes, column widths."""
     for pattern, word in _CHANGING:
         output = pattern.sub(word, output)
     return "\n".join(line.rstrip() for line in output.strip().splitlines())
@@ -87,7 +90,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken_links(page: Path, text: str) -> list[str]:
-    """The relative links of a page whose file or heading is not there."""
+    """The relative links of a page whose file or heading does not exist."""
     broken = []
     for link in links(text):
         name, _, anchor = link.partition("#")
@@ -110,7 +113,7 @@ _FINE_IPS = ("127.0.0.1", "0.0.0.0", "192.0.2.", "198.51.100.", "203.0.113.")
 
 
 def stray_addresses(text: str) -> list[str]:
-    """Paths of one machine, and addresses that are neither this host, nor made for examples, nor public pages."""
+    """Paths of one machine, and addresses that are neither this host, nor reserved for examples, nor public pages."""
     found = _MACHINE_PATH.findall(text)
     found += [address for address in _IP.findall(text) if not address.startswith(_FINE_IPS)]
     found += [domain for domain in _MAIL.findall(text) if not domain.endswith(".example") and not _IP.fullmatch(domain)]
@@ -119,7 +122,7 @@ def stray_addresses(text: str) -> list[str]:
 
 
 def _is_fine_host(scheme: str, host: str) -> bool:
-    # A bare name in a database's address is one of the reader's own network.
+    # A bare host name in a database's URL belongs to the reader's own network.
     if (
         scheme in ("sqlite", "postgresql")
         or host == "localhost"
@@ -134,13 +137,13 @@ def _is_fine_host(scheme: str, host: str) -> bool:
 
 
 def command_lines(text: str) -> set[tuple[str, ...]]:
-    """The words behind each `./state_service` of a page."""
+    """The words after each `./state_service` of a page."""
     found = re.findall(r"\./state_service((?:[ \t]+[^\s`|;&)#>]+)*)", text)
     return {tuple(shlex.split(words)) for words in found}
 
 
 def resolve(root: click.Command, words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The command that `words` name, as its path, and those of their options that it or its groups lack."""
+    """The path of the command that `words` name, and the options and commands in `words` that do not exist."""
     command, path, unknown = root, list[str](), list[str]()
     rest = iter(words)
     for word in rest:
@@ -169,7 +172,7 @@ def _find_option(command: click.Command, name: str) -> click.Option | None:
 
 
 def endpoints(text: str) -> Iterator[str]:
-    """The endpoints that a page's headings, and the first cells of its tables, name as `METHOD /path`."""
+    """Each `METHOD /path` in a page's headings and in the first cells of its tables."""
     for place in re.findall(r"(?m)^(?:#{2,4} .*|\| [^|]*)", without_blocks(text)):
         yield from re.findall(r"`([A-Z]+ /\S*)`", place)
 
@@ -178,3 +181,45 @@ def table_rows(text: str, first: str) -> list[list[str]]:
     """The cells of a page's table rows whose first cell matches `first`."""
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
     return [row for row in rows if re.fullmatch(first, row[0].strip())]
+
+
+# Code
+
+_FOLDERS = ("app", "bench", "charts", "clients", "deploy", "docs", "migrations", "tests")
+_PATH = re.compile(rf"`((?:{'|'.join(_FOLDERS)})/[\w./-]*)`")
+
+
+def paths(text: str) -> list[str]:
+    """The files and folders of the repository that a page names in code spans, such as `app/core/chart.py`.
+
+    A name with NNNN in it is a pattern, and left out.
+    """
+    return [path for path in _PATH.findall(without_blocks(text)) if "NNNN" not in path]
+
+
+def list_modules() -> set[str]:
+    """The modules of `app`, as paths, without the files that only mark a package or start it."""
+    found = (path for path in (ROOT / "app").rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+    return {str(path.relative_to(ROOT)) for path in found}
+
+
+def pathed_names(text: str) -> list[tuple[str, str]]:
+    """The module and the name of each `app/x.py`: `name` of a page."""
+    return re.findall(r"`(app/[\w./]+\.py)`:\s+`([\w.]+)`", text)
+
+
+def defined_names(module: str) -> set[str]:
+    """The names that a module defines at its top level, and its methods as `Class.method`."""
+    names = set()
+    for node in ast.parse((ROOT / module).read_text()).body:
+        names |= _names_of(node)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{name}" for item in node.body for name in _names_of(item)}
+    return names
+
+
+def _names_of(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}

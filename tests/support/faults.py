@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from app.service.upkeep import verify
 from app.wiring import service_of
-from tests.support.servers import until
+from tests.support.processes import until
 
 # Every answer comes within this time, and the service is well again this soon after its database is.
 ANSWER_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""Random lives: charts small enough that most of what happens matters, and whatever may happen to one."""
+"""Hypothesis strategies for what happens to a chart; the charts are so small that most happenings have an effect."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ KEYS = ["count", "failed", "x"]
 
 @st.composite
 def small_charts(draw: st.DrawFn) -> Chart:
-    """A chart of two to four states that a handful of machines moves about."""
+    """Draw a chart of two to four states."""
     path = draw(st.permutations(STATES))[: draw(st.integers(2, 4))]
     states = [draw(_states(name, path, following)) for name, following in zip(path, [*path[1:], None], strict=True)]
     roster = draw(st.sampled_from([None, None, None, ("m1", "m2", "m3")]))
     return Chart(
-        "web",
-        path[0],
-        {state.name: state for state in states},
+        name="web",
+        initial=path[0],
+        states={state.name: state for state in states},
         expect=None if roster is None else len(roster),
         roster=roster,
         require_machine=draw(st.integers(0, 5)) == 0,
@@ -64,14 +64,20 @@ def small_charts(draw: st.DrawFn) -> Chart:
 @st.composite
 def _states(draw: st.DrawFn, name: str, path: list[str], following: str | None) -> State:
     if following is None:
-        return State(name)
+        return State(name=name)
     func = draw(st.sampled_from([Func.INCREMENT] * 4 + [Func.DECREMENT] * 2 + [Func.TIME]))
     keys = [] if func is Func.TIME else draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True))
     attributes = tuple(Attribute(key, draw(st.integers(0, 1))) for key in keys)
     targets = [following, *draw(st.lists(st.sampled_from(path), max_size=2))]
     transitions = [Transition(target, draw(_guards(attributes, func))) for target in draw(st.permutations(targets))]
     has_slots = bool(attributes) and draw(st.integers(0, 3)) == 0
-    return State(name, func, attributes, tuple(transitions), draw(_rules("failed" in keys)) if has_slots else None)
+    return State(
+        name=name,
+        func=func,
+        attributes=attributes,
+        transitions=tuple(transitions),
+        slots=draw(_rules("failed" in keys)) if has_slots else None,
+    )
 
 
 @st.composite
@@ -83,7 +89,7 @@ def _guards(draw: st.DrawFn, attributes: tuple[Attribute, ...], func: Func) -> G
         instant = NOON + timedelta(seconds=10 * seconds)
         return ClockGuard(instant, instant.isoformat())
     attribute = draw(st.sampled_from(attributes))
-    # At most as many reports as the roster has machines, or the chart file would be refused.
+    # The roster has three machines, and a chart file whose threshold needs more reports would be refused.
     threshold = attribute.value + draw(st.sampled_from([3, 2, 3, 1, 3, 0])) * (1 if func is Func.INCREMENT else -1)
     op = draw(st.sampled_from([Op.EQ, Op.GE if func is Func.INCREMENT else Op.LE]))
     return CountGuard(attribute.key, op, threshold, str(threshold))
@@ -102,7 +108,7 @@ def _rules(draw: st.DrawFn, has_failed: bool) -> SlotRule:
 
 @st.composite
 def successors(draw: st.DrawFn, chart: Chart, here: Position) -> Chart:
-    """Another version of `chart`: a state of it changed, most often the current one, or another chart altogether."""
+    """Draw another version of `chart`: with one state changed, usually the current one, or a new chart."""
     if draw(st.integers(0, 3)) == 0:
         return replace(draw(small_charts()), name=chart.name)
     names = list(chart.states)
@@ -113,27 +119,27 @@ def successors(draw: st.DrawFn, chart: Chart, here: Position) -> Chart:
 
 
 def random_homes(chart: Chart, new: Chart) -> st.SearchStrategy[dict[str, str]]:
-    """New homes for states of `chart` that `new` lacks; or none."""
+    """Return new homes for the states of `chart` that `new` lacks, or an empty map."""
     gone = [name for name in chart.states if name not in new.states]
     home = st.sampled_from(list(new.states))
     return st.just({}) | st.fixed_dictionaries(dict.fromkeys(gone, home))
 
 
 def takes_puts(model: Model) -> bool:
-    """True where a PUT could be accepted as the chart stands."""
+    """Return whether a PUT could be accepted now."""
     here, state = model.here, model.chart.states[model.here.state]
     is_full = state.slots is not None and not here.slots
     return not (model.is_archived or here.is_paused or is_full or state.func in (None, Func.TIME))
 
 
 def likely(model: Model) -> list[str]:
-    """What is most worth doing: an act where a PUT could only be refused, else a PUT."""
+    """Return choices that make an act likely if a PUT would be refused, and a PUT likely otherwise."""
     return ["put"] * 5 + ["act"] if takes_puts(model) else ["act"] * 5 + ["put"]
 
 
 @st.composite
 def acts(draw: st.DrawFn, chart: Chart, here: Position) -> Happening:
-    """Whatever may happen to `chart` besides a PUT and an import; most often what makes sense `here`."""
+    """Draw a happening other than a PUT and an import, usually one that makes sense at `here`."""
     if here.is_paused and draw(st.booleans()):
         return Resume("why")
     choices = ["goto", "goto", "reset", "pause", "resume", "tick"]
@@ -165,13 +171,13 @@ def _machines(here: Position) -> st.SearchStrategy[str]:
 
 @dataclass
 class Life:
-    """A model and the clock that it lives by."""
+    """A model and its clock."""
 
     model: Model
     now: datetime = NOON
 
     def act(self, data: st.DataObject) -> Step | None:
-        """Let one random thing happen, after a random time; None where it was an error."""
+        """Let one random thing happen after a random time; return None if it was an error."""
         self.now += timedelta(seconds=data.draw(st.sampled_from([0, 0, 1, 20, 100])))
         try:
             return self._choose(data)()
@@ -198,7 +204,7 @@ class Life:
 
 @dataclass(frozen=True)
 class RandomPut:
-    """A PUT as `service.update.Put` has it."""
+    """A PUT with the fields of `app.service.put.Put`."""
 
     state: str
     machine: str | None
@@ -208,7 +214,7 @@ class RandomPut:
 
 @st.composite
 def puts(draw: st.DrawFn, chart: Chart, here: Position) -> RandomPut:
-    """A PUT, most often on the current state, by one of few machines, now and then with one of few keys."""
+    """Draw a PUT, usually on the current state, from one of few machines, sometimes with one of few keys."""
     state = draw(st.sampled_from([here.state] * 9 + list(chart.states)))
     keys = [item.key for item in chart.states[state].attributes]
     return RandomPut(

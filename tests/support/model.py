@@ -1,7 +1,7 @@
-"""The pure core with a memory: what the store keeps in tables, kept in dicts.
+"""A model of the service: the core, with dicts in the place of the tables.
 
-It takes every `Step` that `core.machine` makes and folds it into log rows, visits and reports, so that a test may
-hold the log, the replay and the service on a real database against it.
+It turns every `Step` of `core.machine` into log rows, visits and reports. Tests compare the replay, and the service on
+a real database, with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Reports = dict[str, str | None]
 
 @dataclass
 class Model:
-    """One chart's whole life. `is_archived` ends it until `import_chart`."""
+    """The whole history of one chart."""
 
     versions: dict[int, Chart] = field(default_factory=dict)
     position: Position | None = None
@@ -50,7 +50,7 @@ class Model:
 
     @property
     def here(self) -> Position:
-        """Where the chart stands, with what a decision must know of slots."""
+        """The chart's position, including what a decision must know about slots."""
         assert self.position is not None
         here = self.position
         if self.versions[here.version].states[here.state].slots is None:
@@ -61,12 +61,12 @@ class Model:
 
     @property
     def current_reports(self) -> Reports:
-        """Who reported which key in the current visit."""
+        """The attribute on which each machine reported in the current visit."""
         assert self.position is not None
         return self.reports.get((self.position.run, self.position.visit), {})
 
     def find_update(self) -> int:
-        """The seq of the last accepted PUT."""
+        """Return the seq of the latest accepted PUT."""
         counted = (Kind.UPDATE, Kind.TRANSITION)
         return next(row.seq for row in reversed(self.rows) if row.kind in counted and row.key is not None)
 
@@ -113,7 +113,11 @@ class Model:
         repeats = None
         if idempotency_key in self.keys:
             repeats = self._logged(self.keys[idempotency_key])
-        return self.do(Update(state, machine_id, key, report, was_entered, repeats), now, idempotency_key)
+        return self.do(
+            Update(state=state, machine=machine_id, key=key, report=report, was_entered=was_entered, repeats=repeats),
+            now,
+            idempotency_key,
+        )
 
     def _standing(self, state: str, machine_id: str | None) -> tuple[bool, Report | None]:
         stays = [item.visit for item in self.visits if item.run == self.here.run and item.state == state]
@@ -129,7 +133,7 @@ class Model:
         return LoggedUpdate(row.from_state, row.machine, row.key, default)
 
     def do(self, happening: Happening, now: datetime, idempotency_key: str | None = None) -> Step:
-        """Decide `happening` and remember what it came to. Raises what `machine.step` raises; then nothing changes."""
+        """Decide `happening` and remember the result. If `machine.step` raises, nothing changes."""
         step = machine.step(self.chart, self.here, happening, now)
         self._take(step, self.here.run, now, idempotency_key)
         if isinstance(happening, Archive):
@@ -137,7 +141,7 @@ class Model:
         return step
 
     def find_error(self, happening: Happening, now: datetime) -> StateServiceError | None:
-        """The error that `happening` would raise; nothing is remembered."""
+        """Return the error that `happening` would raise, or None; nothing changes."""
         try:
             machine.step(self.chart, self.here, happening, now)
         except StateServiceError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DATABASES
+from tests.support.databases import DATABASES
 from tests.support.servers import Server, running, shared_database, wait_for_listeners
 
 WORKERS = 2

@@ -12,65 +12,40 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import psutil
 import pytest
 from sqlalchemy import Connection
 
-from app.db.engine import APPLICATION_NAME, open_engine
+from app.db.engine import open_engine
+from app.db.postgresql import APPLICATION_NAME
+from app.service.upkeep import list_logged_charts, verify
 from app.waiting.places import MAX_WORKERS
 from app.waiting.watching import LISTENER_NAME
-from tests.conftest import database_on
+from tests.service.support import opened_service
+from tests.support.databases import database_on
+from tests.support.http import ANSWER_SECONDS, Reply, send
+from tests.support.processes import children_of, end_group, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / "gunicorn.conf.py"
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(CONFIG), "wsgi:app")
 START_SECONDS = 30
-ANSWER_SECONDS = 75
 JSON = {"Accept": "application/json"}
 TEXT = {"Accept": "text/plain"}
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
-    """Return what `condition` returns as soon as that is true; fail, saying `what`, if it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def chart_path(chart: str, rest: str = "state", **parameters: str) -> str:
     """The path of a request on a chart."""
     query = f"?{urlencode(parameters, quote_via=quote)}" if parameters else ""
     return f"/charts/{chart}/{rest}{query}"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back, how long after it was asked for, and when (on the monotonic clock)."""
-
-    status: int
-    body: str
-    headers: Mapping[str, str]
-    seconds: float
-    at: float
-
-    @property
-    def answer(self) -> tuple[int, str]:
-        return self.status, self.body
-
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 @dataclass(slots=True)
@@ -89,16 +64,8 @@ class Server:
 
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> Reply:
         """Send one request and return its answer. Underscores in a header's name are hyphens."""
-        started = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
-        sent = {name.replace("_", "-"): value.encode() for name, value in headers.items()}
-        try:
-            connection.request(method, path, body.encode() if body is not None else None, sent)
-            response = connection.getresponse()
-            text, ended = response.read().decode(), time.monotonic()
-            return Reply(response.status, text, dict(response.getheaders()), ended - started, ended)
-        finally:
-            connection.close()
+        return send(connection, method, path, body, **headers)
 
     def send_raw(self, request: bytes) -> bytes:
         """Send these bytes and return whatever comes back until the server closes the connection."""
@@ -160,8 +127,7 @@ class Server:
 
     def workers(self) -> list[int]:
         """The process ids of the workers, oldest first."""
-        children = psutil.Process(self.process.pid).children()
-        return [child.pid for child in sorted(children, key=psutil.Process.create_time)]
+        return children_of(self.process.pid)
 
     def waiters(self) -> int:
         """How many requests the server holds, read from the memory that its workers count in."""
@@ -205,9 +171,9 @@ class Server:
 
     def verify(self) -> None:
         """Fail unless every chart's log agrees with its tables."""
-        command = [sys.executable, str(ROOT / "state_service"), "--database", self.database_url, "chart", "verify"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        with opened_service(self.database_url) as service:
+            found = {name: verify(service, name).differences for name in list_logged_charts(service)}
+        assert {name: differences for name, differences in found.items() if differences} == {}
 
     def send(self, number: signal.Signals) -> float:
         """Send the server's first process a signal; returns when that was."""
@@ -235,14 +201,6 @@ def _group_of(pid: int) -> int | None:
         return os.getpgid(pid)
     except ProcessLookupError:
         return None
-
-
-def free_port() -> int:
-    """A port nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def environment(database_url: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -278,7 +236,7 @@ def running(
         until(lambda: server.ask("GET", "/readyz").status == 200, "it is ready", START_SECONDS)
         yield server
     finally:
-        _end(process)
+        end_group(process, 10)
         server.callers.shutdown(cancel_futures=True)
 
 
@@ -286,17 +244,6 @@ def _find_port(server: Server) -> int | None:
     assert server.process.poll() is None, server.log.read_text()
     found = re.search(r"Listening at: http://[^ ]*:(\d+)", server.log.read_text())
     return None if found is None else int(found.group(1))
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End what is left of a server; its processes share a group of their own."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
 
 
 # The database behind a server

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.charts import THREE
-from tests.support.servers import Server, running, sessions, until, wait_for_listeners
+from tests.support.processes import until
+from tests.support.servers import Server, running, sessions, wait_for_listeners
 
 WAITERS = 50
 POOL = 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.support.charts import THREE
 from tests.support.crowd import Crowd
-from tests.support.servers import Server, chart_path, until
+from tests.support.processes import until
+from tests.support.servers import Server, chart_path
 
 WAITERS = 200
 SECONDS = 1.5

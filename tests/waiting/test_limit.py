@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.charts import THREE
 from tests.support.crowd import Crowd
-from tests.support.servers import JSON, Server, chart_path, running, until, wait_for_listeners
+from tests.support.processes import until
+from tests.support.servers import JSON, Server, chart_path, running, wait_for_listeners
 
 WORKERS = 3
 LIMIT = 30

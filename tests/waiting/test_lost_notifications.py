@@ -12,7 +12,8 @@ import pytest
 
 from app.waiting.watching import LISTENER_NAME
 from tests.support.charts import THREE
-from tests.support.servers import Server, beside, running, sessions, shared_database, until
+from tests.support.processes import until
+from tests.support.servers import Server, beside, running, sessions, shared_database
 
 # Most of a second between two looks, on a machine that runs other tests beside this one.
 SECONDS = 2.5

@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.charts import THREE
 from tests.support.crowd import Crowd, Held
-from tests.support.servers import GUNICORN, ROOT, Server, chart_path, free_port, running, until, wait_for_listeners
+from tests.support.processes import free_port, until
+from tests.support.servers import GUNICORN, ROOT, Server, chart_path, running, wait_for_listeners
 
 WAITERS = 60
 # "At once", on a machine that runs other tests beside this one.

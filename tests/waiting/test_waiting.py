@@ -8,7 +8,8 @@ from concurrent.futures import Future
 import pytest
 
 from tests.support.charts import ROSTER, THREE, TWO, deadline
-from tests.support.servers import JSON, Reply, Server, chart_path
+from tests.support.http import Reply
+from tests.support.servers import JSON, Server, chart_path
 
 # The promise of one second, and "at once", on a machine that runs other tests beside this one.
 SECONDS = 1.5

@@ -22,8 +22,9 @@ from app.service.tokens import Role, create_token
 from app.web.observe import may_carry_id
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
+from tests.support.databases import ON_ONE_DATABASE
 from tests.support.lines import Lines
-from tests.support.servers import until
+from tests.support.processes import until
 
 HOSTILE = ['"', "\n", "\r\n", "\x00", "\x1b[31m", "é", "\u2028", "\\", '{"at": "forged"}', "%0a", "a" * 10_000]
 
@@ -62,6 +63,7 @@ def test_put_is_one_line_that_says_who_and_what_came_of_it(client: FlaskClient, 
     }
 
 
+@ON_ONE_DATABASE
 @pytest.mark.parametrize(
     ("path", "outcome", "reason", "status"),
     [
@@ -98,6 +100,7 @@ def test_actor_is_the_tokens_name_and_the_token_is_in_no_line(database_url: str,
         assert "sst_" not in "".join(lines.written)
 
 
+@ON_ONE_DATABASE
 @pytest.mark.parametrize("text", HOSTILE)
 def test_name_cannot_break_or_forge_a_line(client: FlaskClient, lines: Lines, text: str) -> None:
     query = {"state": text, "machine": text, "key": text}
@@ -111,6 +114,7 @@ def test_name_cannot_break_or_forge_a_line(client: FlaskClient, lines: Lines, te
         assert len(line) < 2500
 
 
+@ON_ONE_DATABASE
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_name_leaves_one_line(client: FlaskClient, lines: Lines, text: str) -> None:
@@ -158,18 +162,21 @@ def test_logger_file_decides_where_lines_go(app: Flask, tmp_path: Path) -> None:
 # The request's id
 
 
+@ON_ONE_DATABASE
 @pytest.mark.parametrize("sent", ["abc", "A-1_b.c", "f" * 64])
 def test_sane_id_is_taken_and_given_back(client: FlaskClient, lines: Lines, sent: str) -> None:
     response = client.get("/charts/states", headers={"X-Request-Id": sent})
     assert (response.headers["X-Request-Id"], lines.last()["request_id"]) == (sent, sent)
 
 
+@ON_ONE_DATABASE
 @pytest.mark.parametrize("sent", ["", "a b", "a" * 65, "a;b", "ä", "a\tb"])
 def test_other_id_is_replaced(client: FlaskClient, lines: Lines, sent: str) -> None:
     response = client.get("/charts/states", headers={"X-Request-Id": sent})
     assert response.headers["X-Request-Id"] == lines.last()["request_id"] != sent
 
 
+@ON_ONE_DATABASE
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
 @pytest.mark.parametrize("path", ["/state", "/reached", "/charts/states/state", "/charts/x/reached", "/charts/x/slot/"])
 def test_answer_about_a_state_carries_no_id(client: FlaskClient, method: str, path: str) -> None:

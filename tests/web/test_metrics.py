@@ -17,7 +17,8 @@ from app.core.log import Author
 from app.service.tokens import Role, create_token
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
-from tests.support.servers import Server, running, until
+from tests.support.processes import until
+from tests.support.servers import Server, running
 
 COUNTED = """\
 current_state: work

@@ -1,18 +1,16 @@
-"""The pages for people: server-rendered, over the same service calls as everything else."""
+"""The pages for people, rendered on the server over the same service calls as the HTTP interface."""
 
 from __future__ import annotations
 
 from flask import Flask
 
-from app.web.auth import register_sessions
 from app.web.ui import accounts, chart, imports, index
 from app.web.ui.base import blueprint
 
-# Imported for their routes.
+# They are imported because that adds their routes to the blueprint.
 VIEWS = (accounts, chart, imports, index)
 
 
 def register(app: Flask) -> None:
     """Add the pages to `app`."""
-    register_sessions(app)
     app.register_blueprint(blueprint)

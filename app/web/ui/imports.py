@@ -1,4 +1,4 @@
-"""Importing a chart by hand: paste or choose a file, see what it would do, and only then do it."""
+"""The page to import a chart by hand: it shows a file's problems or what the import would do, and then does it."""
 
 from __future__ import annotations
 
@@ -14,52 +14,17 @@ from app.service.reading import get_status, get_version
 from app.service.tokens import Role
 from app.web.auth import check
 from app.web.request import NAME_LENGTH, current_author, current_holder, current_service
-from app.web.ui.base import blueprint, find_field, find_query, go_to, render
+from app.web.ui.base import blueprint, go_to, render
+from app.web.ui.forms import find_field, find_query
 
-# Comparing is slow where nothing is alike; whoever has a longer chart has a tool for it.
-MAX_LINES = 4000
-CONTEXT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a comparison: `kind` is added, removed, same, or skipped for lines left out between."""
-
-    kind: str
-    old: int | None
-    new: int | None
-    text: str
-
-
-def compare(old: str, new: str) -> list[Line] | None:
-    """The changed lines with some around them; empty where nothing changed, None where the texts are too long."""
-    before, after = old.splitlines(), new.splitlines()
-    if max(len(before), len(after)) > MAX_LINES:
-        return None
-    found: list[Line] = []
-    for group in difflib.SequenceMatcher(None, before, after, autojunk=False).get_grouped_opcodes(CONTEXT):
-        if found:
-            found.append(Line("skipped", None, None, ""))
-        for tag, left, left_end, right, right_end in group:
-            if tag == "equal":
-                found += [
-                    Line("same", left + 1 + offset, right + 1 + offset, before[left + offset])
-                    for offset in range(left_end - left)
-                ]
-                continue
-            found += [Line("removed", number + 1, None, before[number]) for number in range(left, left_end)]
-            found += [Line("added", None, number + 1, after[number]) for number in range(right, right_end)]
-    return found
-
-
-# Lines shown around a problem of a long file.
-AROUND = 3
-WHOLE = 400
+# A file of up to so many lines is shown whole with its problems; of a longer one, so many lines around each problem.
+MAX_WHOLE_LINES = 400
+LINES_AROUND = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What was filled in; `default_name` is the stem of the file that was chosen."""
+class ImportForm:
+    """The import form as it was sent; `default_name` is the stem of the chosen file, for a chart that names none."""
 
     text: str
     name: str | None = None
@@ -69,7 +34,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class MarkedLine:
-    """A line of the file with what is wrong in it; `number` is None where lines are left out."""
+    """A line of the file and the problems in it; `number` is None if it stands for lines that are left out."""
 
     number: int | None
     text: str
@@ -78,18 +43,18 @@ class MarkedLine:
 
 @blueprint.get("/ui/import", provide_automatic_options=False)
 def get_import() -> Response:
-    """The empty form; with `chart=NAME` that chart's text, to be changed."""
+    """The empty form, or with `chart=NAME` a form that has that chart's text."""
     name = find_query("chart", NAME_LENGTH)
     if name is None:
-        return render("import.html", form=Form(""))
+        return render("import.html", form=ImportForm(""))
     service = current_service()
     text = get_version(service, name, get_status(service, name).version).text
-    return render("import.html", form=Form(text, name))
+    return render("import.html", form=ImportForm(text, name))
 
 
 @blueprint.post("/ui/import", provide_automatic_options=False)
 def post_import() -> Response:
-    """Show what the import would do; with the field `apply`, do it."""
+    """Show what the import would do, or do it if the form has the field `apply`."""
     form = _read_form()
     try:
         would = _import(form, dry_run=True)
@@ -104,13 +69,13 @@ def post_import() -> Response:
     return go_to("ui.get_chart", name=done.status.chart, done=str(done.outcome))
 
 
-def _read_form() -> Form:
+def _read_form() -> ImportForm:
     chosen = request.files.get("file")
     content = chosen.read(MAX_BYTES + 1) if chosen is not None and chosen.filename else b""
     text = content.decode(errors="replace") if content else request.form.get("text", "")
     stem = (chosen.filename or "").rpartition("/")[2].rpartition(".")[0] if chosen is not None else ""
-    # A text area sends CR LF, whatever was pasted into it.
-    return Form(
+    # A browser sends the lines of a text area with CR LF.
+    return ImportForm(
         text.replace("\r\n", "\n"),
         find_field("name", NAME_LENGTH),
         stem or find_field("default_name", NAME_LENGTH),
@@ -118,12 +83,12 @@ def _read_form() -> Form:
     )
 
 
-def _import(form: Form, *, dry_run: bool) -> Imported:
-    wanted = ImportRequest(form.text, form.name, form.default_name, form.maps, dry_run)
+def _import(form: ImportForm, *, dry_run: bool) -> Imported:
+    wanted = ImportRequest(form.text, name=form.name, default_name=form.default_name, maps=form.maps, dry_run=dry_run)
     return import_chart(current_service(), wanted, current_author())
 
 
-def _compare(form: Form, would: Imported) -> list[Line] | None:
+def _compare(form: ImportForm, would: Imported) -> list[DiffLine] | None:
     service = current_service()
     try:
         running = get_status(service, would.status.chart).version
@@ -133,17 +98,57 @@ def _compare(form: Form, would: Imported) -> list[Line] | None:
 
 
 def mark_lines(text: str, error: ChartFileError) -> list[MarkedLine]:
-    """The lines of the file with the problems in each; of a long file those around its problems."""
+    """The lines of the file with the problems in each; of a long file, only those around its problems."""
     problems: dict[int, list[Problem]] = defaultdict(list)
     for problem in error.problems:
         problems[problem.line].append(problem)
     lines = text.split("\n")
-    near = {number + offset for number in problems for offset in range(-AROUND, AROUND + 1)}
+    near = {number + offset for number in problems for offset in range(-LINES_AROUND, LINES_AROUND + 1)}
     marked: list[MarkedLine] = []
     for number in range(1, max(len(lines), *problems) + 1):
-        if len(lines) <= WHOLE or number in near:
+        if len(lines) <= MAX_WHOLE_LINES or number in near:
             line = lines[number - 1] if number <= len(lines) else ""
             marked.append(MarkedLine(number, line, tuple(problems.get(number, ()))))
         elif marked and marked[-1].number is not None:
             marked.append(MarkedLine(None, ""))
     return marked
+
+
+# Comparing two texts that have little in common is slow; longer ones are not compared.
+MAX_COMPARED_LINES = 4000
+# Unchanged lines shown around each change.
+CONTEXT_LINES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DiffLine:
+    """A line of a comparison: `kind` is added, removed or same, or skipped for lines that are left out.
+
+    `old` and `new` are the line's numbers in the two texts, from 1.
+    """
+
+    kind: str
+    old: int | None
+    new: int | None
+    text: str
+
+
+def compare(old: str, new: str) -> list[DiffLine] | None:
+    """The changed lines with some around them; empty if no line changed, None if a text is too long."""
+    before, after = old.splitlines(), new.splitlines()
+    if max(len(before), len(after)) > MAX_COMPARED_LINES:
+        return None
+    found: list[DiffLine] = []
+    for group in difflib.SequenceMatcher(None, before, after, autojunk=False).get_grouped_opcodes(CONTEXT_LINES):
+        if found:
+            found.append(DiffLine("skipped", None, None, ""))
+        for tag, left, left_end, right, right_end in group:
+            if tag == "equal":
+                found += [
+                    DiffLine("same", left + 1 + offset, right + 1 + offset, before[left + offset])
+                    for offset in range(left_end - left)
+                ]
+                continue
+            found += [DiffLine("removed", number + 1, None, before[number]) for number in range(left, left_end)]
+            found += [DiffLine("added", None, number + 1, after[number]) for number in range(right, right_end)]
+    return found

@@ -1,4 +1,5 @@
-# The same without statectl, as in the first StateService: two files for `curl -K`, see ../../curl.
+# The same without statectl, as in the first StateService: two files for `curl -K`, see ../../curl. Chef cannot tell a no
+# from an error here: curl exits 22 for both.
 home_dir = '/etc/stateservice'
 
 execute 'kernel' do

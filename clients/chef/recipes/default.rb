@@ -1,4 +1,4 @@
-# statectl and where it finds the service. Copy clients/statectl into this cookbook's files/.
+# Install statectl and its settings. Copy clients/statectl into this cookbook's files/.
 cookbook_file '/usr/local/bin/statectl' do
   mode '0755'
 end

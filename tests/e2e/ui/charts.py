@@ -1,4 +1,4 @@
-"""Charts for the browser's tests."""
+"""Charts for the tests in a browser."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ states:
 
 
 def chain(states: int) -> str:
-    """A chart of many states, each of which may abort."""
+    """A chart of many states, each of which can abort."""
     states_of = "".join(
         f"  - {{name: s{number}, func: increment, current: [{{key: count, value: 0}}, {{key: failed, value: 0}}],"
         f" target: [{{name: s{number + 1}, when: {{key: count, value: 2}}}},"
@@ -46,7 +46,7 @@ def chain(states: int) -> str:
 
 
 def new_chart(client: Client, text: str | None = None, prefix: str = "chart") -> str:
-    """Import a chart of this test's own; returns its name."""
+    """Import a chart under a new name; returns the name."""
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     client.ask("PUT", f"/charts/{name}", text or rollout(), **YAML)
     return name

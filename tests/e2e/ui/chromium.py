@@ -1,4 +1,4 @@
-"""Debian's Chromium, as a test starts it: also as root, and asking nobody else for anything."""
+"""How a test starts Debian's Chromium: it runs as root too, and sends no requests of its own."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ ARGUMENTS = (
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start the browser; a missing one is an error that says where it was looked for."""
+    """Start the browser. If it is missing, the error names the path at which it was expected."""
     return playwright.chromium.launch(executable_path=EXECUTABLE, args=list(ARGUMENTS))

@@ -1,4 +1,4 @@
-"""Real Chromium on a real server. What a page says on its console, or may not do by its policy, fails the test."""
+"""Real Chromium on a real server. A message on a page's console, or a breach of its policy, fails the test."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def ui_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A migrated SQLite database for all tests here; each makes charts of its own."""
+    """A migrated SQLite database for all tests here; each test imports its own charts."""
     url = f"sqlite:///{tmp_path_factory.mktemp('ui') / 'ui.db'}"
     engine = open_engine(url, create=True)
     schema.upgrade(engine)
@@ -42,7 +42,7 @@ def ui_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def tokens(ui_database_url: str) -> dict[str, str]:
-    """A secret for each role; the token is named after it."""
+    """The secret of a token for each role; the token has the role's name."""
     app = create_app(Config(database_url=ui_database_url))
     service = service_of(app)
     found = {str(role): create_token(service, str(role), role, "*", Author(actor="test")) for role in Role}
@@ -58,14 +58,14 @@ def server(ui_database_url: str, tokens: dict[str, str], tmp_path_factory: pytes
 
 
 class Client:
-    """A second client of the HTTP interface, such as a machine or an operator's script."""
+    """Another client of the HTTP interface, such as a machine or an operator's script."""
 
     def __init__(self, server: Server, secret: str) -> None:
         self._server = server
         self._header = f"Bearer {secret}"
 
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> int:
-        """Send a request; fails where it is refused for its form."""
+        """Send a request and return its status. Fails for any status but a success or a 406."""
         reply = self._server.ask(method, path, body, Authorization=self._header, **headers)
         assert reply.status not in (400, 401, 403, 404, 409, 422, 500, 503), (method, path, reply.body)
         return reply.status
@@ -78,7 +78,7 @@ def client(server: Server, tokens: dict[str, str]) -> Client:
 
 @pytest.fixture
 def complaints() -> Iterator[list[str]]:
-    """What pages complained of; must be empty in the end."""
+    """Errors and warnings of the pages; the test fails if there are any in the end."""
     found: list[str] = []
     yield found
     assert found == []
@@ -92,7 +92,7 @@ def listen(page: Page, complaints: list[str]) -> None:
 
 
 def _note(complaints: list[str], kind: str, text: str) -> None:
-    # A policy that is broken is an error on the console, too.
+    # A breach of the page's policy is an error on the console, too.
     if kind in ("error", "warning"):
         complaints.append(f"{kind}: {text}")
 
@@ -106,7 +106,7 @@ def context_of(chromium: Browser, **options: object) -> Iterator[BrowserContext]
 
 
 def sign_in(page: Page, url: str, secret: str) -> None:
-    """Sign in as somebody would."""
+    """Sign in by the form."""
     page.goto(f"{url}/ui/login")
     page.get_by_label("Token").fill(secret)
     page.get_by_role("button", name="Sign in").click()
@@ -115,7 +115,7 @@ def sign_in(page: Page, url: str, secret: str) -> None:
 
 @pytest.fixture
 def open_page(chromium: Browser, server: Server, tokens: dict[str, str], complaints: list[str]) -> Iterator[Open]:
-    """Opens a page of the service, signed in with a role's token."""
+    """A function that opens a page of the service, signed in with a role's token."""
     with ExitStack() as contexts:
 
         def open_as(role: str, path: str = "/", **options: object) -> Page:

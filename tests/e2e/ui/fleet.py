@@ -1,6 +1,6 @@
-"""A fleet in the middle of its work, for pictures and tests: what a page shows is worth looking at only then.
+"""A sample fleet in the middle of its work, for pictures and tests.
 
-Everything is done through the service, with a clock that is moved by hand.
+It is built through the service, with a clock that is set by hand.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from app.config import Config
 from app.core.log import Author
 from app.service import operate
 from app.service.operate import ImportRequest, import_chart
-from app.service.put import Put, tick, update
-from app.service.slots import claim
+from app.service.put import Put, tick
 from app.wiring import create_app, service_of
+from tests.support.requests import claim, update
 
 ROLLOUT = """\
 chart: {name}
@@ -113,7 +113,7 @@ class Fleet:
         self.service.database.engine.dispose()
 
     def at(self, before_end: timedelta) -> None:
-        """Set the clock so long before the end."""
+        """Set the clock to `before_end` before the end."""
         self.now = self.end - before_end
 
     def load(self, text: str, author: Author = CI) -> None:
@@ -142,7 +142,7 @@ class Fleet:
         end: timedelta,
         failed: Sequence[str] = (),
     ) -> None:
-        """Have `machines`, and those that `failed`, report between two moments, unevenly, as machines do."""
+        """Have `machines` report a success and `failed` a failure, at uneven times between two moments."""
         moments = sorted(self.chance.betavariate(1.4, 1.8) for _ in [*machines, *failed])
         order = [(machine, None) for machine in machines]
         for machine in failed:
@@ -153,7 +153,7 @@ class Fleet:
             update(self.service, chart, Put(state, machine, key), Author("agent", address))
 
     def advance(self, chart: str, to: timedelta) -> None:
-        """Let the clock's transitions of a chart happen."""
+        """Take the clock transitions of a chart that are due at `to`."""
         self.at(to)
         tick(self.service, chart)
 
@@ -163,7 +163,7 @@ def names(prefix: str, count: int, start: int = 1) -> list[str]:
 
 
 def build_fleet(database_url: str) -> None:
-    """Fill a migrated database with a fleet at work."""
+    """Fill a migrated database with the sample fleet."""
     fleet = Fleet(database_url)
     try:
         for part in (_kernel, _openssl, _postgres, _ntp, _reboot, _window, _agent, _finished, _small):
@@ -173,9 +173,9 @@ def build_fleet(database_url: str) -> None:
 
 
 def _started(
-    fleet: Fleet, name: str, description: str, expect: int, prefix: str, begin: float, **more: str
+    fleet: Fleet, name: str, description: str, *, expect: int, prefix: str, begin: float, **more: str
 ) -> list[str]:
-    """A rollout whose canaries have reported and whose soak is over; returns the machines still to report."""
+    """Start a rollout `begin` hours before the end, up to the end of its soak; returns the ids of its machines."""
     fleet.at(begin * HOUR)
     fleet.rollout(name, description, expect, **more)
     machines = names(prefix, expect)
@@ -185,33 +185,41 @@ def _started(
 
 
 def _kernel(fleet: Fleet) -> None:
-    machines = _started(fleet, "kernel-rollout", "kernel 6.12 on the web tier", 400, "web", 6.5)
-    fleet.report("kernel-rollout", "fleet", machines[:150], 4.7 * HOUR, 1.4 * HOUR, machines[306:308])
+    machines = _started(fleet, "kernel-rollout", "kernel 6.12 on the web tier", expect=400, prefix="web", begin=6.5)
+    fleet.report("kernel-rollout", "fleet", machines[:150], 4.7 * HOUR, 1.4 * HOUR, failed=machines[306:308])
     fleet.at(1.3 * HOUR)
     operate.pause(fleet.service, "kernel-rollout", "load on the balancers during the noon peak", ANNA)
     fleet.at(0.95 * HOUR)
     operate.resume(fleet.service, "kernel-rollout", "the peak is over", ANNA)
-    fleet.report("kernel-rollout", "fleet", machines[150:212], 0.9 * HOUR, 0.002 * HOUR, machines[399:])
+    fleet.report("kernel-rollout", "fleet", machines[150:212], 0.9 * HOUR, 0.002 * HOUR, failed=machines[399:])
 
 
 def _openssl(fleet: Fleet) -> None:
     machines = _started(
-        fleet, "openssl-3.0.15", "the fix of Tuesday's advisory, everywhere", 120, "edge", 11, deadline="12h"
+        fleet,
+        "openssl-3.0.15",
+        "the fix of Tuesday's advisory, everywhere",
+        expect=120,
+        prefix="edge",
+        begin=11,
+        deadline="12h",
     )
-    fleet.report("openssl-3.0.15", "fleet", machines[:91], 9 * HOUR, 5.5 * HOUR, machines[97:98])
+    fleet.report("openssl-3.0.15", "fleet", machines[:91], 9 * HOUR, 5.5 * HOUR, failed=machines[97:98])
 
 
 def _postgres(fleet: Fleet) -> None:
-    machines = _started(fleet, "postgres-minor", "PostgreSQL 15.9 on the replicas", 36, "db", 4, budget="10%")
+    machines = _started(
+        fleet, "postgres-minor", "PostgreSQL 15.9 on the replicas", expect=36, prefix="db", begin=4, budget="10%"
+    )
     fleet.report("postgres-minor", "fleet", machines[:14], 2.2 * HOUR, 0.6 * HOUR)
     fleet.at(0.5 * HOUR)
     operate.pause(fleet.service, "postgres-minor", "replication lag above 30 s on db-007", JONAS)
 
 
 def _ntp(fleet: Fleet) -> None:
-    machines = _started(fleet, "chrony-migration", "from ntpd to chrony", 200, "app", 22)
+    machines = _started(fleet, "chrony-migration", "from ntpd to chrony", expect=200, prefix="app", begin=22)
     fleet.report("chrony-migration", "fleet", machines[:61], 20 * HOUR, 18 * HOUR)
-    fleet.report("chrony-migration", "fleet", machines[61:66], 18 * HOUR, 17 * HOUR, machines[100:105])
+    fleet.report("chrony-migration", "fleet", machines[61:66], 18 * HOUR, 17 * HOUR, failed=machines[100:105])
 
 
 def _reboot(fleet: Fleet) -> None:
@@ -246,7 +254,7 @@ def _finished(fleet: Fleet) -> None:
         ("dns-resolver", "the second resolver", 60, 26.0),
         ("sudo-policy", "sudoers from the repository", 30, 9.0),
     ):
-        machines = _started(fleet, name, description, expect, "edge", begin)
+        machines = _started(fleet, name, description, expect=expect, prefix="edge", begin=begin)
         fleet.report(name, "fleet", machines, (begin - 1.8) * HOUR, (begin - 6) * HOUR)
 
 

@@ -1,8 +1,8 @@
-"""Sixty names that somebody would send to see whether a page runs them."""
+"""Sixty names that an attacker would send to make a page run a script."""
 
 from __future__ import annotations
 
-# Each would set this, were it run.
+# The script in each name: a test sees whether it ran.
 RUN = "window.broken=1"
 
 HOSTILE = (
@@ -68,7 +68,7 @@ HOSTILE = (
     "__proto__[constructor].prototype",
 )
 
-# What the rules for names let into a state, a key or a chart, and still looks like something else.
+# Valid names for a state or a key that look like a value, a keyword or an address.
 NAMED = (
     "javascript:alert:1",
     "__proto__",

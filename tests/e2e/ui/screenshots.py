@@ -1,6 +1,6 @@
-"""Makes the pictures in docs/img/: `python tests/e2e/ui/screenshots.py`.
+"""Make the pictures in docs/img/: `python tests/e2e/ui/screenshots.py`.
 
-The two main pages, with a fleet in the middle of its work, light and dark, wide and narrow.
+They show the two main pages with the sample fleet, light and dark, wide and narrow.
 """
 
 from __future__ import annotations

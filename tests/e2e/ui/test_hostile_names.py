@@ -1,4 +1,4 @@
-"""Sixty names that would run, in every place that a name can get to."""
+"""Sixty names that try to run a script, in every place of the pages where a name can appear."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_corpus_has_sixty_names() -> None:
     assert len(set(HOSTILE)) == 60
 
 
-def test_machines_reasons_and_descriptions(open_page: Open, client: Client) -> None:
+def test_hostile_machines_and_reasons_do_not_run(open_page: Open, client: Client) -> None:
     name = new_chart(client, rollout(needed=100, description=HOSTILE[0]).replace("expect: 20", "expect: 200"))
     for hostile in HOSTILE:
         client.ask("PUT", f"/charts/{name}/state?state=canary&machine={quote(hostile)}")
@@ -56,7 +56,7 @@ def test_machines_reasons_and_descriptions(open_page: Open, client: Client) -> N
         assert page.evaluate("window.broken") is None
 
 
-def test_descriptions_of_charts_states_and_versions(open_page: Open, client: Client) -> None:
+def test_hostile_descriptions_do_not_run(open_page: Open, client: Client) -> None:
     name = new_chart(client)
     page = open_page("admin")
     for hostile in HOSTILE:
@@ -72,7 +72,7 @@ def test_descriptions_of_charts_states_and_versions(open_page: Open, client: Cli
     assert_nothing_ran(page)
 
 
-def test_what_is_searched_for(open_page: Open, client: Client) -> None:
+def test_hostile_searches_do_not_run(open_page: Open, client: Client) -> None:
     name = new_chart(client)
     page = open_page("reader")
     for hostile in HOSTILE:
@@ -84,7 +84,7 @@ def test_what_is_searched_for(open_page: Open, client: Client) -> None:
         assert_nothing_ran(page)
 
 
-def test_what_is_typed_into_forms(open_page: Open, client: Client) -> None:
+def test_hostile_fields_do_not_run(open_page: Open, client: Client) -> None:
     page = open_page("admin", "/ui/import")
     page.get_by_label("Chart file (YAML)").fill("\n".join(HOSTILE))
     page.get_by_role("button", name="Check").click()
@@ -105,7 +105,7 @@ def test_what_is_typed_into_forms(open_page: Open, client: Client) -> None:
 
 
 @pytest.mark.parametrize("hostile", NAMED)
-def test_names_of_states_and_keys(open_page: Open, client: Client, hostile: str) -> None:
+def test_strange_names_of_states_and_keys_are_shown(open_page: Open, client: Client, hostile: str) -> None:
     chart = f"x:-_.{uuid.uuid4().hex[:8]}"
     name = json.dumps(hostile)
     text = (

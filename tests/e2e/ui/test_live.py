@@ -1,4 +1,4 @@
-"""A page that is open keeps up with the chart, and says when it cannot."""
+"""An open page keeps up with its chart, and says if it cannot."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.ui.charts import new_chart
 from tests.e2e.ui.conftest import Client, Open, context_of
-from tests.support.servers import free_port, running
+from tests.support.processes import free_port
+from tests.support.servers import running
 
 
 def wait_until_watching(page: Page, name: str) -> None:
-    """Return once the page waits for the next row."""
+    """Open a chart's page and return once it waits for the next row."""
     with page.expect_request(lambda request: f"/ui/charts/{name}/changes" in request.url):
         page.goto(f"/ui/charts/{name}")
     page.wait_for_timeout(300)
 
 
-def test_page_moves_within_two_seconds_of_a_second_clients_put(open_page: Open, client: Client) -> None:
+def test_page_shows_a_put_by_another_client_within_two_seconds(open_page: Open, client: Client) -> None:
     name = new_chart(client)
     page = open_page("reader")
     wait_until_watching(page, name)
@@ -37,7 +38,7 @@ def test_page_moves_within_two_seconds_of_a_second_clients_put(open_page: Open, 
     expect(page.locator("#said")).to_have_text("Now in fleet.")
 
 
-def test_page_moves_when_somebody_pauses(open_page: Open, client: Client) -> None:
+def test_page_shows_a_pause_by_another_client(open_page: Open, client: Client) -> None:
     name = new_chart(client)
     page = open_page("operator")
     wait_until_watching(page, name)
@@ -46,7 +47,7 @@ def test_page_moves_when_somebody_pauses(open_page: Open, client: Client) -> Non
     expect(page.get_by_role("button", name="Resume…")).to_be_visible()
 
 
-def test_what_one_is_typing_is_left_alone(open_page: Open, client: Client) -> None:
+def test_refresh_keeps_a_dialog_that_is_half_filled_in(open_page: Open, client: Client) -> None:
     name = new_chart(client)
     page = open_page("operator")
     wait_until_watching(page, name)
@@ -58,7 +59,7 @@ def test_what_one_is_typing_is_left_alone(open_page: Open, client: Client) -> No
     expect(page.get_by_role("dialog").get_by_label("Reason")).to_be_focused()
 
 
-def test_list_of_charts_keeps_up_too(open_page: Open, client: Client) -> None:
+def test_list_of_charts_shows_a_new_chart(open_page: Open, client: Client) -> None:
     page = open_page("reader")
     name = new_chart(client)
     expect(page.get_by_role("link", name=name)).to_be_visible(timeout=10_000)

@@ -12,7 +12,7 @@ from tests.e2e.ui.conftest import Client, Open, context_of, listen
 from tests.support.servers import Server
 
 
-def test_login_begins_where_one_wanted_to_go(
+def test_login_returns_to_the_requested_page(
     chromium: Browser, server: Server, tokens: dict[str, str], client: Client, complaints: list[str]
 ) -> None:
     name = new_chart(client)
@@ -49,7 +49,7 @@ def test_sign_out_ends_the_session(open_page: Open) -> None:
     expect(page).to_have_url(re.compile("/ui/login"))
 
 
-def test_token_is_made_shown_once_used_and_revoked(
+def test_token_is_created_shown_once_used_and_revoked(
     open_page: Open, chromium: Browser, server: Server, complaints: list[str]
 ) -> None:
     page = open_page("admin", "/ui/tokens")

@@ -1,4 +1,4 @@
-"""Importing and acting on charts, as people do it."""
+"""Importing charts and acting on them, as people do it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.ui.conftest import Client, Open
 
 
 def act(page: Page, button: str, reason: str) -> None:
-    """Press a button of the chart's page and give the reason it asks for."""
+    """Press a button of the chart's page and give the reason that its dialog requires."""
     page.get_by_role("button", name=f"{button}…", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Reason")).to_be_focused()
@@ -21,7 +21,7 @@ def act(page: Page, button: str, reason: str) -> None:
     dialog.get_by_role("button", name=button, exact=True).click()
 
 
-def test_import_with_a_mistake_is_marked_mended_shown_and_done(open_page: Open) -> None:
+def test_import_marks_a_mistake_and_imports_the_corrected_text(open_page: Open) -> None:
     name = f"made-{uuid.uuid4().hex[:8]}"
     page = open_page("admin", "/ui/import")
     page.get_by_label("Chart file (YAML)").fill(rollout().replace("func: increment", "func: incremet", 1))
@@ -44,7 +44,7 @@ def test_upgrade_from_a_file_shows_what_it_changes(open_page: Open, client: Clie
     file = tmp_path / f"{name}.yaml"
     file.write_text(rollout(needed=7))
     page = open_page("admin", "/ui/import")
-    page.get_by_label("or a file").set_input_files(file)
+    page.get_by_label("Or a file").set_input_files(file)
     page.get_by_role("button", name="Check").click()
     expect(page.get_by_role("heading", name=f"Version 2 of {name}")).to_be_visible()
     expect(page.locator(".diff-added")).to_contain_text("value: 7")
@@ -62,13 +62,13 @@ def test_pause_with_a_reason_and_resume(open_page: Open, client: Client) -> None
     expect(page.locator("#now")).to_contain_text("paused by operator")
     expect(page.locator("#now")).to_contain_text("the database is busy")
     assert client.ask("GET", f"/charts/{name}/state?state=canary") == 406
-    act(page, "Resume", "it is not any more")
+    act(page, "Resume", "the database is idle")
     expect(page.locator("#now")).to_contain_text("waits for")
     assert client.ask("GET", f"/charts/{name}/state?state=canary") == 200
-    expect(page.locator("#history-list")).to_contain_text("it is not any more")
+    expect(page.locator("#history-list")).to_contain_text("the database is idle")
 
 
-def test_act_asks_for_its_reason(open_page: Open, client: Client) -> None:
+def test_act_requires_a_reason(open_page: Open, client: Client) -> None:
     page = open_page("operator", f"/ui/charts/{new_chart(client)}")
     page.get_by_role("button", name="Pause…").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
@@ -108,7 +108,7 @@ def test_keyboard_alone_is_enough(open_page: Open, client: Client) -> None:
     expect(page.locator("#now")).to_contain_text("by keyboard")
 
 
-def test_search_filters_as_one_types(open_page: Open, client: Client) -> None:
+def test_search_filters_while_a_person_types(open_page: Open, client: Client) -> None:
     one, other = new_chart(client, prefix="needle"), new_chart(client, prefix="hay")
     page = open_page("reader")
     page.get_by_label("Search charts").fill(one)

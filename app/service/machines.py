@@ -1,0 +1,199 @@
+"""What a machine can ask and say, as coroutines: its request shares a batch with others, and may wait for a yes.
+
+One object a process, on one event loop. A waiting request is a coroutine that sleeps in the hub: it holds no thread, no
+transaction and no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from app.core.errors import StateServiceError
+from app.core.log import Author
+from app.core.position import Claim, Release, Tick
+from app.service.ask import Found, Question, answer_all
+from app.service.batching import Batcher, ThreadPool
+from app.service.context import Service, find_default_chart
+from app.service.locked import NOBODY
+from app.service.put import Answer, Applied, ChartLockedError, Put, Sent, apply
+from app.waiting.hub import Topic
+
+# Seconds after a chart was found locked, by another worker most likely, during which what is sent to it does not try to
+# share a transaction with what is sent to other charts.
+CONTENDED_SECONDS = 0.25
+# Questions cost little each, and thousands of waiters ask at once when a chart moves.
+MAX_QUESTIONS = 1024
+# Threads for charts that other workers have locked: each may wait there as long as a lock may be waited for.
+LOCKED_CHART_THREADS = 4
+READING_THREADS = 2
+# The key of the batches for any chart; no chart has this name.
+ANY_CHART = ""
+
+T = TypeVar("T")
+
+
+class Machines:
+    """The requests of machines on one event loop."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._shared = ThreadPool(1, "writing")
+        # SQLite has one lock for all charts, so that one thread does all writing.
+        self._apart = self._shared if service.database.is_sqlite else ThreadPool(LOCKED_CHART_THREADS, "locked")
+        self._reading = ThreadPool(READING_THREADS, "reading")
+        self._changes: Batcher[Sent, Applied] = Batcher(self._apply, self._pick_pool)
+        self._questions: Batcher[Question, Found] = Batcher(self._answer, lambda key: self._reading, MAX_QUESTIONS)
+        self._contended: dict[str, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+        self._has_own_loop = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let `call` use the event loop that the worker runs."""
+        self._loop = loop
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the event loop and return its result, for a caller on another thread.
+
+        A server that runs no event loop of ours gets one on a thread of its own the first time.
+        """
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._has_own_loop = True
+                threading.Thread(target=_run_loop, args=[self._loop], name="machines", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def put(self, chart: str, put: Put, author: Author) -> Answer:
+        """Apply a report under the chart's row lock, in one transaction with what others send meanwhile.
+
+        Raises ChartNotFoundError, BadRequestError, KeyReusedError, ConflictError, DatabaseUnavailableError.
+        """
+        return (await self._send(Sent(chart, put, author))).answer
+
+    async def claim(self, chart: str, claim: Claim, author: Author, wait: float = 0) -> Answer:
+        """Give a machine a slot, waiting up to `wait` seconds for one; claiming again renews the lease.
+
+        Raises ChartNotFoundError, BadRequestError, TooManyWaitersError, DatabaseUnavailableError.
+        """
+
+        async def attempt() -> tuple[Answer, bool]:
+            outcome = await self._send(Sent(chart, claim, author))
+            return outcome.answer, outcome.answer.is_yes or not outcome.may_change
+
+        return await self.wait_until(Topic(chart, rows=True), wait, attempt, claim.machine)
+
+    async def release(self, chart: str, release: Release, author: Author) -> Answer:
+        """Take a slot back without a report; the answer is yes also if the machine held none.
+
+        Raises ChartNotFoundError, DatabaseUnavailableError.
+        """
+        return (await self._send(Sent(chart, release, author))).answer
+
+    async def ask(self, question: Question, wait: float = 0) -> Answer:
+        """Answer a question, holding it for up to `wait` seconds until the answer is yes or can no longer become yes.
+
+        Raises ChartNotFoundError, TooManyWaitersError, DatabaseUnavailableError.
+        """
+
+        async def attempt() -> tuple[Answer, bool]:
+            found = await self._questions.ask(ANY_CHART, question)
+            if found.is_due:
+                await self._send(Sent(question.chart, Tick(), NOBODY))
+                found = await self._questions.ask(ANY_CHART, question)
+            return found.answer, found.is_settled
+
+        return await self.wait_until(Topic(question.chart), wait, attempt)
+
+    async def read(self, read: Callable[[], T]) -> T:
+        """Run `read`, which asks the database something short, on a reading thread."""
+        return await self._reading.run(read)
+
+    async def find_default_chart(self) -> str:
+        """Return the name of the default chart. Raises NoDefaultChartError."""
+        if self.service.default_chart is not None:
+            return self.service.default_chart
+        return await self.read(lambda: find_default_chart(self.service))
+
+    async def wait_for_rows(self, chart: str, has_rows: Callable[[], bool], seconds: float) -> None:
+        """Return once `has_rows`, which asks the database, is true of the chart's log, or when `seconds` are over.
+
+        Raises ChartNotFoundError, TooManyWaitersError, DatabaseUnavailableError.
+        """
+
+        async def attempt() -> tuple[None, bool]:
+            return None, await self.read(has_rows)
+
+        await self.wait_until(Topic(chart, rows=True), seconds, attempt)
+
+    def close(self) -> None:
+        """End the threads after the work in hand."""
+        for pool in (self._shared, self._apart, self._reading):
+            pool.shutdown(wait=False)
+        if self._has_own_loop and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def wait_until(
+        self, topic: Topic, seconds: float, attempt: Callable[[], Awaitable[tuple[T, bool]]], machine: str | None = None
+    ) -> T:
+        """Repeat `attempt`, which returns an answer and whether it is final, whenever the chart may have changed.
+
+        Return the last answer: a final one, or the one when `seconds` are over or the server was told to stop.
+        `machine` is shown among those that wait for a slot. Raises TooManyWaitersError.
+        """
+        answer, is_settled = await attempt()
+        if seconds == 0 or is_settled:
+            return answer
+        deadline = time.monotonic() + seconds
+        with self.service.hub.waiting(topic, machine) as waiter:
+            while True:
+                # The waiter has its place before this attempt reads: it misses no change after it.
+                answer, is_settled = await attempt()
+                if is_settled or self.service.hub.is_closed:
+                    return answer
+                if not await waiter.sleep(deadline - time.monotonic()):
+                    break
+            if not self.service.hub.is_closed:
+                # Time is up: the last answer is a fresh one.
+                answer, _ = await attempt()
+            return answer
+
+    async def _send(self, sent: Sent) -> Applied:
+        """Have `sent` applied with what else was sent; alone with its chart if another worker has that locked."""
+        if self.service.database.is_sqlite:
+            return await self._changes.ask(ANY_CHART, sent)
+        if not self._changes.is_busy(sent.chart) and not self._is_contended(sent.chart):
+            try:
+                return await self._changes.ask(ANY_CHART, sent)
+            except ChartLockedError:
+                self._contended[sent.chart] = time.monotonic()
+        return await self._changes.ask(sent.chart, sent)
+
+    def _is_contended(self, chart: str) -> bool:
+        since = self._contended.get(chart)
+        if since is None:
+            return False
+        if time.monotonic() - since < CONTENDED_SECONDS:
+            return True
+        del self._contended[chart]
+        return False
+
+    def _pick_pool(self, key: str) -> ThreadPool:
+        return self._shared if key == ANY_CHART else self._apart
+
+    def _apply(self, key: str, batch: Sequence[Sent]) -> Sequence[Applied | StateServiceError]:
+        skips = key == ANY_CHART and not self.service.database.is_sqlite
+        return apply(self.service, batch, skip_locked=skips)
+
+    def _answer(self, key: str, batch: Sequence[Question]) -> Sequence[Found | StateServiceError]:
+        return answer_all(self.service, batch)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run an event loop until it is stopped."""
+    loop.run_forever()
+    loop.close()

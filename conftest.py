@@ -1,0 +1,13 @@
+"""What every suite here shares: `tests`, `proof` and `tests/e2e`.
+
+`STATE_SERVICE_EXAMPLES` says how many examples Hypothesis tries of each property: `few` (default, `make test`) or
+`many` (`make prove ARGS=--short`).
+"""
+
+from __future__ import annotations
+
+from tests.support.examples import load_profile
+
+pytest_plugins = ["tests.support.databases", "tests.support.pair", "tests.support.skips"]
+
+load_profile()

@@ -1,0 +1,297 @@
+"""Seeded defects: the service made wrong on purpose, to see that the checker sees it.
+
+Each replaces functions of the service in the process that serves, by `proof.served` alone. What would otherwise
+be a race of microseconds is held open until somebody else has run into it, or for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+import app.db
+import app.service.ask
+import app.service.locked
+import app.service.machines
+import app.service.put
+import app.store
+import app.store.record
+from app.core.errors import DatabaseUnavailableError
+from app.core.log import chain_hash
+from app.core.position import Tick
+from app.service.batching import Batcher
+from app.service.context import Service
+from app.store.charts import ChartRow
+
+# Names the defect, in the environment of a server of this suite.
+VARIABLE = "FAULTS_DEFECT"
+HELD_SECONDS = 0.3
+LOOK_SECONDS = 0.005
+local = threading.local()
+# Untyped, all of them: they are overwritten here.
+recording: Any = app.store.record
+store: Any = app.store
+db: Any = app.db
+putting: Any = app.service.put
+locking: Any = app.service.locked
+machines: Any = app.service.machines
+asking: Any = app.service.ask
+
+
+def _hold(until: Callable[[], bool], seconds: float = HELD_SECONDS) -> None:
+    """Wait until somebody ran into what is held open; not for ever, for perhaps nobody comes."""
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+
+
+def _each_alone() -> None:
+    """PUTs of one process share no transaction, so that they run into each other as those of two processes do."""
+    take = Batcher._take
+
+    def take_one(self: Batcher[Any, Any], key: str) -> Any:
+        limit, self._limit = self._limit, 1
+        try:
+            return take(self, key)
+        finally:
+            self._limit = limit
+
+    Batcher._take = take_one  # type: ignore[method-assign]  # that is the defect
+
+
+class _Looks:
+    """Counts the looks at charts that this process answers."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        original = machines.answer_all
+
+        def answer_all(service: Service, questions: Sequence[Any]) -> Any:
+            found = original(service, questions)
+            self.count += 1
+            return found
+
+        machines.answer_all = answer_all
+
+    def until_another(self) -> None:
+        """Return once another question has been answered."""
+        before = self.count
+        _hold(lambda: self.count > before)
+
+
+def no_lock() -> None:
+    """A PUT is decided from what was read before it held the lock; the log's seq and chain are those under it."""
+    _each_alone()
+    machines.apply = _from_before(machines.apply, lambda batch: [sent.chart for sent in batch])
+
+
+def sweeper_without_lock() -> None:
+    """The clock is judged from what was read before the lock was held."""
+    _each_alone()
+    putting.tick = _from_before(putting.tick, lambda name: [name])
+    apply, apply_from_before = (
+        machines.apply,
+        _from_before(machines.apply, lambda batch: [sent.chart for sent in batch]),
+    )
+
+    def apply_ticks_from_before(service: Service, batch: Sequence[Any], **options: Any) -> Any:
+        is_clock = all(isinstance(sent.what, Tick) for sent in batch)
+        return (apply_from_before if is_clock else apply)(service, batch, **options)
+
+    machines.apply = apply_ticks_from_before
+
+
+def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
+    def run(service: Service, what: Any, **options: Any) -> Any:
+        with db.asking(service.database) as connection:
+            rows = list(store.charts.read_charts_and_now(connection, names_of(what))[0].values())
+            local.before = {row.id: (row, store.charts.read_values(connection, row.id)) for row in rows}
+        _hold(lambda: _has_moved(service, rows))
+        try:
+            return use_case(service, what, **options)
+        finally:
+            local.before = {}
+
+    original = locking.read_positions
+
+    def read_positions(service: Service, connection: Connection, rows: Sequence[ChartRow], charts: Any) -> Any:
+        positions, now = original(service, connection, rows, charts)
+        before = getattr(local, "before", {})
+        # The visit's number is the one under the lock: UNIQUE (chart, run, visit) would refuse any other.
+        stale = [
+            replace(store.charts.build_position(*before[row.id]), visit=position.visit)
+            if row.id in before
+            else position
+            for row, position in zip(rows, positions, strict=True)
+        ]
+        return stale, now
+
+    locking.read_positions = read_positions
+    return run
+
+
+def _has_moved(service: Service, rows: Sequence[ChartRow]) -> bool:
+    with db.asking(service.database) as connection:
+        now = store.charts.read_charts_and_now(connection, [row.name for row in rows])[0]
+        return any(row.name not in now or now[row.name].seq != row.seq for row in rows)
+
+
+def no_replay_check() -> None:
+    """A PUT that was applied before is applied again."""
+    original = putting.PriorReports.complete
+
+    def complete(self: Any, *arguments: Any) -> Any:
+        return replace(original(self, *arguments), report=None, repeats=None)
+
+    putting.PriorReports.complete = complete
+
+
+def answer_before_commit() -> None:
+    """The answer is sent when the decision is made; the commit follows."""
+    original, judge, commit, looks = machines.apply, putting._judge, db._commit, _Looks()
+
+    def judge_and_keep(chart: Any, prior: Any, sent: Any) -> Any:
+        found = judge(chart, prior, sent)
+        if getattr(local, "decided", None) is not None:
+            local.answers[id(sent)] = found
+        return found
+
+    def commit_late(connection: Connection, really: Callable[[], None]) -> None:
+        decided = getattr(local, "decided", None)
+        if decided is not None:
+            decided.set()
+            looks.until_another()
+        commit(connection, really)
+
+    def apply(service: Service, batch: Sequence[Any], **options: Any) -> Any:
+        decided = threading.Event()
+        answers: dict[int, Any] = {}
+        ended: list[Any] = []
+
+        def work() -> None:
+            local.decided, local.answers = decided, answers
+            try:
+                ended.extend(original(service, batch, **options))
+            finally:
+                decided.set()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        decided.wait()
+        if len(answers) == len(batch):
+            return [answers[id(sent)] for sent in batch]
+        thread.join()
+        return ended or [DatabaseUnavailableError("the batch failed")] * len(batch)
+
+    putting._judge = judge_and_keep
+    db._commit = commit_late
+    machines.apply = apply
+
+
+def cached_get() -> None:
+    """What a chart was is remembered for a while."""
+    original = machines.answer_all
+    cache: dict[Any, tuple[float, Any]] = {}
+
+    def answer_all(service: Service, questions: Sequence[Any]) -> Any:
+        now = time.monotonic()
+        new = [question for question in questions if cache.get(question, (0.0, None))[0] < now]
+        for question, found in zip(new, original(service, new) if new else [], strict=True):
+            cache[question] = (now + HELD_SECONDS, found)
+        return [cache[question][1] for question in questions]
+
+    machines.answer_all = answer_all
+
+
+def log_outside_transaction() -> None:
+    """The row of the log follows in a transaction of its own."""
+    _write_after("append_log", lambda connection, logs, log_key: [_chain(*log, log_key) for log in logs])
+
+
+def _chain(last_hash: str, rows: Sequence[Any], log_key: bytes | None) -> str:
+    for row in rows:
+        last_hash = chain_hash(last_hash, row, log_key)
+    return last_hash
+
+
+def reports_outside_transaction() -> None:
+    """What machines reported follows in a transaction of its own."""
+    _write_after("_write_reports", lambda *arguments: None)
+
+
+def _write_after(name: str, instead: Callable[..., Any]) -> None:
+    _each_alone()
+    original, apply = getattr(recording, name), machines.apply
+
+    def put_off(connection: Connection, *arguments: Any) -> Any:
+        if not hasattr(local, "later"):
+            return original(connection, *arguments)
+        local.later.append(arguments)
+        return instead(connection, *arguments)
+
+    def apply_and_write(service: Service, batch: Sequence[Any], **options: Any) -> Any:
+        local.later = []
+        try:
+            found = apply(service, batch, **options)
+            time.sleep(HELD_SECONDS / 3)
+            with db.transaction(service.database) as connection:
+                for arguments in local.later:
+                    original(connection, *arguments)
+            return found
+        finally:
+            del local.later
+
+    setattr(recording, name, put_off)
+    machines.apply = apply_and_write
+
+
+def waiter_answered_before_commit() -> None:
+    """A waiter is told of a move that is not committed yet."""
+    original_record, original_answer, original_apply = store.record.record_all, machines.answer_all, machines.apply
+    ahead: dict[str, Any] = {}
+
+    def record_all(connection: Connection, changes: Sequence[Any], *arguments: Any) -> list[ChartRow]:
+        afters: list[ChartRow] = original_record(connection, changes, *arguments)
+        service = getattr(local, "service", None)
+        for change, after in zip(changes, afters, strict=True):
+            if service is not None and after.visit != change.row.visit:
+                ahead[after.name] = asking._View(connection, after, service.definitions.get(connection, after), False)
+                service.hub.tell(after.name)
+                time.sleep(HELD_SECONDS)
+                ahead.pop(after.name, None)
+        return afters
+
+    def apply(service: Service, batch: Sequence[Any], **options: Any) -> Any:
+        local.service = service
+        return original_apply(service, batch, **options)
+
+    def answer_all(service: Service, questions: Sequence[Any]) -> Any:
+        views = dict(ahead)
+        early = [question for question in questions if question.chart in views and not question.reached]
+        others = [question for question in questions if question not in early]
+        found = dict(zip(others, original_answer(service, others) if others else [], strict=True))
+        return [views[one.chart].find(one) if one in early else found[one] for one in questions]
+
+    store.record.record_all = record_all
+    machines.apply = apply
+    machines.answer_all = answer_all
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    defect.__name__: defect
+    for defect in (
+        no_lock,
+        no_replay_check,
+        answer_before_commit,
+        cached_get,
+        log_outside_transaction,
+        reports_outside_transaction,
+        sweeper_without_lock,
+        waiter_answered_before_commit,
+    )
+}

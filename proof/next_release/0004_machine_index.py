@@ -1,0 +1,12 @@
+"""An index on the table that grows."""
+
+from __future__ import annotations
+
+from migrations.online import create_index
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    create_index("ix_transition_log_machine", "transition_log", ["machine"])

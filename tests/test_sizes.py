@@ -1,0 +1,79 @@
+"""The limits of size in app/, which keep it readable. `make check` prints what was measured."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from tests.support.apps import ROOT
+
+PATHS = sorted((ROOT / "app").rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in PATHS}
+LINES = {path: len(path.read_text().splitlines()) for path in PATHS}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def show(measure: str, value: object) -> None:
+    """Print what was measured; pytest shows it with `-s`."""
+    sys.stdout.write(f"\n{measure}: {value}")
+
+
+def place(path: Path, node: ast.stmt | ast.expr) -> str:
+    return f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Yield each function: where it is and what it is called, and how many lines it has."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, Function):
+                yield f"{place(path, node)} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_app_has_85_to_100_files() -> None:
+    show("files", len(PATHS))
+    assert 85 <= len(PATHS) <= 100
+
+
+def test_median_file_has_at_least_120_lines() -> None:
+    show("lines of the median file", median(LINES.values()))
+    assert median(LINES.values()) >= 120
+
+
+def test_no_file_has_over_600_lines() -> None:
+    show("lines of the longest file", max(LINES.values()))
+    assert [str(path.relative_to(ROOT)) for path, lines in LINES.items() if lines > 600] == []
+
+
+def test_no_function_has_over_60_lines() -> None:
+    show("lines of the longest function", max(lines for _, lines in functions()))
+    assert [name for name, lines in functions() if lines > 60] == []
+
+
+def test_no_call_passes_six_positional_arguments() -> None:
+    calls = ((path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Call))
+    assert [place(path, call) for path, call in calls if len(call.args) >= 6] == []
+
+
+def is_positional_dataclass(node: ast.ClassDef) -> bool:
+    """True if it is a dataclass whose fields may be given by their position."""
+    found = [ast.unparse(decorator) for decorator in node.decorator_list]
+    return any("dataclass" in text and "kw_only=True" not in text for text in found)
+
+
+def count_fields(node: ast.ClassDef) -> int:
+    return sum(isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item.annotation) for item in node.body)
+
+
+def test_dataclass_of_more_than_five_fields_takes_keywords_only() -> None:
+    classes = (
+        (path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    assert [
+        f"{place(path, node)} {node.name}"
+        for path, node in classes
+        if is_positional_dataclass(node) and count_fields(node) > 5
+    ] == []

@@ -1,0 +1,309 @@
+"""The API's description and the routes agree in both directions, and each status that it names can be provoked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+from werkzeug.test import TestResponse
+
+from app.config import Config
+from app.service import operate
+from app.service.tokens import Role, create_token
+from app.web import replies
+from app.web.observe import SOURCE
+from app.wiring import create_app, service_of
+from tests.service.support import ANN, ROLLOUT, import_text
+from tests.service.support import ROSTERED as REBOOT
+from tests.support.apps import opened_app
+from tests.web.openapi import DOCUMENT, assert_fits, operations, resolve, routes
+
+
+@pytest.fixture
+def charts() -> Sequence[str]:
+    return []
+
+
+OPERATIONS = sorted((method, path) for method, path, _ in operations())
+OPEN = {"/healthz", "/readyz"}
+ON_A_CHART = [(method, path) for method, path in OPERATIONS if path.startswith("/charts/{chart}")]
+FLEETLOCK = {"fleet-lock-protocol": "true"}
+# What a valid request needs, by the last part of its path.
+NEEDED: dict[str, dict[str, Any]] = {
+    "evict": {"json": {"machine": "m1", "reason": "x"}},
+    "goto": {"json": {"state": "canary", "reason": "x"}},
+    "{chart}": {"data": ROLLOUT},
+    "pre-reboot": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
+    "steady-state": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
+}
+PUT_CHART = ("PUT", "/charts/{chart}")
+STATE = {"query_string": {"state": "canary", "machine": "m1"}}
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestResponse:
+    """A valid request, changed by what `given` says."""
+    last = path.rpartition("/")[2]
+    sent = NEEDED.get(last, {"json": {"reason": "x"}} if method == "POST" else STATE)
+    chart = given.pop("chart", "web")
+    version = given.pop("version", "1")
+    return client.open(path.format(chart=chart, version=version), method=method, **(sent | given))
+
+
+def named(status: str) -> list[tuple[str, str]]:
+    """The operations that name a status."""
+    return sorted((method, path) for method, path, item in operations() if status in item["responses"])
+
+
+# The document and the routes
+
+
+def test_document_describes_exactly_the_routes(app: Flask) -> None:
+    described = {(method, path) for method, path, _ in operations()}
+    assert described - routes(app) == set()
+    assert routes(app) - described == set()
+
+
+def test_document_is_served_as_json(client: FlaskClient) -> None:
+    response = client.get("/openapi.json")
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert response.get_json() == DOCUMENT
+    assert response.get_json()["openapi"] == "3.1.0"
+
+
+def test_every_reference_resolves_and_every_component_is_used() -> None:
+    text = SOURCE.read_text()
+    for kind, components in DOCUMENT["components"].items():
+        for name in components:
+            assert kind == "securitySchemes" or f'"#/components/{kind}/{name}"' in text, name
+    for method, path, item in operations():
+        for status, response in item["responses"].items():
+            assert resolve(response)["description"], (method, path, status)
+        for parameter in [*DOCUMENT["paths"][path].get("parameters", []), *item.get("parameters", [])]:
+            assert resolve(parameter)["schema"]
+
+
+def test_schemas_are_valid() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_operation_ids_are_the_names_of_the_views(app: Flask) -> None:
+    views = {rule.endpoint.rpartition(".")[2].replace("_", "") for rule in app.url_map.iter_rules()}
+    ids = [item["operationId"] for _, _, item in operations()]
+    assert len(ids) == len(set(ids))
+    assert {name.lower().removesuffix("curl") for name in ids} <= views
+
+
+def test_path_parameters_are_those_in_the_path() -> None:
+    for path, item in DOCUMENT["paths"].items():
+        names = {resolve(parameter)["name"] for parameter in item.get("parameters", [])}
+        assert names == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path
+
+
+def test_only_statuses_that_the_service_can_answer_are_named() -> None:
+    possible = {200, 201, 406, 413, 500} | set(replies.STATUS.values())
+    assert {int(status) for _, _, item in operations() for status in item["responses"]} <= possible
+
+
+# Each status in the document is answered as the document says. First the statuses that all operations share
+
+
+@pytest.mark.parametrize(("method", "path"), [pair for pair in OPERATIONS if pair[1] not in OPEN])
+def test_401_without_a_token(database_url: str, method: str, path: str) -> None:
+    for app in opened_app(database_url, auth="tokens", default_chart="web"):
+        response = send(app.test_client(), method, path)
+        assert response.status_code == 401
+        assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize(("method", "path"), named("403"))
+def test_403_outside_the_pattern(database_url: str, method: str, path: str) -> None:
+    for app in opened_app(database_url, auth="tokens", default_chart="web"):
+        secret = create_token(service_of(app), "other", Role.ADMIN, "other-*", ANN)
+        headers = {"Authorization": f"Bearer {secret}"} | NEEDED.get(path.rpartition("/")[2], {}).get("headers", {})
+        response = send(app.test_client(), method, path, headers=headers)
+        assert response.status_code == 403
+        assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize(("method", "path"), named("404"))
+def test_404_for_an_unknown_chart(client: FlaskClient, method: str, path: str) -> None:
+    response = send(client, method, path, chart="no such name" if (method, path) == PUT_CHART else "gone")
+    assert response.status_code == 404
+    assert_fits(method, path, response)
+
+
+@pytest.fixture
+def broken_client(tmp_path: Any) -> Iterator[FlaskClient]:
+    """A client of a service whose database does not exist."""
+    app = create_app(Config(database_url=f"sqlite:///{tmp_path}/gone.db", default_chart="web"))
+    yield app.test_client()
+    service_of(app).database.engine.dispose()
+
+
+@pytest.mark.parametrize(("method", "path"), named("503"))
+def test_503_without_a_database(broken_client: FlaskClient, method: str, path: str) -> None:
+    response = send(broken_client, method, path)
+    assert response.status_code == 503
+    assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json"])
+@pytest.mark.parametrize(("method", "path"), named("500"))
+def test_500_in_text_and_json_without_a_database(
+    broken_client: FlaskClient, method: str, path: str, accept: str
+) -> None:
+    response = send(broken_client, method, path, headers={"Accept": accept})
+    assert response.status_code == 500
+    assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize(("method", "path"), named("413"))
+def test_413_for_more_than_a_mebibyte(client: FlaskClient, method: str, path: str) -> None:
+    response = send(client, method, path, json=None, data=b" " * (1024 * 1024 + 2000))
+    assert response.status_code == 413
+    assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize(("method", "path"), named("400"))
+def test_400_for_a_malformed_request(app: Flask, method: str, path: str) -> None:
+    import_text(service_of(app), ROLLOUT)
+    bad = {"json": None, "data": "[1"} if method == "POST" else {"query_string": "machine=a&machine=b&state=%01"}
+    bad |= {"query_string": "dry_run=maybe"} if (method, path) == PUT_CHART else {}
+    bad |= {"query_string": "format=png"} if path.endswith("/diagram") else {}
+    response = send(app.test_client(), method, path, **bad)
+    assert response.status_code == 400
+    assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize("path", [path for method, path in named("422") if method == "POST"])
+def test_422_without_a_reason(app: Flask, path: str) -> None:
+    import_text(service_of(app), ROLLOUT)
+    response = send(app.test_client(), "POST", path, json={"machine": "m1", "state": "done"})
+    assert response.status_code == 422
+    assert_fits("POST", path, response)
+
+
+# and those that are an operation's own
+
+FULL = {"query_string": {"state": "reboot", "machine": "m3"}}
+JSON = {"Accept": "application/json"}
+OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
+    ("GET", "/state", 200, ROLLOUT, {}),
+    ("GET", "/state", 200, ROLLOUT, {"headers": JSON}),
+    ("GET", "/state", 406, ROLLOUT, {"query_string": "state=done"}),
+    ("GET", "/state", 406, ROLLOUT, {"query_string": "state=done", "headers": JSON}),
+    ("PUT", "/state", 200, ROLLOUT, {}),
+    ("PUT", "/state", 406, ROLLOUT, {"query_string": "state=done"}),
+    ("GET", "/reached", 200, ROLLOUT, {}),
+    ("GET", "/reached", 406, ROLLOUT, {"query_string": "state=done"}),
+    ("GET", "/charts/{chart}/state", 200, ROLLOUT, {"headers": JSON}),
+    ("GET", "/charts/{chart}/state", 406, ROLLOUT, {"query_string": "state=done", "headers": JSON}),
+    ("PUT", "/charts/{chart}/state", 200, ROLLOUT, {"headers": JSON}),
+    ("PUT", "/charts/{chart}/state", 406, ROLLOUT, {"query_string": "state=done", "headers": JSON}),
+    (
+        "PUT",
+        "/charts/{chart}/state",
+        409,
+        ROLLOUT.replace("{key: count, value: 0}, {key: f", "{key: count, value: 9223372036854775807}, {key: f").replace(
+            "key: count, value: 2", 'key: count, op: "<", value: 2'
+        ),
+        {"query_string": "state=canary"},
+    ),
+    ("PUT", "/charts/{chart}/state", 422, ROLLOUT, {"headers": {"Idempotency-Key": "used"}}),
+    ("GET", "/charts/{chart}/reached", 200, ROLLOUT, {"headers": JSON}),
+    ("GET", "/charts/{chart}/reached", 406, ROLLOUT, {"query_string": "state=done", "headers": JSON}),
+    ("GET", "/charts/{chart}/can.curl", 200, ROLLOUT, {}),
+    ("GET", "/charts/{chart}/did.curl", 200, ROLLOUT, {}),
+    ("PUT", "/charts/{chart}/slot", 200, REBOOT, {"query_string": "state=reboot&machine=m1", "headers": JSON}),
+    ("PUT", "/charts/{chart}/slot", 406, REBOOT, FULL | {"headers": JSON}),
+    ("DELETE", "/charts/{chart}/slot", 200, REBOOT, FULL | {"headers": JSON}),
+    ("POST", "/charts/{chart}/evict", 200, REBOOT, {}),
+    ("POST", "/charts/{chart}/evict", 409, ROLLOUT, {}),
+    ("POST", "/v1/pre-reboot", 200, REBOOT, {}),
+    ("POST", "/v1/pre-reboot", 409, ROLLOUT, {}),
+    ("POST", "/v1/steady-state", 200, REBOOT, {}),
+    ("POST", "/v1/steady-state", 409, "paused " + REBOOT, {}),
+    ("GET", "/charts", 200, ROLLOUT, {}),
+    ("GET", "/charts", 200, REBOOT, {}),
+    ("GET", "/charts/{chart}", 200, ROLLOUT, {}),
+    ("GET", "/charts/{chart}", 200, REBOOT, {}),
+    ("GET", "/charts/{chart}", 200, ROLLOUT, {"headers": {"Accept": "text/plain"}}),
+    ("GET", "/charts/{chart}", 200, ROLLOUT, {"headers": {"Accept": "application/yaml"}}),
+    ("PUT", "/charts/{chart}", 200, ROLLOUT, {}),
+    ("PUT", "/charts/{chart}", 200, ROLLOUT, {"data": ROLLOUT + "# and more\n"}),
+    ("PUT", "/charts/{chart}", 201, ROLLOUT, {"chart": "new"}),
+    ("PUT", "/charts/{chart}", 409, ROLLOUT, {"data": REBOOT}),
+    ("PUT", "/charts/{chart}", 422, ROLLOUT, {"data": "states: 7"}),
+    ("GET", "/charts/{chart}/versions", 200, ROLLOUT, {}),
+    ("GET", "/charts/{chart}/versions/{version}", 200, ROLLOUT, {}),
+    ("GET", "/charts/{chart}/versions/{version}", 404, ROLLOUT, {"version": "2"}),
+    ("GET", "/charts/{chart}/diagram", 200, ROLLOUT, {"query_string": ""}),
+    ("GET", "/charts/{chart}/diagram", 200, ROLLOUT, {"query_string": "format=dot"}),
+    ("GET", "/charts/{chart}/diagram", 200, ROLLOUT, {"query_string": "format=mermaid"}),
+    ("POST", "/charts/{chart}/pause", 200, ROLLOUT, {}),
+    ("POST", "/charts/{chart}/pause", 409, "paused " + ROLLOUT, {}),
+    ("POST", "/charts/{chart}/resume", 200, "paused " + ROLLOUT, {}),
+    ("POST", "/charts/{chart}/resume", 409, ROLLOUT, {}),
+    ("POST", "/charts/{chart}/reset", 200, ROLLOUT, {}),
+    ("POST", "/charts/{chart}/goto", 200, ROLLOUT, {}),
+    ("POST", "/charts/{chart}/archive", 200, ROLLOUT, {}),
+    ("GET", "/charts/{chart}/machines", 200, ROLLOUT, {"query_string": ""}),
+    ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "is=missing"}),
+    ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "", "headers": {"Accept": "text/plain"}}),
+    ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": ""}),
+    ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": "format=csv"}),
+    ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": "format=ndjson"}),
+    ("GET", "/healthz", 200, ROLLOUT, {}),
+    ("GET", "/readyz", 200, ROLLOUT, {}),
+    ("GET", "/metrics", 200, ROLLOUT, {}),
+    ("GET", "/openapi.json", 200, ROLLOUT, {}),
+]
+SHARED = {"400", "401", "403", "404", "413", "500", "503"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "chart", "sent"), OWN, ids=[f"{m}-{p}-{s}-{n}" for n, (m, p, s, *_) in enumerate(OWN)]
+)
+def test_answer_is_as_described(
+    app: Flask, method: str, path: str, status: int, chart: str, sent: dict[str, Any]
+) -> None:
+    client = prepare(app, chart)
+    response = send(client, method, path, **sent)
+    assert response.status_code == status, response.text
+    assert_fits(method, path, response)
+
+
+def prepare(app: Flask, chart: str) -> FlaskClient:
+    """A chart with some reports, and a chart whose slots are all held."""
+    client = app.test_client()
+    import_text(service_of(app), chart.removeprefix("paused "))
+    if "slots" in chart:
+        for machine in ("m1", "m2"):
+            assert client.put(f"/charts/web/slot?state=reboot&machine={machine}").status_code == 200
+    else:
+        client.put("/charts/web/state?state=canary&machine=m0", headers={"Idempotency-Key": "used"})
+    if chart.startswith("paused"):
+        operate.pause(service_of(app), "web", "look", ANN)
+    return client
+
+
+def test_every_status_in_the_document_is_tested_here() -> None:
+    seen = {(method, path, str(status)) for method, path, status, *_ in OWN}
+    seen |= {("POST", path, "422") for method, path in named("422") if method == "POST"}
+    left = {
+        (method, path, status)
+        for method, path, item in operations()
+        for status in item["responses"]
+        if status not in SHARED and (method, path, status) not in seen
+    }
+    assert left == set()

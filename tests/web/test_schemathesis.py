@@ -1,0 +1,52 @@
+"""schemathesis makes valid and invalid requests from the API's description, and checks the answers against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, settings
+
+from app.wiring import service_of
+from tests.service.support import ROSTERED as REBOOT
+from tests.service.support import import_text
+from tests.support.apps import SEED
+from tests.support.examples import examples
+from tests.web.openapi import DOCUMENT
+
+
+@pytest.fixture
+def charts() -> Sequence[str]:
+    return []
+
+
+CONFIG = schemathesis.Config.from_path(str(Path(__file__).with_name("schemathesis.toml")))
+
+schema = schemathesis.openapi.from_dict(DOCUMENT, config=CONFIG)
+
+
+@pytest.fixture
+def api(app: Flask) -> Flask:
+    """The service with one chart."""
+    # The examples in the description use this name.
+    service_of(app).default_chart = "kernel-rollout"
+    import_text(service_of(app), REBOOT, name="kernel-rollout")
+    import_text(service_of(app), SEED, name="states")
+    return app
+
+
+@schema.parametrize()
+@settings(
+    max_examples=examples(10, few=3),
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_service_answers_as_described(api: Flask, case: schemathesis.Case) -> None:
+    # Without waits, or the test would wait too.
+    case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
+    case.call_and_validate(app=api)

@@ -1,0 +1,175 @@
+"""The page of one chart."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import pytest
+from flask import Flask
+
+from app.core.log import Author
+from app.service.put import Put
+from app.wiring import service_of
+from tests.diagram.support import ROLLOUT
+from tests.support.apps import import_text
+from tests.support.requests import update
+from tests.web.ui.browser import Browser, words_of
+
+PAGE = "/ui/charts/rollout"
+
+
+@pytest.fixture
+def rollout(app: Flask) -> Flask:
+    """A chart in the state fleet, in which ten machines have reported, one of them a failure."""
+    for number in range(5):
+        update(service_of(app), "rollout", Put("canary", f"c{number}"), Author("agent"))
+    for number in range(9):
+        update(service_of(app), "rollout", Put("fleet", f"web-{number}"), Author("agent"))
+    update(service_of(app), "rollout", Put("fleet", "web-9", "failed"), Author("agent"))
+    return app
+
+
+def rows(page: str, section: str) -> list[str]:
+    """The rows of a section's table, as text."""
+    body = page.split(f'id="{section}"')[1].split("</section>")[0].split("<tbody>")
+    return [words_of(row) for row in body[1].split("</tbody>")[0].split("<tr")[1:]] if len(body) > 1 else []
+
+
+def test_page_shows_the_status_of_the_chart(rollout: Flask) -> None:
+    text = Browser(rollout).text(PAGE)
+    assert "fleet waits for rolled_back when failed > 4 (now 1," in text
+    assert "9 of 396" in text
+    assert "390 have not reported here" in text
+    assert "Version 1, run 1, visit 2, log row 16" in text
+
+
+def test_page_has_the_diagram_and_the_visits(rollout: Flask) -> None:
+    page = Browser(rollout).get(PAGE).text
+    assert "9 / 396 · 1 failed" in page
+    assert page.count('class="s-name"') == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("?is=failed", ["web-9"]),
+        ("?machine=b-3", ["web-3"]),
+        ("?machine=%25", []),
+        ("?page=2", []),
+        ("?is=failed&machine=web-1", []),
+    ],
+)
+def test_machines_are_searched_and_filtered(rollout: Flask, query: str, names: list[str]) -> None:
+    found = rows(Browser(rollout).get(PAGE + query).text, "machine-list")
+    assert [row.split("> ")[-1].split()[0].lstrip(">") for row in found] == names
+
+
+def test_machines_come_a_page_at_a_time(rollout: Flask) -> None:
+    for number in range(40):
+        update(service_of(rollout), "rollout", Put("fleet", f"more-{number}"), Author("agent"))
+    browser = Browser(rollout)
+    assert len(rows(browser.get(PAGE).text, "machine-list")) == 20
+    assert "Page 1 of 3" in browser.text(PAGE)
+    assert len(rows(browser.get(f"{PAGE}?page=3").text, "machine-list")) == 10
+
+
+def test_missing_machines_are_those_of_the_roster(app: Flask) -> None:
+    import_text(
+        app, ROLLOUT.replace("expect: 400", "expect: [m1, m2, m3, m4, m5]").replace('value: "1%"', "value: 1"), "r"
+    )
+    update(service_of(app), "r", Put("canary", "m2"), Author())
+    page = Browser(app).get("/ui/charts/r?is=missing&machine=m").text
+    assert re.findall(r"<li>(m\d)</li>", page) == ["m1", "m3", "m4", "m5"]
+
+
+def test_page_without_a_roster_asks_for_one(rollout: Flask) -> None:
+    assert "Only a chart with a roster knows which" in Browser(rollout).text(f"{PAGE}?is=missing")
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 16),
+        ("?kind=transition", 1),
+        ("?by=web-9", 1),
+        ("?before=4", 3),
+        ("?since=2999-01-01T00:00", 0),
+        ("?until=2999-01-01T00:00&kind=update", 14),
+        ("?kind=&by=&since=", 16),
+    ],
+)
+def test_history_is_filtered_newest_first(rollout: Flask, query: str, count: int) -> None:
+    found = rows(Browser(rollout).get(PAGE + query).text, "history-list")
+    assert len(found) == count
+    numbers = [int(match.group(1)) for row in found if (match := re.search(r">\s*(\d+)", row))]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def test_history_comes_a_page_at_a_time(rollout: Flask) -> None:
+    for number in range(20):
+        update(service_of(rollout), "rollout", Put("fleet", f"more-{number}"), Author())
+    page = Browser(rollout).get(PAGE).text
+    older = re.search(r'href="([^"]+)" rel="next">Older', page)
+    assert older is not None
+    assert "before=17#history" in older.group(1)
+
+
+@pytest.mark.parametrize("query", ["?is=x", "?page=0", "?page=x", "?kind=x", "?since=x", "?before=-1", "?machine=%00"])
+def test_malformed_query_is_refused_on_a_page(browser: Browser, query: str) -> None:
+    response = browser.get(PAGE + query)
+    assert (response.status_code, response.mimetype) == (400, "text/html")
+
+
+def test_links_of_one_list_keep_the_filter_of_the_other(rollout: Flask) -> None:
+    page = Browser(rollout).get(f"{PAGE}?is=failed&kind=update").text
+    assert '<input type="hidden" name="is" value="failed">' in page
+    assert '<input type="hidden" name="kind" value="update">' in page
+    assert f'href="{PAGE}?is=missing&amp;kind=update#machines"' in page
+
+
+def test_snippets_name_this_service_and_state(rollout: Flask) -> None:
+    page = Browser(rollout).get(PAGE).text
+    assert "http://localhost/charts/rollout/can.curl?state=fleet" in page
+    assert "ansible.builtin.uri" in page
+    assert "execute &#39;fleet&#39; do" in page
+
+
+def test_snippets_of_an_ended_chart_name_a_state_with_reports(app: Flask) -> None:
+    update(service_of(app), "rollout", Put("canary", "m", "failed"), Author())
+    text = Browser(app).text(PAGE)
+    assert "rolled_back is the end of run 1" in text
+    assert "can.curl?state=canary" in Browser(app).get(PAGE).text
+
+
+def test_changes_answers_at_once_if_the_log_has_newer_rows(rollout: Flask) -> None:
+    started = time.monotonic()
+    assert Browser(rollout).get(f"{PAGE}/changes?after=3").json == {"seq": 16}
+    assert time.monotonic() - started < 5
+
+
+def test_changes_of_an_archived_chart_is_null(app: Flask, browser: Browser) -> None:
+    browser.act("rollout", "archive", reason="over")
+    assert browser.get(f"{PAGE}/changes?after=1").json == {"seq": None}
+
+
+def test_changes_waits_for_the_next_row(app: Flask) -> None:
+    service_of(app).hub.start()
+    seq: list[int] = []
+    thread = threading.Thread(target=lambda: seq.append(Browser(app).get(f"{PAGE}/changes?after=1").json["seq"]))
+    thread.start()
+    time.sleep(0.5)
+    assert seq == []
+    update(service_of(app), "rollout", Put("canary", "m"), Author())
+    thread.join(5)
+    service_of(app).hub.close()
+    assert seq == [2]
+
+
+@pytest.mark.parametrize(
+    "path", ["/ui/charts/none", "/ui/charts/none/changes?after=1", "/ui/none", "/ui/charts/rollout/versions/9"]
+)
+def test_unknown_path_is_404_on_a_page(browser: Browser, path: str) -> None:
+    response = browser.get(path)
+    assert (response.status_code, response.mimetype) == (404, "text/html")

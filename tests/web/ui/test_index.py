@@ -1,0 +1,168 @@
+"""The page of all charts: the most urgent first, searched and filtered."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from flask import Flask
+
+from app.core.log import Author
+from app.service import operate
+from app.service.pages import list_glances
+from app.service.put import Put
+from app.wiring import service_of
+from tests.diagram.support import ROLLOUT
+from tests.support.apps import import_text
+from tests.support.requests import update
+from tests.web.ui.browser import Browser
+
+NOW = datetime.now(UTC)
+AUTHOR = Author(actor="test")
+
+
+def set_clock(app: Flask, hours: float) -> None:
+    service_of(app).database.clock = lambda: NOW + timedelta(hours=hours)
+
+
+def shown(browser: Browser, query: str = "") -> list[str]:
+    """The charts on the page, from top to bottom."""
+    page = browser.get(f"/{query}")
+    assert page.status_code == 200, page.text
+    return re.findall(r'class="c-name"><a href="/ui/charts/([^"]+)"', page.text)
+
+
+def conditions(app: Flask) -> dict[str, str]:
+    return {glance.status.chart: str(glance.health.condition) for glance in list_glances(service_of(app))}
+
+
+def reasons(app: Flask, name: str) -> tuple[str, ...]:
+    return next(glance.health.reasons for glance in list_glances(service_of(app)) if glance.status.chart == name)
+
+
+@pytest.fixture
+def fleet(app: Flask) -> Flask:
+    """A chart in each condition, imported the least urgent first."""
+    service = service_of(app)
+    set_clock(app, 0)
+    operate.archive(service, "rollout", "not this one", AUTHOR)
+    import_text(app, "current_state: e\nstates: [{name: e}]\n", "e-ended")
+    import_text(app, ROLLOUT, "d-running")
+    for name in ("c-paused", "b-failed"):
+        import_text(app, ROLLOUT, name)
+    operate.pause(service, "c-paused", "the peak", AUTHOR)
+    update(service, "b-failed", Put("canary", "m", "failed"), AUTHOR)
+    import_text(app, ROLLOUT, "a-stuck")
+    import_text(app, ROLLOUT.replace("1h", "9h"), "d-running")
+    set_clock(app, 0.6)
+    return app
+
+
+def test_most_urgent_is_first(fleet: Flask) -> None:
+    assert shown(Browser(fleet)) == ["a-stuck", "b-failed", "c-paused", "d-running", "e-ended"]
+    assert conditions(fleet)["a-stuck"] == "stuck"
+    assert reasons(fleet, "a-stuck") == ("60 % of its time is over",)
+
+
+def test_page_says_who_paused_and_why(fleet: Flask) -> None:
+    assert "paused by test 36 min ago: the peak" in Browser(fleet).text("/")
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("?show=paused", ["c-paused"]),
+        ("?q=STUCK", ["a-stuck"]),
+        ("?q=canary", ["a-stuck", "c-paused", "d-running"]),
+        ("?q=canary+run&show=running", ["d-running"]),
+        ("?q=nothing", []),
+        ("?q=&show=", ["a-stuck", "b-failed", "c-paused", "d-running", "e-ended"]),
+    ],
+)
+def test_search_and_filter_work_without_a_script(fleet: Flask, query: str, names: list[str]) -> None:
+    assert shown(Browser(fleet), query) == names
+
+
+def test_unknown_filter_is_refused_on_a_page(browser: Browser) -> None:
+    response = browser.get("/?show=<b>")
+    assert (response.status_code, response.mimetype) == (400, "text/html")
+    assert "<b>" not in response.text
+
+
+def test_chart_without_reports_for_long_is_stuck(app: Flask) -> None:
+    set_clock(app, 0)
+    import_text(
+        app,
+        "current_state: a\nstates: [{name: a, func: increment, current: {key: k, value: 0},"
+        " target: {name: b, when: {key: k, value: 9}}}, {name: b}]\n",
+        "quiet",
+    )
+    set_clock(app, 0.9)
+    assert conditions(app)["quiet"] == "running"
+    set_clock(app, 1.5)
+    assert conditions(app)["quiet"] == "stuck"
+    assert reasons(app, "quiet") == ("no report for 1 h 30 min",)
+
+
+def test_slow_chart_is_not_stuck_before_ten_times_its_usual_gap(app: Flask) -> None:
+    set_clock(app, 0)
+    import_text(
+        app,
+        "current_state: a\nstates: [{name: a, func: increment, current: {key: k, value: 0},"
+        " target: {name: b, when: {key: k, value: 9}}}, {name: b}]\n",
+        "slow",
+    )
+    for hour in (2, 4):
+        set_clock(app, hour)
+        update(service_of(app), "slow", Put("a"), AUTHOR)
+    set_clock(app, 23)
+    assert conditions(app)["slow"] == "running"
+    set_clock(app, 25)
+    assert conditions(app)["slow"] == "stuck"
+
+
+def test_state_that_the_clock_ends_as_planned_is_not_stuck(app: Flask) -> None:
+    set_clock(app, 0)
+    import_text(
+        app,
+        "current_state: a\nstates: [{name: a, func: time,"
+        " target: {name: b, when: {key: elapsed, value: 10h}}}, {name: b}]\n",
+        "timed",
+    )
+    set_clock(app, 9)
+    assert conditions(app)["timed"] == "running"
+
+
+def test_sparkline_counts_the_rows_of_the_last_day(app: Flask) -> None:
+    service = service_of(app)
+    set_clock(app, 0)
+    import_text(
+        app,
+        "current_state: a\nstates: [{name: a, func: increment, current: {key: k, value: 0},"
+        " target: {name: b, when: {key: k, value: 999}}}, {name: b}]\n",
+        "busy",
+    )
+    for number in range(60):
+        set_clock(app, 30 + number / 10)
+        update(service, "busy", Put("a"), AUTHOR)
+    set_clock(app, 36)
+    bars = next(glance.bars for glance in list_glances(service) if glance.status.chart == "busy")
+    # Rows between two samples are spread evenly, so the quiet hours before get some of the first rows.
+    assert sum(bars[-6:]) == pytest.approx(60, abs=8)
+    assert max(bars[:-7]) < 1
+
+
+def test_empty_list_links_to_import(app: Flask, browser: Browser) -> None:
+    operate.archive(service_of(app), "rollout", "x", AUTHOR)
+    assert "There are no charts yet. Import one" in browser.text("/")
+
+
+def test_five_hundred_charts_are_shown_in_a_second(app: Flask, browser: Browser) -> None:
+    for number in range(499):
+        import_text(app, ROLLOUT, f"chart-{number:03}")
+    browser.get("/")  # the definitions are read once
+    started = time.process_time()
+    assert len(shown(browser)) == 500
+    assert time.process_time() - started < 1
