@@ -113,7 +113,7 @@ def use(text):
     assert chart_file.parse(written).chart == chart, written
     with create_engine("sqlite://").begin() as connection:
         metadata.create_all(connection)
-        add_version(connection, 1, 1, chart, text, SATURDAY, None)
+        add_version(connection, 1, 1, chart, text=text, now=SATURDAY, actor=None)
         assert load_chart(connection, 1, "web", 1) == chart
     find_timing(chart.states["a"], start.position, SATURDAY)
     print(re.search('-> "state b" .label="(.*?)"', diagram.draw(chart, form=diagram.Form.DOT))[1])
@@ -242,7 +242,7 @@ def test_func_works_everywhere_after_its_recipe(tmp_path: Path) -> None:
 def test_guard_key_works_everywhere_after_its_recipe(tmp_path: Path) -> None:
     assert run_on_copy(tmp_path, WEEKDAY, USE + USE_WEEKDAY) == [
         "on monday",
-        "b in 36h, by the clock",
+        "b in 1 d 12 h, by the clock",
         "2026-02-02 00:00:00+00:00",
         "a",
         "b ('timeout', 'weekday monday')",

@@ -8,10 +8,11 @@ import pytest
 
 from app.core.errors import BadRequestError, ChartFileError, ConflictError, ReasonRequiredError
 from app.core.position import Step
-from app.service import operate, slots
+from app.service import operate
 from app.service.context import Service
 from app.service.put import sweep, tick
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, put
+from tests.support import requests
 
 UseCase = Callable[[Service], object]
 
@@ -39,7 +40,7 @@ def archive(service: Service) -> None:
 
 
 def claim(service: Service) -> None:
-    slots.claim(service, "reboot", "reboot", "m1", NOBODY)
+    requests.claim(service, "reboot", "reboot", "m1", NOBODY)
 
 
 WRITING: dict[str, tuple[list[UseCase], UseCase, list[str]]] = {
@@ -59,7 +60,7 @@ WRITING: dict[str, tuple[list[UseCase], UseCase, list[str]]] = {
         ["transition"],
     ),
     "claim": ([], claim, ["claim"]),
-    "release": ([claim], lambda service: slots.release(service, "reboot", "reboot", "m1", NOBODY), ["release"]),
+    "release": ([claim], lambda service: requests.release(service, "reboot", "reboot", "m1", NOBODY), ["release"]),
 }
 
 
@@ -98,7 +99,7 @@ QUIET: dict[str, UseCase] = {
     "put on another state": lambda service: put(service, "soak"),
     "tick with nothing due": lambda service: tick(service, "web"),
     "sweep with nothing due": sweep,
-    "release without a slot": lambda service: slots.release(service, "reboot", "reboot", "m1", NOBODY),
+    "release without a slot": lambda service: requests.release(service, "reboot", "reboot", "m1", NOBODY),
 }
 
 
