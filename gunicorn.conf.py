@@ -21,7 +21,7 @@ if _folder is not None:
 from app.config import find_unknown, read_config, require_auth
 from app.core.errors import SettingError
 from app.db.engine import normalize_url
-from app.limits import raise_limits
+from app.limits import allow_connections, list_shortages
 from app.logs import configure_logging
 from app.serving import JsonLogger, Worker, forget_worker
 from app.waiting.places import SharedPlaces
@@ -42,8 +42,9 @@ bind = [address.strip() for address in _config.bind.split(",")]
 workers = _config.workers
 worker_class = Worker
 # A waiting request is an open connection; so is one that is kept alive between two requests.
-worker_connections = _config.max_waiters + 2000
-for _warning in raise_limits(_config, worker_connections):
+_wanted = _config.max_waiters + 2000
+worker_connections = allow_connections(_config, _wanted)
+for _warning in list_shortages(_config, _wanted, worker_connections):
     sys.stderr.write(f"state_service: warning: {_warning}\n")
 # Shared by all workers, which are forked after this: one count of waiters each, zeroed when its worker ends.
 Worker.places = SharedPlaces()

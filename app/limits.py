@@ -14,19 +14,31 @@ _OWN_THREADS = 16
 _PIDS_MAX = Path("/sys/fs/cgroup/pids.max")
 
 
-def raise_limits(config: Config, connections: int) -> Iterator[str]:
-    """Allow as many open files as the workers may need, and yield a warning for each limit that is too low."""
-    files = connections + config.pool_size + 200
+def allow_connections(config: Config, wanted: int) -> int:
+    """Let each worker open as many files as it may need; return how many of `wanted` connections it can hold then."""
+    files = wanted + _own_files(config)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < files:
-        yield f"{hard} open files (ulimit -Hn) are too few, {files} may be needed"
-        files = hard
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(files - _own_files(config), 1)
+
+
+def list_shortages(config: Config, wanted: int, allowed: int) -> Iterator[str]:
+    """Yield a warning for each limit of the system that is too low for `wanted` connections."""
+    if allowed < wanted:
+        needed = wanted + _own_files(config)
+        yield f"too few open files (ulimit -Hn): {needed} may be needed; a worker holds {allowed} connections at most"
     threads = config.workers * (config.threads + _OWN_THREADS) + 1
     for limit, where in _list_thread_limits():
         if limit < threads:
             yield f"{limit} threads ({where}) are too few, {threads} may be needed"
+
+
+def _own_files(config: Config) -> int:
+    """Files of a worker that are not connections of clients: the database, the log, the libraries."""
+    return config.pool_size + 100
 
 
 def _list_thread_limits() -> Iterator[tuple[int, str]]:

@@ -402,7 +402,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
 
     async def _serve(self) -> None:
         for sock in self.sockets:
-            server = await self.loop.create_server(lambda: Connection(self), sock=sock.sock)
+            server = await self.loop.create_server(lambda: Connection(self), sock=sock.sock, backlog=self.cfg.backlog)
             self.servers.append(server)
         while self.alive and self.ppid == os.getppid():
             self.notify()

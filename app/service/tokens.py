@@ -10,6 +10,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -130,8 +131,10 @@ class _HolderCache(Generic[Found]):
 
     def _find(self, key: str) -> Found | None:
         """Return what is kept under `key`, if anything is."""
-        with self._lock:
-            return self._kept.get(key)
+        # Not `get`: it may raise KeyError itself if the entry expires between its two steps.
+        with self._lock, suppress(KeyError):
+            return self._kept[key]
+        return None
 
     def _get(self, key: str, read: Callable[[], Found]) -> Found:
         """Return what is kept under `key`, else what `read` returns. An error that `read` raises is not kept."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from flask import Flask, request
+from flask import Flask
+from flask import request as flask_request
 from werkzeug.routing import BaseConverter
 
 from app.config import Config
@@ -50,5 +51,5 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 def refuse_unknown_parameters() -> None:
     """Raise BadRequestError if the request has a parameter that its route does not know."""
-    if request.blueprint in ("charts", "operate"):
-        check_known(read_query().names, PARAMETERS.get(request.endpoint or "", ()))
+    if flask_request.blueprint in ("charts", "operate"):
+        check_known(read_query().names, PARAMETERS.get(flask_request.endpoint or "", ()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import resource
 import socket
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -80,13 +80,13 @@ def test_places_of_callers_that_hung_up_are_free(server: Server, chart: str) -> 
 def test_body_that_is_too_large_is_413_and_counts_nothing(server: Server, chart: str, framing: str) -> None:
     assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
     body = b"x" * 1_200_000
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     path = chart_path(chart, state="reboot", machine="a")
-    if framing == "length":
-        connection.request("PUT", path, body)
-    else:
-        connection.request("PUT", path, iter([body]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
-    assert connection.getresponse().status == 413
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        if framing == "length":
+            connection.request("PUT", path, body)
+        else:
+            connection.request("PUT", path, iter([body]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+        assert connection.getresponse().status == 413
     assert server.ask("PUT", chart_path(chart, state="reboot", machine="a")).status == 200
     assert [row["kind"] for row in server.history(chart)] == ["import", "claim", "update"]
 
@@ -95,11 +95,11 @@ def test_body_of_a_report_is_read_and_the_report_counts_once(server: Server, cha
     assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
     assert server.ask("PUT", chart_path(chart, state="reboot", machine="a"), "all is well\n" * 1000).status == 200
     # The connection is clean: the next request on it is understood.
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    for _ in range(2):
-        connection.request("PUT", chart_path(chart, state="reboot", machine="a"), b"more")
-        response = connection.getresponse()
-        assert (response.status, response.read()) == (200, b"reboot")
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        for _ in range(2):
+            connection.request("PUT", chart_path(chart, state="reboot", machine="a"), b"more")
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, b"reboot")
     assert server.status(chart)["values"] == {"count": 1, "failed": 0}
 
 
@@ -139,26 +139,13 @@ def test_connections_beyond_the_limit_are_told_503_and_the_others_served(sqlite_
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     command = ["prlimit", f"--nofile=300:{min(hard, 300)}", *GUNICORN]
     with running(sqlite_url, tmp_path, command, workers="1", max_waiters="10") as server:
-        idle = []
-        for _ in range(400):
-            connection = socket.socket()
-            connection.settimeout(5)
-            connection.connect(("127.0.0.1", server.port))
-            idle.append(connection)
-        time.sleep(0.5)
-        for connection in idle[:350]:
-            connection.close()
-        until(lambda: _is_served(server), "it serves again", 10)
+        with ExitStack() as idle:
+            for _ in range(400):
+                idle.enter_context(closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)))
+            until(lambda: server.ask("GET", "/healthz").status == 503, "it is full")
+        until(lambda: server.ask("GET", "/healthz").status == 200, "it serves again", 10)
         assert len(server.workers()) == 1
-        for connection in idle[350:]:
-            connection.close()
-
-
-def _is_served(server: Server) -> bool:
-    try:
-        return server.ask("GET", "/healthz").status == 200
-    except OSError:
-        return False
+        assert "too few open files" in server.log.read_text()
 
 
 def test_abandoned_folder_of_metrics_is_removed_by_the_next_start(
