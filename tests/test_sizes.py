@@ -53,9 +53,18 @@ def test_no_function_has_over_60_lines() -> None:
     assert [name for name, lines in functions() if lines > 60] == []
 
 
+# Calls of libraries whose positional arguments are a list, or whose parameters are not ours to name.
+LISTS = {"Table", "table", "select", "makeRecord"}
+
+
+def called_name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
 def test_no_call_passes_six_positional_arguments() -> None:
     calls = ((path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Call))
-    assert [place(path, call) for path, call in calls if len(call.args) >= 6] == []
+    crowded = [(path, call) for path, call in calls if len(call.args) >= 6 and called_name(call) not in LISTS]
+    assert [place(path, call) for path, call in crowded] == []
 
 
 def is_positional_dataclass(node: ast.ClassDef) -> bool:

@@ -91,4 +91,4 @@ def prune_(context: click.Context, charts: tuple[str, ...], keep: timedelta, dry
 
 def _prune(service: Service, name: str, keep: timedelta) -> Pruned:
     with progress(f"{name}: reading") as reading, progress(f"{name}: pruning") as pruning:
-        return prune(service, name, keep, current_author(), reading, pruning)
+        return prune(service, name, keep, current_author(), checking=reading, pruning=pruning)

@@ -334,7 +334,7 @@ class Geometry:
         turn = right + TURN_STEP * (gap.turns.index(number) + 1)
         if arrow.way is Way.ROUND:
             return self._round_line(arrow, label, start, turn)
-        return self._lane_line(arrow, label, start, turn, right + gap.before_label, stacked)
+        return self._lane_line(arrow, label, start=start, turn=turn, room=right + gap.before_label, stacked=stacked)
 
     def _lane_line(
         self, arrow: Arrow, label: str, start: Point, turn: float, room: float, stacked: dict[Point, int]

@@ -71,7 +71,16 @@ class _View:
         """Return the answer to `question`."""
         row, reason = self._row, self._find_reason(question)
         is_yes = reason in (Reason.CURRENT, Reason.REACHED)
-        answer = Answer(row.name, row.run, row.visit, row.seq, question.state, row.state, is_yes, reason)
+        answer = Answer(
+            chart=row.name,
+            run=row.run,
+            visit=row.visit,
+            seq=row.seq,
+            state=question.state,
+            current_state=row.state,
+            is_yes=is_yes,
+            reason=reason,
+        )
         return Found(answer, is_yes or self._is_settled(question, reason), self._is_due)
 
     def _find_reason(self, question: Question) -> Reason:

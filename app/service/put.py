@@ -47,7 +47,7 @@ class SlotCount:
     fence: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """Yes or no, and everything there is to say about it.
 
@@ -85,7 +85,18 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
                 run, visit, last_seq = entry.run, entry.visit, seq + offset
                 break
     is_yes = step.verdict is Verdict.ACCEPTED
-    return Answer(chart, run, visit, last_seq, state, here.state, is_yes, step.reason, step.key, step.value)
+    return Answer(
+        chart=chart,
+        run=run,
+        visit=visit,
+        seq=last_seq,
+        state=state,
+        current_state=here.state,
+        is_yes=is_yes,
+        reason=step.reason,
+        key=step.key,
+        value=step.value,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,8 @@ class Hub:
         room = self._rooms.get(Topic(chart, rows=True))
         # A copy of the keys in one step: the event loop may change them meanwhile.
         waiters = [] if room is None else list(room.waiters)
-        return [waiter.machine for waiter in waiters if waiter.machine is not None]
+        # A machine that waits in two requests is named once.
+        return list(dict.fromkeys(waiter.machine for waiter in waiters if waiter.machine is not None))
 
     @contextmanager
     def waiting(self, topic: Topic, machine: str | None = None) -> Iterator[Waiter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
@@ -11,6 +12,7 @@ from flask.testing import FlaskClient
 from app.service import operate, reading
 from app.service import put as putting
 from app.service.context import Service
+from app.waiting.hub import Topic
 from tests.service.support import ANN, Clock, import_text, put
 from tests.support.slots import claim_all, rolling
 
@@ -36,13 +38,16 @@ WaitFor = Callable[..., None]
 @pytest.fixture
 def wait_for(service: Service) -> Iterator[WaitFor]:
     """Have machines wait for a slot of `web`, in the order given, until the test ends."""
-    with ExitStack() as stack:
+    with asyncio.Runner() as runner, ExitStack() as stack:
 
-        def enter(*machines: str) -> None:
+        async def enter(machine: str) -> None:
+            stack.enter_context(service.hub.waiting(Topic("web", rows=True), machine))
+
+        def enter_all(*machines: str) -> None:
             for machine in machines:
-                stack.enter_context(service.hub.waiting_for_slot("web", machine))
+                runner.run(enter(machine))
 
-        yield enter
+        yield enter_all
 
 
 def line(client: FlaskClient) -> str:
