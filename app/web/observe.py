@@ -53,7 +53,7 @@ def get_readyz() -> Response:
     return jsonify({"ready": True})
 
 
-OPENAPI_SOURCE = Path(__file__).with_name("openapi.yaml")
+SOURCE = Path(__file__).with_name("openapi.yaml")
 
 
 @blueprint.get("/openapi.json", provide_automatic_options=False)
@@ -65,7 +65,7 @@ def get_openapi() -> Response:
 @cache
 def read_document() -> str:
     """The OpenAPI document as JSON, with the aliases of the YAML file written out."""
-    return json.dumps(yaml.safe_load(OPENAPI_SOURCE.read_text()), ensure_ascii=False)
+    return json.dumps(yaml.safe_load(SOURCE.read_text()), ensure_ascii=False)
 
 
 # Set by gunicorn.conf.py: the folder of the files in which all workers count.
