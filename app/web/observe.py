@@ -52,7 +52,7 @@ def get_readyz() -> Response:
     return jsonify({"ready": True})
 
 
-OPENAPI_SOURCE = Path(__file__).with_name("openapi.yaml")
+SOURCE = Path(__file__).with_name("openapi.yaml")
 
 
 @blueprint.get("/openapi.json", provide_automatic_options=False)
@@ -64,7 +64,7 @@ def get_openapi() -> Response:
 @cache
 def read_document() -> str:
     """The OpenAPI document as JSON, with the aliases of the YAML file written out."""
-    return json.dumps(yaml.safe_load(OPENAPI_SOURCE.read_text()), ensure_ascii=False)
+    return json.dumps(yaml.safe_load(SOURCE.read_text()), ensure_ascii=False)
 
 
 # A client may send any method and any path. Only these methods and our own routes get series; the rest is `other`.

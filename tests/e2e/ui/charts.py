@@ -11,6 +11,7 @@ YAML = {"Content_Type": "application/yaml"}
 
 
 def rollout(needed: int = 5, description: str = "five machines, then all") -> str:
+    """A chart file: `needed` machines report in canary, then all in fleet; three failures roll it back."""
     return f"""\
 description: {json.dumps(description)}
 current_state: canary

@@ -24,6 +24,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
+    """One browser for all tests."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
@@ -73,6 +74,7 @@ class Client:
 
 @pytest.fixture(scope="session")
 def client(server: Server, tokens: dict[str, str]) -> Client:
+    """Another client, with an administrator's token."""
     return Client(server, tokens["admin"])
 
 
@@ -99,6 +101,7 @@ def _note(complaints: list[str], kind: str, text: str) -> None:
 
 @contextmanager
 def context_of(chromium: Browser, **options: object) -> Iterator[BrowserContext]:
+    """A browser context of its own: no cookies, a window of 1,280 by 900 px by default."""
     context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})  # type: ignore[arg-type]
     context.set_default_timeout(20_000)
     yield context

@@ -110,6 +110,7 @@ class Fleet:
         self.service.database.clock = lambda: self.now
 
     def close(self) -> None:
+        """Close the connections to the database."""
         self.service.database.engine.dispose()
 
     def at(self, before_end: timedelta) -> None:
@@ -117,6 +118,7 @@ class Fleet:
         self.now = self.end - before_end
 
     def load(self, text: str, author: Author = CI) -> None:
+        """Import a chart file."""
         import_chart(self.service, ImportRequest(text), author)
 
     def rollout(
@@ -128,6 +130,7 @@ class Fleet:
         budget: str = "2%",
         deadline: str = "12h",
     ) -> None:
+        """Import a rollout to `expect` machines; the times and the budget of failures are as in a chart file."""
         text = ROLLOUT.format(
             name=name, description=description, expect=expect, soak=soak, budget=budget, deadline=deadline
         )
@@ -159,6 +162,7 @@ class Fleet:
 
 
 def names(prefix: str, count: int, start: int = 1) -> list[str]:
+    """The ids of `count` machines, numbered from `start`."""
     return [f"{prefix}-{number:03}" for number in range(start, start + count)]
 
 

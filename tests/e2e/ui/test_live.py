@@ -33,7 +33,9 @@ def test_page_shows_a_put_by_another_client_within_two_seconds(open_page: Open, 
         else:
             expect(page.locator("#now strong")).to_have_text("fleet")
         assert time.monotonic() - started < 2
-        expect(page.locator("#machine-list")).to_contain_text(f"m{number}" if number < 5 else "None in this visit")
+        expect(page.locator("#machine-list")).to_contain_text(
+            f"m{number}" if number < 5 else "No machine in this visit"
+        )
     expect(page.locator("#diagram .d-current")).to_contain_text("fleet")
     expect(page.locator("#said")).to_have_text("Now in fleet.")
 

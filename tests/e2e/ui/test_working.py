@@ -115,7 +115,7 @@ def test_search_filters_while_a_person_types(open_page: Open, client: Client) ->
     expect(page.get_by_role("link", name=one)).to_be_visible()
     expect(page.get_by_role("link", name=other)).to_be_hidden()
     page.get_by_label("Search charts").fill("no chart has this")
-    expect(page.get_by_text("No chart here has these words")).to_be_visible()
+    expect(page.get_by_text("No chart on this page has these words")).to_be_visible()
 
 
 def test_machines_are_searched_in_place(open_page: Open, client: Client) -> None:

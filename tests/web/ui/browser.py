@@ -30,6 +30,7 @@ class Browser:
         self.client = app.test_client()
 
     def get(self, path: str, **headers: str) -> TestResponse:
+        """Get a page."""
         return self.client.get(path, headers=headers)
 
     def text(self, path: str) -> str:
@@ -61,10 +62,12 @@ class Browser:
         return self.post(f"/ui/charts/{chart}/{act}", fields, page=f"/ui/charts/{chart}")
 
     def find_form_token(self, page: str) -> str:
+        """The form token of a page; empty if the page has no form."""
         found = _TOKEN.search(self.get(page).text)
         return found.group(1) if found is not None else ""
 
     def sign_in(self, secret: str, **fields: object) -> TestResponse:
+        """Send the form of the login page."""
         return self.post("/ui/login", {"token": secret, **fields})
 
     def signed_in(self, secret: str) -> Browser:

@@ -24,6 +24,7 @@ def app(database_url: str) -> Iterator[Flask]:
 
 @pytest.fixture
 def browser(app: Flask) -> Browser:
+    """A browser on the open service."""
     return Browser(app)
 
 
@@ -37,4 +38,5 @@ def guarded(database_url: str) -> Iterator[Flask]:
 
 @pytest.fixture
 def admin(guarded: Flask) -> Browser:
+    """A browser with an administrator's session."""
     return Browser(guarded).signed_in(make_token(guarded, "admin"))
