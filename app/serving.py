@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
@@ -57,9 +58,8 @@ BODY_SECONDS = 60.0
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-# gunicorn's table lacks the answer that this service gives most.
-protocol._REASON_PHRASES.setdefault(406, "Not Acceptable")
-protocol._REASON_PHRASES.setdefault(413, "Payload Too Large")
+# gunicorn's table lacks 406, which this service answers most. All are written as Flask writes them, on every server.
+protocol._REASON_PHRASES.update({status.value: status.phrase.upper() for status in HTTPStatus})
 
 
 class Sweeper:

@@ -174,7 +174,7 @@ def problem_reply(error: Exception, request: Request) -> Reply:
     if not isinstance(error, errors.StateServiceError):
         logger.error("unhandled error", exc_info=error)
         return describe(500, "the service failed; its log says how", request)
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    status = find_status(error)
     extra: dict[str, Any] = {}
     if isinstance(error, errors.ChartFileError):
         extra["problems"] = [problem.as_json() for problem in error.problems]

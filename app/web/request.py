@@ -26,6 +26,7 @@ from app.service.machines import Machines
 from app.service.put import Answer
 from app.service.reading import has_rows
 from app.service.tokens import Holder
+from app.web.values import read_whole
 
 # A WSGI environment.
 Environ = dict[str, Any]
@@ -205,9 +206,7 @@ class Query:
         text = self.find(name, 20)
         if text is None:
             return None
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            raise BadRequestError(f"{name}={text} is not a whole number from {low} to {high}")
-        return int(text)
+        return read_whole(name, text, low, high)
 
     def find_header(self, name: str, limit: int) -> str | None:
         """A header of our own, 1 to `limit` printable characters. Raises BadRequestError."""

@@ -133,6 +133,8 @@ def test_signal_ends_it_cleanly(sqlite_url: str, tmp_path: Path, seed: Path, num
 
 
 TOLD_AT_BIRTH = """
+import signal
+
 _keep = post_fork
 
 

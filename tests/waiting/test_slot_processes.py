@@ -91,7 +91,7 @@ def test_waiter_gets_the_slot_whose_lease_ends_and_nobody_touches_the_chart(pair
     assert kinds(one, chart) == ["import", "claim", "expire", "claim"]
 
 
-@pytest.mark.parametrize(("verb", "state"), [("pause", "reboot"), ("goto", "done")])
+@pytest.mark.parametrize(("verb", "state"), [("goto", "done")])
 def test_waiter_is_told_no_when_another_process_ends_its_hope(pair: Pair, chart: str, verb: str, state: str) -> None:
     one, other = pair
     one.import_chart(chart, ONE_SLOT)
