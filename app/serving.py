@@ -47,8 +47,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # The largest body that is read for a view; the largest chart file is 1 MiB.
 MAX_BODY = 1024 * 1024 + 1024
-# How much more of a body is read and thrown away once its request is answered, and for how many seconds. A client whose
-# body is cut off may never see the answer, and nginx, which lets 2 MiB through, would say 502.
+# The largest body of a request on a state; it is thrown away. Of a body that is too large, this much is read after the
+# answer, for DRAIN_SECONDS: a client whose body is cut off may never see the answer. nginx lets 2 MiB through.
 MAX_DRAIN = 2 * 1024 * 1024 + 65536
 DRAIN_SECONDS = 2.0
 # Seconds that a client has to send the head of its first request, and a body.
@@ -149,9 +149,9 @@ class Door:
         await body.drain()
 
     async def _answer(self, request: Request, routes: dict[str, Route], body: Body, send: Send) -> None:
-        if await body.read() is None:
+        if not await body.skip():
             # Before anything is counted: the client must not take a counted report for a failed one.
-            reply = describe(413, f"the body is larger than {MAX_BODY} bytes", request)
+            reply = describe(413, f"the body is larger than {MAX_DRAIN} bytes", request)
         else:
             reply = await self._state.respond(request, routes)
         await send_reply(send, reply, is_head=request.method == "HEAD")
@@ -187,18 +187,23 @@ class Body:
 
     async def read(self) -> bytes | None:
         """Return the whole body; None if it is larger than MAX_BODY, or does not come in time."""
-        if self._is_over:
-            return b""
-        if self.declared > MAX_BODY:
-            return None
         pieces: list[bytes] = []
+        return b"".join(pieces) if await self._receive_all(MAX_BODY, pieces.append) else None
+
+    async def skip(self) -> bool:
+        """Receive the whole body and keep nothing; False if it is larger than MAX_DRAIN, or does not come in time."""
+        return await self._receive_all(MAX_DRAIN, lambda piece: None)
+
+    async def _receive_all(self, limit: int, keep: Callable[[bytes], None]) -> bool:
+        if self.declared > limit:
+            return False
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                while not self._is_over and self._size <= MAX_BODY:
-                    pieces.append(await self._read_piece())
+                while not self._is_over and self._size <= limit:
+                    keep(await self._read_piece())
         except TimeoutError:
-            return None
-        return b"".join(pieces) if self._size <= MAX_BODY else None
+            return False
+        return self._size <= limit
 
     async def drain(self) -> None:
         """Read the rest of the body, within limits, so that the client sees the answer before the connection closes."""
@@ -206,7 +211,8 @@ class Body:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._is_over and self._size <= MAX_DRAIN:
+                limit = self._size + MAX_DRAIN
+                while not self._is_over and self._size <= limit:
                     await self._read_piece()
 
     async def _read_piece(self) -> bytes:
@@ -214,7 +220,7 @@ class Body:
         if message["type"] == "http.disconnect":
             self._is_over = True
             # The connection is gone: the request must not be taken for a whole one.
-            self._size = MAX_BODY + 1
+            self._size = MAX_DRAIN + 1
             return b""
         piece: bytes = message.get("body", b"")
         self._size += len(piece)

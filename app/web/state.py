@@ -30,6 +30,8 @@ from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request
 _PATH = re.compile(r"(?:/charts/(?P<chart>(?!\.{1,2}/)[A-Za-z0-9_.:\-]{1,128}))?/(?P<resource>state|reached|slot)/?")
 # What the log has for a caller that hung up before its answer, as nginx does.
 CLIENT_GONE = 499
+# A GET ignores `key` and a PUT `wait`: clients use one URL for both.
+STATE_PARAMETERS = ("state", "machine", "key", "wait")
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
@@ -44,14 +46,14 @@ async def get_reached(machines: Machines, request: Request, chart: str) -> Answe
 
 
 async def _ask(machines: Machines, request: Request, chart: str, *, reached: bool) -> Answer:
-    query = Query(request, ("state", "machine", "wait"))
+    query = Query(request, STATE_PARAMETERS)
     question = Question(chart, query.get("state", NAME_LENGTH), query.find_machine(), reached)
     return await machines.ask(question, query.find_wait())
 
 
 async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
     """I did: yes if it was counted, now or before."""
-    query = Query(request, ("state", "machine", "key"))
+    query = Query(request, STATE_PARAMETERS)
     key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
     put = Put(query.get("state", NAME_LENGTH), query.find_machine(), query.find("key", NAME_LENGTH))
     return await machines.put(chart, put, request.author_with(key))

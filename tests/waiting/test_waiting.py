@@ -63,7 +63,6 @@ def test_waiter_gets_json_where_it_asks_for_it(server: Server, chart: str) -> No
 
 
 ENDINGS = {
-    "a reset": ("reset", {}, "first", "first"),
     "a goto": ("goto", {"state": "third"}, "third", "third"),
 }
 
