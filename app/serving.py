@@ -253,13 +253,26 @@ class FlaskRun:
             for piece in pieces:
                 if self.is_gone:
                     return
-                if self._rest is not None:
-                    asyncio.run_coroutine_threadsafe(self._send_piece(self._rest, more=True), self._loop).result()
+                if self._rest is not None and not self._push(self._rest):
+                    return
                 self._rest = piece
         finally:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
+
+    def _push(self, piece: bytes) -> bool:
+        """Hand a piece to the event loop, and wait until the client has room for more; False if the client is gone."""
+        sending = asyncio.run_coroutine_threadsafe(self._send_piece(piece, more=True), self._loop)
+        while not self.is_gone:
+            try:
+                sending.result(1.0)
+            except TimeoutError:
+                # The server does not end a send whose client is gone: nothing would wake this thread.
+                continue
+            return True
+        sending.cancel()
+        return False
 
     async def send_rest(self) -> None:
         """Send what the thread left: the head, unless it is sent, and the last piece."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import until
+from tests.support.processes import free_port, until
 from tests.support.servers import GUNICORN, Server, chart_path, running, shared_database
 
 SECONDS = 2.0
@@ -160,3 +161,23 @@ def test_abandoned_folder_of_metrics_is_removed_by_the_next_start(
         (new,) = tmp_path.glob("stateservice-metrics-*")
         assert new != left
     assert not list(tmp_path.glob("stateservice-metrics-*"))
+
+
+def test_any_wsgi_server_answers_everything(sqlite_url: str, tmp_path: Path) -> None:
+    """Without gunicorn.conf.py there is no event loop of ours; the same functions answer."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "-c", "/dev/null", "-k", "gthread", "--threads", "8", "wsgi:app"]
+    with running(sqlite_url, tmp_path, [*command, "-b", f"127.0.0.1:{port}"], port, workers="1") as server:
+        assert server.ask("PUT", "/charts/web", ONE_SLOT.format(name="web")).status == 201
+        assert server.ask("PUT", chart_path("web", "slot", state="reboot", machine="a")).answer == (200, "reboot")
+        held = server.callers.submit(
+            server.ask, "PUT", chart_path("web", "slot", state="reboot", machine="b", wait="20")
+        )
+        following = server.callers.submit(server.ask, "GET", "/charts/web/history?after=2&wait=20")
+        assert server.put("web", "reboot", machine="a").answer == (200, "reboot")
+        assert held.result(10).answer == (200, "reboot")
+        assert following.result(10).json()[0]["kind"] == "update"
+        assert server.get("web", "reboot").answer == (200, "reboot")
+        assert server.get("web", "done", "reached").answer == (406, "")
+        assert server.ask("POST", chart_path("web", state="reboot")).status == 405
+        assert server.ask("GET", "/").status == 200
