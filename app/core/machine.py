@@ -157,8 +157,7 @@ def _find_report(decision: Decision, request: Update) -> Report | None:
 
 
 def _find_refusal(decision: Decision, request: Update) -> Reason | None:
-    if decision.position.is_paused:
-        return Reason.PAUSED
+    # A pause refuses no report: the work is done, and a refusal would lose it.
     if request.state != decision.position.state:
         was_entered = request.was_entered or decision.has_entered(request.state)
         return Reason.LATE if was_entered and request.machine is not None else Reason.NOT_CURRENT
@@ -174,11 +173,14 @@ def _find_refusal(decision: Decision, request: Update) -> Reason | None:
 
 
 def _count(decision: Decision, machine: str | None, key: str, report: Report | None) -> Step:
-    """Apply the func, give the slot back, and take the first transition that now holds: one log row."""
+    """Apply the func, give the slot back, and take the first transition that now holds: one log row.
+
+    While the chart is paused, no transition is taken; the resume judges every guard.
+    """
     moved_from = report.key if report is not None else None
     before, after = decision.apply_func(machine, key, report is not None, moved_from)
     decision.key, decision.value = key, after
-    target = decision.find_target()
+    target = None if decision.position.is_paused else decision.find_target()
     decision.log(
         Kind.UPDATE if target is None else Kind.TRANSITION,
         to_state=target,

@@ -218,7 +218,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """An operator stops the clock and the counting."""
+    """An operator stops the clock and every transition; reports are still counted."""
 
     reason: str
 

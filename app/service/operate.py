@@ -253,7 +253,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
 
 
 def pause(service: Service, name: str, reason: str, author: Author) -> Status:
-    """Pause the chart: every answer is no, and its clock stands still."""
+    """Pause the chart: every question is answered no, reports are counted, and no guard is judged."""
     return act(service, name, Pause(require_reason(reason)), author)
 
 

@@ -183,6 +183,13 @@ def test_release_without_a_slot_is_accepted_and_writes_nothing(state: str, name:
     assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.ACCEPTED, Reason.REPLAY, True)
 
 
+def test_report_while_paused_gives_the_slot_back() -> None:
+    made = model(rolling(1), "m1")
+    made.do(Pause("look"), NOON)
+    step = made.put("reboot", NOON, "m1")
+    assert (step.reason, dict(step.position.slots)) == (Reason.UPDATED, {})
+
+
 def test_release_works_while_paused() -> None:
     made = model(rolling(1), "m1")
     made.do(Pause("look"), NOON)

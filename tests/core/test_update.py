@@ -118,7 +118,7 @@ TIMED = chart(timed("wait", old("end", 60)), final("end"))
 REFUSED = [
     pytest.param(PLAIN, started(PLAIN), {"state": "nowhere"}, Reason.UNKNOWN_STATE, id="unknown state"),
     pytest.param(PLAIN, started(PLAIN), {"state": "done"}, Reason.NOT_CURRENT, id="another state"),
-    pytest.param(PLAIN, paused(started(PLAIN)), {"state": "canary"}, Reason.PAUSED, id="paused"),
+    pytest.param(PLAIN, paused(started(PLAIN)), {"state": "done"}, Reason.NOT_CURRENT, id="another state, paused"),
     pytest.param(TIMED, started(TIMED), {"state": "wait"}, Reason.TIME_DRIVEN, id="a time state"),
     pytest.param(ROSTER, started(ROSTER), {"state": "canary", "machine": "m3"}, Reason.NOT_ON_ROSTER, id="not listed"),
     pytest.param(
@@ -195,12 +195,13 @@ ORDER = [
     pytest.param(started(EVERYTHING), 60, {"state": "a"}, Reason.NOT_CURRENT, id="clock before current"),
     pytest.param(started(EVERYTHING), 60, AS_LOGGED, Reason.REPLAY, id="replay by key whatever the clock did"),
     pytest.param(started(EVERYTHING), 60, REPORTED, Reason.REPLAY, id="replay by machine whatever the clock did"),
-    pytest.param(paused(started(EVERYTHING)), 60, AS_LOGGED, Reason.REPLAY, id="replay by key before paused"),
-    pytest.param(paused(started(EVERYTHING)), 60, REPORTED, Reason.REPLAY, id="replay by machine before paused"),
+    pytest.param(paused(started(EVERYTHING)), 60, AS_LOGGED, Reason.REPLAY, id="replay by key while paused"),
+    pytest.param(paused(started(EVERYTHING)), 60, REPORTED, Reason.REPLAY, id="replay by machine while paused"),
     pytest.param(IN_B, 0, AS_LOGGED, Reason.REPLAY, id="replay by key before current"),
     pytest.param(IN_B, 0, REPORTED, Reason.REPLAY, id="replay by machine before current"),
-    pytest.param(paused(IN_B), 0, {"state": "a"}, Reason.PAUSED, id="paused before current"),
-    pytest.param(paused(IN_B), 0, {"state": "b", "machine": "m9"}, Reason.PAUSED, id="paused before roster"),
+    pytest.param(paused(IN_B), 0, {"state": "a"}, Reason.NOT_CURRENT, id="current while paused"),
+    pytest.param(paused(IN_B), 0, {"state": "b", "machine": "m9"}, Reason.NOT_ON_ROSTER, id="roster while paused"),
+    pytest.param(paused(IN_B), 0, {"state": "b", "machine": "m1"}, Reason.NO_SLOT, id="slot while paused"),
     pytest.param(IN_B, 0, {"state": "a", "machine": "m9"}, Reason.NOT_CURRENT, id="current before roster"),
     pytest.param(
         replace(IN_B, state="end", values={}),

@@ -129,7 +129,7 @@ def takes_puts(model: Model) -> bool:
     """Return whether a PUT could be accepted now."""
     here, state = model.here, model.chart.states[model.here.state]
     is_full = state.slots is not None and not here.slots
-    return not (model.is_archived or here.is_paused or is_full or state.func in (None, Func.TIME))
+    return not (model.is_archived or is_full or state.func in (None, Func.TIME))
 
 
 def likely(model: Model) -> list[str]:
