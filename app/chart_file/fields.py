@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, UnreadableNode, quote
-from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN
+from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN, Op
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -100,9 +100,22 @@ def to_share(text: str) -> Fraction:
     return Fraction(match[1]) / 100
 
 
-def resolve_share(share: Fraction, expect: int) -> int:
-    """Return that share of `expect` machines, rounded up, at least 1."""
-    return max(1, math.ceil(expect * share))
+def round_share(exact: Fraction, op: Op) -> int:
+    """Return the whole number that compares by `op` with every count as the exact number of machines does.
+
+    For `>=` it is at least 1. Raises ScalarError for `==` and `!=` if the exact number is not whole.
+    """
+    match op:
+        case Op.GE:
+            return max(1, math.ceil(exact))
+        case Op.LT:
+            return math.ceil(exact)
+        case Op.GT | Op.LE:
+            return math.floor(exact)
+    if exact.denominator != 1:
+        never = "never holds" if op is Op.EQ else "always holds"
+        raise ScalarError(f"it is {float(exact):.6g} machines, which is not a whole number, so the op '{op}' {never}")
+    return int(exact)
 
 
 def to_age(text: str) -> timedelta:
@@ -155,10 +168,11 @@ class Expect:
     roster: tuple[str, ...] | None = None
     is_unreadable: bool = False
 
-    def resolve(self, text: str, to_number: Callable[[str], int]) -> int | None:
+    def resolve(self, text: str, to_number: Callable[[str], int], op: Op = Op.GE) -> int | None:
         """Return the number that the text says, as a number or as a percentage of the machines.
 
-        Returns None for a percentage if `expect` could not be read. Raises ScalarError.
+        A percentage is rounded so that it compares by `op` as the exact share does. Returns None for a percentage if
+        `expect` could not be read. Raises ScalarError.
         """
         if not is_percentage(text):
             return to_number(text)
@@ -167,7 +181,10 @@ class Expect:
             return None
         if self.machines is None:
             raise ScalarError(f"{quote(text)} is a percentage, but the chart has no 'expect'")
-        number = resolve_share(share, self.machines)
+        try:
+            number = round_share(self.machines * share, op)
+        except ScalarError as error:
+            raise ScalarError(f"{quote(text)} of {self.machines}: {error}") from None
         if number > INT64_MAX:
             raise ScalarError(f"{quote(text)} of {self.machines} is out of the 64-bit range")
         return number

@@ -78,7 +78,9 @@ def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope:
         _check_key(key, fields, counted, scope)
     op = _read_op(fields.find("op"), counted, scope)
     value = fields.find("value")
-    threshold = read_scalar(value, "value", lambda text: scope.expect.resolve(text, to_integer), scope.problems)
+    threshold = read_scalar(
+        value, "value", lambda text: scope.expect.resolve(text, to_integer, op or Op.GE), scope.problems
+    )
     if key is None or op is None or threshold is None or not isinstance(value, ScalarNode):
         return None
     guard = CountGuard(key, op, threshold, value.text)

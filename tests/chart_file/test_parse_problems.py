@@ -198,6 +198,14 @@ MEANINGS = {
         counted("{key: count, value: ¦5%}"),
         "value: '5%' is a percentage, but the chart has no 'expect'",
     ),
+    "== with a share that is no whole number": (
+        counted("{key: count, value: ¦15%, op: '=='}", head="expect: 14"),
+        "value: '15%' of 14: it is 2.1 machines, which is not a whole number, so the op '==' never holds",
+    ),
+    "!= with a share that is no whole number": (
+        counted("{key: count, value: ¦15%, op: '!='}", head="expect: 14"),
+        "value: '15%' of 14: it is 2.1 machines, which is not a whole number, so the op '!=' always holds",
+    ),
     "threshold above expect": (
         counted("{key: count, value: ¦6}", head="expect: 5"),
         "the threshold '6' is above expect: it needs 6 machines, but 5 take part",
