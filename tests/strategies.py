@@ -32,7 +32,7 @@ chart_names = st.text(CHART_LETTERS, min_size=1, max_size=20).filter(lambda name
 names = st.sampled_from(TRICKY_NAMES) | st.text(CHART_LETTERS + " ", min_size=1, max_size=12)
 attribute_keys = names.filter(lambda name: name not in {"clock", "elapsed"})
 printable = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=20)
-machine_ids = printable.filter(str.isprintable)
+machine_ids = printable.filter(lambda text: text.isprintable() and text == text.strip())
 descriptions = st.text(st.characters(exclude_categories=["C"], include_characters="\t\n\r\x85"), max_size=30)
 ages = st.builds(lambda number, unit: (number, unit), st.integers(0, 500), st.sampled_from("smhd"))
 

@@ -57,6 +57,8 @@ def to_machine_id(text: str) -> str:
     """Return the text as a machine's id."""
     if not 1 <= len(text) <= MAX_MACHINE_ID or not text.isprintable():
         raise ScalarError(f"{quote(text)} is not 1 to {MAX_MACHINE_ID} printable characters")
+    if text != text.strip():
+        raise ScalarError(f"{quote(text)} has a space at one of its ends")
     return text
 
 

@@ -322,6 +322,7 @@ class Chart:
     """One version of a named state machine.
 
     `expect` is how many machines take part, `roster` their ids; each is None if the chart file does not say so.
+    `require_machine` is what the file says; `needs_machine` is what follows from the file.
     """
 
     name: str
@@ -352,6 +353,11 @@ class Chart:
             found |= targets
             ahead += targets
         return frozenset(found)
+
+    @property
+    def needs_machine(self) -> bool:
+        """Whether a PUT without a machine's id is an error: the file says so, or it has a roster."""
+        return self.require_machine or self.roster is not None
 
     def is_on_roster(self, machine: str) -> bool:
         """Return whether `machine` takes part; True for every machine if the chart has no roster."""

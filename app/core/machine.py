@@ -102,7 +102,7 @@ def _update(decision: Decision, request: Update) -> Step:
     decision.run_clock()
     if request.repeats is not None:
         return _repeat(decision, request, request.repeats)
-    if decision.chart.require_machine and request.machine is None:
+    if decision.chart.needs_machine and request.machine is None:
         raise BadRequestError(f"chart {decision.chart.name!r} needs a machine id in every PUT: machine is missing")
     if request.state not in decision.chart.states:
         return decision.refuse(Reason.UNKNOWN_STATE)

@@ -136,6 +136,10 @@ SHAPES = {
         chart_of('expect: [¦"a\\tb"]'),
         "expect: 'a\\tb' is not 1 to 255 printable characters",
     ),
+    "machine id with a space at its end": (
+        chart_of("expect: [¦'web-01 ']"),
+        "expect: 'web-01 ' has a space at one of its ends",
+    ),
     "machine id too long": (chart_of(f"expect: [¦{'x' * 256}]"), "expect: 'xxx"),
     "not a boolean": (
         chart_of("require_machine: ¦maybe"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.chart_file import parse
 from app.core.errors import Problem
 from tests.chart_file.support import SEED
@@ -45,3 +47,10 @@ def test_parse_warns_about_another_name() -> None:
 
 def test_parse_does_not_warn_about_the_same_name() -> None:
     assert len(parse("chart: own\n" + CYCLE, name="own").warnings) == 1
+
+
+@pytest.mark.parametrize("other", ["WEB-01", "web-01.", "Web-01."])
+def test_parse_warns_about_two_spellings_of_a_machine(other: str) -> None:
+    warnings = parse(f"expect: [web-01, {other}, web-02]\n" + CYCLE, name="x").warnings
+    message = f"the machines 'web-01' and '{other}' may be one: the ids are compared exactly"
+    assert Problem(1, 18, message) in warnings
