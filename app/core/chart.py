@@ -261,9 +261,9 @@ class Transition:
 class SlotRule:
     """How many machines may hold a slot at a time.
 
-    `stages` are the limits, as numbers of machines. Each limit applies until as many machines have reported as
-    this stage and the stages before it allow in sum; the last limit applies from then on. `written` is the
-    file's text of each limit. If `lease` is None, a claim never expires.
+    `stages` are the limits, as numbers of machines. Each limit applies until as many machines are counted on the
+    state's first attribute as this stage and the stages before it allow in sum; the last limit applies from then on.
+    `written` is the file's text of each limit. If `lease` is None, a claim never expires.
     """
 
     stages: tuple[int, ...]
@@ -272,12 +272,12 @@ class SlotRule:
     lease_written: str | None = None
     on_expire: OnExpire = OnExpire.HOLD
 
-    def limit(self, reported: int) -> int:
-        """Return how many slots there are once `reported` machines have reported in this visit."""
+    def limit(self, succeeded: int) -> int:
+        """Return how many slots there are once `succeeded` machines are counted on the first attribute."""
         total = 0
         for stage in self.stages:
             total += stage
-            if reported < total:
+            if succeeded < total:
                 return stage
         return self.stages[-1]
 

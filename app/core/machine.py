@@ -178,7 +178,7 @@ def _count(decision: Decision, machine: str | None, key: str, report: Report | N
     While the chart is paused, no transition is taken; the resume judges every guard.
     """
     moved_from = report.key if report is not None else None
-    before, after = decision.apply_func(machine, key, report is not None, moved_from)
+    before, after = decision.apply_func(machine, key, moved_from)
     decision.key, decision.value = key, after
     target = None if decision.position.is_paused else decision.find_target()
     decision.log(
@@ -209,7 +209,7 @@ def _claim(decision: Decision, request: Claim) -> Step:
     if rule is None:
         raise BadRequestError(f"state {request.state!r} has no slots")
     held = here.slots.get(request.machine)
-    if held is None and len(here.slots) >= rule.limit(here.reported):
+    if held is None and len(here.slots) >= rule.limit(here.succeeded):
         return decision.refuse(Reason.FULL)
     if held is not None and rule.lease is None and held.expires_at is None:
         return decision.accept(Reason.REPLAY)
@@ -441,11 +441,11 @@ class Decision:
                 return transition.target
         return None
 
-    def apply_func(self, machine: str | None, key: str, has_report: bool, moved_from: str | None) -> tuple[int, int]:
+    def apply_func(self, machine: str | None, key: str, moved_from: str | None) -> tuple[int, int]:
         """Count one report on `key`; return the value before and after.
 
-        `has_report` tells whether the machine has reported in this visit; if so, `moved_from` is the attribute it
-        counted on, and that count is taken back. Raises AttributeRangeError past 64 bits.
+        If the machine counted on the attribute `moved_from` in this visit, that count is taken back. Raises
+        AttributeRangeError past 64 bits.
         """
         func = self.state.func
         assert func is not None  # a final state counts nothing
@@ -458,8 +458,9 @@ class Decision:
         if machine is not None:
             self.reports.append(Report(self.position.visit, machine, key))
             self.give_back(machine)
-            if not has_report:
-                self.position = replace(self.position, reported=self.position.reported + 1)
+            first = self.state.default_key
+            succeeded = self.position.succeeded + (key == first) - (moved_from == first)
+            self.position = replace(self.position, succeeded=succeeded)
         return before, values[key]
 
     def give_back(self, machine: str) -> None:
@@ -485,13 +486,12 @@ class Decision:
 
     def _fail_holder(self, slot: Slot) -> None:
         """Count the holder as failed, once, and take the transition whose guard then holds."""
-        has_report = slot.machine in self.position.holder_reports
         moved_from = self.position.holder_reports.get(slot.machine)
-        if has_report and moved_from == FAILED_KEY:
+        if moved_from == FAILED_KEY:
             before = after = self.position.values[FAILED_KEY]
             self.give_back(slot.machine)
         else:
-            before, after = self.apply_func(slot.machine, FAILED_KEY, has_report, moved_from)
+            before, after = self.apply_func(slot.machine, FAILED_KEY, moved_from)
         self.log(
             Kind.EXPIRE,
             key=FAILED_KEY,

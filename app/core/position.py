@@ -99,9 +99,9 @@ class Position:
     """Where a chart stands.
 
     `values` are the current state's attributes. `paused_for` is how long this visit's pauses that are over lasted.
-    `fence` is the highest one given to a slot of this chart. `reported` counts the machines that reported in this
-    visit, and `holder_reports` says on which attribute each slot holder that reported did; these two are filled in
-    only if the state has slots.
+    `fence` is the highest one given to a slot of this chart. `succeeded` is how many machines' reports in this visit
+    stand on the state's first attribute, and `holder_reports` says on which attribute each slot holder that reported
+    did; these two are filled in only if the state has slots.
     """
 
     version: int
@@ -114,7 +114,7 @@ class Position:
     paused_for: timedelta = timedelta(0)
     fence: int = 0
     slots: Mapping[str, Slot] = field(default_factory=dict)
-    reported: int = 0
+    succeeded: int = 0
     holder_reports: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
@@ -139,7 +139,7 @@ class Position:
             entered_at=now,
             paused_for=timedelta(0),
             slots={},
-            reported=0,
+            succeeded=0,
             holder_reports={},
         )
 

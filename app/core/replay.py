@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from app.core.chart import Chart, OnExpire, State
+from app.core.chart import Chart, OnExpire, SlotRule, State
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow, chain_hash, read_marker
 from app.core.position import Kind, Position, Slot
@@ -160,7 +160,7 @@ class Replay:
         if rule is None or row.machine is None or row.value_after is None:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims a slot of a state without slots")
         held = here.slots.get(row.machine)
-        if held is None and len(here.slots) >= rule.limit(len(self.reports)):
+        if held is None and len(here.slots) >= self._find_limit(row, rule):
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
         fences = (None, here.fence + 1) if held is None else (held.fence, held.fence)
         if (row.value_before, row.value_after) != fences:
@@ -173,6 +173,16 @@ class Replay:
             expires_at=None if rule.lease is None else row.at + rule.lease,
         )
         self.position = here.with_slot(slot)
+
+    def _find_limit(self, row: LogRow, rule: SlotRule) -> int:
+        """Return how many slots there were at most.
+
+        Before stages widened by reports on the first attribute alone, every report widened them, so the rows of that
+        time may show more slots than today's rule gives. The log does not say which rule wrote a row.
+        """
+        first = self._state(row.version, row.from_state).default_key
+        succeeded = sum(key == first for key in self.reports.values())
+        return max(rule.limit(succeeded), rule.limit(len(self.reports)))
 
     def _free(self, row: LogRow) -> None:
         slot = self._held(row)

@@ -279,7 +279,7 @@ def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str
 def _count_slots(chart: Chart, position: Position, machine: str) -> SlotCount:
     rule = chart.states[position.state].slots
     held = position.slots.get(machine)
-    limit = 0 if rule is None else rule.limit(position.reported)
+    limit = 0 if rule is None else rule.limit(position.succeeded)
     return SlotCount(limit, len(position.slots), None if held is None else held.fence)
 
 
@@ -290,7 +290,7 @@ def report_if_held(service: Service, name: str, machine: str, author: Author) ->
     """
     with snapshot(service.database, is_long=False) as connection:
         row = store.charts.get_chart(connection, name)
-        held, _, _ = store.machines.read_slots(connection, row)
+        held = store.machines.read_held_slots(connection, row)
     if machine not in held:
         return None
     answer = apply_one(service, name, Put(row.state, machine), author)

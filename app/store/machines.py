@@ -235,21 +235,21 @@ def list_missing_page(
     return [found.machine for found in connection.execute(page)], total
 
 
-def count_reports_of_charts(connection: Connection, chart_ids: Collection[int]) -> dict[int, int]:
-    """Count the machines that have reported in the current visit of each chart. Used by: the list of charts.
+def count_successes_of_charts(connection: Connection, first_keys: Mapping[int, str | None]) -> dict[int, int]:
+    """Count the reports of each chart's current visit that stand on its first attribute. Used by: the list of charts.
 
-    A chart without reports is left out.
+    `first_keys` has that attribute by chart id. A chart without such reports is left out.
     """
     is_current = and_(
         reports.c.chart_id == charts.c.id, reports.c.run == charts.c.run, reports.c.visit == charts.c.visit
     )
     query = (
-        select(charts.c.id, func.count())
+        select(charts.c.id, reports.c.key, func.count())
         .join(reports, is_current)
-        .where(charts.c.id.in_(chart_ids))
-        .group_by(charts.c.id)
+        .where(charts.c.id.in_(first_keys))
+        .group_by(charts.c.id, reports.c.key)
     )
-    return dict(connection.execute(query).all())
+    return {chart_id: count for chart_id, key, count in connection.execute(query) if key == first_keys[chart_id]}
 
 
 def count_reports_of_visits(connection: Connection, row: ChartRow) -> dict[int, dict[str | None, int]]:
@@ -310,7 +310,7 @@ def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> Non
 
 _SLOT_COLUMNS = tuple(slots.c[name] for name in Slot.__slots__)
 _SLOTS = select(*_SLOT_COLUMNS).where(slots.c.chart_id == bindparam("chart_id"))
-_REPORTED = select(func.count()).select_from(reports).where(_IN_VISIT)
+_SUCCEEDED = select(func.count()).select_from(reports).where(_IN_VISIT, reports.c.key == bindparam("first_key"))
 _HOLDER_REPORTS = (
     select(reports.c.machine, reports.c.key)
     .join(slots, and_(slots.c.chart_id == reports.c.chart_id, slots.c.machine == reports.c.machine))
@@ -324,16 +324,18 @@ _UPSERT_SLOT = {
 }
 
 
-def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:
-    """Return the slots held, the count of reports in the current visit, and the holders' reports among them.
+def read_held_slots(connection: Connection, row: ChartRow) -> dict[str, Slot]:
+    """Return the slots held, by machine."""
+    return {slot["machine"]: Slot(**slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id}).mappings()}
 
-    The slots and the holders' reports (the attribute of each) are by machine.
-    """
-    held = {slot["machine"]: Slot(**slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id}).mappings()}
+
+def read_slot_reports(
+    connection: Connection, row: ChartRow, first_key: str | None
+) -> tuple[int, dict[str, str | None]]:
+    """Return how many reports of the current visit stand on `first_key`, and the attribute of each holder's report."""
     here = _current_visit(row)
-    reported = connection.execute(_REPORTED, here).scalar_one()
-    holders = dict(connection.execute(_HOLDER_REPORTS, here).all())
-    return held, reported, holders
+    succeeded = connection.execute(_SUCCEEDED, {**here, "first_key": first_key}).scalar_one()
+    return succeeded, dict(connection.execute(_HOLDER_REPORTS, here).all())
 
 
 def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, dict[str, Slot]]:

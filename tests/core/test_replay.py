@@ -31,7 +31,7 @@ def read_again(rows: list[LogRow], versions: dict[int, Chart]) -> Replay:
 def bare(position: Position | None) -> Position:
     """Return the position without what is read from the table of reports instead of the log."""
     assert position is not None
-    return replace(position, reported=0, holder_reports={})
+    return replace(position, succeeded=0, holder_reports={})
 
 
 def agrees(made: Model) -> bool:
@@ -183,6 +183,18 @@ def test_replay_refuses_a_claim_past_the_limit() -> None:
     second = replace(made.rows[-1], seq=3, machine="m2", value_after=2)
     with pytest.raises(LogDamagedError, match="claims past the limit"):
         read_again([*made.rows, second], made.versions)
+
+
+def test_replay_accepts_a_claim_from_when_a_failure_widened_the_slots() -> None:
+    made = Model()
+    made.import_chart(rolling(1, 2), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.put("reboot", NOON, "m1", "failed")
+    made.do(Claim("reboot", "m2"), NOON)
+    third = replace(made.rows[-1], seq=5, machine="m3", value_after=3)
+    replay = read_again([*made.rows, third], made.versions)
+    assert replay.position is not None
+    assert set(replay.position.slots) == {"m2", "m3"}
 
 
 def test_replay_names_the_contradiction() -> None:

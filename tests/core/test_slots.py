@@ -22,6 +22,7 @@ from app.core.position import (
     Resume,
     Step,
     Tick,
+    Update,
     Verdict,
 )
 from tests.core.support import (
@@ -225,16 +226,36 @@ def test_slots_widen_as_machines_report() -> None:
     assert [claim(made, name).reason for name in ("m2", "m3", "m4")] == [Reason.UPDATED, Reason.UPDATED, Reason.FULL]
 
 
-def test_report_that_moves_does_not_widen_the_slots_again() -> None:
-    made = model(rolling(1, 1, 9), "m1")
+def test_failure_does_not_widen_the_slots() -> None:
+    made = model(rolling(1, 2), "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    assert [claim(made, name).reason for name in ("m2", "m3")] == [Reason.UPDATED, Reason.FULL]
+
+
+def test_report_that_moves_to_failed_narrows_the_slots_again() -> None:
+    made = model(rolling(1, 2), "m1")
     made.put("reboot", NOON, "m1")
     claim(made, "m1")
     made.put("reboot", NOON, "m1", "failed")
-    assert (made.here.reported, claim(made, "m2").reason, claim(made, "m3").reason) == (
-        1,
-        Reason.UPDATED,
-        Reason.FULL,
-    )
+    assert [claim(made, name).reason for name in ("m2", "m3")] == [Reason.UPDATED, Reason.FULL]
+
+
+def test_failure_that_moves_to_the_first_attribute_widens_the_slots() -> None:
+    made = model(rolling(1, 2), "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    claim(made, "m1")
+    made.put("reboot", NOON, "m1")
+    assert [claim(made, name).reason for name in ("m2", "m3", "m4")] == [Reason.UPDATED, Reason.UPDATED, Reason.FULL]
+
+
+def test_step_counts_the_machines_on_the_first_attribute() -> None:
+    definition = rolling(1, 2)
+    here = machine.step(
+        definition, holding(started(definition), "m1", "m2"), Update(state="reboot", machine="m1"), NOON
+    ).position
+    assert here.succeeded == 1
+    here = machine.step(definition, here, Update(state="reboot", machine="m2", key="failed"), NOON).position
+    assert here.succeeded == 1
 
 
 # Leases
@@ -313,7 +334,7 @@ def test_fail_moves_an_earlier_report() -> None:
     made.put("reboot", NOON, "m1")
     claim(made, "m1")
     made.do(Tick(), after(100))
-    assert (made.here.values, made.here.reported) == ({"count": 0, "failed": 1}, 1)
+    assert (made.here.values, made.here.succeeded) == ({"count": 0, "failed": 1}, 0)
 
 
 def test_fail_counts_a_machine_once() -> None:

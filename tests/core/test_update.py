@@ -220,7 +220,7 @@ def test_put_checks_run_in_order(position: Position, seconds: float, fields: dic
 
 
 def test_refused_put_still_takes_the_clock_transition_that_was_due() -> None:
-    step = put(EVERYTHING, started(EVERYTHING), "a", 60)
+    step = put(EVERYTHING, started(EVERYTHING), "a", 60, machine="m1")
     assert step.verdict is Verdict.REFUSED
     assert [(entry.kind, entry.to_state, entry.machine) for entry in step.entries] == [(Kind.TIMEOUT, "b", None)]
 

@@ -36,14 +36,15 @@ def fence(service: Service, machine: str, state: str = "reboot") -> int | None:
 # Stages
 
 
-def test_slots_widen_as_machines_report(service: Service) -> None:
+def test_slots_widen_as_machines_succeed(service: Service) -> None:
     import_text(service, rolling('[1, 10, "5%"]', expect="400", count="400", failed="400"))
     limits = []
-    for number in range(14):
+    for number in range(28):
         limits.append(status(service).limit)
         claim_all(service, f"m{number}")
-        put(service, "reboot", f"m{number}", key="failed" if number % 3 else "count")
-    assert limits == [1] + [10] * 10 + [20] * 3
+        put(service, "reboot", f"m{number}", key="count" if number % 2 else "failed")
+    assert limits == [1] * 2 + [10] * 20 + [20] * 6
+    assert reading.list_statuses(service)[0].slots == status(service)
     assert Ledger({1: (1, 10, 20)}).read(rows(service)).most == 1
     assert is_sound(service)
 

@@ -57,7 +57,9 @@ class Model:
             return here
         reports = self.current_reports
         held = {name: reports[name] for name in here.slots if name in reports}
-        return replace(here, reported=len(reports), holder_reports=held)
+        first = self.versions[here.version].states[here.state].default_key
+        succeeded = sum(key == first for key in reports.values())
+        return replace(here, succeeded=succeeded, holder_reports=held)
 
     @property
     def current_reports(self) -> Reports:
