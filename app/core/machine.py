@@ -16,6 +16,7 @@ from datetime import datetime
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.position import (
+    LEASES_FOLLOW,
     Archive,
     Claim,
     Entry,
@@ -310,10 +311,14 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
         raise ConflictError(
             f"state {old.state!r} is current and version {request.version} has no such state: name its new home"
         )
+    old_rule, state = decision.state.slots, request.chart.states[home]
     decision.chart = request.chart
+    upgraded = old.upgraded(request.version, state)
+    after = upgraded.with_leases(old_rule, state.slots, decision.now)
+    follows = LEASES_FOLLOW if after != upgraded else ""
     decision.position = replace(old, version=request.version)
-    decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}")
-    decision.position = old.upgraded(request.version, decision.chart.states[home])
+    decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}{follows}")
+    decision.position = after
     if not decision.position.is_paused:
         decision.take_first_that_holds()
         decision.run_clock()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.core.chart import Chart, State
+from app.core.chart import Chart, OnExpire, SlotRule, State
 
 
 class Kind(StrEnum):
@@ -39,6 +39,11 @@ class Kind(StrEnum):
 CLOCK_KINDS = frozenset({Kind.TIMEOUT, Kind.EXPIRE})
 # Rows of these kinds change no answer to "may I?".
 COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT})
+
+
+# Ends the reason of an upgrade row that gave the slots already held the leases of the new version. A row from before
+# upgrades did so does not say it, and a replay leaves the leases as they were.
+LEASES_FOLLOW = "; held slots get its leases"
 
 
 class Verdict(StrEnum):
@@ -86,6 +91,17 @@ class Slot:
     def is_over(self, now: datetime) -> bool:
         """Return whether the lease has run out and the clock has not dealt with it yet."""
         return self.expires_at is not None and self.expired_at is None and self.expires_at <= now
+
+    def under(self, old: SlotRule, new: SlotRule, now: datetime) -> Slot:
+        """Return the slot with its lease as the rule `new` says, which takes the place of `old` at `now`."""
+        if new.lease is None:
+            return replace(self, expires_at=None, expired_at=None)
+        if self.expires_at is None or old.lease is None:
+            return replace(self, expires_at=now + new.lease, expired_at=None)
+        expires_at = self.expires_at - old.lease + new.lease
+        # A lease that is over, and whose slot is still to be held, must not end a second time.
+        stays_over = expires_at <= now and new.on_expire is OnExpire.HOLD
+        return replace(self, expires_at=expires_at, expired_at=self.expired_at if stays_over else None)
 
     def extended(self, pause: timedelta) -> Slot:
         """Return the slot with its lease, if one is running, made longer by `pause`."""
@@ -151,6 +167,17 @@ class Position:
         values = {item.key: self.values.get(item.key, item.value) for item in state.attributes}
         slots = self.slots if state.slots is not None else {}
         return replace(self, version=version, state=state.name, values=values, slots=slots)
+
+    def with_leases(self, old: SlotRule | None, new: SlotRule | None, now: datetime) -> Position:
+        """Return the position with the slots that are held under the rule `new` instead of `old`, from an upgrade on.
+
+        A running lease gets the new length, counted from where it began. A slot without a lease gets one that begins
+        now, or when the pause that is running began, because a resume adds the whole pause.
+        """
+        if old is None or new is None:
+            return self
+        start = self.paused_at or now
+        return replace(self, slots={name: slot.under(old, new, start) for name, slot in self.slots.items()})
 
     def resumed(self, now: datetime) -> Position:
         """Return the position with its clock running again.

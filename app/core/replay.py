@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from app.core.chart import Chart, OnExpire, SlotRule, State
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow, chain_hash, read_marker
-from app.core.position import Kind, Position, Slot
+from app.core.position import LEASES_FOLLOW, Kind, Position, Slot
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,7 +150,11 @@ class Replay:
             self.position = self.position.without_slot(row.machine)
 
     def _upgrade(self, row: LogRow) -> None:
-        self.position = self._here().upgraded(row.version, self._state(row.version, row.to_state))
+        here, state = self._here(), self._state(row.version, row.to_state)
+        self.position = here.upgraded(row.version, state)
+        if (row.reason or "").endswith(LEASES_FOLLOW):
+            old_rule = self._state(here.version, row.from_state).slots
+            self.position = self.position.with_leases(old_rule, state.slots, row.at)
         values = self.position.values
         self.reports = {name: key if key in values else None for name, key in self.reports.items()}
 

@@ -197,6 +197,17 @@ def test_replay_accepts_a_claim_from_when_a_failure_widened_the_slots() -> None:
     assert set(replay.position.slots) == {"m2", "m3"}
 
 
+def test_replay_leaves_leases_alone_at_an_upgrade_from_before_they_followed() -> None:
+    made = Model()
+    made.import_chart(rolling(1), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.import_chart(rolling(1, lease=60), after(5))
+    assert agrees(made)
+    old = read_again([*made.rows[:-1], replace(made.rows[-1], reason="version 1 to 2")], made.versions)
+    assert old.position is not None
+    assert old.position.slots["m1"].expires_at is None
+
+
 def test_replay_names_the_contradiction() -> None:
     rows = damaged(changing("update", value_before=5))
     with pytest.raises(LogDamagedError, match="found count at 5, the log before it gives 0"):

@@ -403,3 +403,79 @@ def test_every_happening_first_ends_the_lease_that_ran_out(happening: Happening)
     here = holding(holding(started(rolling(2, lease=100)), "m1", expires=100), "m2", expires=200)
     step = machine.step(rolling(2, lease=100), here, happening, after(100))
     assert (step.entries[0].kind, step.entries[0].machine) == (Kind.EXPIRE, "m1")
+
+
+# Leases after an upgrade
+
+
+def releasing(made: Model, seconds: float, *, lease: float | None, on_expire: OnExpire = OnExpire.FREE) -> Step:
+    """Upgrade the chart of `made` to another lease."""
+    return made.import_chart(rolling(5, lease=lease, on_expire=on_expire), after(seconds))
+
+
+def test_upgrade_gives_a_slot_without_a_lease_one_that_counts_from_the_import() -> None:
+    made = model(rolling(5), "m1")
+    assert releasing(made, 50, lease=100).due_at == after(150)
+    assert made.rows[-1].reason == "version 1 to 2; held slots get its leases"
+    step = made.do(Tick(), after(150))
+    assert ([entry.kind for entry in step.entries], dict(made.here.slots)) == ([Kind.EXPIRE], {})
+
+
+@pytest.mark.parametrize(("lease", "due"), [(30, 40), (500, 510)])
+def test_upgrade_counts_the_new_lease_from_the_last_claim(lease: float, due: float) -> None:
+    made = model(rolling(5, lease=100), "m1")
+    claim(made, "m1", 10)
+    assert releasing(made, 20, lease=lease).due_at == after(due)
+
+
+def test_upgrade_to_a_lease_that_is_over_ends_it_at_once() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    step = releasing(made, 50, lease=30, on_expire=OnExpire.FAIL)
+    assert [entry.kind for entry in step.entries] == [Kind.UPGRADE, Kind.EXPIRE]
+    assert (dict(made.here.slots), made.here.values["failed"]) == ({}, 1)
+
+
+def test_upgrade_without_a_lease_ends_no_slot() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    assert releasing(made, 50, lease=None, on_expire=OnExpire.HOLD).due_at is None
+    assert made.do(Tick(), after(1000)).changes_nothing
+
+
+def test_upgrade_counts_no_time_paused_towards_the_new_lease() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Pause("look"), after(10))
+    made.do(Resume("on"), after(40))
+    assert releasing(made, 50, lease=200).due_at == after(230)
+
+
+def test_upgrade_while_paused_lets_the_lease_of_a_slot_without_one_begin_at_the_resume() -> None:
+    made = model(rolling(5), "m1")
+    made.do(Pause("look"), after(10))
+    releasing(made, 30, lease=100)
+    assert made.do(Resume("on"), after(40)).due_at == after(140)
+
+
+def test_upgrade_to_free_frees_a_slot_whose_lease_was_over() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Tick(), after(100))
+    step = releasing(made, 200, lease=100)
+    assert ([entry.kind for entry in step.entries], dict(made.here.slots)) == ([Kind.UPGRADE, Kind.EXPIRE], {})
+
+
+def test_upgrade_under_hold_ends_a_lease_once() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Tick(), after(100))
+    assert [entry.kind for entry in releasing(made, 200, lease=50, on_expire=OnExpire.HOLD).entries] == [Kind.UPGRADE]
+
+
+def test_upgrade_to_a_longer_lease_lets_a_lease_that_was_over_run_again() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Tick(), after(100))
+    assert releasing(made, 200, lease=300, on_expire=OnExpire.HOLD).due_at == after(300)
+    assert made.here.slots["m1"].expired_at is None
+
+
+def test_upgrade_with_the_same_lease_says_nothing_of_leases() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FREE), "m1")
+    releasing(made, 20, lease=100)
+    assert made.rows[-1].reason == "version 1 to 2"
