@@ -319,6 +319,9 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     decision.position = replace(old, version=request.version)
     decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}{follows}")
     decision.position = after
+    for name in sorted(request.reports):
+        if not request.chart.is_on_roster(name):
+            decision.withdraw(name, request.reports[name])
     if not decision.position.is_paused:
         decision.take_first_that_holds()
         decision.run_clock()
@@ -338,6 +341,7 @@ class Decision:
         self.clock_moves = 0
         self.entries: list[Entry] = []
         self.visits: list[Visit] = []
+        self.withdrawn: list[Report] = []
         self.reports: list[Report] = []
         self.key: str | None = None
         self.value: int | None = None
@@ -368,6 +372,7 @@ class Decision:
             value=self.value,
             entries=tuple(self.entries),
             visits=tuple(self.visits),
+            withdrawn=tuple(self.withdrawn),
             reports=tuple(self.reports),
             due_at=next_due(self.chart, self.position),
         )
@@ -467,6 +472,31 @@ class Decision:
             succeeded = self.position.succeeded + (key == first) - (moved_from == first)
             self.position = replace(self.position, succeeded=succeeded)
         return before, values[key]
+
+    def withdraw(self, machine: str, key: str | None) -> None:
+        """Take back the report of `machine` on `key` in this visit, because the machine does not take part any more.
+
+        If the state has no such attribute, or counts nothing, no value changes. The machine keeps its slot.
+        """
+        here, func = self.position, self.state.func
+        counts = key is not None and key in here.values and self.state.is_counting
+        before = after = None
+        if counts and key is not None and func is not None:
+            before = here.values[key]
+            after = func.undo(key, before)
+            here = replace(here, values={**here.values, key: after})
+        self.log(
+            Kind.WITHDRAW,
+            key=key if counts else None,
+            value_before=before,
+            value_after=after,
+            machine=machine,
+            reason=f"{machine} is not on the roster",
+        )
+        holder_reports = {name: held for name, held in here.holder_reports.items() if name != machine}
+        succeeded = here.succeeded - (counts and key == self.state.default_key)
+        self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
+        self.withdrawn.append(Report(here.visit, machine, key))
 
     def give_back(self, machine: str) -> None:
         """Free the slot of `machine`, if it holds one, without a row in the log."""

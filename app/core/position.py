@@ -31,6 +31,8 @@ class Kind(StrEnum):
     RELEASE = "release"
     EXPIRE = "expire"
     EVICT = "evict"
+    # A report that no longer counts, because its machine is not on the roster of the version that took over.
+    WITHDRAW = "withdraw"
     # The checkpoint row that replaces the rows deleted by a prune.
     PRUNE = "prune"
 
@@ -38,7 +40,7 @@ class Kind(StrEnum):
 # Done by the clock, not by the caller whose request made it run; such rows have no actor.
 CLOCK_KINDS = frozenset({Kind.TIMEOUT, Kind.EXPIRE})
 # Rows of these kinds change no answer to "may I?".
-COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT})
+COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT, Kind.WITHDRAW})
 
 
 # Ends the reason of an upgrade row that gave the slots already held the leases of the new version. A row from before
@@ -281,11 +283,16 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in."""
+    """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in.
+
+    `reports` maps each machine that reported in the current visit to its attribute; it may be empty if `chart` has no
+    roster.
+    """
 
     chart: Chart
     version: int
     homes: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +352,8 @@ class Visit:
 class Step:
     """One decision: the answer, where the chart stands after it, and what there is to write.
 
-    `key` and `value` are the attribute that the answer is about. `due_at` is when the clock next has something to
-    do; None means never.
+    `key` and `value` are the attribute that the answer is about. `withdrawn` are reports to delete before `reports`
+    are written. `due_at` is when the clock next has something to do; None means never.
     """
 
     verdict: Verdict
@@ -356,6 +363,7 @@ class Step:
     value: int | None = None
     entries: tuple[Entry, ...] = ()
     visits: tuple[Visit, ...] = ()
+    withdrawn: tuple[Report, ...] = ()
     reports: tuple[Report, ...] = ()
     due_at: datetime | None = None
 

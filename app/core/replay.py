@@ -66,6 +66,8 @@ class Replay:
                 self._free(row)
             case Kind.EXPIRE:
                 self._expire(row)
+            case Kind.WITHDRAW:
+                self._withdraw(row)
         if row.kind in _MOVES:
             self._enter(row)
 
@@ -157,6 +159,24 @@ class Replay:
             self.position = self.position.with_leases(old_rule, state.slots, row.at)
         values = self.position.values
         self.reports = {name: key if key in values else None for name, key in self.reports.items()}
+
+    def _withdraw(self, row: LogRow) -> None:
+        here, values = self._here(), dict(self._here().values)
+        if row.machine is None or row.machine not in self.reports:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} withdraws a report of {row.machine!r}, which made none")
+        key, func = self.reports.pop(row.machine), self._state(row.version, row.from_state).func
+        if func is None or not func.is_counting or key not in values:
+            key = None
+        before = after = None
+        if key is not None and func is not None:
+            before = values[key]
+            after = values[key] = func.undo(key, before)
+        if (row.key, row.value_before, row.value_after) != (key, before, after):
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} takes {row.key} from {row.value_before} to {row.value_after}, the log"
+                f" before it gives {key} from {before} to {after}"
+            )
+        self.position = replace(here, values=values)
 
     def _claim(self, row: LogRow) -> None:
         here = self._here()

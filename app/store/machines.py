@@ -284,6 +284,20 @@ def write_reports(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     _UPSERT_REPORT.run_all(connection, rows)
 
 
+def delete_reports(connection: Connection, row: ChartRow, withdrawn: Sequence[Report]) -> None:
+    """Delete reports of the current run. Used by: upgrades whose roster lacks the machines."""
+    if withdrawn:
+        connection.execute(
+            delete(reports).where(
+                reports.c.chart_id == row.id,
+                reports.c.run == row.run,
+                reports.c.visit == bindparam("b_visit"),
+                reports.c.machine == bindparam("b_machine"),
+            ),
+            [{"b_visit": report.visit, "b_machine": report.machine} for report in withdrawn],
+        )
+
+
 def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> None:
     """Set the key of this run's reports on attributes that `chart` lacks to NULL. Used by: upgrades."""
     query = (

@@ -87,7 +87,7 @@ def full_life() -> Model:
     made.do(Tick(), after(120))
     made.do(Claim("reboot", "m2"), after(121))
     made.do(Evict("m2", "gone"), after(122))
-    made.import_chart(replace(made.chart, description="new"), after(123))
+    made.import_chart(replace(made.chart, roster=("m2", "m3"), expect=2), after(123))
     made.do(Goto("halted", "stop"), after(124))
     made.do(Tick(), after(184))
     made.do(Reset("again"), after(185))
@@ -103,6 +103,7 @@ LIFE = full_life()
 def test_replay_reads_rows_of_every_kind() -> None:
     kinds = {row.kind for row in LIFE.rows}
     wanted = "import upgrade update transition timeout pause resume reset goto archive claim release expire evict"
+    wanted += " withdraw"
     assert kinds == set(wanted.split())
     assert agrees(LIFE)
 
@@ -167,6 +168,9 @@ DAMAGES = {
     "a release of a slot that is not held": changing("release", machine="m9"),
     "an expiry of a slot that is not held": changing("expire", machine="m9"),
     "a reset that skips a run": changing("reset", run=9),
+    "a withdrawal of no report": changing("withdraw", machine="m9"),
+    "a withdrawal with another value": changing("withdraw", value_after=7),
+    "a withdrawal on another key": changing("withdraw", key="x"),
 }
 
 
