@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from app.chart_file.checks import StateDraft, check_paths, collect_warnings
 from app.chart_file.fields import (
@@ -188,7 +189,9 @@ class Names:
     fallback: str | None
 
 
-def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems) -> Chart | None:
+def read_chart(
+    root: Node, names: Names, problems: Problems, warnings: Problems, now: datetime | None = None
+) -> Chart | None:
     """Return the chart; None if there are problems, noted here or before."""
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
@@ -198,7 +201,7 @@ def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems)
     require_machine = read_scalar(fields.find("require_machine"), "require_machine", to_boolean, problems)
     state_maps = _read_state_maps(fields.find("states"), problems)
     expect = _read_expect(fields.find("expect"), problems, warnings)
-    scope = Scope(problems, expect, _find_state_names(state_maps))
+    scope = Scope(problems, expect, _find_state_names(state_maps), warnings, now)
     drafts = [read_state(state_map, scope) for state_map in state_maps]
     initial = _read_initial(fields.find("current_state"), drafts, scope)
     if problems or name is None or initial is None:
@@ -313,15 +316,18 @@ class ParsedChart:
     text: str
 
 
-def parse(text: str | bytes, *, name: str | None = None, default_name: str | None = None) -> ParsedChart:
+def parse(
+    text: str | bytes, *, name: str | None = None, default_name: str | None = None, now: datetime | None = None
+) -> ParsedChart:
     """Return the chart that the file's text defines. Raises ChartFileError with every problem in it.
 
-    The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`.
+    The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`. With `now`,
+    there is a warning about each instant of a `clock` guard that is past then.
     """
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)
     root = None if decoded is None else read_nodes(blank_preamble(decoded), problems)
-    chart = None if root is None else read_chart(root, Names(name, default_name), problems, warnings)
+    chart = None if root is None else read_chart(root, Names(name, default_name), problems, warnings, now)
     if decoded is None or chart is None:
         raise ChartFileError(problems.in_order())
     return ParsedChart(chart, warnings.in_order(), decoded)

@@ -194,11 +194,16 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far."""
+    """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far.
+
+    `now` is the time for which past instants are noted in `warnings`; None notes none.
+    """
 
     problems: Problems
     expect: Expect
     state_names: Mapping[str, ScalarNode]
+    warnings: Problems
+    now: datetime | None = None
 
 
 Value = TypeVar("Value")

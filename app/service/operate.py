@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -102,7 +103,9 @@ def import_chart(service: Service, request: ImportRequest, author: Author) -> Im
     Raises ChartFileError with every problem of the file, BadRequestError for a bad map, and ConflictError if the new
     version cannot take over the run in flight.
     """
-    parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name)
+    # For a warning this process's clock is good enough: a bad file is refused without asking the database.
+    now = service.now(datetime.now(UTC))
+    parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name, now=now)
     with suppress(_DryRunError), transaction(service.database, is_long=True) as connection:
         imported, step = _import(service, connection, parsed, request, author)
         if request.dry_run:

@@ -357,3 +357,10 @@ def test_dry_run_of_an_upgrade_shows_the_reports_that_it_would_withdraw(service:
     imported = import_text(service, ROSTER.replace("a, b, c", "b, c, d"), dry_run=True)
     assert imported.as_json()["steps"][1]["reason"] == "a is not on the roster"
     assert query(service, "SELECT machine FROM reports") == [("a",)]
+
+
+def test_import_warns_about_an_instant_that_is_past(service: Service, clock: Clock) -> None:
+    past = CANARY.replace("{key: elapsed, value: 60s}", "{key: clock, value: '2001-01-01'}")
+    assert [warning.message for warning in import_text(service, past).warnings if "is past" in warning.message] == [
+        "'2001-01-01' is past: the transition is taken as soon as its state is entered"
+    ]
