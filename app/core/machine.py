@@ -17,6 +17,7 @@ from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.position import (
     LEASES_FOLLOW,
+    TAKEN_BACK,
     Archive,
     Claim,
     Entry,
@@ -111,10 +112,11 @@ def _update(decision: Decision, request: Update) -> Step:
     report = _find_report(decision, request)
     if report is not None and report.key == key:
         return _replay(decision, request.state, report.machine, key)
-    refusal = _find_refusal(decision, request)
+    takes_back = _takes_back(decision, request, report)
+    refusal = _find_refusal(decision, request, takes_back)
     if refusal is not None:
         return decision.refuse(refusal)
-    return _count(decision, request.machine, str(key), report)
+    return _count(decision, request.machine, str(key), report, takes_back)
 
 
 def _repeat(decision: Decision, request: Update, logged: LoggedUpdate) -> Step:
@@ -157,7 +159,15 @@ def _find_report(decision: Decision, request: Update) -> Report | None:
     return made[-1] if made and request.state == decision.state_at_start else request.report
 
 
-def _find_refusal(decision: Decision, request: Update) -> Reason | None:
+def _takes_back(decision: Decision, request: Update, report: Report | None) -> bool:
+    """Return whether the PUT takes back a failure that the end of the machine's lease reported, now or before."""
+    if not request.takes_back or report is None or report.key != FAILED_KEY:
+        return False
+    # Every report in this step so far was made by the clock.
+    return request.failed_by_lease or report in decision.reports
+
+
+def _find_refusal(decision: Decision, request: Update, takes_back: bool) -> Reason | None:
     # A pause refuses no report: the work is done, and a refusal would lose it.
     if request.state != decision.position.state:
         was_entered = request.was_entered or decision.has_entered(request.state)
@@ -168,17 +178,20 @@ def _find_refusal(decision: Decision, request: Update) -> Reason | None:
         return Reason.TIME_DRIVEN
     if request.machine is not None and not decision.chart.is_on_roster(request.machine):
         return Reason.NOT_ON_ROSTER
-    if decision.state.slots is not None and request.machine not in decision.position.slots:
+    if decision.state.slots is not None and request.machine not in decision.position.slots and not takes_back:
         return Reason.NO_SLOT
     return None
 
 
-def _count(decision: Decision, machine: str | None, key: str, report: Report | None) -> Step:
+def _count(decision: Decision, machine: str | None, key: str, report: Report | None, takes_back: bool) -> Step:
     """Apply the func, give the slot back, and take the first transition that now holds: one log row.
 
     While the chart is paused, no transition is taken; the resume judges every guard.
     """
     moved_from = report.key if report is not None else None
+    reason = None if moved_from is None else f"moved from {moved_from}"
+    if takes_back and machine not in decision.position.slots:
+        reason = TAKEN_BACK
     before, after = decision.apply_func(machine, key, moved_from)
     decision.key, decision.value = key, after
     target = None if decision.position.is_paused else decision.find_target()
@@ -189,7 +202,7 @@ def _count(decision: Decision, machine: str | None, key: str, report: Report | N
         value_before=before,
         value_after=after,
         machine=machine,
-        reason=None if moved_from is None else f"moved from {moved_from}",
+        reason=reason,
     )
     if target is None:
         return decision.accept(Reason.UPDATED)

@@ -48,6 +48,10 @@ COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT, K
 LEASES_FOLLOW = "; held slots get its leases"
 
 
+# The reason of an update that takes back a failure which the end of the machine's lease reported. It needs no slot.
+TAKEN_BACK = "moved from failed: the machine is back after the end of its lease"
+
+
 class Verdict(StrEnum):
     """The answer to a machine: yes or no."""
 
@@ -229,7 +233,9 @@ class Update:
     """A PUT, with what the log and the reports already know about it.
 
     `report` is the machine's report in the latest visit of `state` in this run, `was_entered` is whether there was
-    such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key.
+    such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key. `takes_back` asks for a report
+    without a slot if the machine's report is a failure that the end of its lease made; `failed_by_lease` is whether the
+    log says so.
     """
 
     state: str
@@ -238,6 +244,8 @@ class Update:
     report: Report | None = None
     was_entered: bool = False
     repeats: LoggedUpdate | None = None
+    takes_back: bool = False
+    failed_by_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)

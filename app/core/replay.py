@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from app.core.chart import Chart, OnExpire, SlotRule, State
+from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow, chain_hash, read_marker
-from app.core.position import LEASES_FOLLOW, Kind, Position, Slot
+from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, Position, Slot
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +130,8 @@ class Replay:
         func, values = state.func, dict(here.values)
         if func is None or row.key not in values:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} counts on {row.key!r}, which {here.state!r} lacks")
-        if state.slots is not None and row.machine not in here.slots:
+        is_back = row.reason == TAKEN_BACK and self.reports.get(row.machine or "") == FAILED_KEY
+        if state.slots is not None and row.machine not in here.slots and not is_back:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} counts {row.machine!r}, which holds no slot")
         if row.machine is not None:
             moved_from = self.reports.get(row.machine)

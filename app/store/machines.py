@@ -12,9 +12,9 @@ from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from app.core.chart import Chart
 from app.core.log import format_instant
-from app.core.position import Report, Slot, Visit
+from app.core.position import Kind, Report, Slot, Visit
 from app.db import Connection
-from app.models import chart_versions, charts, reports, roster, slots, visits
+from app.models import chart_versions, charts, reports, roster, slots, transition_log, visits
 from app.store.charts import ChartRow
 from app.store.prepared import DIALECTS, Prepared, among, upsert
 
@@ -176,6 +176,16 @@ def find_reports(
     """Return the reports of `machines` in the visits numbered `in_visits` of the current run. Used by: PUTs."""
     parameters = {"chart_id": row.id, "run": row.run, "visits": list(in_visits), "machines": list(machines)}
     return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
+
+
+def was_failed_by_lease(connection: Connection, row: ChartRow, machine: str) -> bool:
+    """True if the machine's report in the current visit was made by the end of its lease. Used by: FleetLock."""
+    query = (
+        select(transition_log.c.kind)
+        .join(reports, reports.c.seq == transition_log.c.seq)
+        .where(_IN_VISIT, reports.c.machine == machine, transition_log.c.chart == row.name)
+    )
+    return connection.execute(query, _current_visit(row)).scalar_one_or_none() == Kind.EXPIRE
 
 
 def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]:

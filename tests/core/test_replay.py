@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from app.core.chart import Chart, OnExpire
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow
-from app.core.position import Archive, Claim, Evict, Goto, Pause, Position, Release, Reset, Resume, Tick
+from app.core.position import (
+    Archive,
+    Claim,
+    Evict,
+    Goto,
+    Pause,
+    Position,
+    Release,
+    Report,
+    Reset,
+    Resume,
+    Tick,
+    Update,
+)
 from app.core.replay import Replay
 from tests.core.support import NOON, after, canary, chart, counted, final, old, rolling, rule, when
 from tests.strategies import charts
@@ -210,6 +223,21 @@ def test_replay_leaves_leases_alone_at_an_upgrade_from_before_they_followed() ->
     old = read_again([*made.rows[:-1], replace(made.rows[-1], reason="version 1 to 2")], made.versions)
     assert old.position is not None
     assert old.position.slots["m1"].expires_at is None
+
+
+def test_replay_accepts_a_failure_taken_back_but_no_other_report_without_a_slot() -> None:
+    made = Model()
+    made.import_chart(rolling(1, lease=60, on_expire=OnExpire.FAIL), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.do(Tick(), after(60))
+    update = Update(
+        state="reboot", machine="m1", report=Report(1, "m1", "failed"), takes_back=True, failed_by_lease=True
+    )
+    assert made.do(update, after(61)).position.values == {"count": 1, "failed": 0}
+    assert agrees(made)
+    other = replace(made.rows[-1], reason="moved from failed")
+    with pytest.raises(LogDamagedError, match="holds no slot"):
+        read_again([*made.rows[:-1], other], made.versions)
 
 
 def test_replay_names_the_contradiction() -> None:

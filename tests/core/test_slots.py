@@ -18,6 +18,7 @@ from app.core.position import (
     Position,
     Reason,
     Release,
+    Report,
     Reset,
     Resume,
     Step,
@@ -479,3 +480,33 @@ def test_upgrade_with_the_same_lease_says_nothing_of_leases() -> None:
     made = model(rolling(5, lease=100, on_expire=OnExpire.FREE), "m1")
     releasing(made, 20, lease=100)
     assert made.rows[-1].reason == "version 1 to 2"
+
+
+# A failure that the end of the lease reported is taken back
+
+
+def taking_back(made: Model, seconds: float, *, failed_by_lease: bool) -> Step:
+    report = Report(1, "m1", made.current_reports["m1"]) if "m1" in made.current_reports else None
+    update = Update(
+        state="reboot", machine="m1", report=report, takes_back=True, failed_by_lease=failed_by_lease, was_entered=True
+    )
+    return made.do(update, after(seconds))
+
+
+def test_machine_that_its_lease_failed_may_take_that_back_without_a_slot() -> None:
+    made, _ = expired(OnExpire.FAIL, "m1")
+    step = taking_back(made, 101, failed_by_lease=True)
+    assert (step.reason, step.position.values) == (Reason.UPDATED, {"count": 1, "failed": 0})
+
+
+def test_machine_whose_lease_ends_in_the_same_step_may_take_that_back() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
+    step = taking_back(made, 100, failed_by_lease=False)
+    assert [entry.kind for entry in step.entries] == [Kind.EXPIRE, Kind.UPDATE]
+    assert step.position.values == {"count": 1, "failed": 0}
+
+
+def test_failure_that_the_machine_reported_itself_is_not_taken_back() -> None:
+    made = model(rolling(5), "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    assert taking_back(made, 1, failed_by_lease=False).reason is Reason.NO_SLOT
