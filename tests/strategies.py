@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from datetime import UTC, timedelta
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ chart_names = st.text(CHART_LETTERS, min_size=1, max_size=20).filter(lambda name
 names = st.sampled_from(TRICKY_NAMES) | st.text(CHART_LETTERS + " ", min_size=1, max_size=12)
 attribute_keys = names.filter(lambda name: name not in {"clock", "elapsed"})
 printable = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=20)
-machine_ids = printable.filter(str.isprintable)
+machine_ids = printable.filter(lambda text: text.isprintable() and text == text.strip())
 descriptions = st.text(st.characters(exclude_categories=["C"], include_characters="\t\n\r\x85"), max_size=30)
 ages = st.builds(lambda number, unit: (number, unit), st.integers(0, 500), st.sampled_from("smhd"))
 
@@ -102,14 +102,21 @@ def _guards(draw: st.DrawFn, func: Func, attributes: tuple[Attribute, ...], expe
     op = draw(st.sampled_from(Op))
     share = draw(st.none() | st.decimals(0, 100, places=2))
     if expect is not None and share is not None:
-        threshold = max(1, ceil(expect * Fraction(share) / 100))
-        if _count_needed(func, op, attribute.value, threshold) <= expect:
+        threshold = _round(expect * Fraction(share) / 100, op)
+        if threshold is not None and _count_needed(func, op, attribute.value, threshold) <= expect:
             return CountGuard(attribute.key, op, threshold, f"{share}%")
     # `>` and `<` need one machine more, so the threshold is one below `expect`.
     needed = draw(st.integers(-1000, 10**9 if expect is None else expect - 1))
     threshold = attribute.value + (-needed if func is Func.DECREMENT else needed)
     written = str(threshold) if threshold < 0 else draw(st.sampled_from(["{}", "+{}", "00{}"])).format(threshold)
     return CountGuard(attribute.key, op, threshold, written)
+
+
+def _round(exact: Fraction, op: Op) -> int | None:
+    """Return the threshold of an exact share; None if the chart file would be refused."""
+    if op in (Op.EQ, Op.NE):
+        return int(exact) if exact.denominator == 1 else None
+    return max(1, ceil(exact)) if op is Op.GE else ceil(exact) if op is Op.LT else floor(exact)
 
 
 def _count_needed(func: Func, op: Op, start: int, threshold: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from app.chart_file.checks import StateDraft, check_paths, collect_warnings
 from app.chart_file.fields import (
@@ -188,7 +189,9 @@ class Names:
     fallback: str | None
 
 
-def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems) -> Chart | None:
+def read_chart(
+    root: Node, names: Names, problems: Problems, warnings: Problems, now: datetime | None = None
+) -> Chart | None:
     """Return the chart; None if there are problems, noted here or before."""
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
@@ -197,7 +200,8 @@ def read_chart(root: Node, names: Names, problems: Problems, warnings: Problems)
     description = read_scalar(fields.find("description"), "description", str, problems)
     require_machine = read_scalar(fields.find("require_machine"), "require_machine", to_boolean, problems)
     state_maps = _read_state_maps(fields.find("states"), problems)
-    scope = Scope(problems, _read_expect(fields.find("expect"), problems), _find_state_names(state_maps))
+    expect = _read_expect(fields.find("expect"), problems, warnings)
+    scope = Scope(problems, expect, _find_state_names(state_maps), warnings, now)
     drafts = [read_state(state_map, scope) for state_map in state_maps]
     initial = _read_initial(fields.find("current_state"), drafts, scope)
     if problems or name is None or initial is None:
@@ -261,11 +265,11 @@ def _find_state_names(state_maps: Sequence[MapNode]) -> dict[str, ScalarNode]:
     return names
 
 
-def _read_expect(node: Node | None, problems: Problems) -> Expect:
+def _read_expect(node: Node | None, problems: Problems, warnings: Problems) -> Expect:
     if node is None:
         return Expect()
     if isinstance(node, ListNode):
-        roster = _read_roster(node, problems)
+        roster = _read_roster(node, problems, warnings)
         return Expect(machines=len(roster), roster=roster) if roster else Expect(is_unreadable=True)
     if isinstance(node, MapNode):
         expect_type(node, "expect", "a number or a list of machine ids", problems)
@@ -274,16 +278,21 @@ def _read_expect(node: Node | None, problems: Problems) -> Expect:
     return Expect(machines=machines, is_unreadable=machines is None)
 
 
-def _read_roster(node: ListNode, problems: Problems) -> tuple[str, ...] | None:
+def _read_roster(node: ListNode, problems: Problems, warnings: Problems) -> tuple[str, ...] | None:
     if not node.items:
         problems.add(node, "expect is an empty list")
     lines: dict[str, int] = {}
+    spellings: dict[str, str] = {}
     for item in node.items:
         machine = read_scalar(item, "expect", to_machine_id, problems)
         if machine in lines:
             problems.add(item, f"the machine {quote(machine)} is listed twice (first at line {lines[machine]})")
         elif machine is not None:
             lines[machine] = item.line
+            other = spellings.setdefault(machine.casefold().rstrip("."), machine)
+            if other != machine:
+                message = f"the machines {quote(other)} and {quote(machine)} may be one: the ids are compared exactly"
+                warnings.add(item, message)
     return tuple(lines) if len(lines) == len(node.items) else None
 
 
@@ -307,15 +316,18 @@ class ParsedChart:
     text: str
 
 
-def parse(text: str | bytes, *, name: str | None = None, default_name: str | None = None) -> ParsedChart:
+def parse(
+    text: str | bytes, *, name: str | None = None, default_name: str | None = None, now: datetime | None = None
+) -> ParsedChart:
     """Return the chart that the file's text defines. Raises ChartFileError with every problem in it.
 
-    The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`.
+    The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`. With `now`,
+    there is a warning about each instant of a `clock` guard that is past then.
     """
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)
     root = None if decoded is None else read_nodes(blank_preamble(decoded), problems)
-    chart = None if root is None else read_chart(root, Names(name, default_name), problems, warnings)
+    chart = None if root is None else read_chart(root, Names(name, default_name), problems, warnings, now)
     if decoded is None or chart is None:
         raise ChartFileError(problems.in_order())
     return ParsedChart(chart, warnings.in_order(), decoded)

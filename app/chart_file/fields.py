@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, UnreadableNode, quote
-from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN
+from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN, Op
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -57,6 +57,8 @@ def to_machine_id(text: str) -> str:
     """Return the text as a machine's id."""
     if not 1 <= len(text) <= MAX_MACHINE_ID or not text.isprintable():
         raise ScalarError(f"{quote(text)} is not 1 to {MAX_MACHINE_ID} printable characters")
+    if text != text.strip():
+        raise ScalarError(f"{quote(text)} has a space at one of its ends")
     return text
 
 
@@ -100,9 +102,22 @@ def to_share(text: str) -> Fraction:
     return Fraction(match[1]) / 100
 
 
-def resolve_share(share: Fraction, expect: int) -> int:
-    """Return that share of `expect` machines, rounded up, at least 1."""
-    return max(1, math.ceil(expect * share))
+def round_share(exact: Fraction, op: Op) -> int:
+    """Return the whole number that compares by `op` with every count as the exact number of machines does.
+
+    For `>=` it is at least 1. Raises ScalarError for `==` and `!=` if the exact number is not whole.
+    """
+    match op:
+        case Op.GE:
+            return max(1, math.ceil(exact))
+        case Op.LT:
+            return math.ceil(exact)
+        case Op.GT | Op.LE:
+            return math.floor(exact)
+    if exact.denominator != 1:
+        never = "never holds" if op is Op.EQ else "always holds"
+        raise ScalarError(f"it is {float(exact):.6g} machines, which is not a whole number, so the op '{op}' {never}")
+    return int(exact)
 
 
 def to_age(text: str) -> timedelta:
@@ -155,10 +170,11 @@ class Expect:
     roster: tuple[str, ...] | None = None
     is_unreadable: bool = False
 
-    def resolve(self, text: str, to_number: Callable[[str], int]) -> int | None:
+    def resolve(self, text: str, to_number: Callable[[str], int], op: Op = Op.GE) -> int | None:
         """Return the number that the text says, as a number or as a percentage of the machines.
 
-        Returns None for a percentage if `expect` could not be read. Raises ScalarError.
+        A percentage is rounded so that it compares by `op` as the exact share does. Returns None for a percentage if
+        `expect` could not be read. Raises ScalarError.
         """
         if not is_percentage(text):
             return to_number(text)
@@ -167,7 +183,10 @@ class Expect:
             return None
         if self.machines is None:
             raise ScalarError(f"{quote(text)} is a percentage, but the chart has no 'expect'")
-        number = resolve_share(share, self.machines)
+        try:
+            number = round_share(self.machines * share, op)
+        except ScalarError as error:
+            raise ScalarError(f"{quote(text)} of {self.machines}: {error}") from None
         if number > INT64_MAX:
             raise ScalarError(f"{quote(text)} of {self.machines} is out of the 64-bit range")
         return number
@@ -175,11 +194,16 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far."""
+    """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far.
+
+    `now` is the time for which past instants are noted in `warnings`; None notes none.
+    """
 
     problems: Problems
     expect: Expect
     state_names: Mapping[str, ScalarNode]
+    warnings: Problems
+    now: datetime | None = None
 
 
 Value = TypeVar("Value")

@@ -70,7 +70,12 @@ def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
     op = read_word(fields.find("op"), "op", OP_WORDS, scope.problems)
     if op not in {None, Op.GE}:
         scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} can only have the op '>=', not {op!r}")
-    return read_scalar(fields.find("value"), key, CLOCK_READERS[key], scope.problems)
+    value = fields.find("value")
+    guard = read_scalar(value, key, CLOCK_READERS[key], scope.problems)
+    if isinstance(guard, ClockGuard) and value is not None and scope.now is not None and guard.instant <= scope.now:
+        message = f"{quote(guard.written)} is past: the transition is taken as soon as its state is entered"
+        scope.warnings.add(value, message)
+    return guard
 
 
 def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope: Scope) -> Guard | None:
@@ -78,7 +83,9 @@ def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope:
         _check_key(key, fields, counted, scope)
     op = _read_op(fields.find("op"), counted, scope)
     value = fields.find("value")
-    threshold = read_scalar(value, "value", lambda text: scope.expect.resolve(text, to_integer), scope.problems)
+    threshold = read_scalar(
+        value, "value", lambda text: scope.expect.resolve(text, to_integer, op or Op.GE), scope.problems
+    )
     if key is None or op is None or threshold is None or not isinstance(value, ScalarNode):
         return None
     guard = CountGuard(key, op, threshold, value.text)

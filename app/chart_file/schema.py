@@ -65,7 +65,8 @@ def _state() -> Schema:
             "current": _one_or_many("attribute", "The attributes; the first is the one a plain PUT updates."),
             "target": _one_or_many("target", "The transitions; the first whose guard holds is taken."),
             "slots": _one_or_many(
-                "limit", "How many machines may hold a slot at a time; a list widens as they report."
+                "limit",
+                "How many machines may hold a slot at a time; a list widens as machines succeed.",
             ),
             "lease": {"description": "How long a slot is held at most.", "$ref": "#/$defs/age"},
             "on_expire": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ class _Checked:
         self.parsed: chart_file.ParsedChart | None = None
         self.problems: tuple[Problem, ...] = ()
         try:
-            self.parsed = chart_file.parse(read_file(file), default_name=Path(file).stem if file != "-" else "chart")
+            default_name = Path(file).stem if file != "-" else "chart"
+            self.parsed = chart_file.parse(read_file(file), default_name=default_name, now=datetime.now(UTC))
         except ChartFileError as error:
             self.problems = error.problems
 

@@ -261,9 +261,9 @@ class Transition:
 class SlotRule:
     """How many machines may hold a slot at a time.
 
-    `stages` are the limits, as numbers of machines. Each limit applies until as many machines have reported as
-    this stage and the stages before it allow in sum; the last limit applies from then on. `written` is the
-    file's text of each limit. If `lease` is None, a claim never expires.
+    `stages` are the limits, as numbers of machines. Each limit applies until as many machines are counted on the
+    state's first attribute as this stage and the stages before it allow in sum; the last limit applies from then on.
+    `written` is the file's text of each limit. If `lease` is None, a claim never expires.
     """
 
     stages: tuple[int, ...]
@@ -272,12 +272,12 @@ class SlotRule:
     lease_written: str | None = None
     on_expire: OnExpire = OnExpire.HOLD
 
-    def limit(self, reported: int) -> int:
-        """Return how many slots there are once `reported` machines have reported in this visit."""
+    def limit(self, succeeded: int) -> int:
+        """Return how many slots there are once `succeeded` machines are counted on the first attribute."""
         total = 0
         for stage in self.stages:
             total += stage
-            if reported < total:
+            if succeeded < total:
                 return stage
         return self.stages[-1]
 
@@ -322,6 +322,7 @@ class Chart:
     """One version of a named state machine.
 
     `expect` is how many machines take part, `roster` their ids; each is None if the chart file does not say so.
+    `require_machine` is what the file says; `needs_machine` is what follows from the file.
     """
 
     name: str
@@ -352,6 +353,11 @@ class Chart:
             found |= targets
             ahead += targets
         return frozenset(found)
+
+    @property
+    def needs_machine(self) -> bool:
+        """Whether a PUT without a machine's id is an error: the file says so, or it has a roster."""
+        return self.require_machine or self.roster is not None
 
     def is_on_roster(self, machine: str) -> bool:
         """Return whether `machine` takes part; True for every machine if the chart has no roster."""

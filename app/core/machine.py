@@ -16,6 +16,8 @@ from datetime import datetime
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.position import (
+    LEASES_FOLLOW,
+    TAKEN_BACK,
     Archive,
     Claim,
     Entry,
@@ -102,7 +104,7 @@ def _update(decision: Decision, request: Update) -> Step:
     decision.run_clock()
     if request.repeats is not None:
         return _repeat(decision, request, request.repeats)
-    if decision.chart.require_machine and request.machine is None:
+    if decision.chart.needs_machine and request.machine is None:
         raise BadRequestError(f"chart {decision.chart.name!r} needs a machine id in every PUT: machine is missing")
     if request.state not in decision.chart.states:
         return decision.refuse(Reason.UNKNOWN_STATE)
@@ -110,10 +112,11 @@ def _update(decision: Decision, request: Update) -> Step:
     report = _find_report(decision, request)
     if report is not None and report.key == key:
         return _replay(decision, request.state, report.machine, key)
-    refusal = _find_refusal(decision, request)
+    takes_back = _takes_back(decision, request, report)
+    refusal = _find_refusal(decision, request, takes_back)
     if refusal is not None:
         return decision.refuse(refusal)
-    return _count(decision, request.machine, str(key), report)
+    return _count(decision, request.machine, str(key), report, takes_back)
 
 
 def _repeat(decision: Decision, request: Update, logged: LoggedUpdate) -> Step:
@@ -156,9 +159,16 @@ def _find_report(decision: Decision, request: Update) -> Report | None:
     return made[-1] if made and request.state == decision.state_at_start else request.report
 
 
-def _find_refusal(decision: Decision, request: Update) -> Reason | None:
-    if decision.position.is_paused:
-        return Reason.PAUSED
+def _takes_back(decision: Decision, request: Update, report: Report | None) -> bool:
+    """Return whether the PUT takes back a failure that the end of the machine's lease reported, now or before."""
+    if not request.takes_back or report is None or report.key != FAILED_KEY:
+        return False
+    # Every report in this step so far was made by the clock.
+    return request.failed_by_lease or report in decision.reports
+
+
+def _find_refusal(decision: Decision, request: Update, takes_back: bool) -> Reason | None:
+    # A pause refuses no report: the work is done, and a refusal would lose it.
     if request.state != decision.position.state:
         was_entered = request.was_entered or decision.has_entered(request.state)
         return Reason.LATE if was_entered and request.machine is not None else Reason.NOT_CURRENT
@@ -168,17 +178,23 @@ def _find_refusal(decision: Decision, request: Update) -> Reason | None:
         return Reason.TIME_DRIVEN
     if request.machine is not None and not decision.chart.is_on_roster(request.machine):
         return Reason.NOT_ON_ROSTER
-    if decision.state.slots is not None and request.machine not in decision.position.slots:
+    if decision.state.slots is not None and request.machine not in decision.position.slots and not takes_back:
         return Reason.NO_SLOT
     return None
 
 
-def _count(decision: Decision, machine: str | None, key: str, report: Report | None) -> Step:
-    """Apply the func, give the slot back, and take the first transition that now holds: one log row."""
+def _count(decision: Decision, machine: str | None, key: str, report: Report | None, takes_back: bool) -> Step:
+    """Apply the func, give the slot back, and take the first transition that now holds: one log row.
+
+    While the chart is paused, no transition is taken; the resume judges every guard.
+    """
     moved_from = report.key if report is not None else None
-    before, after = decision.apply_func(machine, key, report is not None, moved_from)
+    reason = None if moved_from is None else f"moved from {moved_from}"
+    if takes_back and machine not in decision.position.slots:
+        reason = TAKEN_BACK
+    before, after = decision.apply_func(machine, key, moved_from)
     decision.key, decision.value = key, after
-    target = decision.find_target()
+    target = None if decision.position.is_paused else decision.find_target()
     decision.log(
         Kind.UPDATE if target is None else Kind.TRANSITION,
         to_state=target,
@@ -186,7 +202,7 @@ def _count(decision: Decision, machine: str | None, key: str, report: Report | N
         value_before=before,
         value_after=after,
         machine=machine,
-        reason=None if moved_from is None else f"moved from {moved_from}",
+        reason=reason,
     )
     if target is None:
         return decision.accept(Reason.UPDATED)
@@ -207,7 +223,7 @@ def _claim(decision: Decision, request: Claim) -> Step:
     if rule is None:
         raise BadRequestError(f"state {request.state!r} has no slots")
     held = here.slots.get(request.machine)
-    if held is None and len(here.slots) >= rule.limit(here.reported):
+    if held is None and len(here.slots) >= rule.limit(here.succeeded):
         return decision.refuse(Reason.FULL)
     if held is not None and rule.lease is None and held.expires_at is None:
         return decision.accept(Reason.REPLAY)
@@ -308,10 +324,17 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
         raise ConflictError(
             f"state {old.state!r} is current and version {request.version} has no such state: name its new home"
         )
+    old_rule, state = decision.state.slots, request.chart.states[home]
     decision.chart = request.chart
+    upgraded = old.upgraded(request.version, state)
+    after = upgraded.with_leases(old_rule, state.slots, decision.now)
+    follows = LEASES_FOLLOW if after != upgraded else ""
     decision.position = replace(old, version=request.version)
-    decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}")
-    decision.position = old.upgraded(request.version, decision.chart.states[home])
+    decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}{follows}")
+    decision.position = after
+    for name in sorted(request.reports):
+        if not request.chart.is_on_roster(name):
+            decision.withdraw(name, request.reports[name])
     if not decision.position.is_paused:
         decision.take_first_that_holds()
         decision.run_clock()
@@ -331,6 +354,7 @@ class Decision:
         self.clock_moves = 0
         self.entries: list[Entry] = []
         self.visits: list[Visit] = []
+        self.withdrawn: list[Report] = []
         self.reports: list[Report] = []
         self.key: str | None = None
         self.value: int | None = None
@@ -361,6 +385,7 @@ class Decision:
             value=self.value,
             entries=tuple(self.entries),
             visits=tuple(self.visits),
+            withdrawn=tuple(self.withdrawn),
             reports=tuple(self.reports),
             due_at=next_due(self.chart, self.position),
         )
@@ -439,11 +464,11 @@ class Decision:
                 return transition.target
         return None
 
-    def apply_func(self, machine: str | None, key: str, has_report: bool, moved_from: str | None) -> tuple[int, int]:
+    def apply_func(self, machine: str | None, key: str, moved_from: str | None) -> tuple[int, int]:
         """Count one report on `key`; return the value before and after.
 
-        `has_report` tells whether the machine has reported in this visit; if so, `moved_from` is the attribute it
-        counted on, and that count is taken back. Raises AttributeRangeError past 64 bits.
+        If the machine counted on the attribute `moved_from` in this visit, that count is taken back. Raises
+        AttributeRangeError past 64 bits.
         """
         func = self.state.func
         assert func is not None  # a final state counts nothing
@@ -456,9 +481,35 @@ class Decision:
         if machine is not None:
             self.reports.append(Report(self.position.visit, machine, key))
             self.give_back(machine)
-            if not has_report:
-                self.position = replace(self.position, reported=self.position.reported + 1)
+            first = self.state.default_key
+            succeeded = self.position.succeeded + (key == first) - (moved_from == first)
+            self.position = replace(self.position, succeeded=succeeded)
         return before, values[key]
+
+    def withdraw(self, machine: str, key: str | None) -> None:
+        """Take back the report of `machine` on `key` in this visit, because the machine does not take part any more.
+
+        If the state has no such attribute, or counts nothing, no value changes. The machine keeps its slot.
+        """
+        here, func = self.position, self.state.func
+        counts = key is not None and key in here.values and self.state.is_counting
+        before = after = None
+        if counts and key is not None and func is not None:
+            before = here.values[key]
+            after = func.undo(key, before)
+            here = replace(here, values={**here.values, key: after})
+        self.log(
+            Kind.WITHDRAW,
+            key=key if counts else None,
+            value_before=before,
+            value_after=after,
+            machine=machine,
+            reason=f"{machine} is not on the roster",
+        )
+        holder_reports = {name: held for name, held in here.holder_reports.items() if name != machine}
+        succeeded = here.succeeded - (counts and key == self.state.default_key)
+        self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
+        self.withdrawn.append(Report(here.visit, machine, key))
 
     def give_back(self, machine: str) -> None:
         """Free the slot of `machine`, if it holds one, without a row in the log."""
@@ -483,13 +534,12 @@ class Decision:
 
     def _fail_holder(self, slot: Slot) -> None:
         """Count the holder as failed, once, and take the transition whose guard then holds."""
-        has_report = slot.machine in self.position.holder_reports
         moved_from = self.position.holder_reports.get(slot.machine)
-        if has_report and moved_from == FAILED_KEY:
+        if moved_from == FAILED_KEY:
             before = after = self.position.values[FAILED_KEY]
             self.give_back(slot.machine)
         else:
-            before, after = self.apply_func(slot.machine, FAILED_KEY, has_report, moved_from)
+            before, after = self.apply_func(slot.machine, FAILED_KEY, moved_from)
         self.log(
             Kind.EXPIRE,
             key=FAILED_KEY,

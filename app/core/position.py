@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.core.chart import Chart, State
+from app.core.chart import Chart, OnExpire, SlotRule, State
 
 
 class Kind(StrEnum):
@@ -31,6 +31,8 @@ class Kind(StrEnum):
     RELEASE = "release"
     EXPIRE = "expire"
     EVICT = "evict"
+    # A report that no longer counts, because its machine is not on the roster of the version that took over.
+    WITHDRAW = "withdraw"
     # The checkpoint row that replaces the rows deleted by a prune.
     PRUNE = "prune"
 
@@ -38,7 +40,16 @@ class Kind(StrEnum):
 # Done by the clock, not by the caller whose request made it run; such rows have no actor.
 CLOCK_KINDS = frozenset({Kind.TIMEOUT, Kind.EXPIRE})
 # Rows of these kinds change no answer to "may I?".
-COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT})
+COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT, Kind.WITHDRAW})
+
+
+# Ends the reason of an upgrade row that gave the slots already held the leases of the new version. A row from before
+# upgrades did so does not say it, and a replay leaves the leases as they were.
+LEASES_FOLLOW = "; held slots get its leases"
+
+
+# The reason of an update that takes back a failure which the end of the machine's lease reported. It needs no slot.
+TAKEN_BACK = "moved from failed: the machine is back after the end of its lease"
 
 
 class Verdict(StrEnum):
@@ -87,6 +98,17 @@ class Slot:
         """Return whether the lease has run out and the clock has not dealt with it yet."""
         return self.expires_at is not None and self.expired_at is None and self.expires_at <= now
 
+    def under(self, old: SlotRule, new: SlotRule, now: datetime) -> Slot:
+        """Return the slot with its lease as the rule `new` says, which takes the place of `old` at `now`."""
+        if new.lease is None:
+            return replace(self, expires_at=None, expired_at=None)
+        if self.expires_at is None or old.lease is None:
+            return replace(self, expires_at=now + new.lease, expired_at=None)
+        expires_at = self.expires_at - old.lease + new.lease
+        # A lease that is over, and whose slot is still to be held, must not end a second time.
+        stays_over = expires_at <= now and new.on_expire is OnExpire.HOLD
+        return replace(self, expires_at=expires_at, expired_at=self.expired_at if stays_over else None)
+
     def extended(self, pause: timedelta) -> Slot:
         """Return the slot with its lease, if one is running, made longer by `pause`."""
         if self.expires_at is None or self.expired_at is not None:
@@ -99,9 +121,9 @@ class Position:
     """Where a chart stands.
 
     `values` are the current state's attributes. `paused_for` is how long this visit's pauses that are over lasted.
-    `fence` is the highest one given to a slot of this chart. `reported` counts the machines that reported in this
-    visit, and `holder_reports` says on which attribute each slot holder that reported did; these two are filled in
-    only if the state has slots.
+    `fence` is the highest one given to a slot of this chart. `succeeded` is how many machines' reports in this visit
+    stand on the state's first attribute, and `holder_reports` says on which attribute each slot holder that reported
+    did; these two are filled in only if the state has slots.
     """
 
     version: int
@@ -114,7 +136,7 @@ class Position:
     paused_for: timedelta = timedelta(0)
     fence: int = 0
     slots: Mapping[str, Slot] = field(default_factory=dict)
-    reported: int = 0
+    succeeded: int = 0
     holder_reports: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
@@ -139,7 +161,7 @@ class Position:
             entered_at=now,
             paused_for=timedelta(0),
             slots={},
-            reported=0,
+            succeeded=0,
             holder_reports={},
         )
 
@@ -151,6 +173,17 @@ class Position:
         values = {item.key: self.values.get(item.key, item.value) for item in state.attributes}
         slots = self.slots if state.slots is not None else {}
         return replace(self, version=version, state=state.name, values=values, slots=slots)
+
+    def with_leases(self, old: SlotRule | None, new: SlotRule | None, now: datetime) -> Position:
+        """Return the position with the slots that are held under the rule `new` instead of `old`, from an upgrade on.
+
+        A running lease gets the new length, counted from where it began. A slot without a lease gets one that begins
+        now, or when the pause that is running began, because a resume adds the whole pause.
+        """
+        if old is None or new is None:
+            return self
+        start = self.paused_at or now
+        return replace(self, slots={name: slot.under(old, new, start) for name, slot in self.slots.items()})
 
     def resumed(self, now: datetime) -> Position:
         """Return the position with its clock running again.
@@ -200,7 +233,9 @@ class Update:
     """A PUT, with what the log and the reports already know about it.
 
     `report` is the machine's report in the latest visit of `state` in this run, `was_entered` is whether there was
-    such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key.
+    such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key. `takes_back` asks for a report
+    without a slot if the machine's report is a failure that the end of its lease made; `failed_by_lease` is whether the
+    log says so.
     """
 
     state: str
@@ -209,6 +244,8 @@ class Update:
     report: Report | None = None
     was_entered: bool = False
     repeats: LoggedUpdate | None = None
+    takes_back: bool = False
+    failed_by_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +255,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """An operator stops the clock and the counting."""
+    """An operator stops the clock and every transition; reports are still counted."""
 
     reason: str
 
@@ -254,11 +291,16 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in."""
+    """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in.
+
+    `reports` maps each machine that reported in the current visit to its attribute; it may be empty if `chart` has no
+    roster.
+    """
 
     chart: Chart
     version: int
     homes: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +360,8 @@ class Visit:
 class Step:
     """One decision: the answer, where the chart stands after it, and what there is to write.
 
-    `key` and `value` are the attribute that the answer is about. `due_at` is when the clock next has something to
-    do; None means never.
+    `key` and `value` are the attribute that the answer is about. `withdrawn` are reports to delete before `reports`
+    are written. `due_at` is when the clock next has something to do; None means never.
     """
 
     verdict: Verdict
@@ -329,6 +371,7 @@ class Step:
     value: int | None = None
     entries: tuple[Entry, ...] = ()
     visits: tuple[Visit, ...] = ()
+    withdrawn: tuple[Report, ...] = ()
     reports: tuple[Report, ...] = ()
     due_at: datetime | None = None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from app.core.chart import Chart, OnExpire, State
+from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow, chain_hash, read_marker
-from app.core.position import Kind, Position, Slot
+from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, Position, Slot
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +66,8 @@ class Replay:
                 self._free(row)
             case Kind.EXPIRE:
                 self._expire(row)
+            case Kind.WITHDRAW:
+                self._withdraw(row)
         if row.kind in _MOVES:
             self._enter(row)
 
@@ -128,7 +130,8 @@ class Replay:
         func, values = state.func, dict(here.values)
         if func is None or row.key not in values:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} counts on {row.key!r}, which {here.state!r} lacks")
-        if state.slots is not None and row.machine not in here.slots:
+        is_back = row.reason == TAKEN_BACK and self.reports.get(row.machine or "") == FAILED_KEY
+        if state.slots is not None and row.machine not in here.slots and not is_back:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} counts {row.machine!r}, which holds no slot")
         if row.machine is not None:
             moved_from = self.reports.get(row.machine)
@@ -150,9 +153,31 @@ class Replay:
             self.position = self.position.without_slot(row.machine)
 
     def _upgrade(self, row: LogRow) -> None:
-        self.position = self._here().upgraded(row.version, self._state(row.version, row.to_state))
+        here, state = self._here(), self._state(row.version, row.to_state)
+        self.position = here.upgraded(row.version, state)
+        if (row.reason or "").endswith(LEASES_FOLLOW):
+            old_rule = self._state(here.version, row.from_state).slots
+            self.position = self.position.with_leases(old_rule, state.slots, row.at)
         values = self.position.values
         self.reports = {name: key if key in values else None for name, key in self.reports.items()}
+
+    def _withdraw(self, row: LogRow) -> None:
+        here, values = self._here(), dict(self._here().values)
+        if row.machine is None or row.machine not in self.reports:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} withdraws a report of {row.machine!r}, which made none")
+        key, func = self.reports.pop(row.machine), self._state(row.version, row.from_state).func
+        if func is None or not func.is_counting or key not in values:
+            key = None
+        before = after = None
+        if key is not None and func is not None:
+            before = values[key]
+            after = values[key] = func.undo(key, before)
+        if (row.key, row.value_before, row.value_after) != (key, before, after):
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} takes {row.key} from {row.value_before} to {row.value_after}, the log"
+                f" before it gives {key} from {before} to {after}"
+            )
+        self.position = replace(here, values=values)
 
     def _claim(self, row: LogRow) -> None:
         here = self._here()
@@ -160,7 +185,7 @@ class Replay:
         if rule is None or row.machine is None or row.value_after is None:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims a slot of a state without slots")
         held = here.slots.get(row.machine)
-        if held is None and len(here.slots) >= rule.limit(len(self.reports)):
+        if held is None and len(here.slots) >= self._find_limit(row, rule):
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
         fences = (None, here.fence + 1) if held is None else (held.fence, held.fence)
         if (row.value_before, row.value_after) != fences:
@@ -173,6 +198,16 @@ class Replay:
             expires_at=None if rule.lease is None else row.at + rule.lease,
         )
         self.position = here.with_slot(slot)
+
+    def _find_limit(self, row: LogRow, rule: SlotRule) -> int:
+        """Return how many slots there were at most.
+
+        Before stages widened by reports on the first attribute alone, every report widened them, so the rows of that
+        time may show more slots than today's rule gives. The log does not say which rule wrote a row.
+        """
+        first = self._state(row.version, row.from_state).default_key
+        succeeded = sum(key == first for key in self.reports.values())
+        return max(rule.limit(succeeded), rule.limit(len(self.reports)))
 
     def _free(self, row: LogRow) -> None:
         slot = self._held(row)

@@ -138,10 +138,12 @@ def _build_position(
     connection: Connection, row: store.charts.ChartRow, chart: Chart, values: Mapping[str, int]
 ) -> Position:
     position = store.charts.build_position(row, values)
-    if chart.states[row.state].slots is None:
+    state = chart.states[row.state]
+    if state.slots is None:
         return position
-    held, reported, holder_reports = store.machines.read_slots(connection, row)
-    return replace(position, slots=held, reported=reported, holder_reports=holder_reports)
+    held = store.machines.read_held_slots(connection, row)
+    succeeded, holder_reports = store.machines.read_slot_reports(connection, row, state.default_key)
+    return replace(position, slots=held, succeeded=succeeded, holder_reports=holder_reports)
 
 
 def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Chart) -> Sequence[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -102,7 +103,9 @@ def import_chart(service: Service, request: ImportRequest, author: Author) -> Im
     Raises ChartFileError with every problem of the file, BadRequestError for a bad map, and ConflictError if the new
     version cannot take over the run in flight.
     """
-    parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name)
+    # For a warning this process's clock is good enough: a bad file is refused without asking the database.
+    now = service.now(datetime.now(UTC))
+    parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name, now=now)
     with suppress(_DryRunError), transaction(service.database, is_long=True) as connection:
         imported, step = _import(service, connection, parsed, request, author)
         if request.dry_run:
@@ -184,7 +187,9 @@ def _upgrade(
     chart = parsed.chart
     held = locked_chart(service, connection, row)
     homes = read_homes(maps, held.chart, chart)
-    step = held.decide(Upgrade(chart, row.version + 1, homes), author)
+    # Only a roster can withdraw reports, and there may be many.
+    reports = {} if chart.roster is None else store.machines.read_reports(connection, row)
+    step = held.decide(Upgrade(chart, row.version + 1, homes, reports), author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
@@ -253,7 +258,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
 
 
 def pause(service: Service, name: str, reason: str, author: Author) -> Status:
-    """Pause the chart: every answer is no, and its clock stands still."""
+    """Pause the chart: every question is answered no, reports are counted, and no guard is judged."""
     return act(service, name, Pause(require_reason(reason)), author)
 
 

@@ -101,11 +101,15 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What a machine says it did."""
+    """What a machine says it did.
+
+    With `takes_back` it needs no slot if the end of its lease has reported it as failed.
+    """
 
     state: str
     machine: str | None = None
     key: str | None = None
+    takes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ class PriorReports:
         self._visits = {row.state: row.visit}
         self._reports: dict[tuple[int, str], Report] = {}
         self._keys: dict[str, LoggedUpdate] = {}
+        self._failed_by_lease: set[str] = set()
         puts = [item.what for item in sent if isinstance(item.what, Put)]
         self._read_reports(connection, row, puts)
         keys = {item.author.idempotency_key for item in sent if isinstance(item.what, Put)}
@@ -161,6 +166,8 @@ class PriorReports:
             report=report,
             was_entered=visit is not None,
             repeats=repeats,
+            takes_back=put.takes_back,
+            failed_by_lease=put.machine in self._failed_by_lease,
         )
 
     def follow(self, chart: Chart, idempotency_key: str | None, step: Step) -> None:
@@ -182,6 +189,12 @@ class PriorReports:
         machines = {put.machine for put in named if put.machine is not None}
         for report in store.machines.find_reports(connection, row, set(self._visits.values()), machines):
             self._reports[report.visit, report.machine] = report
+        returning = {put.machine for put in named if put.takes_back and put.state == row.state}
+        self._failed_by_lease = {
+            machine
+            for machine in returning
+            if machine is not None and store.machines.was_failed_by_lease(connection, row, machine)
+        }
 
     def _read_keys(
         self, service: Service, connection: Connection, row: store.charts.ChartRow, keys: Collection[str]
@@ -290,21 +303,22 @@ def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str
 def _count_slots(chart: Chart, position: Position, machine: str) -> SlotCount:
     rule = chart.states[position.state].slots
     held = position.slots.get(machine)
-    limit = 0 if rule is None else rule.limit(position.reported)
+    limit = 0 if rule is None else rule.limit(position.succeeded)
     return SlotCount(limit, len(position.slots), None if held is None else held.fence)
 
 
 def report_if_held(service: Service, name: str, machine: str, author: Author) -> Answer | None:
-    """Report `machine` as done in the current state if it holds a slot there; return None if it holds none.
+    """Report `machine` as done in the current state if it holds a slot there, or if the end of its lease failed it.
 
-    Raises ChartNotFoundError, DatabaseUnavailableError.
+    Returns None in every other case. Raises ChartNotFoundError, DatabaseUnavailableError.
     """
     with snapshot(service.database, is_long=False) as connection:
         row = store.charts.get_chart(connection, name)
-        held, _, _ = store.machines.read_slots(connection, row)
-    if machine not in held:
+        held = store.machines.read_held_slots(connection, row)
+        may_report = machine in held or store.machines.was_failed_by_lease(connection, row, machine)
+    if not may_report:
         return None
-    answer = apply_one(service, name, Put(row.state, machine), author)
+    answer = apply_one(service, name, Put(row.state, machine, takes_back=True), author)
     # Between the look and the report the machine may have lost its slot, by the clock or with the visit.
     return None if answer.reason in _SLOT_IS_GONE else answer
 

@@ -31,13 +31,14 @@ def list_statuses(service: Service) -> list[Status]:
         now = service.now(store.charts.read_now(connection))
         values = store.charts.list_values(connection)
         charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
-        slotted = [row.id for row, chart in charts if chart.states[row.state].slots is not None]
+        states = {row.id: chart.states[row.state] for row, chart in charts}
+        slotted = {chart_id: state.default_key for chart_id, state in states.items() if state.slots is not None}
         slots = store.machines.list_slots(connection, slotted)
-        reported = store.machines.count_reports_of_charts(connection, slotted)
+        succeeded = store.machines.count_successes_of_charts(connection, slotted)
         found = []
         for row, chart in charts:
             position = store.charts.build_position(row, values.get(row.id, {}))
-            position = replace(position, slots=slots.get(row.id, {}), reported=reported.get(row.id, 0))
+            position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0))
             found.append(describe_status(chart, row, position, now, waiting=list_waiting(service, row, chart)))
         return found
 

@@ -180,7 +180,7 @@ def find_slots(state: State, position: Position, waiting: Sequence[str]) -> Slot
         return None
     holders = sorted(position.slots.values(), key=lambda slot: (slot.expired_at is None, slot.claimed_at, slot.fence))
     without = tuple(machine for machine in waiting if machine not in position.slots)
-    return SlotStatus(state.slots.limit(position.reported), tuple(holders), without)
+    return SlotStatus(state.slots.limit(position.succeeded), tuple(holders), without)
 
 
 def say_slots(slots: SlotStatus, now: datetime) -> str:

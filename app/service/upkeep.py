@@ -115,7 +115,7 @@ def _compare(connection: Connection, row: store.charts.ChartRow, replay: Replay)
     position = replay.position
     if position is None:
         return [f"{row.name}: the log is empty"]
-    held, _, _ = store.machines.read_slots(connection, row)
+    held = store.machines.read_held_slots(connection, row)
     due_at = None if replay.is_archived else next_due(replay.chart_of(position.version), position)
     pairs = [
         ("seq", replay.seq, row.seq),

@@ -12,9 +12,9 @@ from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from app.core.chart import Chart
 from app.core.log import format_instant
-from app.core.position import Report, Slot, Visit
+from app.core.position import Kind, Report, Slot, Visit
 from app.db import Connection
-from app.models import chart_versions, charts, reports, roster, slots, visits
+from app.models import chart_versions, charts, reports, roster, slots, transition_log, visits
 from app.store.charts import ChartRow
 from app.store.prepared import DIALECTS, Prepared, among, upsert
 
@@ -178,6 +178,16 @@ def find_reports(
     return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
 
 
+def was_failed_by_lease(connection: Connection, row: ChartRow, machine: str) -> bool:
+    """True if the machine's report in the current visit was made by the end of its lease. Used by: FleetLock."""
+    query = (
+        select(transition_log.c.kind)
+        .join(reports, reports.c.seq == transition_log.c.seq)
+        .where(_IN_VISIT, reports.c.machine == machine, transition_log.c.chart == row.name)
+    )
+    return connection.execute(query, _current_visit(row)).scalar_one_or_none() == Kind.EXPIRE
+
+
 def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]:
     """Return the attribute that each machine reported on in the current visit, by machine."""
     query = select(reports.c.machine, reports.c.key).where(_IN_VISIT)
@@ -235,21 +245,21 @@ def list_missing_page(
     return [found.machine for found in connection.execute(page)], total
 
 
-def count_reports_of_charts(connection: Connection, chart_ids: Collection[int]) -> dict[int, int]:
-    """Count the machines that have reported in the current visit of each chart. Used by: the list of charts.
+def count_successes_of_charts(connection: Connection, first_keys: Mapping[int, str | None]) -> dict[int, int]:
+    """Count the reports of each chart's current visit that stand on its first attribute. Used by: the list of charts.
 
-    A chart without reports is left out.
+    `first_keys` has that attribute by chart id. A chart without such reports is left out.
     """
     is_current = and_(
         reports.c.chart_id == charts.c.id, reports.c.run == charts.c.run, reports.c.visit == charts.c.visit
     )
     query = (
-        select(charts.c.id, func.count())
+        select(charts.c.id, reports.c.key, func.count())
         .join(reports, is_current)
-        .where(charts.c.id.in_(chart_ids))
-        .group_by(charts.c.id)
+        .where(charts.c.id.in_(first_keys))
+        .group_by(charts.c.id, reports.c.key)
     )
-    return dict(connection.execute(query).all())
+    return {chart_id: count for chart_id, key, count in connection.execute(query) if key == first_keys[chart_id]}
 
 
 def count_reports_of_visits(connection: Connection, row: ChartRow) -> dict[int, dict[str | None, int]]:
@@ -284,6 +294,20 @@ def write_reports(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
     _UPSERT_REPORT.run_all(connection, rows)
 
 
+def delete_reports(connection: Connection, row: ChartRow, withdrawn: Sequence[Report]) -> None:
+    """Delete reports of the current run. Used by: upgrades whose roster lacks the machines."""
+    if withdrawn:
+        connection.execute(
+            delete(reports).where(
+                reports.c.chart_id == row.id,
+                reports.c.run == row.run,
+                reports.c.visit == bindparam("b_visit"),
+                reports.c.machine == bindparam("b_machine"),
+            ),
+            [{"b_visit": report.visit, "b_machine": report.machine} for report in withdrawn],
+        )
+
+
 def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> None:
     """Set the key of this run's reports on attributes that `chart` lacks to NULL. Used by: upgrades."""
     query = (
@@ -310,7 +334,7 @@ def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> Non
 
 _SLOT_COLUMNS = tuple(slots.c[name] for name in Slot.__slots__)
 _SLOTS = select(*_SLOT_COLUMNS).where(slots.c.chart_id == bindparam("chart_id"))
-_REPORTED = select(func.count()).select_from(reports).where(_IN_VISIT)
+_SUCCEEDED = select(func.count()).select_from(reports).where(_IN_VISIT, reports.c.key == bindparam("first_key"))
 _HOLDER_REPORTS = (
     select(reports.c.machine, reports.c.key)
     .join(slots, and_(slots.c.chart_id == reports.c.chart_id, slots.c.machine == reports.c.machine))
@@ -324,16 +348,18 @@ _UPSERT_SLOT = {
 }
 
 
-def read_slots(connection: Connection, row: ChartRow) -> tuple[dict[str, Slot], int, dict[str, str | None]]:
-    """Return the slots held, the count of reports in the current visit, and the holders' reports among them.
+def read_held_slots(connection: Connection, row: ChartRow) -> dict[str, Slot]:
+    """Return the slots held, by machine."""
+    return {slot["machine"]: Slot(**slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id}).mappings()}
 
-    The slots and the holders' reports (the attribute of each) are by machine.
-    """
-    held = {slot["machine"]: Slot(**slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id}).mappings()}
+
+def read_slot_reports(
+    connection: Connection, row: ChartRow, first_key: str | None
+) -> tuple[int, dict[str, str | None]]:
+    """Return how many reports of the current visit stand on `first_key`, and the attribute of each holder's report."""
     here = _current_visit(row)
-    reported = connection.execute(_REPORTED, here).scalar_one()
-    holders = dict(connection.execute(_HOLDER_REPORTS, here).all())
-    return held, reported, holders
+    succeeded = connection.execute(_SUCCEEDED, {**here, "first_key": first_key}).scalar_one()
+    return succeeded, dict(connection.execute(_HOLDER_REPORTS, here).all())
 
 
 def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, dict[str, Slot]]:

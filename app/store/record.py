@@ -14,7 +14,7 @@ from app.core.position import Position, Step
 from app.db import Connection
 from app.store.charts import ChartRow, Moved, insert_chart, position_columns, update_chart, write_positions
 from app.store.log import append_log, make_log_row
-from app.store.machines import leave_visit, write_reports, write_slots, write_visits
+from app.store.machines import delete_reports, leave_visit, write_reports, write_slots, write_visits
 
 # The NOTIFY channel; the payload is the chart's name.
 CHANNEL = "stateservice"
@@ -60,6 +60,11 @@ class _Written:
     change: Change
     rows: Sequence[LogRow]
     after: ChartRow
+
+    @property
+    def steps(self) -> list[Step]:
+        """The decided steps, in order."""
+        return [decision.step for decision in self.change.decisions]
 
 
 def record_all(
@@ -118,6 +123,9 @@ def _write_visits_and_slots(connection: Connection, change: Change, now: datetim
 
 
 def _write_reports(connection: Connection, written: Sequence[_Written], now: datetime) -> None:
+    for item in written:
+        # A withdrawn report comes from an upgrade, which is alone in its transaction but may fail a machine again.
+        delete_reports(connection, item.change.row, [report for step in item.steps for report in step.withdrawn])
     rows = [row for item in written for row in _report_rows(item, now)]
     if rows:
         write_reports(connection, rows)

@@ -214,7 +214,7 @@ def get_did(name: str) -> Response:
     query = read_query()
     key = query.find("key", NAME_LENGTH)
     lines = ['request = "PUT"']
-    if _machine(query) is None:
+    if query.find_machine() is None:
         # The server cannot tell a retry of a report without a machine id from a second report.
         lines += [
             "# No retry: without a machine id a retry could count twice. Add machine= for a file that retries.",
@@ -229,13 +229,9 @@ def get_did(name: str) -> Response:
     return _answer_file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
 
 
-def _machine(query: Query) -> str | None:
-    return query.find("machine", MACHINE_LENGTH, "X-Machine")
-
-
 def _answer_file(name: str, query: Query, asked: dict[str, str], lines: list[str], max_time: int) -> Response:
     state = query.get("state", NAME_LENGTH)
-    machine = _machine(query)
+    machine = query.find_machine()
     if _HOST.fullmatch(request.host) is None:
         raise BadRequestError("the Host header does not name a host, which the file needs for its url")
     get_status(current_service(), name)

@@ -91,6 +91,8 @@ def read_client() -> tuple[str, str]:
         raise FleetLockError(400, "bad_request", 'the body is not {"client_params": {"id", "group"}}') from None
     if not isinstance(machine, str) or not 1 <= len(machine) <= MACHINE_LENGTH or not machine.isprintable():
         raise FleetLockError(400, "bad_request", f"id is not 1 to {MACHINE_LENGTH} printable characters")
+    if machine != machine.strip():
+        raise FleetLockError(400, "bad_request", "id has a space at one of its ends")
     if not isinstance(group, str) or not _GROUP.fullmatch(group):
         raise FleetLockError(400, "bad_request", "group is not 1 to 128 characters of a-z A-Z 0-9 . -")
     check(current_holder(), Role.MACHINE, group)

@@ -15,7 +15,7 @@ REASON_LENGTH = 1000
 
 @blueprint.post("/charts/<chart:name>/pause", provide_automatic_options=False)
 def post_pause(name: str) -> Response:
-    """Pause the chart: machines are answered 406 and clock transitions wait, until it is resumed."""
+    """Pause the chart: questions are answered 406 and every transition waits, until the chart is resumed."""
     return jsonify(operate.pause(current_service(), name, read_reason(), current_author()).as_json())
 
 

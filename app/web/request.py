@@ -194,8 +194,11 @@ class Query:
         return machine
 
     def find_machine(self) -> str | None:
-        """The machine that the query, else X-Machine, names."""
-        return self.find("machine", MACHINE_LENGTH, "X-Machine")
+        """The machine that the query, else X-Machine, names. Raises BadRequestError if its id is not valid."""
+        machine = self.find("machine", MACHINE_LENGTH, "X-Machine")
+        if machine is not None and machine != machine.strip():
+            raise BadRequestError("machine has a space at one of its ends")
+        return machine
 
     def find_wait(self) -> int:
         """How many seconds the request may wait; 0 if it does not say."""

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.chart_file import parse
-from app.core.chart import Attribute, ClockGuard, CountGuard, ElapsedGuard, Func, OnExpire, Op, SlotRule, Transition
+from app.chart_file.fields import round_share
+from app.core.chart import (
+    Attribute,
+    ClockGuard,
+    CountGuard,
+    ElapsedGuard,
+    Func,
+    OnExpire,
+    Op,
+    SlotRule,
+    Transition,
+    compare,
+)
 from tests.chart_file.support import SAMPLES, SEED, counted, read, timed
 
 
@@ -103,9 +118,46 @@ def test_parse_reads_an_op_or_takes_the_default(func: str, written: str, op: Op)
         ("100%", 2**63 - 1, 2**63 - 1),
     ],
 )
-def test_parse_rounds_a_percentage_up(written: str, expect: int, threshold: int) -> None:
+def test_parse_rounds_a_percentage_up_for_at_least(written: str, expect: int, threshold: int) -> None:
     chart = read(counted(f'{{key: count, value: "{written}"}}', head=f"expect: {expect}"))
     assert chart.states["a"].transitions[0].guard == CountGuard("count", Op.GE, threshold, written)
+
+
+@pytest.mark.parametrize(
+    ("op", "written", "threshold"),
+    [
+        (">", "10%", 1),
+        (">", "0%", 0),
+        (">", "50%", 7),
+        (">=", "95%", 14),
+        (">=", "0%", 1),
+        ("<", "10%", 2),
+        ("<", "50%", 7),
+        ("<=", "10%", 1),
+        ("<=", "5%", 0),
+        ("==", "50%", 7),
+        ("!=", "0%", 0),
+    ],
+)
+def test_parse_compares_a_percentage_as_the_exact_share(op: str, written: str, threshold: int) -> None:
+    guard = f'{{key: count, op: "{op}", value: "{written}"}}'
+    found = read(counted(guard, head="expect: 14")).states["a"].transitions[0].guard
+    assert found == CountGuard("count", Op(op), threshold, written)
+
+
+def test_parse_rounds_a_percentage_down_for_a_guard_without_op_in_a_decrement_state() -> None:
+    guard = '{key: count, value: "10%"}'
+    found = read(counted(guard, head="expect: 14", func="decrement")).states["a"].transitions[0].guard
+    assert found == CountGuard("count", Op.LE, 1, "10%")
+
+
+@given(op=st.sampled_from([Op.GE, Op.GT, Op.LE, Op.LT]), expect=st.integers(1, 60), tenths=st.integers(0, 1000))
+def test_rounded_share_compares_as_the_exact_share(op: Op, expect: int, tenths: int) -> None:
+    exact = Fraction(expect * tenths, 1000)
+    rounded = round_share(exact, op)
+    # `>=` is never below 1, so a count of 0 does not hold.
+    for count in range(1 if op is Op.GE else -1, expect + 2):
+        assert compare(op, count, rounded) == compare(op, count, exact)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

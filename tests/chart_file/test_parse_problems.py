@@ -136,6 +136,10 @@ SHAPES = {
         chart_of('expect: [¦"a\\tb"]'),
         "expect: 'a\\tb' is not 1 to 255 printable characters",
     ),
+    "machine id with a space at its end": (
+        chart_of("expect: [¦'web-01 ']"),
+        "expect: 'web-01 ' has a space at one of its ends",
+    ),
     "machine id too long": (chart_of(f"expect: [¦{'x' * 256}]"), "expect: 'xxx"),
     "not a boolean": (
         chart_of("require_machine: ¦maybe"),
@@ -197,6 +201,14 @@ MEANINGS = {
     "percentage without expect": (
         counted("{key: count, value: ¦5%}"),
         "value: '5%' is a percentage, but the chart has no 'expect'",
+    ),
+    "== with a share that is no whole number": (
+        counted("{key: count, value: ¦15%, op: '=='}", head="expect: 14"),
+        "value: '15%' of 14: it is 2.1 machines, which is not a whole number, so the op '==' never holds",
+    ),
+    "!= with a share that is no whole number": (
+        counted("{key: count, value: ¦15%, op: '!='}", head="expect: 14"),
+        "value: '15%' of 14: it is 2.1 machines, which is not a whole number, so the op '!=' always holds",
     ),
     "threshold above expect": (
         counted("{key: count, value: ¦6}", head="expect: 5"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
+
 from app.chart_file import parse
 from app.core.errors import Problem
 from tests.chart_file.support import SEED
@@ -45,3 +49,17 @@ def test_parse_warns_about_another_name() -> None:
 
 def test_parse_does_not_warn_about_the_same_name() -> None:
     assert len(parse("chart: own\n" + CYCLE, name="own").warnings) == 1
+
+
+@pytest.mark.parametrize("other", ["WEB-01", "web-01.", "Web-01."])
+def test_parse_warns_about_two_spellings_of_a_machine(other: str) -> None:
+    warnings = parse(f"expect: [web-01, {other}, web-02]\n" + CYCLE, name="x").warnings
+    message = f"the machines 'web-01' and '{other}' may be one: the ids are compared exactly"
+    assert Problem(1, 18, message) in warnings
+
+
+@pytest.mark.parametrize(("year", "is_past"), [("2999", False), ("3000", True), ("3001", True)])
+def test_parse_warns_about_an_instant_that_is_past(year: str, is_past: bool) -> None:
+    warnings = parse(CYCLE, name="x", now=datetime(int(year), 1, 1, tzinfo=UTC)).warnings
+    message = "'3000-01-01' is past: the transition is taken as soon as its state is entered"
+    assert (Problem(7, 47, message) in warnings) is is_past

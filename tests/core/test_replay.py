@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from app.core.chart import Chart, OnExpire
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow
-from app.core.position import Archive, Claim, Evict, Goto, Pause, Position, Release, Reset, Resume, Tick
+from app.core.position import (
+    Archive,
+    Claim,
+    Evict,
+    Goto,
+    Pause,
+    Position,
+    Release,
+    Report,
+    Reset,
+    Resume,
+    Tick,
+    Update,
+)
 from app.core.replay import Replay
 from tests.core.support import NOON, after, canary, chart, counted, final, old, rolling, rule, when
 from tests.strategies import charts
@@ -31,7 +44,7 @@ def read_again(rows: list[LogRow], versions: dict[int, Chart]) -> Replay:
 def bare(position: Position | None) -> Position:
     """Return the position without what is read from the table of reports instead of the log."""
     assert position is not None
-    return replace(position, reported=0, holder_reports={})
+    return replace(position, succeeded=0, holder_reports={})
 
 
 def agrees(made: Model) -> bool:
@@ -87,7 +100,7 @@ def full_life() -> Model:
     made.do(Tick(), after(120))
     made.do(Claim("reboot", "m2"), after(121))
     made.do(Evict("m2", "gone"), after(122))
-    made.import_chart(replace(made.chart, description="new"), after(123))
+    made.import_chart(replace(made.chart, roster=("m2", "m3"), expect=2), after(123))
     made.do(Goto("halted", "stop"), after(124))
     made.do(Tick(), after(184))
     made.do(Reset("again"), after(185))
@@ -103,6 +116,7 @@ LIFE = full_life()
 def test_replay_reads_rows_of_every_kind() -> None:
     kinds = {row.kind for row in LIFE.rows}
     wanted = "import upgrade update transition timeout pause resume reset goto archive claim release expire evict"
+    wanted += " withdraw"
     assert kinds == set(wanted.split())
     assert agrees(LIFE)
 
@@ -167,6 +181,9 @@ DAMAGES = {
     "a release of a slot that is not held": changing("release", machine="m9"),
     "an expiry of a slot that is not held": changing("expire", machine="m9"),
     "a reset that skips a run": changing("reset", run=9),
+    "a withdrawal of no report": changing("withdraw", machine="m9"),
+    "a withdrawal with another value": changing("withdraw", value_after=7),
+    "a withdrawal on another key": changing("withdraw", key="x"),
 }
 
 
@@ -183,6 +200,44 @@ def test_replay_refuses_a_claim_past_the_limit() -> None:
     second = replace(made.rows[-1], seq=3, machine="m2", value_after=2)
     with pytest.raises(LogDamagedError, match="claims past the limit"):
         read_again([*made.rows, second], made.versions)
+
+
+def test_replay_accepts_a_claim_from_when_a_failure_widened_the_slots() -> None:
+    made = Model()
+    made.import_chart(rolling(1, 2), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.put("reboot", NOON, "m1", "failed")
+    made.do(Claim("reboot", "m2"), NOON)
+    third = replace(made.rows[-1], seq=5, machine="m3", value_after=3)
+    replay = read_again([*made.rows, third], made.versions)
+    assert replay.position is not None
+    assert set(replay.position.slots) == {"m2", "m3"}
+
+
+def test_replay_leaves_leases_alone_at_an_upgrade_from_before_they_followed() -> None:
+    made = Model()
+    made.import_chart(rolling(1), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.import_chart(rolling(1, lease=60), after(5))
+    assert agrees(made)
+    old = read_again([*made.rows[:-1], replace(made.rows[-1], reason="version 1 to 2")], made.versions)
+    assert old.position is not None
+    assert old.position.slots["m1"].expires_at is None
+
+
+def test_replay_accepts_a_failure_taken_back_but_no_other_report_without_a_slot() -> None:
+    made = Model()
+    made.import_chart(rolling(1, lease=60, on_expire=OnExpire.FAIL), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.do(Tick(), after(60))
+    update = Update(
+        state="reboot", machine="m1", report=Report(1, "m1", "failed"), takes_back=True, failed_by_lease=True
+    )
+    assert made.do(update, after(61)).position.values == {"count": 1, "failed": 0}
+    assert agrees(made)
+    other = replace(made.rows[-1], reason="moved from failed")
+    with pytest.raises(LogDamagedError, match="holds no slot"):
+        read_again([*made.rows[:-1], other], made.versions)
 
 
 def test_replay_names_the_contradiction() -> None:

@@ -150,7 +150,34 @@ def test_replay_is_accepted_while_paused() -> None:
     made = model(canary(9))
     made.put("canary", NOON, "m1")
     made.do(Pause("look"), NOON)
-    assert [made.put("canary", NOON, name).reason for name in ("m1", "m2")] == [Reason.REPLAY, Reason.PAUSED]
+    assert made.put("canary", NOON, "m1").reason is Reason.REPLAY
+
+
+# Reports while the chart is paused
+
+
+def test_report_while_paused_is_counted_but_moves_nothing() -> None:
+    made = model(canary(1))
+    made.do(Pause("look"), NOON)
+    step = made.put("canary", NOON, "m1")
+    assert (step.reason, step.value, step.position.state) == (Reason.UPDATED, 1, "canary")
+    assert [(entry.kind, entry.machine) for entry in step.entries] == [(Kind.UPDATE, "m1")]
+
+
+def test_report_that_moves_to_another_attribute_while_paused_is_counted() -> None:
+    made = model(canary(9))
+    made.put("canary", NOON, "m1")
+    made.do(Pause("look"), NOON)
+    made.put("canary", NOON, "m1", "failed")
+    assert (made.here.state, dict(made.here.values)) == ("canary", {"count": 0, "failed": 1})
+
+
+def test_resume_judges_the_guards_that_reports_met_during_the_pause_in_their_order() -> None:
+    made = model(canary(1))
+    made.do(Pause("look"), NOON)
+    made.put("canary", NOON, "m1")
+    made.put("canary", NOON, "m2", "failed")
+    assert made.do(Resume("on"), after(60)).position.state == "rollback"
 
 
 def test_reports_are_kept_during_a_pause() -> None:

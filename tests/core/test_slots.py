@@ -18,10 +18,12 @@ from app.core.position import (
     Position,
     Reason,
     Release,
+    Report,
     Reset,
     Resume,
     Step,
     Tick,
+    Update,
     Verdict,
 )
 from tests.core.support import (
@@ -183,6 +185,13 @@ def test_release_without_a_slot_is_accepted_and_writes_nothing(state: str, name:
     assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.ACCEPTED, Reason.REPLAY, True)
 
 
+def test_report_while_paused_gives_the_slot_back() -> None:
+    made = model(rolling(1), "m1")
+    made.do(Pause("look"), NOON)
+    step = made.put("reboot", NOON, "m1")
+    assert (step.reason, dict(step.position.slots)) == (Reason.UPDATED, {})
+
+
 def test_release_works_while_paused() -> None:
     made = model(rolling(1), "m1")
     made.do(Pause("look"), NOON)
@@ -218,16 +227,36 @@ def test_slots_widen_as_machines_report() -> None:
     assert [claim(made, name).reason for name in ("m2", "m3", "m4")] == [Reason.UPDATED, Reason.UPDATED, Reason.FULL]
 
 
-def test_report_that_moves_does_not_widen_the_slots_again() -> None:
-    made = model(rolling(1, 1, 9), "m1")
+def test_failure_does_not_widen_the_slots() -> None:
+    made = model(rolling(1, 2), "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    assert [claim(made, name).reason for name in ("m2", "m3")] == [Reason.UPDATED, Reason.FULL]
+
+
+def test_report_that_moves_to_failed_narrows_the_slots_again() -> None:
+    made = model(rolling(1, 2), "m1")
     made.put("reboot", NOON, "m1")
     claim(made, "m1")
     made.put("reboot", NOON, "m1", "failed")
-    assert (made.here.reported, claim(made, "m2").reason, claim(made, "m3").reason) == (
-        1,
-        Reason.UPDATED,
-        Reason.FULL,
-    )
+    assert [claim(made, name).reason for name in ("m2", "m3")] == [Reason.UPDATED, Reason.FULL]
+
+
+def test_failure_that_moves_to_the_first_attribute_widens_the_slots() -> None:
+    made = model(rolling(1, 2), "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    claim(made, "m1")
+    made.put("reboot", NOON, "m1")
+    assert [claim(made, name).reason for name in ("m2", "m3", "m4")] == [Reason.UPDATED, Reason.UPDATED, Reason.FULL]
+
+
+def test_step_counts_the_machines_on_the_first_attribute() -> None:
+    definition = rolling(1, 2)
+    here = machine.step(
+        definition, holding(started(definition), "m1", "m2"), Update(state="reboot", machine="m1"), NOON
+    ).position
+    assert here.succeeded == 1
+    here = machine.step(definition, here, Update(state="reboot", machine="m2", key="failed"), NOON).position
+    assert here.succeeded == 1
 
 
 # Leases
@@ -306,7 +335,7 @@ def test_fail_moves_an_earlier_report() -> None:
     made.put("reboot", NOON, "m1")
     claim(made, "m1")
     made.do(Tick(), after(100))
-    assert (made.here.values, made.here.reported) == ({"count": 0, "failed": 1}, 1)
+    assert (made.here.values, made.here.succeeded) == ({"count": 0, "failed": 1}, 0)
 
 
 def test_fail_counts_a_machine_once() -> None:
@@ -375,3 +404,109 @@ def test_every_happening_first_ends_the_lease_that_ran_out(happening: Happening)
     here = holding(holding(started(rolling(2, lease=100)), "m1", expires=100), "m2", expires=200)
     step = machine.step(rolling(2, lease=100), here, happening, after(100))
     assert (step.entries[0].kind, step.entries[0].machine) == (Kind.EXPIRE, "m1")
+
+
+# Leases after an upgrade
+
+
+def releasing(made: Model, seconds: float, *, lease: float | None, on_expire: OnExpire = OnExpire.FREE) -> Step:
+    """Upgrade the chart of `made` to another lease."""
+    return made.import_chart(rolling(5, lease=lease, on_expire=on_expire), after(seconds))
+
+
+def test_upgrade_gives_a_slot_without_a_lease_one_that_counts_from_the_import() -> None:
+    made = model(rolling(5), "m1")
+    assert releasing(made, 50, lease=100).due_at == after(150)
+    assert made.rows[-1].reason == "version 1 to 2; held slots get its leases"
+    step = made.do(Tick(), after(150))
+    assert ([entry.kind for entry in step.entries], dict(made.here.slots)) == ([Kind.EXPIRE], {})
+
+
+@pytest.mark.parametrize(("lease", "due"), [(30, 40), (500, 510)])
+def test_upgrade_counts_the_new_lease_from_the_last_claim(lease: float, due: float) -> None:
+    made = model(rolling(5, lease=100), "m1")
+    claim(made, "m1", 10)
+    assert releasing(made, 20, lease=lease).due_at == after(due)
+
+
+def test_upgrade_to_a_lease_that_is_over_ends_it_at_once() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    step = releasing(made, 50, lease=30, on_expire=OnExpire.FAIL)
+    assert [entry.kind for entry in step.entries] == [Kind.UPGRADE, Kind.EXPIRE]
+    assert (dict(made.here.slots), made.here.values["failed"]) == ({}, 1)
+
+
+def test_upgrade_without_a_lease_ends_no_slot() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    assert releasing(made, 50, lease=None, on_expire=OnExpire.HOLD).due_at is None
+    assert made.do(Tick(), after(1000)).changes_nothing
+
+
+def test_upgrade_counts_no_time_paused_towards_the_new_lease() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Pause("look"), after(10))
+    made.do(Resume("on"), after(40))
+    assert releasing(made, 50, lease=200).due_at == after(230)
+
+
+def test_upgrade_while_paused_lets_the_lease_of_a_slot_without_one_begin_at_the_resume() -> None:
+    made = model(rolling(5), "m1")
+    made.do(Pause("look"), after(10))
+    releasing(made, 30, lease=100)
+    assert made.do(Resume("on"), after(40)).due_at == after(140)
+
+
+def test_upgrade_to_free_frees_a_slot_whose_lease_was_over() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Tick(), after(100))
+    step = releasing(made, 200, lease=100)
+    assert ([entry.kind for entry in step.entries], dict(made.here.slots)) == ([Kind.UPGRADE, Kind.EXPIRE], {})
+
+
+def test_upgrade_under_hold_ends_a_lease_once() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Tick(), after(100))
+    assert [entry.kind for entry in releasing(made, 200, lease=50, on_expire=OnExpire.HOLD).entries] == [Kind.UPGRADE]
+
+
+def test_upgrade_to_a_longer_lease_lets_a_lease_that_was_over_run_again() -> None:
+    made = model(rolling(5, lease=100), "m1")
+    made.do(Tick(), after(100))
+    assert releasing(made, 200, lease=300, on_expire=OnExpire.HOLD).due_at == after(300)
+    assert made.here.slots["m1"].expired_at is None
+
+
+def test_upgrade_with_the_same_lease_says_nothing_of_leases() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FREE), "m1")
+    releasing(made, 20, lease=100)
+    assert made.rows[-1].reason == "version 1 to 2"
+
+
+# A failure that the end of the lease reported is taken back
+
+
+def taking_back(made: Model, seconds: float, *, failed_by_lease: bool) -> Step:
+    report = Report(1, "m1", made.current_reports["m1"]) if "m1" in made.current_reports else None
+    update = Update(
+        state="reboot", machine="m1", report=report, takes_back=True, failed_by_lease=failed_by_lease, was_entered=True
+    )
+    return made.do(update, after(seconds))
+
+
+def test_machine_that_its_lease_failed_may_take_that_back_without_a_slot() -> None:
+    made, _ = expired(OnExpire.FAIL, "m1")
+    step = taking_back(made, 101, failed_by_lease=True)
+    assert (step.reason, step.position.values) == (Reason.UPDATED, {"count": 1, "failed": 0})
+
+
+def test_machine_whose_lease_ends_in_the_same_step_may_take_that_back() -> None:
+    made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
+    step = taking_back(made, 100, failed_by_lease=False)
+    assert [entry.kind for entry in step.entries] == [Kind.EXPIRE, Kind.UPDATE]
+    assert step.position.values == {"count": 1, "failed": 0}
+
+
+def test_failure_that_the_machine_reported_itself_is_not_taken_back() -> None:
+    made = model(rolling(5), "m1")
+    made.put("reboot", NOON, "m1", "failed")
+    assert taking_back(made, 1, failed_by_lease=False).reason is Reason.NO_SLOT

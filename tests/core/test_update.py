@@ -118,7 +118,7 @@ TIMED = chart(timed("wait", old("end", 60)), final("end"))
 REFUSED = [
     pytest.param(PLAIN, started(PLAIN), {"state": "nowhere"}, Reason.UNKNOWN_STATE, id="unknown state"),
     pytest.param(PLAIN, started(PLAIN), {"state": "done"}, Reason.NOT_CURRENT, id="another state"),
-    pytest.param(PLAIN, paused(started(PLAIN)), {"state": "canary"}, Reason.PAUSED, id="paused"),
+    pytest.param(PLAIN, paused(started(PLAIN)), {"state": "done"}, Reason.NOT_CURRENT, id="another state, paused"),
     pytest.param(TIMED, started(TIMED), {"state": "wait"}, Reason.TIME_DRIVEN, id="a time state"),
     pytest.param(ROSTER, started(ROSTER), {"state": "canary", "machine": "m3"}, Reason.NOT_ON_ROSTER, id="not listed"),
     pytest.param(
@@ -156,13 +156,9 @@ def test_machine_on_the_roster_is_counted() -> None:
     assert put(ROSTER, started(ROSTER), "canary", machine="m2").verdict is Verdict.ACCEPTED
 
 
-def test_anonymous_put_is_accepted_despite_a_roster() -> None:
-    assert put(ROSTER, started(ROSTER), "canary").verdict is Verdict.ACCEPTED
-
-
+@pytest.mark.parametrize("definition", [ROSTER, canary(require_machine=True)], ids=["roster", "require_machine"])
 @pytest.mark.parametrize("state", ["canary", "done", "nowhere"])
-def test_put_without_a_machine_is_an_error_if_the_chart_requires_one(state: str) -> None:
-    definition = canary(require_machine=True)
+def test_put_without_a_machine_is_an_error_if_the_chart_needs_one(definition: Chart, state: str) -> None:
     with pytest.raises(BadRequestError, match="machine is missing"):
         put(definition, started(definition), state)
 
@@ -192,15 +188,18 @@ REPORTED = {"state": "a", "machine": "m1", "report": Report(1, "m1", "count"), "
 IN_B = replace(started(EVERYTHING), state="b", visit=2)
 
 ORDER = [
-    pytest.param(started(EVERYTHING), 60, {"state": "a"}, Reason.NOT_CURRENT, id="clock before current"),
+    pytest.param(
+        started(EVERYTHING), 60, {"state": "a", "machine": "m1"}, Reason.NOT_CURRENT, id="clock before current"
+    ),
     pytest.param(started(EVERYTHING), 60, AS_LOGGED, Reason.REPLAY, id="replay by key whatever the clock did"),
     pytest.param(started(EVERYTHING), 60, REPORTED, Reason.REPLAY, id="replay by machine whatever the clock did"),
-    pytest.param(paused(started(EVERYTHING)), 60, AS_LOGGED, Reason.REPLAY, id="replay by key before paused"),
-    pytest.param(paused(started(EVERYTHING)), 60, REPORTED, Reason.REPLAY, id="replay by machine before paused"),
+    pytest.param(paused(started(EVERYTHING)), 60, AS_LOGGED, Reason.REPLAY, id="replay by key while paused"),
+    pytest.param(paused(started(EVERYTHING)), 60, REPORTED, Reason.REPLAY, id="replay by machine while paused"),
     pytest.param(IN_B, 0, AS_LOGGED, Reason.REPLAY, id="replay by key before current"),
     pytest.param(IN_B, 0, REPORTED, Reason.REPLAY, id="replay by machine before current"),
-    pytest.param(paused(IN_B), 0, {"state": "a"}, Reason.PAUSED, id="paused before current"),
-    pytest.param(paused(IN_B), 0, {"state": "b", "machine": "m9"}, Reason.PAUSED, id="paused before roster"),
+    pytest.param(paused(IN_B), 0, {"state": "a", "machine": "m1"}, Reason.NOT_CURRENT, id="current while paused"),
+    pytest.param(paused(IN_B), 0, {"state": "b", "machine": "m9"}, Reason.NOT_ON_ROSTER, id="roster while paused"),
+    pytest.param(paused(IN_B), 0, {"state": "b", "machine": "m1"}, Reason.NO_SLOT, id="slot while paused"),
     pytest.param(IN_B, 0, {"state": "a", "machine": "m9"}, Reason.NOT_CURRENT, id="current before roster"),
     pytest.param(
         replace(IN_B, state="end", values={}),
@@ -221,7 +220,7 @@ def test_put_checks_run_in_order(position: Position, seconds: float, fields: dic
 
 
 def test_refused_put_still_takes_the_clock_transition_that_was_due() -> None:
-    step = put(EVERYTHING, started(EVERYTHING), "a", 60)
+    step = put(EVERYTHING, started(EVERYTHING), "a", 60, machine="m1")
     assert step.verdict is Verdict.REFUSED
     assert [(entry.kind, entry.to_state, entry.machine) for entry in step.entries] == [(Kind.TIMEOUT, "b", None)]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from app.core import machine
-from app.core.chart import Chart
+from app.core.chart import Chart, Func, Op
 from app.core.errors import ConflictError
-from app.core.position import Kind, Position, Reason, Resume, Step, Tick, Upgrade
+from app.core.position import Claim, Kind, Position, Reason, Resume, Step, Tick, Upgrade
 from tests.core.support import (
     NOON,
     after,
@@ -172,3 +172,83 @@ def test_going_back_makes_another_version() -> None:
     made.import_chart(canary(8), NOON)
     made.import_chart(CHART, NOON)
     assert (made.here.version, made.here.values["count"], made.do(Tick(), NOON).changes_nothing) == (3, 1, True)
+
+
+# A roster that loses machines
+
+
+FOUR = canary(4, roster=("a", "b", "c", "d"), expect=4)
+THREE = canary(3, roster=("b", "c", "d"), expect=3)
+
+
+def reporting(*names: str) -> Model:
+    made = Model()
+    made.import_chart(FOUR, NOON)
+    for name in names:
+        made.put("canary", NOON, name)
+    return made
+
+
+def test_roster_that_loses_a_machine_withdraws_its_report() -> None:
+    made = reporting("a", "b")
+    step = made.import_chart(THREE, after(10))
+    assert [(row.kind, row.machine, row.key, row.value_before, row.value_after) for row in made.rows[-2:]] == [
+        ("upgrade", None, None, None, None),
+        ("withdraw", "a", "count", 2, 1),
+    ]
+    assert (step.position.values["count"], made.current_reports) == (1, {"b": "count"})
+    made.put("canary", after(11), "c")
+    assert made.here.state == "canary"
+    assert made.put("canary", after(12), "d").position.state == "done"
+
+
+def test_guards_are_judged_after_every_report_is_withdrawn() -> None:
+    made = reporting("a", "b", "c")
+    step = made.import_chart(replace(THREE, states=canary(2).states), after(10))
+    assert kinds(step) == [Kind.UPGRADE, Kind.WITHDRAW, Kind.TRANSITION]
+    made = reporting("a", "b")
+    step = made.import_chart(replace(THREE, states=canary(2).states), after(10))
+    assert kinds(step) == [Kind.UPGRADE, Kind.WITHDRAW]
+
+
+def test_roster_that_keeps_its_machines_withdraws_nothing() -> None:
+    made = reporting("a", "b")
+    assert kinds(made.import_chart(canary(4, roster=("a", "b", "x", "y"), expect=4), after(10))) == [Kind.UPGRADE]
+
+
+def test_upgrade_without_a_roster_withdraws_nothing() -> None:
+    assert kinds(reporting("a").import_chart(canary(9), after(10))) == [Kind.UPGRADE]
+
+
+def test_withdrawal_undoes_a_decrement() -> None:
+    state = counted("a", when("end", "count", -9, Op.LE), func=Func.DECREMENT)
+    old_chart = chart(state, final("end"))
+    made = Model()
+    made.import_chart(old_chart, NOON)
+    made.put("a", NOON, "m1")
+    made.import_chart(replace(old_chart, roster=("m2",), expect=1), NOON)
+    assert (made.here.values["count"], made.current_reports) == (0, {})
+
+
+def test_withdrawal_of_a_report_on_a_dropped_attribute_changes_no_value() -> None:
+    made = reporting("a")
+    state = counted("canary", when("done", "failed", 3), values={"failed": 0})
+    made.import_chart(chart(state, final("done"), roster=("b",), expect=1), after(10))
+    assert (made.rows[-1].kind, made.rows[-1].key, made.current_reports) == ("withdraw", None, {})
+
+
+def test_machine_that_comes_back_to_the_roster_counts_again() -> None:
+    made = reporting("a")
+    made.import_chart(THREE, after(10))
+    made.import_chart(FOUR, after(20))
+    assert made.put("canary", after(30), "a").reason is Reason.UPDATED
+
+
+def test_withdrawal_leaves_the_machine_its_slot_and_narrows_the_stages() -> None:
+    made = Model()
+    made.import_chart(rolling(1, 2), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    made.put("reboot", NOON, "m1")
+    made.do(Claim("reboot", "m1"), NOON)
+    step = made.import_chart(replace(rolling(1, 2), roster=("m2", "m3"), expect=2), NOON)
+    assert (list(step.position.slots), step.position.succeeded, dict(step.position.holder_reports)) == (["m1"], 0, {})

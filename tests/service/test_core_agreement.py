@@ -149,7 +149,7 @@ class Agreement(RuleBasedStateMachine):
             return
         with snapshot(self.service.database) as connection:
             row = store.charts.get_chart_even_archived(connection, self.name)
-            held, _, _ = store.machines.read_slots(connection, row)
+            held = store.machines.read_held_slots(connection, row)
             position = replace(
                 store.charts.build_position(row, store.charts.read_values(connection, row.id)), slots=held
             )
@@ -259,7 +259,7 @@ def _imported(imported: Any) -> Outcomes:
 
 
 def _bare(position: Position) -> Position:
-    return replace(position, reported=0, holder_reports={})
+    return replace(position, succeeded=0, holder_reports={})
 
 
 def _nameless(row: LogRow) -> LogRow:

@@ -332,3 +332,35 @@ def test_dry_run_does_not_stay_in_the_cache_of_definitions(service: Service) -> 
     import_text(service, WIDER)
     assert put(service, "canary").current_state == "canary"
     assert put(service, "canary").current_state == "soak"
+
+
+# A roster that loses machines
+
+ROSTER = "expect: [a, b, c]\n" + CANARY.replace("value: 2", "value: 3").replace("value: 5", "value: 3")
+
+
+def test_upgrade_deletes_the_report_of_a_machine_that_left_the_roster(service: Service) -> None:
+    import_text(service, ROSTER)
+    put(service, "canary", "a")
+    put(service, "canary", "b")
+    imported = import_text(service, ROSTER.replace("a, b, c", "b, c, d"))
+    assert [str(entry.kind) for entry in imported.entries] == ["upgrade", "withdraw"]
+    assert query(service, "SELECT machine, key FROM reports") == [("b", "count")]
+    assert imported.status.values == {"count": 1, "failed": 0}
+    assert rows(service)[-1].actor == "ann"
+    assert verify(service, "web").differences == ()
+
+
+def test_dry_run_of_an_upgrade_shows_the_reports_that_it_would_withdraw(service: Service) -> None:
+    import_text(service, ROSTER)
+    put(service, "canary", "a")
+    imported = import_text(service, ROSTER.replace("a, b, c", "b, c, d"), dry_run=True)
+    assert imported.as_json()["steps"][1]["reason"] == "a is not on the roster"
+    assert query(service, "SELECT machine FROM reports") == [("a",)]
+
+
+def test_import_warns_about_an_instant_that_is_past(service: Service, clock: Clock) -> None:
+    past = CANARY.replace("{key: elapsed, value: 60s}", "{key: clock, value: '2001-01-01'}")
+    assert [warning.message for warning in import_text(service, past).warnings if "is past" in warning.message] == [
+        "'2001-01-01' is past: the transition is taken as soon as its state is entered"
+    ]

@@ -36,14 +36,15 @@ def fence(service: Service, machine: str, state: str = "reboot") -> int | None:
 # Stages
 
 
-def test_slots_widen_as_machines_report(service: Service) -> None:
+def test_slots_widen_as_machines_succeed(service: Service) -> None:
     import_text(service, rolling('[1, 10, "5%"]', expect="400", count="400", failed="400"))
     limits = []
-    for number in range(14):
+    for number in range(28):
         limits.append(status(service).limit)
         claim_all(service, f"m{number}")
-        put(service, "reboot", f"m{number}", key="failed" if number % 3 else "count")
-    assert limits == [1] + [10] * 10 + [20] * 3
+        put(service, "reboot", f"m{number}", key="count" if number % 2 else "failed")
+    assert limits == [1] * 2 + [10] * 20 + [20] * 6
+    assert reading.list_statuses(service)[0].slots == status(service)
     assert Ledger({1: (1, 10, 20)}).read(rows(service)).most == 1
     assert is_sound(service)
 
@@ -208,27 +209,37 @@ def test_upgrade_that_drops_failed_keeps_slots(service: Service, clock: Clock) -
     assert (holders(service), is_sound(service)) == (["m1"], True)
 
 
-def test_upgrade_leaves_the_lease_that_a_slot_was_given(service: Service, clock: Clock) -> None:
+def test_upgrade_gives_held_slots_its_lease(service: Service, clock: Clock) -> None:
     import_text(service, rolling(lease="100s", on_expire="free"))
-    claim_all(service, "m1", "m2")
-    import_text(service, rolling(lease="1000s", on_expire="free"))
-    claim(service, "m2")
-    clock.advance(100)
-    putting.sweep(service)
+    claim_all(service, "m1")
+    clock.advance(60)
+    claim_all(service, "m2")
+    import_text(service, rolling(lease="50s", on_expire="free"))
     assert (holders(service), is_sound(service)) == (["m2"], True)
+    clock.advance(50)
+    assert putting.sweep(service) == 1
+    assert (holders(service), is_sound(service)) == ([], True)
 
 
-def test_claim_again_after_an_upgrade_that_removes_the_lease_takes_it_away(service: Service, clock: Clock) -> None:
+def test_sweeper_ends_a_lease_that_an_upgrade_added(service: Service, clock: Clock) -> None:
+    import_text(service, rolling("1"))
+    claim_all(service, "dead")
+    import_text(service, rolling("1", lease="3s", on_expire="free"))
+    assert claim(service, "b").reason is Reason.FULL
+    clock.advance(3)
+    assert putting.sweep(service) == 1
+    assert claim(service, "b").reason is Reason.UPDATED
+    assert is_sound(service)
+
+
+def test_upgrade_that_removes_the_lease_takes_it_from_held_slots(service: Service, clock: Clock) -> None:
     import_text(service, rolling(lease="100s", on_expire="free"))
     claim_all(service, "m1", "m2")
     import_text(service, rolling())
-    assert claim(service, "m2").reason is Reason.REPLAY
-    assert claim(service, "m2").reason is Reason.REPLAY
     clock.advance(100)
-    putting.sweep(service)
-    assert kinds(service) == ["import", "claim", "claim", "upgrade", "claim", "expire"]
-    assert [slot.expired_at is not None for slot in status(service).holders] == [True, False]
-    assert is_sound(service)
+    assert putting.sweep(service) == 0
+    assert kinds(service) == ["import", "claim", "claim", "upgrade"]
+    assert (holders(service), is_sound(service)) == (["m1", "m2"], True)
 
 
 def test_roster_that_loses_a_holder_leaves_it_its_slot(service: Service) -> None:

@@ -91,9 +91,10 @@ def test_refused_put_changes_nothing(service: Service, fields: dict[str, Any], r
     assert get_row(service) == before
 
 
-def test_put_on_a_paused_chart_is_refused(service: Service) -> None:
+def test_put_on_a_paused_chart_is_counted(service: Service) -> None:
     operate.pause(service, "web", "look", ANN)
-    assert put(service, "canary").reason is Reason.PAUSED
+    assert put(service, "canary").reason is Reason.UPDATED
+    assert (kinds(service), verify(service, "web").differences) == (["import", "pause", "update"], ())
 
 
 def test_replay_is_yes_and_writes_nothing(service: Service) -> None:

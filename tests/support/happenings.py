@@ -115,7 +115,9 @@ def successors(draw: st.DrawFn, chart: Chart, here: Position) -> Chart:
     name = draw(st.sampled_from([here.state, here.state, *names]))
     following = dict(zip(names, [*names[1:], None], strict=True))[name]
     changed = draw(_states(name, names, following))
-    return replace(chart, states={**chart.states, name: changed})
+    rosters = [chart.roster, chart.roster, ("m1", "m2", "m3"), ("m2", "m3", "m4"), None]
+    roster = draw(st.sampled_from(rosters))
+    return replace(chart, states={**chart.states, name: changed}, roster=roster, expect=len(roster) if roster else None)
 
 
 def random_homes(chart: Chart, new: Chart) -> st.SearchStrategy[dict[str, str]]:
@@ -129,7 +131,7 @@ def takes_puts(model: Model) -> bool:
     """Return whether a PUT could be accepted now."""
     here, state = model.here, model.chart.states[model.here.state]
     is_full = state.slots is not None and not here.slots
-    return not (model.is_archived or here.is_paused or is_full or state.func in (None, Func.TIME))
+    return not (model.is_archived or is_full or state.func in (None, Func.TIME))
 
 
 def likely(model: Model) -> list[str]:

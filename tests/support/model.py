@@ -57,7 +57,9 @@ class Model:
             return here
         reports = self.current_reports
         held = {name: reports[name] for name in here.slots if name in reports}
-        return replace(here, reported=len(reports), holder_reports=held)
+        first = self.versions[here.version].states[here.state].default_key
+        succeeded = sum(key == first for key in reports.values())
+        return replace(here, succeeded=succeeded, holder_reports=held)
 
     @property
     def current_reports(self) -> Reports:
@@ -83,7 +85,7 @@ class Model:
 
     def _upgrade(self, chart: Chart, now: datetime, homes: Mapping[str, str]) -> Step:
         version = self.here.version + 1
-        step = machine.step(self.chart, self.here, Upgrade(chart, version, homes), now)
+        step = machine.step(self.chart, self.here, Upgrade(chart, version, homes, dict(self.current_reports)), now)
         self.versions[version] = chart
         self._take(step, self.here.run, now)
         self.visits = [replace(item, state=self._home(item, homes)) for item in self.visits]
@@ -154,6 +156,8 @@ class Model:
             self.rows.append(row)
             if row.idempotency_key is not None:
                 self.keys[row.idempotency_key] = row
+        for report in step.withdrawn:
+            del self.reports[run, report.visit][report.machine]
         for report in step.reports:
             self.reports.setdefault((run, report.visit), {})[report.machine] = report.key
         self.visits.extend(step.visits)

@@ -77,7 +77,7 @@ class Ledger:
 
     stages: Mapping[int, tuple[int, ...]]
     holders: set[str] = field(default_factory=set)
-    reported: set[str] = field(default_factory=set)
+    succeeded: set[str] = field(default_factory=set)
     most: int = 0
     fences: list[int] = field(default_factory=list)
 
@@ -88,8 +88,8 @@ class Ledger:
         return self
 
     def limit(self, version: int) -> int:
-        """How many slots there are after so many reports."""
-        left = len(self.reported)
+        """How many slots there are after so many reports on the first attribute."""
+        left = len(self.succeeded)
         for stage in self.stages[version]:
             if left < stage:
                 return stage
@@ -114,7 +114,7 @@ class Ledger:
             assert machine in self.holders, f"seq {row.seq}: {machine} reports without a slot"
             self.holders.remove(machine)
         if row.key is not None and row.machine is not None:
-            self.reported.add(machine)
+            (self.succeeded.discard if row.key == "failed" else self.succeeded.add)(machine)
         self.most = max(self.most, len(self.holders))
         if row.kind in ("import", "reset", "goto", "transition", "timeout"):
-            self.holders, self.reported = set(), set()
+            self.holders, self.succeeded = set(), set()

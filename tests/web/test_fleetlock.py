@@ -128,14 +128,33 @@ def test_slot_is_the_same_through_either_door(client: FlaskClient, service: Serv
     assert holders(service) == []
 
 
-def test_unlock_after_the_lease_ran_out_is_200_and_the_failure_stands(
+@pytest.mark.parametrize("is_swept", [True, False], ids=["swept", "not yet swept"])
+def test_unlock_after_the_lease_ran_out_takes_the_failure_back(
+    client: FlaskClient, service: Service, clock: Clock, is_swept: bool
+) -> None:
+    send(client, LOCK)
+    clock.advance(100)
+    if is_swept:
+        putting.sweep(service)
+    for _ in range(2):
+        assert send(client, UNLOCK).status_code == 200
+    assert reading.get_status(service, "web").values == {"count": 1, "failed": 0}
+    assert (kinds(service), is_sound(service)) == (["import", "claim", "expire", "update"], True)
+
+
+def test_unlock_leaves_a_failure_that_the_machine_reported(client: FlaskClient, service: Service) -> None:
+    send(client, LOCK)
+    assert client.put("/charts/web/state?state=reboot&machine=m1&key=failed").status_code == 200
+    assert send(client, UNLOCK).status_code == 200
+    assert (reading.get_status(service, "web").values, is_sound(service)) == ({"count": 0, "failed": 1}, True)
+
+
+def test_report_by_the_other_door_after_the_lease_ran_out_still_needs_a_slot(
     client: FlaskClient, service: Service, clock: Clock
 ) -> None:
     send(client, LOCK)
     clock.advance(100)
-    for _ in range(2):
-        assert send(client, UNLOCK).status_code == 200
-    assert reading.get_status(service, "web").values == {"count": 0, "failed": 1}
+    assert client.put("/charts/web/state?state=reboot&machine=m1").status_code == 406
 
 
 # Where the chart stands
@@ -175,15 +194,11 @@ def test_paused_chart_locks_nobody(client: FlaskClient, service: Service) -> Non
     assert send(client, UNLOCK).status_code == 200
 
 
-def test_paused_chart_keeps_the_slots_that_are_held(client: FlaskClient, service: Service) -> None:
+def test_paused_chart_counts_the_machine_that_unlocks(client: FlaskClient, service: Service) -> None:
     send(client, LOCK)
     operate.pause(service, "web", "look", ANN)
-    response = send(client, UNLOCK)
-    assert error(response) == (409, "failed_unlock")
-    assert response.get_json()["value"] == "m1 cannot report reboot: paused"
-    operate.resume(service, "web", "on", ANN)
     assert send(client, UNLOCK).status_code == 200
-    assert (holders(service), is_sound(service)) == ([], True)
+    assert (holders(service), kinds(service)[-1], is_sound(service)) == ([], "update", True)
 
 
 def test_machine_that_is_not_on_the_roster_gets_no_slot(client: FlaskClient) -> None:

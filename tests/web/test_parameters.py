@@ -139,6 +139,24 @@ def test_require_machine_refuses_a_put_without(app: Flask) -> None:
     assert client.put("/charts/named/state?state=a&machine=m").status_code == 200
 
 
+def test_roster_refuses_a_put_without_a_machine(app: Flask) -> None:
+    import_text(
+        app,
+        "chart: named\nexpect: [m]\ncurrent_state: a\nstates:\n"
+        "  - {name: a, func: increment, current: {key: n, value: 0}, target: {name: b, when: {key: n, value: 1}}}\n"
+        "  - {name: b}\n",
+    )
+    client = app.test_client()
+    assert_problem(client.put("/charts/named/state?state=a"), 400, "machine is missing")
+    assert client.put("/charts/named/state?state=a&machine=m").status_code == 200
+
+
+@pytest.mark.parametrize("machine", ["web-01%20", "+web-01", "%20"])
+def test_machine_with_a_space_at_its_ends_is_a_bad_request(client: FlaskClient, machine: str) -> None:
+    response = client.put(f"/charts/states/state?state=green_state&machine={machine}")
+    assert_problem(response, 400, "machine has a space at one of its ends")
+
+
 @pytest.mark.parametrize("more", ["&other=1", "&other", "&=1", "&", "&&&", "&state2=x", "&a=1" * 99])
 def test_unknown_parameters_are_ignored(client: FlaskClient, more: str) -> None:
     assert send(client, "GET", "/state", f"state=green_state{more}").data == b"green_state"

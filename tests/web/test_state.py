@@ -257,11 +257,11 @@ def test_json_reason_is_unknown_state(client: FlaskClient, method: str) -> None:
     assert (answer["answer"], answer["reason"], answer["state"]) == ("no", "unknown_state", "nowhere")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_json_reason_is_paused(app: Flask, method: str) -> None:
+@pytest.mark.parametrize(("method", "told"), [("GET", ("no", "paused")), ("PUT", ("yes", "updated"))])
+def test_pause_stops_questions_but_not_reports(app: Flask, method: str, told: tuple[str, str]) -> None:
     operate.pause(service_of(app), "states", "lunch", OPERATOR)
     answer = app.test_client().open("/charts/states/state?state=green_state", method=method, headers=JSON).get_json()
-    assert (answer["answer"], answer["reason"]) == ("no", "paused")
+    assert (answer["answer"], answer["reason"]) == told
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
