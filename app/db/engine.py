@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core.errors import SettingError
-from app.db.postgresql import check_session, connect_arguments, connect_patiently, prepare_session
+from app.db.postgresql import check_session, connect_arguments, connect_patiently, drop_stale, prepare_session
 from app.db.sqlite import BUSY_SECONDS, check_file, drop_unusable, note_file, open_sqlite, require_sqlite
 
 # Names the setting in the messages about a wrong database URL.
@@ -103,6 +103,7 @@ def prepare_engine(engine: Engine) -> None:
         event.listen(engine, "do_connect", connect_patiently)
         event.listen(engine, "connect", prepare_session)
         event.listen(engine, "checkout", check_session)
+        event.listen(engine, "handle_error", drop_stale)
 
 
 def _begin_core(connection: CoreConnection) -> None:

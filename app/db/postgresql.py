@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout  # psycopg's waits raise it, and psycopg itself catches it there
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
 # The name of this service's sessions in pg_stat_activity.
@@ -34,6 +34,9 @@ ANSWER_SECONDS = 4.0
 LEAST_SECONDS = 0.5
 # Limit for each statement of reports and imports. It is longer than the server's own statement_timeout.
 LONG_SECONDS = 35.0
+# A session that says that the database is read-only is replaced at this age. A younger one is kept, so that the service
+# does not open a new session for every request while the database stays read-only.
+READ_ONLY_SECONDS = 0.5
 RV = TypeVar("RV")
 
 
@@ -66,6 +69,8 @@ class PatientConnection(psycopg.Connection[Any]):
 
     # When the present work must end, on the monotonic clock; None gives each statement LONG_SECONDS.
     deadline: float | None = None
+    # When the session was opened, on the monotonic clock.
+    opened = 0.0
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Run a psycopg operation. Raises OperationalError if the server does not answer in time."""
@@ -88,7 +93,8 @@ class PatientConnection(psycopg.Connection[Any]):
 def connect_patiently(dialect: Any, record: Any, arguments: Any, options: Any) -> PatientConnection:
     """Open a connection, for SQLAlchemy's `do_connect`. SQLAlchemy's own first statements on it are limited, too."""
     connection: PatientConnection = PatientConnection.connect(*arguments, **options)
-    connection.deadline = time.monotonic() + LEAST_SECONDS
+    connection.opened = time.monotonic()
+    connection.deadline = connection.opened + LEAST_SECONDS
     return connection
 
 
@@ -115,6 +121,34 @@ def check_session(connection: PatientConnection, record: Any, proxy: Any) -> Non
     if connection.closed or _has_input(connection.fileno()):
         raise DisconnectionError("the database ended the session")
     connection.deadline = None
+
+
+def is_stale(error: Any, driver: Any) -> bool:
+    """True if an error says that no session as old as `driver` can be used any longer, though the server answers.
+
+    A session may stay read-only for its whole life after the database is writable again: after a failover it is
+    connected to the old primary, and the default of the database holds from the start of a session.
+    """
+    return (
+        isinstance(driver, PatientConnection)
+        and isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+        and time.monotonic() - driver.opened >= READ_ONLY_SECONDS
+    )
+
+
+def drop_stale(context: ExceptionContext) -> None:
+    """Make the pool drop every session that is open if the error says so, for SQLAlchemy's `handle_error`."""
+    connection = context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    if is_stale(context.original_exception, connection.connection.driver_connection):
+        context.is_disconnect = True
+
+
+def refuse_read_only(connection: PatientConnection) -> None:
+    """Raise ReadOnlySqlTransaction, as a write would, if transactions of this session are read-only."""
+    if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
+        raise psycopg.errors.ReadOnlySqlTransaction("the database is read-only")
 
 
 def _has_input(socket: int) -> bool:

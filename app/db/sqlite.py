@@ -178,6 +178,12 @@ def check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
         raise DisconnectionError("the database file was replaced")
 
 
+def refuse_read_only_file(connection: FileConnection) -> None:
+    """Raise OperationalError if this process may not write to the file."""
+    if not os.access(connection.path, os.W_OK):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+
 def drop_unusable(context: ExceptionContext) -> None:
     """Make the pool drop a connection if the error says that it cannot be used any longer."""
     if is_unusable(context.original_exception):
