@@ -105,10 +105,19 @@ def prepare_session(connection: PatientConnection, record: Any) -> None:
     # One cursor for all prepared statements: a new one costs as much as sending a short statement.
     record.info["cursor"] = psycopg.RawCursor(connection)
 
-    def remember(diagnostic: Any) -> None:
-        record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
+    def remember(diagnostic: psycopg.errors.Diagnostic) -> None:
+        if _is_unconfirmed(diagnostic):
+            record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
 
     connection.add_notice_handler(remember)
+
+
+def _is_unconfirmed(diagnostic: psycopg.errors.Diagnostic) -> bool:
+    """True for the warning that the wait for the synchronous standby was cancelled; false for every other message."""
+    # A server may translate the text (lc_messages), but not the name of the function that sends the warning.
+    is_sender = diagnostic.source_function == "SyncRepWaitForLSN"
+    has_text = "canceling wait for synchronous replication" in (diagnostic.message_primary or "")
+    return diagnostic.sqlstate == "01000" and (is_sender or has_text)
 
 
 def check_session(connection: PatientConnection, record: Any, proxy: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -11,6 +13,7 @@ from sqlalchemy import Engine
 from app.wiring import service_of
 from tests.support.apps import import_text, opened_app
 from tests.support.faults import COUNTING, PATH
+from tests.support.processes import until
 
 
 @pytest.fixture
@@ -20,11 +23,20 @@ def app(postgresql_url: str) -> Iterator[Flask]:
         yield app
 
 
-def run(server: Engine, app: Flask, statement: str) -> None:
+def run(server: Engine, app: Flask, statement: str) -> Any:
     """Run a statement as the superuser; `{name}` stands for the application's database."""
     name = service_of(app).database.engine.url.database
     with server.connect() as connection:
-        connection.exec_driver_sql(statement.format(name=name))
+        result = connection.exec_driver_sql(statement.format(name=name))
+        return result.scalar() if result.returns_rows else None
+
+
+def run_in_database(app: Flask, statement: str) -> None:
+    with service_of(app).database.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+# Read-only
 
 
 END_SESSIONS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -60,3 +72,54 @@ def test_readyz_is_503_while_the_database_is_read_only(app: Flask, postgresql_se
     assert client.get(PATH).status_code == 200
     run(postgresql_server, app, "ALTER DATABASE {name} RESET default_transaction_read_only")
     assert client.get("/readyz").status_code == 200
+
+
+# Messages that are no errors
+
+SEND_AT_COMMIT = """
+CREATE FUNCTION send() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE {level} 'hello'; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER send AFTER INSERT ON transition_log
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION send()
+"""
+
+
+@pytest.mark.parametrize("level", ["NOTICE", "WARNING", "INFO"])
+def test_put_is_taken_though_a_trigger_sends_a_message(app: Flask, level: str) -> None:
+    run_in_database(app, SEND_AT_COMMIT.format(level=level))
+    assert app.test_client().put(PATH).status_code == 200
+
+
+@pytest.mark.parametrize("level", ["debug5", "log", "notice"])
+def test_put_is_taken_though_the_database_sends_its_log(app: Flask, postgresql_server: Engine, level: str) -> None:
+    run(postgresql_server, app, f"ALTER DATABASE {{name}} SET client_min_messages = {level}")
+    run(postgresql_server, app, "ALTER DATABASE {name} SET log_min_duration_statement = 0")
+    run(postgresql_server, app, END_SESSIONS)
+    assert app.test_client().put(PATH).status_code == 200
+
+
+@pytest.fixture
+def absent_standby(app: Flask, postgresql_server: Engine) -> Iterator[None]:
+    """Let every commit in the application's database wait for a synchronous standby that does not exist."""
+    run(postgresql_server, app, "ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+    run(postgresql_server, app, "SELECT pg_reload_conf()")
+    until(lambda: run(postgresql_server, app, "SHOW synchronous_standby_names") == "absent", "the server waits")
+    run(postgresql_server, app, "ALTER DATABASE {name} SET synchronous_commit = on")
+    run(postgresql_server, app, END_SESSIONS)
+    yield
+    run(postgresql_server, app, "ALTER SYSTEM RESET synchronous_standby_names")
+    run(postgresql_server, app, "SELECT pg_reload_conf()")
+
+
+STOP_WAITING = """
+SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'SyncRep'
+"""
+
+
+@pytest.mark.usefixtures("absent_standby")
+def test_outcome_is_unknown_if_the_wait_for_the_standby_was_cancelled(app: Flask, postgresql_server: Engine) -> None:
+    with ThreadPoolExecutor(1) as machine:
+        put = machine.submit(app.test_client().put, PATH)
+        until(lambda: run(postgresql_server, app, STOP_WAITING) == 1, "the PUT waits for the standby")
+        answer = put.result()
+    assert (answer.status_code, answer.get_json()["outcome"]) == (503, "unknown")
+    assert "synchronous replication" in answer.get_json()["detail"]
