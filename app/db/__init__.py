@@ -154,7 +154,7 @@ def _begin(connection: Connection, begin: str, started: float) -> None:
         waited = time.monotonic() - started
         connection.run(begin_immediate, driver, connection.info["busy_milliseconds"], waited)
     else:
-        connection.run(driver.execute, begin).close()
+        connection.run(driver.execute, begin + getattr(driver, "after_begin", "")).close()
 
 
 def _extend_deadline(connection: Connection, is_long: bool) -> None:

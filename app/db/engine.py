@@ -22,7 +22,7 @@ URL_SETTING = "the database URL (STATE_SERVICE_DATABASE_URL or --database)"
 POOL_SECONDS = 1.0
 
 # SQLite has one lock for all charts, and a writer takes it at BEGIN; on PostgreSQL reading a chart's row locks it.
-BEGIN_WRITING = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+BEGIN_WRITING = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED"}
 BEGIN_SNAPSHOT = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ"}
 
 
@@ -65,8 +65,8 @@ def open_engine(
     """Return an engine that has not connected yet. Raises SettingError.
 
     `create` lets SQLite make the file and its folder. `pooler` says that a pooler in transaction mode, such as
-    pgbouncer, stands before the server: no prepared statements and no session settings are sent, so the time limits
-    must be set on the database role. `busy_seconds` is how long a statement waits for a lock.
+    pgbouncer, stands before the server: no prepared statements and no `options` are sent, so the time limits must be
+    set on the database role. `busy_seconds` is how long a statement waits for a lock.
     """
     options = engine_options(url, create=create, pool_size=pool_size, pooler=pooler, busy_seconds=busy_seconds)
     engine = create_engine(normalize_url(str_url(url)), **options)

@@ -7,6 +7,7 @@ drops packets, does not even report that a limit has passed. So the client side 
 from __future__ import annotations
 
 import math
+import os
 import select
 import time
 from typing import Any, TypeVar
@@ -39,14 +40,32 @@ LONG_SECONDS = 35.0
 READ_ONLY_SECONDS = 0.5
 RV = TypeVar("RV")
 
+# What this service's answers depend on, whatever the role, the database or libpq's environment says. UTC: in some other
+# time zones, an instant of the year 1 or 9999 falls into a year that Python cannot read. Of the messages that are no
+# errors, the service needs one, a warning (see _is_unconfirmed).
+SETTINGS = {
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+}
+# The settings among them that a server reports to its client. A pooler in transaction mode keeps their values apart for
+# each of its clients.
+REPORTED = ("DateStyle", "TimeZone", "standard_conforming_strings")
+# A pooler may give each transaction to another session, so this setting goes with the transaction.
+SET_IN_TRANSACTION = f"; SET LOCAL client_min_messages = {SETTINGS['client_min_messages']}"
+
 
 def connect_arguments(url: URL, *, pooler: bool, lock_seconds: float) -> dict[str, Any]:
     """Return what psycopg needs to open a session of this service; `lock_seconds` limits the wait for a lock.
 
-    A `pooler` in transaction mode takes neither prepared statements nor session settings, so it gets none.
+    A `pooler` in transaction mode takes neither prepared statements nor `options`, so it gets none. The URL's own
+    `connect_timeout` and `application_name` stay; so do its `options`, or else those of the variable PGOPTIONS.
     """
     seconds = CONNECT_SECONDS_A_HOST if _has_several_hosts(url) else CONNECT_SECONDS
-    arguments = {"application_name": APPLICATION_NAME, "connect_timeout": seconds}
+    defaults = {"application_name": APPLICATION_NAME, "connect_timeout": seconds}
+    arguments = {name: value for name, value in defaults.items() if name not in url.query}
+    arguments["client_encoding"] = "UTF8"
     if pooler:
         return {**arguments, "prepare_threshold": None}
     limits = {
@@ -54,9 +73,15 @@ def connect_arguments(url: URL, *, pooler: bool, lock_seconds: float) -> dict[st
         "statement_timeout": STATEMENT_SECONDS,
         "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
     }
-    # UTC: in some other time zones, an instant of the year 1 or 9999 falls into a year that Python cannot read.
-    settings = {"timezone": "UTC"} | {key: str(int(value * 1000)) for key, value in limits.items()}
-    return {**arguments, "options": " ".join(f"-c {key}={value}" for key, value in settings.items())}
+    settings = SETTINGS | {key: str(int(value * 1000)) for key, value in limits.items()}
+    # PostgreSQL takes the last value of a setting that is given twice.
+    parts = [*_given_options(url), *(f"-c {key}={value}" for key, value in settings.items())]
+    return {**arguments, "options": " ".join(parts)}
+
+
+def _given_options(url: URL) -> tuple[str, ...]:
+    given = url.query.get("options", os.environ.get("PGOPTIONS", ""))
+    return (given,) if isinstance(given, str) else given
 
 
 def _has_several_hosts(url: URL) -> bool:
@@ -71,6 +96,8 @@ class PatientConnection(psycopg.Connection[Any]):
     deadline: float | None = None
     # When the session was opened, on the monotonic clock.
     opened = 0.0
+    # SQL that is sent with each BEGIN.
+    after_begin = ""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Run a psycopg operation. Raises OperationalError if the server does not answer in time."""
@@ -91,11 +118,38 @@ class PatientConnection(psycopg.Connection[Any]):
 
 
 def connect_patiently(dialect: Any, record: Any, arguments: Any, options: Any) -> PatientConnection:
-    """Open a connection, for SQLAlchemy's `do_connect`. SQLAlchemy's own first statements on it are limited, too."""
+    """Open a connection, for SQLAlchemy's `do_connect`. SQLAlchemy's own first statements on it are limited, too.
+
+    Raises OperationalError, also if the database's encoding is not UTF8.
+    """
     connection: PatientConnection = PatientConnection.connect(*arguments, **options)
     connection.opened = time.monotonic()
     connection.deadline = connection.opened + LEAST_SECONDS
+    if options.get("prepare_threshold", 0) is None:
+        connection.after_begin = SET_IN_TRANSACTION
+    try:
+        _require_utf8(connection)
+        _correct_settings(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _require_utf8(connection: PatientConnection) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8"):
+        raise psycopg.OperationalError(
+            f"the database must be UTF8, not {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _correct_settings(connection: PatientConnection) -> None:
+    # PGTZ and PGDATESTYLE win over `options`, and a pooler takes no options.
+    is_right = [(connection.info.parameter_status(name) or "").split(",")[0] == SETTINGS[name] for name in REPORTED]
+    if not all(is_right):
+        connection.autocommit = True
+        connection.execute("; ".join(f"SET {name} = '{SETTINGS[name]}'" for name in REPORTED)).close()
 
 
 def prepare_session(connection: PatientConnection, record: Any) -> None:

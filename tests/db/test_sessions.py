@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
+from app import schema
+from app.core.errors import DatabaseUnavailableError
+from app.db import transaction
+from app.db.engine import open_engine
+from app.db.postgresql import APPLICATION_NAME, SETTINGS
 from app.wiring import service_of
 from tests.support.apps import import_text, opened_app
+from tests.support.databases import database_on, migrate, url_text
 from tests.support.faults import COUNTING, PATH
 from tests.support.processes import until
 
@@ -123,3 +129,96 @@ def test_outcome_is_unknown_if_the_wait_for_the_standby_was_cancelled(app: Flask
         answer = put.result()
     assert (answer.status_code, answer.get_json()["outcome"]) == (503, "unknown")
     assert "synchronous replication" in answer.get_json()["detail"]
+
+
+# Settings
+
+HOSTILE = {
+    "client_encoding": "LATIN1",
+    "datestyle": "SQL, DMY",
+    "timezone": "Asia/Kathmandu",
+    "client_min_messages": "error",
+    "standard_conforming_strings": "off",
+    "default_transaction_isolation": "serializable",
+}
+HOSTILE_ENVIRONMENT = {
+    "PGOPTIONS": "-c client_min_messages=error -c standard_conforming_strings=off",
+    "PGCLIENTENCODING": "SQL_ASCII",
+    "PGTZ": "Asia/Kathmandu",
+    "PGDATESTYLE": "SQL, DMY",
+}
+
+
+def assert_settings_are_ours(url: str, **more: Any) -> None:
+    """Fail unless the settings hold in a transaction, and an instant of the year 9999 and a name can be read."""
+    for app in opened_app(url, **more):
+        with transaction(service_of(app).database) as connection:
+            found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in SETTINGS}
+            isolation = connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
+            name = connection.exec_driver_sql("SELECT 'ü'").scalar_one()
+            instant = connection.exec_driver_sql("SELECT timestamptz '9999-12-31 23:00:00+00'").scalar_one()
+        assert found == SETTINGS | {"DateStyle": found["DateStyle"]}
+        assert found["DateStyle"].startswith("ISO")
+        assert (isolation, name, instant.isoformat()) == ("read committed", "ü", "9999-12-31T23:00:00+00:00")
+
+
+@pytest.mark.parametrize("is_pooler", [False, True])
+def test_settings_of_the_database_do_not_matter(app: Flask, postgresql_server: Engine, is_pooler: bool) -> None:
+    for name, value in HOSTILE.items():
+        run(postgresql_server, app, f"ALTER DATABASE {{name}} SET {name} = '{value}'")
+    assert_settings_are_ours(url_text(service_of(app).database.engine.url), pooler=is_pooler)
+
+
+@pytest.mark.parametrize("is_pooler", [False, True])
+def test_environment_of_libpq_does_not_matter(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, is_pooler: bool
+) -> None:
+    for name, value in HOSTILE_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    assert_settings_are_ours(postgresql_url, pooler=is_pooler)
+
+
+def show(url: str, name: str) -> str:
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        value = str(connection.exec_driver_sql(f"SHOW {name}").scalar_one())
+    engine.dispose()
+    return value
+
+
+@pytest.mark.parametrize("given", ["URL", "PGOPTIONS"])
+def test_tables_are_in_the_schema_of_the_callers_search_path(
+    empty_postgresql_url: str, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    engine = open_engine(empty_postgresql_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA app")
+    url = make_url(empty_postgresql_url)
+    if given == "URL":
+        url = url.update_query_dict({"options": "-csearch_path=app"})
+    else:
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=app")
+    migrate(url_text(url))
+    with engine.connect() as connection:
+        query = "SELECT DISTINCT schemaname FROM pg_tables WHERE schemaname IN ('app', 'public')"
+        assert connection.exec_driver_sql(query).scalars().all() == ["app"]
+    engine.dispose()
+    assert show(url_text(url), "lock_timeout") == "1500ms"
+    other = open_engine(url_text(url))
+    assert schema.check(other) == []
+    other.dispose()
+
+
+def test_name_and_time_limit_of_the_url_are_kept(postgresql_url: str) -> None:
+    url = make_url(postgresql_url).update_query_dict({"application_name": "mine", "connect_timeout": "7"})
+    assert show(url_text(url), "application_name") == "mine"
+    assert show(postgresql_url, "application_name") == APPLICATION_NAME
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_database_that_is_not_utf8_is_refused(postgresql_server: Engine, encoding: str) -> None:
+    for url in database_on(postgresql_server, f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"):
+        engine = open_engine(url)
+        with pytest.raises(DatabaseUnavailableError, match=f"the database must be UTF8, not {encoding}"):
+            schema.upgrade(engine)
+        engine.dispose()
