@@ -190,13 +190,22 @@ def is_stale(error: Any, driver: Any) -> bool:
     """True if an error says that no session as old as `driver` can be used any longer, though the server answers.
 
     A session may stay read-only for its whole life after the database is writable again: after a failover it is
-    connected to the old primary, and the default of the database holds from the start of a session.
+    connected to the old primary, and the default of the database holds from the start of a session. A session's
+    prepared statements are broken after the type of a column was changed.
     """
-    return (
-        isinstance(driver, PatientConnection)
-        and isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-        and time.monotonic() - driver.opened >= READ_ONLY_SECONDS
-    )
+    if not isinstance(driver, PatientConnection):
+        return False
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return time.monotonic() - driver.opened >= READ_ONLY_SECONDS
+    return _is_broken_plan(error)
+
+
+def _is_broken_plan(error: Any) -> bool:
+    # Only the text and the function in the server tell this error from others of its SQLSTATE. A server may translate
+    # the text.
+    if not isinstance(error, psycopg.errors.FeatureNotSupported):
+        return False
+    return error.diag.source_function == "RevalidateCachedQuery" or "cached plan must not change result" in str(error)
 
 
 def drop_stale(context: ExceptionContext) -> None:

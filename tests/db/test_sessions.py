@@ -131,6 +131,22 @@ def test_outcome_is_unknown_if_the_wait_for_the_standby_was_cancelled(app: Flask
     assert "synchronous replication" in answer.get_json()["detail"]
 
 
+# Prepared statements
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_request_is_answered_after_the_type_of_a_column_changed(app: Flask, method: str) -> None:
+    open_all_sessions(app)
+    client = app.test_client()
+    assert {client.open(PATH, method=method).status_code for _ in range(40)} == {200}
+    other = open_engine(service_of(app).database.engine.url)
+    with other.begin() as connection:
+        connection.exec_driver_sql("DROP VIEW v_current, v_machine_reports, v_state_durations")
+        connection.exec_driver_sql("ALTER TABLE charts ALTER COLUMN last_hash TYPE text, ALTER COLUMN name TYPE text")
+    other.dispose()
+    assert [client.open(PATH, method=method).status_code for _ in range(6)] == [200] * 6
+
+
 # Settings
 
 HOSTILE = {
