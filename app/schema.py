@@ -64,6 +64,34 @@ def upgrade(engine: Engine) -> None:
         time.sleep(GIVE_WAY_SECONDS)
 
 
+def upgrade_past_pooler(pooled: Engine, direct: Engine | None) -> None:
+    """Bring the database behind a pooler in transaction mode to the newest revision, if needed through `direct`.
+
+    A pooler may give each transaction to another session, and a migration needs one session: for its advisory lock and
+    for its time limits. Raises DatabaseUnavailableError, also if `direct` is None or is another database.
+    """
+    with errors_translated(), pooled.connect() as connection:
+        if is_current(connection):
+            return
+        there = connection.execute(text(_IDENTITY)).one()
+    if direct is None:
+        raise DatabaseUnavailableError(
+            "the database must be migrated, which a pooler in transaction mode cannot do: set STATE_SERVICE_LISTEN_URL"
+            " to PostgreSQL's own URL; or run ./state_service --database URL db upgrade with that URL and"
+            " STATE_SERVICE_POOLER=false"
+        )
+    with errors_translated(), direct.connect() as connection:
+        if connection.execute(text(_IDENTITY)).one() != there:
+            raise DatabaseUnavailableError(
+                "the database must be migrated, and STATE_SERVICE_LISTEN_URL is another database"
+            )
+    upgrade(direct)
+
+
+# One database of one running server.
+_IDENTITY = "SELECT oid, datname, pg_postmaster_start_time()::text FROM pg_database WHERE datname = current_database()"
+
+
 def _try_to_upgrade(engine: Engine) -> bool:
     """Bring the database to the newest revision; False if a table's lock was not free in time."""
     with _one_command, errors_translated(), _revisions_known(), engine.connect() as connection:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from app import schema
+from app.cli.database import migrate
 from app.cli.shared import USAGE, current_author, fail, open_service, print_problems, read_file
 from app.config import HOME, PREFIX, Config, require_auth
 from app.core.errors import ChartFileError
-from app.db.engine import normalize_url, open_engine
+from app.db.engine import normalize_url
 from app.logs import configure_logging
 from app.service.operate import ImportRequest, import_chart
 
@@ -27,9 +27,7 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> N
     require_auth(config)
     config = with_absolute_paths(config)
     configure_logging(config.logger)
-    engine = open_engine(config.database_url, create=True)
-    schema.upgrade(engine)
-    engine.dispose()
+    migrate(config)
     names = [import_file(config, file) for file in charts]
     if names:
         config = replace(config, default_chart=names[0])
