@@ -6,11 +6,12 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from app.db.engine import normalize_url
+from app.db.engine import normalize_url, str_url
 from app.db.sqlite import open_sqlite
 from tests.cli.conftest import Done, Run, run_command
 from tests.support.processes import free_port
@@ -146,3 +147,41 @@ def test_old_sqlite_is_refused_in_one_line_before_the_file_is_made(
 def test_old_sqlite_does_not_matter_to_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     assert normalize_url("postgresql://db.example/x").database == "x"
+
+
+# PostgreSQL's URL
+
+
+@pytest.mark.parametrize("port", ["", ":5433"])
+def test_socket_in_libpqs_form_is_read(port: str) -> None:
+    for text in (f"postgresql://ss@%2Frun%2Fpg{port}/x", f"postgres://ss@%2frun%2fpg{port}/x"):
+        url = normalize_url(text)
+        assert normalize_url(str_url(url)) == url, "another process reads the text"
+        _, options = url.get_dialect()().create_connect_args(url)
+        expected = {"user": "ss", "host": "/run/pg", "dbname": "x"}
+        assert options == expected | ({"port": "5433"} if port else {})
+
+
+def test_command_works_over_socket_in_libpqs_form(postgresql_url: str) -> None:
+    given = make_url(postgresql_url)
+    host = quote(str(given.query["host"]), safe="")
+    done = run_command("--database", f"postgresql://{given.username}@{host}/{given.database}", "db", "check")
+    assert (done.code, done.err) == (0, "")
+
+
+WRONG_URLS = {
+    "an @ in the password": ("postgresql://x:s3@s3cret/word@127.0.0.1/x", "write @ as %40"),
+    "an @ and a / in the password": ("postgresql://x:s3/s3cret@s3cret@127.0.0.1/x", "write @ as %40"),
+    "an unknown option": ("postgresql://x@127.0.0.1/x?pool_size=3", "does not know: pool_size"),
+    "an & in a password among the options": ("postgresql:///x?user=x&password=s3&s3cret=1", "does not know"),
+    "a port that is not a number": ("postgresql://x:1@h:s3cret/x", "its port is not a number"),
+    "an option for SQLite": ("sqlite:///x.db?timeout=3", "sqlite takes no options"),
+}
+
+
+@pytest.mark.parametrize(("url", "message"), WRONG_URLS.values(), ids=WRONG_URLS)
+def test_wrong_url_is_refused_in_a_line_without_the_password(url: str, message: str) -> None:
+    done = run_command("--database", url, "db", "check")
+    assert_one_line(done, 2)
+    assert message in done.err
+    assert "s3" not in done.err
