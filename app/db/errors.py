@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError
 from app.db.postgresql import is_stale
-from app.db.sqlite import is_unusable
+from app.db.sqlite import is_unusable, name_file
 
 # After these errors the transaction may be tried again: serialization failure, deadlock, unique violation (two imports
 # of the same new chart), a shutdown of the server, and a session that is read-only, since another may not be.
@@ -35,6 +35,7 @@ def wrap(engine: Engine, error: Any, driver: Any) -> DBAPIError:
     Its `connection_invalidated` says whether the connection `driver` cannot be used any longer.
     """
     dialect = engine.dialect
+    name_file(error, engine.url.database)
     is_lost = dialect.is_disconnect(error, driver, None) or is_unusable(error) or is_stale(error, driver)
     base = dialect.loaded_dbapi.Error
     wrapped = DBAPIError.instance(None, None, error, base, connection_invalidated=is_lost, dialect=dialect)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -147,6 +151,59 @@ def test_old_sqlite_is_refused_in_one_line_before_the_file_is_made(
 def test_old_sqlite_does_not_matter_to_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
     assert normalize_url("postgresql://db.example/x").database == "x"
+
+
+# SQLite's file
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Run as a user whom the permissions of files bind, unlike root."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+OBSTACLES: dict[str, tuple[int, int, str]] = {
+    "a file that is read-only": (0o777, 0o444, "state.db: this user may not read and write it"),
+    "a file that cannot be read": (0o777, 0o000, "state.db: this user may not read and write it"),
+    "a folder that is read-only": (0o555, 0o666, "may not write in the folder {folder}"),
+    "a folder that cannot be entered": (0o666, 0o666, "may not write in the folder {folder}"),
+}
+
+
+@pytest.mark.parametrize(("folder_mode", "file_mode", "message"), OBSTACLES.values(), ids=OBSTACLES)
+def test_line_names_the_file_that_cannot_be_used(
+    sqlite_template: Path, folder_mode: int, file_mode: int, message: str
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "data")
+        folder.mkdir()
+        shutil.copyfile(sqlite_template, folder / "state.db")
+        (folder / "state.db").chmod(file_mode)
+        folder.chmod(folder_mode)
+        with without_privileges():
+            chart = "current_state: a\nstates: [{name: a}]\n"
+            arguments = ("chart", "import", "-", "--name", "x")
+            done = run_command("--database", f"sqlite:///{folder}/state.db", *arguments, stdin=chart)
+        folder.chmod(0o777)
+    assert_one_line(done, 1)
+    assert f"{folder}/state.db" in done.err
+    assert message.format(folder=folder) in done.err
+
+
+@pytest.mark.parametrize(("path", "message"), [("", " is a folder"), ("/no/x.db", "/no does not exist or cannot")])
+def test_line_names_the_file_that_cannot_be_opened(tmp_path: Path, path: str, message: str) -> None:
+    done = run_command("--database", f"sqlite:///{tmp_path}{path}", "db", "check")
+    assert_one_line(done, 1)
+    assert f"unable to open database file: {tmp_path}" in done.err
+    assert message in done.err
 
 
 # PostgreSQL's URL
