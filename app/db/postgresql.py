@@ -122,7 +122,13 @@ def connect_patiently(dialect: Any, record: Any, arguments: Any, options: Any) -
 
     Raises OperationalError, also if the database's encoding is not UTF8.
     """
-    connection: PatientConnection = PatientConnection.connect(*arguments, **options)
+    try:
+        connection: PatientConnection = PatientConnection.connect(*arguments, **options)
+    except psycopg.OperationalError:
+        raise
+    except (psycopg.Error, OSError, ValueError) as error:
+        # An option with a value that libpq cannot read, or a host name that cannot be one.
+        raise psycopg.OperationalError(str(error)) from error
     connection.opened = time.monotonic()
     connection.deadline = connection.opened + LEAST_SECONDS
     if options.get("prepare_threshold", 0) is None:

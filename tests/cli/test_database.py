@@ -12,9 +12,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import psycopg
 import pytest
+from alembic.util import CommandError
 from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import NoSuchTableError, ProgrammingError
 
+from app import schema
 from app.db.engine import normalize_url, str_url
 from app.db.sqlite import open_sqlite
 from tests.cli.conftest import Done, Run, run_command
@@ -242,3 +246,46 @@ def test_wrong_url_is_refused_in_a_line_without_the_password(url: str, message: 
     assert_one_line(done, 2)
     assert message in done.err
     assert "s3" not in done.err
+
+
+WRONG_VALUES = {
+    "a port that is too high": "postgresql://x@127.0.0.1:99999/x",
+    "a time limit that is no number": "postgresql://x@127.0.0.1/x?connect_timeout=soon",
+    "an sslmode that there is not": "postgresql://x@127.0.0.1/x?sslmode=maybe",
+    "a service that there is not": "postgresql://x@/x?service=none",
+    "a host name that cannot be one": "postgresql://x@a..b/x",
+    "a host name that is too long": f"postgresql://x@{'a' * 70}.example/x",
+}
+
+
+@pytest.mark.parametrize("url", WRONG_VALUES.values(), ids=WRONG_VALUES)
+@pytest.mark.parametrize("command", ["upgrade", "list"])
+def test_wrong_value_in_the_url_is_one_line(url: str, command: str) -> None:
+    assert_one_line(run_command("--database", url, *COMMANDS[command]), 1)
+
+
+# Errors that nothing translates
+
+UNEXPECTED: dict[str, tuple[Exception, str]] = {
+    "the system": (PermissionError(13, "Permission denied", "/var/lib/x"), "/var/lib/x: Permission denied"),
+    "the system, without a file": (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    "SQLAlchemy": (NoSuchTableError("charts"), "charts"),
+    "the driver through SQLAlchemy": (ProgrammingError("SELECT", {}, psycopg.ProgrammingError("no\nway")), "no"),
+    "psycopg": (psycopg.DataError("bad value\nDETAIL"), "bad value"),
+    "sqlite3": (sqlite3.DatabaseError("file is not a database"), "file is not a database"),
+    "Alembic": (CommandError("no such revision"), "no such revision"),
+    "without a text": (sqlite3.InterfaceError(), "InterfaceError"),
+}
+
+
+@pytest.mark.parametrize(("error", "line"), UNEXPECTED.values(), ids=UNEXPECTED)
+def test_unexpected_error_is_one_line(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(schema, "check", fail)
+    done = run_command("--database", sqlite_url, "db", "check")
+    assert_one_line(done, 1)
+    assert done.err == f"state_service: {line}\n"
