@@ -109,7 +109,7 @@ class Config:
     threads: int = _setting(_whole(1, 5000), 64, "threads per worker for pages and administration")
     max_waiters: int = _setting(_whole(0, 100_000), 2000, "requests that may wait (wait=) at one time on one server")
     listen_url: str | None = _setting(
-        _text, None, "PostgreSQL without the pooler, for LISTEN; if not set, DATABASE_URL"
+        _text, None, "PostgreSQL without the pooler, for LISTEN and migrations; if not set, DATABASE_URL"
     )
     bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH, comma-separated")
     trusted_hosts: tuple[str, ...] = _setting(

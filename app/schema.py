@@ -52,8 +52,9 @@ def upgrade(engine: Engine) -> None:
     """Bring the database to the newest revision. Services may write meanwhile, and several processes may call this.
 
     On PostgreSQL each revision is a transaction of its own: if one fails, the revisions before it stay.
-    Raises DatabaseUnavailableError.
+    Raises DatabaseUnavailableError, also if the database has tables of another application.
     """
+    _refuse_foreign_tables(engine)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not _try_to_upgrade(engine):
         if time.monotonic() > deadline:
@@ -62,6 +63,60 @@ def upgrade(engine: Engine) -> None:
                 " see pg_stat_activity for the oldest xact_start, and try again"
             )
         time.sleep(GIVE_WAY_SECONDS)
+
+
+_TABLES = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+    # Without the tables that belong to an extension.
+    "postgresql": (
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = quote_ident(current_schema())::regnamespace"
+        " AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_depend d"
+        " WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY c.relname"
+    ),
+}
+
+
+def _refuse_foreign_tables(engine: Engine) -> None:
+    """Raise DatabaseUnavailableError if the database has tables but no revision."""
+    with errors_translated(), engine.connect() as connection:
+        # A plain BEGIN, because another migration may hold SQLite's lock for long.
+        connection.execution_options(begin="BEGIN")
+        # First the tables: if another process migrates the database meanwhile, the revision is there with the tables.
+        tables = [name for name in connection.scalars(text(_TABLES[engine.dialect.name])) if name != "alembic_version"]
+        if not tables or current_revision(connection) is not None:
+            return
+    raise DatabaseUnavailableError(
+        f"the database has tables of another application ({', '.join(tables[:3])}{', …' if tables[3:] else ''}):"
+        " give this service a database of its own, or a schema of its own in PostgreSQL"
+    )
+
+
+def upgrade_past_pooler(pooled: Engine, direct: Engine | None) -> None:
+    """Bring the database behind a pooler in transaction mode to the newest revision, if needed through `direct`.
+
+    A pooler may give each transaction to another session, and a migration needs one session: for its advisory lock and
+    for its time limits. Raises DatabaseUnavailableError, also if `direct` is None or is another database.
+    """
+    with errors_translated(), pooled.connect() as connection:
+        if is_current(connection):
+            return
+        there = connection.execute(text(_IDENTITY)).one()
+    if direct is None:
+        raise DatabaseUnavailableError(
+            "the database must be migrated, which a pooler in transaction mode cannot do: set STATE_SERVICE_LISTEN_URL"
+            " to PostgreSQL's own URL; or run ./state_service --database URL db upgrade with that URL and"
+            " STATE_SERVICE_POOLER=false"
+        )
+    with errors_translated(), direct.connect() as connection:
+        if connection.execute(text(_IDENTITY)).one() != there:
+            raise DatabaseUnavailableError(
+                "the database must be migrated, and STATE_SERVICE_LISTEN_URL is another database"
+            )
+    upgrade(direct)
+
+
+# One database of one running server.
+_IDENTITY = "SELECT oid, datname, pg_postmaster_start_time()::text FROM pg_database WHERE datname = current_database()"
 
 
 def _try_to_upgrade(engine: Engine) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import click
 
 from app import schema
 from app.cli.shared import NO, Age, config_of, current_author, exits_on_error, open_service, print_json, progress
+from app.config import Config
 from app.db.engine import open_engine
 from app.service.context import Service
 from app.service.upkeep import Pruned, backup, count_old_rows, list_logged_charts, prune
@@ -27,10 +29,22 @@ def upgrade(context: click.Context) -> None:
 
     Safe at any time, and from several processes at once.
     """
-    engine = open_engine(config_of(context).database_url, create=True)
-    context.call_on_close(engine.dispose)
-    schema.upgrade(engine)
+    migrate(config_of(context))
     click.echo(f"the database is at revision {schema.head_revision()}")
+
+
+def migrate(config: Config) -> None:
+    """Bring the database of the settings to the newest revision. Raises DatabaseUnavailableError or SettingError."""
+    with ExitStack() as opened:
+        engine = open_engine(config.database_url, create=True, pooler=config.pooler)
+        opened.callback(engine.dispose)
+        if not config.pooler or engine.dialect.name == "sqlite":
+            schema.upgrade(engine)
+            return
+        direct = None if config.listen_url is None else open_engine(config.listen_url)
+        if direct is not None:
+            opened.callback(direct.dispose)
+        schema.upgrade_past_pooler(engine, direct)
 
 
 @group.command("check", epilog="Example: ./state_service db check && echo fine")
@@ -38,7 +52,8 @@ def upgrade(context: click.Context) -> None:
 @exits_on_error
 def check(context: click.Context) -> None:
     """Compare the database's schema with what this version of the service needs; exit 1 on a difference."""
-    engine = open_engine(config_of(context).database_url)
+    config = config_of(context)
+    engine = open_engine(config.database_url, pooler=config.pooler)
     context.call_on_close(engine.dispose)
     differences = schema.check(engine)
     for difference in differences:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from app import schema
-from app.cli.shared import USAGE, current_author, fail, open_service, print_problems, read_file
+from app import chart_file
+from app.cli.database import migrate
+from app.cli.shared import NO, USAGE, current_author, fail, open_service, print_problems, read_file
 from app.config import HOME, PREFIX, Config, require_auth
 from app.core.errors import ChartFileError
-from app.db.engine import normalize_url, open_engine
+from app.db.engine import normalize_url
 from app.logs import configure_logging
 from app.service.operate import ImportRequest, import_chart
 
@@ -27,10 +30,11 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> N
     require_auth(config)
     config = with_absolute_paths(config)
     configure_logging(config.logger)
-    engine = open_engine(config.database_url, create=True)
-    schema.upgrade(engine)
-    engine.dispose()
-    names = [import_file(config, file) for file in charts]
+    # Whatever can stop the start is looked at before the database is changed.
+    requests = {file: read_chart(file) for file in charts}
+    with reserved(config.bind):
+        migrate(config)
+        names = [import_file(config, file, requests[file]) for file in charts]
     if names:
         config = replace(config, default_chart=names[0])
     click.echo(f"serving on http://{config.bind} (default chart: {config.default_chart or 'the only one'})", err=True)
@@ -51,14 +55,35 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def import_file(config: Config, file: str) -> str:
-    """Import a chart file, print the outcome, and return the chart's name. Exits 2 with each problem of a bad file."""
+@contextmanager
+def reserved(bind: str) -> Iterator[None]:
+    """Hold the address HOST:PORT while the block runs, without listening. Exits 1 if it cannot be had."""
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
+        # As gunicorn does: connections that have ended do not keep the port.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((host, int(port)))
+        except OSError as error:
+            fail(f"cannot listen on {bind}: {error.strerror}", NO)
+        yield
+
+
+def read_chart(file: str) -> ImportRequest:
+    """Read a chart file. Exits 2 with each problem of a bad file."""
     request = ImportRequest(read_file(file), default_name=Path(file).stem)
     try:
-        imported = import_chart(open_service(config), request, current_author())
+        chart_file.parse(request.text, default_name=request.default_name)
     except ChartFileError as error:
         print_problems(file, error.problems)
         sys.exit(USAGE)
+    return request
+
+
+def import_file(config: Config, file: str, request: ImportRequest) -> str:
+    """Import a chart file, print the outcome, and return the chart's name."""
+    imported = import_chart(open_service(config), request, current_author())
     print_problems(file, imported.warnings, kind="warning")
     status = imported.status
     click.echo(f"{status.chart}: {imported.outcome}, version {status.version}, in {status.current_state}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
+import psycopg
+from alembic.util import CommandError as AlembicError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.chart_file.fields import ScalarError, to_age, to_instant
 from app.config import Config, read_config
 from app.core import errors
 from app.core.log import Author
+from app.db.errors import first_line
 from app.service.context import Service
 from app.wiring import create_app, service_of
 
@@ -85,7 +90,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command: an error of the service becomes one line on standard error and an exit code."""
+    """Decorate a command: an error of the service, the database or the system becomes one line and an exit code."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -95,8 +100,25 @@ def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
             fail(str(error), USAGE)
         except errors.StateServiceError as error:
             fail(str(error), NO)
+        except BrokenPipeError:
+            # click ends the command without a word: the reader of the output has gone.
+            raise
+        except (*_DATABASE_ERRORS, OSError) as error:
+            fail(_in_one_line(error), NO)
 
     return run
+
+
+# What the databases' libraries raise, beside the errors that app/db translates.
+_DATABASE_ERRORS = (SQLAlchemyError, AlembicError, psycopg.Error, sqlite3.Error)
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, DBAPIError):
+        return first_line(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 # Printing

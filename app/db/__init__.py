@@ -22,8 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from app.core.errors import DatabaseUnavailableError
 from app.db.engine import BEGIN_SNAPSHOT, BEGIN_WRITING
 from app.db.errors import RetryableError, errors_translated, first_line, wrap
-from app.db.postgresql import ANSWER_SECONDS, set_deadline
-from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of
+from app.db.postgresql import ANSWER_SECONDS, is_stale, refuse_read_only, set_deadline
+from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of, refuse_read_only_file
 
 # How long a use case is tried again, in all, after the database has refused its transaction.
 RETRY_SECONDS = 1.0
@@ -102,13 +102,16 @@ class Connection:
         """Call `act`, which uses the driver's connection, and return what it returns.
 
         Raises the driver's errors as SQLAlchemy does: DBAPIError. If the error says that the connection cannot be used
-        any longer, the pool drops it.
+        any longer, the pool drops it; if no open session can be used, the pool drops all of them.
         """
         try:
             return act(*arguments)
         except self._engine.dialect.loaded_dbapi.Error as error:
             wrapped = wrap(self._engine, error, self.driver)
-            if wrapped.connection_invalidated:
+            if is_stale(error, self.driver):
+                # As SQLAlchemy does after an error on its own connection.
+                self._engine.pool._invalidate(self._pooled, error)
+            elif wrapped.connection_invalidated:
                 self._pooled.invalidate(error)
             raise wrapped from error
 
@@ -151,7 +154,7 @@ def _begin(connection: Connection, begin: str, started: float) -> None:
         waited = time.monotonic() - started
         connection.run(begin_immediate, driver, connection.info["busy_milliseconds"], waited)
     else:
-        connection.run(driver.execute, begin).close()
+        connection.run(driver.execute, begin + getattr(driver, "after_begin", "")).close()
 
 
 def _extend_deadline(connection: Connection, is_long: bool) -> None:
@@ -215,6 +218,11 @@ def asking(database: Database) -> Iterator[Connection]:
     """
     with errors_translated(), _connected(database, time.monotonic()) as connection:
         yield connection
+
+
+def require_writable(connection: Connection) -> None:
+    """Return if transactions on this connection may write; takes no lock. Raises DBAPIError if they may not."""
+    connection.run(refuse_read_only_file if connection.is_sqlite else refuse_read_only, connection.driver)
 
 
 def retrying(use_case: Callable[P, R]) -> Callable[P, R]:

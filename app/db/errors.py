@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError
-from app.db.sqlite import is_unusable
+from app.db.postgresql import is_stale
+from app.db.sqlite import is_unusable, name_file
 
 # After these errors the transaction may be tried again: serialization failure, deadlock, unique violation (two imports
-# of the same new chart), and a shutdown of the server.
-_RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03"}
+# of the same new chart), a shutdown of the server, and a session that is read-only, since another may not be.
+_RETRYABLE = {"40001", "40P01", "23505", "57P01", "57P02", "57P03", "25006"}
 # A table or a column is missing: the database was never migrated, or is being migrated.
 _NOT_MIGRATED = {"42P01", "42703"}
 # A lock was not free within lock_timeout.
@@ -34,7 +35,8 @@ def wrap(engine: Engine, error: Any, driver: Any) -> DBAPIError:
     Its `connection_invalidated` says whether the connection `driver` cannot be used any longer.
     """
     dialect = engine.dialect
-    is_lost = dialect.is_disconnect(error, driver, None) or is_unusable(error)
+    name_file(error, engine.url.database)
+    is_lost = dialect.is_disconnect(error, driver, None) or is_unusable(error) or is_stale(error, driver)
     base = dialect.loaded_dbapi.Error
     wrapped = DBAPIError.instance(None, None, error, base, connection_invalidated=is_lost, dialect=dialect)
     assert isinstance(wrapped, DBAPIError)  # as for every error of the driver

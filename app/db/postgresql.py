@@ -7,6 +7,7 @@ drops packets, does not even report that a limit has passed. So the client side 
 from __future__ import annotations
 
 import math
+import os
 import select
 import time
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout  # psycopg's waits raise it, and psycopg itself catches it there
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 
 # The name of this service's sessions in pg_stat_activity.
@@ -34,16 +35,37 @@ ANSWER_SECONDS = 4.0
 LEAST_SECONDS = 0.5
 # Limit for each statement of reports and imports. It is longer than the server's own statement_timeout.
 LONG_SECONDS = 35.0
+# A session that says that the database is read-only is replaced at this age. A younger one is kept, so that the service
+# does not open a new session for every request while the database stays read-only.
+READ_ONLY_SECONDS = 0.5
 RV = TypeVar("RV")
+
+# What this service's answers depend on, whatever the role, the database or libpq's environment says. UTC: in some other
+# time zones, an instant of the year 1 or 9999 falls into a year that Python cannot read. Of the messages that are no
+# errors, the service needs one, a warning (see _is_unconfirmed).
+SETTINGS = {
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+}
+# The settings among them that a server reports to its client. A pooler in transaction mode keeps their values apart for
+# each of its clients.
+REPORTED = ("DateStyle", "TimeZone", "standard_conforming_strings")
+# A pooler may give each transaction to another session, so this setting goes with the transaction.
+SET_IN_TRANSACTION = f"; SET LOCAL client_min_messages = {SETTINGS['client_min_messages']}"
 
 
 def connect_arguments(url: URL, *, pooler: bool, lock_seconds: float) -> dict[str, Any]:
     """Return what psycopg needs to open a session of this service; `lock_seconds` limits the wait for a lock.
 
-    A `pooler` in transaction mode takes neither prepared statements nor session settings, so it gets none.
+    A `pooler` in transaction mode takes neither prepared statements nor `options`, so it gets none. The URL's own
+    `connect_timeout` and `application_name` stay; so do its `options`, or else those of the variable PGOPTIONS.
     """
     seconds = CONNECT_SECONDS_A_HOST if _has_several_hosts(url) else CONNECT_SECONDS
-    arguments = {"application_name": APPLICATION_NAME, "connect_timeout": seconds}
+    defaults = {"application_name": APPLICATION_NAME, "connect_timeout": seconds}
+    arguments = {name: value for name, value in defaults.items() if name not in url.query}
+    arguments["client_encoding"] = "UTF8"
     if pooler:
         return {**arguments, "prepare_threshold": None}
     limits = {
@@ -51,9 +73,15 @@ def connect_arguments(url: URL, *, pooler: bool, lock_seconds: float) -> dict[st
         "statement_timeout": STATEMENT_SECONDS,
         "idle_in_transaction_session_timeout": STATEMENT_SECONDS,
     }
-    # UTC: in some other time zones, an instant of the year 1 or 9999 falls into a year that Python cannot read.
-    settings = {"timezone": "UTC"} | {key: str(int(value * 1000)) for key, value in limits.items()}
-    return {**arguments, "options": " ".join(f"-c {key}={value}" for key, value in settings.items())}
+    settings = SETTINGS | {key: str(int(value * 1000)) for key, value in limits.items()}
+    # PostgreSQL takes the last value of a setting that is given twice.
+    parts = [*_given_options(url), *(f"-c {key}={value}" for key, value in settings.items())]
+    return {**arguments, "options": " ".join(parts)}
+
+
+def _given_options(url: URL) -> tuple[str, ...]:
+    given = url.query.get("options", os.environ.get("PGOPTIONS", ""))
+    return (given,) if isinstance(given, str) else given
 
 
 def _has_several_hosts(url: URL) -> bool:
@@ -66,6 +94,10 @@ class PatientConnection(psycopg.Connection[Any]):
 
     # When the present work must end, on the monotonic clock; None gives each statement LONG_SECONDS.
     deadline: float | None = None
+    # When the session was opened, on the monotonic clock.
+    opened = 0.0
+    # SQL that is sent with each BEGIN.
+    after_begin = ""
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Run a psycopg operation. Raises OperationalError if the server does not answer in time."""
@@ -86,10 +118,44 @@ class PatientConnection(psycopg.Connection[Any]):
 
 
 def connect_patiently(dialect: Any, record: Any, arguments: Any, options: Any) -> PatientConnection:
-    """Open a connection, for SQLAlchemy's `do_connect`. SQLAlchemy's own first statements on it are limited, too."""
-    connection: PatientConnection = PatientConnection.connect(*arguments, **options)
-    connection.deadline = time.monotonic() + LEAST_SECONDS
+    """Open a connection, for SQLAlchemy's `do_connect`. SQLAlchemy's own first statements on it are limited, too.
+
+    Raises OperationalError, also if the database's encoding is not UTF8.
+    """
+    try:
+        connection: PatientConnection = PatientConnection.connect(*arguments, **options)
+    except psycopg.OperationalError:
+        raise
+    except (psycopg.Error, OSError, ValueError) as error:
+        # An option with a value that libpq cannot read, or a host name that cannot be one.
+        raise psycopg.OperationalError(str(error)) from error
+    connection.opened = time.monotonic()
+    connection.deadline = connection.opened + LEAST_SECONDS
+    if options.get("prepare_threshold", 0) is None:
+        connection.after_begin = SET_IN_TRANSACTION
+    try:
+        _require_utf8(connection)
+        _correct_settings(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _require_utf8(connection: PatientConnection) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8"):
+        raise psycopg.OperationalError(
+            f"the database must be UTF8, not {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def _correct_settings(connection: PatientConnection) -> None:
+    # PGTZ and PGDATESTYLE win over `options`, and a pooler takes no options.
+    is_right = [(connection.info.parameter_status(name) or "").split(",")[0] == SETTINGS[name] for name in REPORTED]
+    if not all(is_right):
+        connection.autocommit = True
+        connection.execute("; ".join(f"SET {name} = '{SETTINGS[name]}'" for name in REPORTED)).close()
 
 
 def prepare_session(connection: PatientConnection, record: Any) -> None:
@@ -99,10 +165,19 @@ def prepare_session(connection: PatientConnection, record: Any) -> None:
     # One cursor for all prepared statements: a new one costs as much as sending a short statement.
     record.info["cursor"] = psycopg.RawCursor(connection)
 
-    def remember(diagnostic: Any) -> None:
-        record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
+    def remember(diagnostic: psycopg.errors.Diagnostic) -> None:
+        if _is_unconfirmed(diagnostic):
+            record.info["notice"] = f"{diagnostic.sqlstate} {diagnostic.message_primary}"
 
     connection.add_notice_handler(remember)
+
+
+def _is_unconfirmed(diagnostic: psycopg.errors.Diagnostic) -> bool:
+    """True for the warning that the wait for the synchronous standby was cancelled; false for every other message."""
+    # A server may translate the text (lc_messages), but not the name of the function that sends the warning.
+    is_sender = diagnostic.source_function == "SyncRepWaitForLSN"
+    has_text = "canceling wait for synchronous replication" in (diagnostic.message_primary or "")
+    return diagnostic.sqlstate == "01000" and (is_sender or has_text)
 
 
 def check_session(connection: PatientConnection, record: Any, proxy: Any) -> None:
@@ -115,6 +190,43 @@ def check_session(connection: PatientConnection, record: Any, proxy: Any) -> Non
     if connection.closed or _has_input(connection.fileno()):
         raise DisconnectionError("the database ended the session")
     connection.deadline = None
+
+
+def is_stale(error: Any, driver: Any) -> bool:
+    """True if an error says that no session as old as `driver` can be used any longer, though the server answers.
+
+    A session may stay read-only for its whole life after the database is writable again: after a failover it is
+    connected to the old primary, and the default of the database holds from the start of a session. A session's
+    prepared statements are broken after the type of a column was changed.
+    """
+    if not isinstance(driver, PatientConnection):
+        return False
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return time.monotonic() - driver.opened >= READ_ONLY_SECONDS
+    return _is_broken_plan(error)
+
+
+def _is_broken_plan(error: Any) -> bool:
+    # Only the text and the function in the server tell this error from others of its SQLSTATE. A server may translate
+    # the text.
+    if not isinstance(error, psycopg.errors.FeatureNotSupported):
+        return False
+    return error.diag.source_function == "RevalidateCachedQuery" or "cached plan must not change result" in str(error)
+
+
+def drop_stale(context: ExceptionContext) -> None:
+    """Make the pool drop every session that is open if the error says so, for SQLAlchemy's `handle_error`."""
+    connection = context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    if is_stale(context.original_exception, connection.connection.driver_connection):
+        context.is_disconnect = True
+
+
+def refuse_read_only(connection: PatientConnection) -> None:
+    """Raise ReadOnlySqlTransaction, as a write would, if transactions of this session are read-only."""
+    if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
+        raise psycopg.errors.ReadOnlySqlTransaction("the database is read-only")
 
 
 def _has_input(socket: int) -> bool:

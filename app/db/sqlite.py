@@ -21,6 +21,8 @@ BUSY_POLL_SECONDS = 0.001
 
 # Messages of SQLite on a connection that cannot be used any longer, even after the file is in order again.
 _UNUSABLE = ("readonly database", "disk image is malformed", "is not a database")
+# Messages of SQLite about a file, without its path.
+_NAMELESS = frozenset({"unable to open database file", "attempt to write a readonly database"})
 
 
 # RETURNING came with SQLite 3.35. Some systems' Python uses an older library of the system.
@@ -178,8 +180,42 @@ def check_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
         raise DisconnectionError("the database file was replaced")
 
 
+def refuse_read_only_file(connection: FileConnection) -> None:
+    """Raise OperationalError if this process may not write to the file."""
+    if not _is_allowed(connection.path, os.W_OK):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+
+def name_file(error: BaseException, path: str | None) -> None:
+    """Add the file's path to an error of SQLite that says only that the file cannot be opened or written."""
+    text = str(error)
+    if isinstance(error, sqlite3.OperationalError) and text in _NAMELESS and path is not None:
+        error.args = (f"{text}: {path}{_find_cause(path)}",)
+
+
+def _find_cause(path: str) -> str:
+    """Return what is in the way of opening or writing the file, to be put after its path."""
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        return " is a folder"
+    if not os.path.isdir(folder):
+        return f": the folder {folder} does not exist or cannot be reached"
+    # SQLite keeps the write-ahead log beside the file.
+    if not _is_allowed(folder, os.W_OK | os.X_OK):
+        return f": this user may not write in the folder {folder}"
+    if not os.path.exists(path):
+        return " does not exist"
+    return "" if _is_allowed(path, os.R_OK | os.W_OK) else ": this user may not read and write it"
+
+
+def _is_allowed(path: str, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
+
+
 def drop_unusable(context: ExceptionContext) -> None:
     """Make the pool drop a connection if the error says that it cannot be used any longer."""
+    if context.engine is not None:
+        name_file(context.original_exception, context.engine.url.database)
     if is_unusable(context.original_exception):
         context.is_disconnect = True
 

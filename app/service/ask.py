@@ -13,7 +13,7 @@ from app import store
 from app.core.chart import Chart
 from app.core.errors import ChartNotFoundError, StateServiceError
 from app.core.position import Reason
-from app.db import Connection, asking
+from app.db import Connection, asking, retrying
 from app.service.context import Service
 from app.service.put import Answer
 
@@ -41,6 +41,7 @@ class Found:
     is_due: bool
 
 
+@retrying
 def answer_all(service: Service, questions: Sequence[Question]) -> list[Found | StateServiceError]:
     """Answer each question in its place, from one reading of each chart. Raises DatabaseUnavailableError."""
     with asking(service.database) as connection:

@@ -21,7 +21,7 @@ from app.core.errors import BadRequestError, ConflictError, DatabaseUnavailableE
 from app.core.log import Author, HistoryFilter, LogRow, Marker, chain_hash, format_instant
 from app.core.position import next_due
 from app.core.replay import Replay
-from app.db import Connection, asking, retrying, snapshot, transaction
+from app.db import Connection, asking, require_writable, retrying, snapshot, transaction
 from app.db.sqlite import open_sqlite
 from app.service.context import Service
 
@@ -37,12 +37,14 @@ BREATH_SECONDS = 0.05
 # Readiness
 
 
+@retrying
 def check_ready(service: Service) -> None:
-    """Return if the database is reachable and migrated. Raises DatabaseUnavailableError, which says what is wrong.
+    """Return if the database is reachable, migrated and writable. Raises DatabaseUnavailableError with what is wrong.
 
     A database that a later release has migrated is accepted, so that this release serves it during an upgrade.
     """
     with asking(service.database) as connection:
+        require_writable(connection)
         revision = schema.current_revision(connection.core)
     if revision != schema.head_revision() and not schema.is_later(revision):
         raise DatabaseUnavailableError(

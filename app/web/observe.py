@@ -47,7 +47,7 @@ def get_healthz() -> Response:
 
 @blueprint.get("/readyz", provide_automatic_options=False)
 def get_readyz() -> Response:
-    """200 if the database is reachable and migrated. Raises DatabaseUnavailableError, which is 503."""
+    """200 if the database is reachable, migrated and writable. Raises DatabaseUnavailableError, which is 503."""
     check_ready(current_service())
     return jsonify({"ready": True})
 

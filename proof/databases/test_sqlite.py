@@ -183,6 +183,8 @@ def test_writer_is_told_when_the_file_is_read_only(open_folder: Path) -> None:
         allow(open_folder, 0o777, 0o444)
         with without_privileges():
             assert_refuses(client, "PUT")
+            assert "state.db: this user may not read and write it" in client.put(PATH).get_json()["detail"]
+            assert client.get("/readyz").status_code == 503
         allow(open_folder, 0o777, 0o666)
         with without_privileges():
             assert_heals(app, taken)
@@ -198,6 +200,7 @@ def test_everybody_is_told_when_the_folder_is_read_only(open_folder: Path) -> No
         allow(open_folder, 0o555, 0o444)
         with without_privileges():
             assert_away(client)
+            assert f"may not write in the folder {open_folder}" in client.get(PATH).get_json()["detail"]
         allow(open_folder, 0o777, 0o666)
         with without_privileges():
             assert_heals(app, taken)

@@ -234,6 +234,24 @@ def test_upgrade_drops_slot_waiters_that_a_dead_process_left(filled_engine: Engi
     assert schema.check(filled_engine) == []
 
 
+def test_upgrade_refuses_a_database_of_another_application(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE orders (id integer)")
+    with pytest.raises(DatabaseUnavailableError, match=r"tables of another application \(orders\)"):
+        schema.upgrade(empty_engine)
+    assert inspect(empty_engine).get_table_names() == ["orders"]
+
+
+@pytest.mark.parametrize("revision", ["e3a1", "9999"])
+def test_upgrade_refuses_a_database_at_an_unknown_revision(empty_engine: Engine, revision: str) -> None:
+    with empty_engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num varchar(32))")
+        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{revision}')")
+    with pytest.raises(DatabaseUnavailableError, match="belongs to another application"):
+        schema.upgrade(empty_engine)
+    assert inspect(empty_engine).get_table_names() == ["alembic_version"]
+
+
 # What `check` reports
 
 

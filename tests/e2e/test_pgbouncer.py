@@ -61,6 +61,7 @@ def test_service_counts_and_wakes_those_who_wait_behind_pgbouncer(folder: Path, 
     with pooler(folder, e2e_database_url) as pooled_url:
         past = {"STATE_SERVICE_POOLER": "true", "STATE_SERVICE_LISTEN_URL": e2e_database_url}
         service = Service(folder, pooled_url, {**open_to_all, **past})
+        service.run("db", "upgrade")
         try:
             service.start()
             chart = CHART.replace("100", "1")

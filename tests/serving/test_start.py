@@ -117,12 +117,20 @@ def test_command_uses_its_own_libraries_when_another_virtual_environment_is_acti
 # The port
 
 
-def test_port_in_use_is_said_clearly(sqlite_url: str, taken_port: int) -> None:
-    done = start(sqlite_url, "--port", str(taken_port))
-    assert done.returncode not in (0, None)
-    assert f"127.0.0.1:{taken_port}" in done.stderr or str(taken_port) in done.stderr
-    assert "in use" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_start_changes_no_database_if_the_port_is_in_use(tmp_path: Path, seed: Path, taken_port: int) -> None:
+    done = start(f"sqlite:///{tmp_path}/new.db", "--port", str(taken_port), "--chart", str(seed))
+    assert done.returncode == 1
+    assert done.stderr == f"state_service: cannot listen on 127.0.0.1:{taken_port}: Address already in use\n"
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_start_changes_no_database_if_a_chart_is_bad(tmp_path: Path, seed: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("states: []\n")
+    done = start(f"sqlite:///{tmp_path}/new.db", "--port", str(free_port()), "--chart", str(seed), "--chart", str(bad))
+    assert done.returncode == 2
+    assert f"{bad}:1:" in done.stderr
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_gunicorn_listens_on_a_socket_and_a_port(sqlite_url: str, tmp_path: Path) -> None:
