@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
-import psycopg
-from alembic.util import CommandError as AlembicError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.chart_file.fields import ScalarError, to_age, to_instant
 from app.config import Config, read_config
 from app.core import errors
 from app.core.log import Author
-from app.db.errors import first_line
+from app.db.errors import LIBRARY_ERRORS, in_one_line
 from app.service.context import Service
 from app.wiring import create_app, service_of
 
@@ -103,22 +99,10 @@ def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             # click ends the command without a word: the reader of the output has gone.
             raise
-        except (*_DATABASE_ERRORS, OSError) as error:
-            fail(_in_one_line(error), NO)
+        except (*LIBRARY_ERRORS, OSError) as error:
+            fail(in_one_line(error), NO)
 
     return run
-
-
-# What the databases' libraries raise, beside the errors that app/db translates.
-_DATABASE_ERRORS = (SQLAlchemyError, AlembicError, psycopg.Error, sqlite3.Error)
-
-
-def _in_one_line(error: Exception) -> str:
-    if isinstance(error, DBAPIError):
-        return first_line(error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 # Printing

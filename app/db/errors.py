@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
+from alembic.util import CommandError as AlembicError
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError
@@ -23,6 +26,19 @@ _NOT_MIGRATED = {"42P01", "42703"}
 _LOCKED = "55P03"
 # The database role may not do this: `db prune` needs the owner of the tables.
 _NOT_ALLOWED = {"42501"}
+
+
+# What the databases' libraries raise beside the errors that this module translates.
+LIBRARY_ERRORS = (SQLAlchemyError, AlembicError, psycopg.Error, sqlite3.Error)
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what an error of a library or of the system says, as one line that names the file, if there is one."""
+    if isinstance(error, DBAPIError):
+        return first_line(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class RetryableError(DatabaseUnavailableError):

@@ -223,11 +223,11 @@ OTHER_PROCESS = """
 import sys, time
 from app.config import Config
 from app.core.log import Author
-from app.service.put import Put, update
+from app.service.put import Put, apply_one
 from app.wiring import create_app, service_of
 service = service_of(create_app(Config(database_url=sys.argv[1])))
 sys.stdin.readline()
-update(service, "web", Put("canary", "m1"), Author())
+apply_one(service, "web", Put("canary", "m1"), Author())
 print(time.time(), flush=True)
 service.database.engine.dispose()
 """
