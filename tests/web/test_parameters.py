@@ -21,7 +21,7 @@ JSON = {"Accept": "application/json"}
 BAD = {
     "missing": ("", "state is missing"),
     "missing beside others": ("machine=a", "state is missing"),
-    "in another case": ("State=green_state", "state is missing"),
+    "in another case": ("State=green_state", "unknown parameter 'State'"),
     "repeated": ("state=green_state&state=red_state", "state is given 2 times"),
     "repeated alike": ("state=green_state&state=green_state", "state is given 2 times"),
     "repeated in two spellings": ("state=green_state&st%61te=green_state", "state is given 2 times"),
