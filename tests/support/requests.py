@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,9 +37,15 @@ def opened_machines(service: Service) -> Iterator[Machines]:
         machines.close()
 
 
+# One event loop for each service, as in a process that serves; kept, so that no other service gets its place.
+_MACHINES: dict[int, Machines] = {}
+_LOCK = threading.Lock()
+
+
 def _call(service: Service, act: Callable[[Machines], Coroutine[Any, Any, Answer]]) -> Answer:
-    with opened_machines(service) as machines:
-        return machines.call(act(machines))
+    with _LOCK:
+        machines = _MACHINES.setdefault(id(service), Machines(service))
+    return machines.call(act(machines))
 
 
 def update(service: Service, name: str, put: Put, author: Author = NOBODY) -> Answer:

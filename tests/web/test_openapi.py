@@ -235,6 +235,15 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("POST", "/v1/pre-reboot", 409, ROLLOUT, {}),
     ("POST", "/v1/steady-state", 200, REBOOT, {}),
     ("POST", "/v1/steady-state", 200, "paused " + REBOOT, {}),
+    (
+        "POST",
+        "/v1/steady-state",
+        409,
+        REBOOT.replace("{key: count, value: 0}", "{key: count, value: 9223372036854775807}").replace(
+            "{key: count, value: 3}", '{key: count, op: "<", value: 3}'
+        ),
+        {},
+    ),
     ("GET", "/charts", 200, ROLLOUT, {}),
     ("GET", "/charts", 200, REBOOT, {}),
     ("GET", "/charts/{chart}", 200, ROLLOUT, {}),

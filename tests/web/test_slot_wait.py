@@ -109,7 +109,6 @@ def test_waiter_gets_the_slot_that_another_request_of_its_machine_got(waiting: W
 
 
 ENDS: dict[str, Any] = {
-    "a pause": (lambda service: operate.pause(service, "web", "look", ANN), Reason.PAUSED),
     "the end": (lambda service: operate.goto(service, "web", "done", "over", ANN), Reason.NOT_CURRENT),
     "a roster": (
         lambda service: import_text(service, FULL.replace("m2", "m9")),
@@ -203,13 +202,12 @@ def test_every_waiter_gets_its_turn(waiting: Waiting, service: Service) -> None:
 
 
 def test_waiters_for_another_state_take_no_turns(waiting: Waiting, service: Service) -> None:
-    operate.goto(service, "web", "restart", "on", ANN)
-    claim(service, "m1", "restart")
-    left_behind = [waiting("m3"), waiting("m4")]
-    held = waiting("m2", "restart")
+    claim(service, "m1")
+    for_later = [waiting("m3", "restart"), waiting("m4", "restart")]
+    held = waiting("m2")
     operate.evict(service, "web", "m1", "why", ANN)
     assert reason(held) is Reason.UPDATED
-    assert not any(one.done() for one in left_behind)
+    assert not any(one.done() for one in for_later)
 
 
 # Seen by others
