@@ -71,7 +71,7 @@ def test_every_query_for_a_chart_row_reads_the_same_row(service: Service) -> Non
     operate.pause(service, "web", "look", ANN)
     with transaction(service.database) as connection:
         locked = store.charts.lock_chart(connection, "web")
-        with_now, _ = store.charts.get_chart_and_now(connection, "web")
+        (with_now,) = store.charts.read_charts_and_now(connection, ["web", "none"])[0].values()
         listed = store.charts.list_charts(connection)
         assert [locked, with_now, *listed] == [store.charts.get_chart(connection, "web")] * 3
 
