@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -143,6 +144,7 @@ def test_sqlite_file_that_is_gone_for_a_while_is_found_again(sqlite_url: str, tm
     with running(sqlite_url, tmp_path, workers="1") as server:
         server.import_chart("web", THREE)
         held = server.hold("web", "second", count=6)
+        time.sleep(1)  # until the hub's first look, which wakes every waiter, is over
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("VACUUM INTO ?", (str(away),))
         for name in (str(file), f"{file}-wal", f"{file}-shm"):
