@@ -35,8 +35,6 @@ MACHINES = {
     "unicode": "büro-日本語-€",
     "latin letter whose last byte is a space in Latin-1": "web-à",
     "inner spaces": "rack 7  unit 3",
-    "outer spaces": "  padded ",
-    "nothing but spaces": "   ",
     "header syntax": "X-Machine: other; x=y, z",
     "shell syntax": "$(touch /tmp/x) `id` %41+&?#",
     "a comment": "# no comment",
