@@ -278,7 +278,7 @@ def test_json_reason_is_late(fleet: FlaskClient) -> None:
 def test_json_reason_is_time_driven(fleet: FlaskClient) -> None:
     for machine in ("web-01", "web-02"):
         told(fleet, "PUT", "canary stage", f"&machine={machine}")
-    assert told(fleet, "PUT", "freeze")["reason"] == "time_driven"
+    assert told(fleet, "PUT", "freeze", "&machine=web-01")["reason"] == "time_driven"
 
 
 def test_json_reason_is_final(fleet: FlaskClient) -> None:
