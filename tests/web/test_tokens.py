@@ -153,7 +153,7 @@ def test_each_role_may_do_what_is_documented() -> None:
     """Each role may also do what the roles before it may."""
     needs = {
         Role.READER: {"charts.get_charts", "charts.get_chart", "charts.get_history", "state.get_state"},
-        Role.MACHINE: {"state.put_state", "state.put_default_state", "operate.put_slot"},
+        Role.MACHINE: {"state.put_state", "state.put_default_state", "state.put_slot"},
         Role.OPERATOR: {"operate.post_pause", "operate.post_resume", "operate.post_reset", "operate.post_goto"},
         Role.ADMIN: {"charts.put_chart", "operate.post_archive", "ui.post_token", "ui.post_revoke"},
     }
