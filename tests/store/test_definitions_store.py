@@ -29,7 +29,7 @@ class UndoneError(Exception):
 def written_and_read(database: Database, chart: Chart) -> Chart | None:
     found = None
     with suppress(UndoneError), transaction(database) as connection:
-        first = store.record.Decision(machine.start(chart, 1, 1, NOON), Author())
+        first = store.record.DecidedStep(machine.start(chart, 1, 1, NOON), Author())
         row = store.record.create_chart(connection, chart.name, first, NOON)
         store.definitions.add_version(connection, row.id, 1, chart, text="text", now=NOON, actor=None)
         found = store.definitions.load_chart(connection, row.id, chart.name, 1)
