@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from app.core.errors import StateServiceError
+from app.core.errors import DatabaseUnavailableError, StateServiceError
 from app.core.log import Author
 from app.core.position import Claim, Release, Tick
 from app.service.ask import Found, Question, answer_all
@@ -30,6 +30,8 @@ MAX_QUESTIONS = 1024
 # Threads for charts that other workers have locked: each may wait there as long as a lock may be waited for.
 LOCKED_CHART_THREADS = 4
 READING_THREADS = 2
+# How often a waiting request looks again while the database is away, in seconds.
+AWAY_SECONDS = 1.0
 # The key of the batches for any chart; no chart has this name.
 ANY_CHART = ""
 
@@ -150,13 +152,16 @@ class Machines:
             return answer
         deadline = time.monotonic() + seconds
         with self.service.hub.waiting(topic, machine) as waiter:
-            while True:
-                # The waiter has its place before this attempt reads: it misses no change after it.
-                answer, is_settled = await attempt()
-                if is_settled or self.service.hub.is_closed:
+            while (left := deadline - time.monotonic()) > 0 and not self.service.hub.is_closed:
+                try:
+                    # The waiter has its place before this attempt reads: it misses no change after it.
+                    answer, is_settled = await attempt()
+                except DatabaseUnavailableError:
+                    # The database may be back before the time is up.
+                    left = min(left, AWAY_SECONDS)
+                if is_settled:
                     return answer
-                if not await waiter.sleep(deadline - time.monotonic()):
-                    break
+                await waiter.sleep(left)
             if not self.service.hub.is_closed:
                 # Time is up: the last answer is a fresh one.
                 answer, _ = await attempt()

@@ -127,6 +127,11 @@ class Hub:
         self._closed.set()
         self._on_loop(self._wake_for_good)
 
+    def join(self, seconds: float) -> None:
+        """Wait until the watching thread has ended, if it was started, for at most so many seconds."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
     def tell(self, chart: str) -> None:
         """Wake the waiters for a chart that has just moved. Safe on any thread."""
         if self._rooms:

@@ -21,6 +21,11 @@ def opened_app(url: str, **settings: Any) -> Iterator[Flask]:
     """Yield the application on the database at `url`, and close its connections."""
     app = create_app(Config(database_url=url, **settings))
     yield app
+    app.extensions["stateservice.machines"].close()
+    hub = service_of(app).hub
+    hub.close()
+    # A look that is under way holds a connection.
+    hub.join(5)
     service_of(app).database.engine.dispose()
 
 
