@@ -137,8 +137,7 @@ class Door:
             # A WebSocket: refused with 403 by the server.
             await send({"type": "websocket.close"})
             return
-        # As WSGI has it: the bytes of the path, without loss, as Latin-1.
-        scope["path"] = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
+        scope["path"] = read_path(scope["raw_path"])
         request = request_from_scope(scope, self._proxy_hops)
         body = Body(request, receive)
         routes = self._state.find_routes(request)
@@ -172,6 +171,17 @@ class Door:
             await send_reply(send, problem_reply(error, request), is_head=request.method == "HEAD")
             return
         await run.send_rest()
+
+
+def read_path(target: bytes) -> str:
+    """Return the path of a request as WSGI has it: its bytes, without loss, as Latin-1.
+
+    A target in absolute form loses its scheme and host: the Host header counts. Several slashes at the beginning are
+    one.
+    """
+    if not target.startswith(b"/") and b"://" in target:
+        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    return "/" + unquote_to_bytes(target).decode("latin-1").lstrip("/")
 
 
 class Body:
@@ -318,7 +328,8 @@ def build_environ(scope: Scope, request: Request, body: bytes | None, declared: 
         CAN_WAIT: True,
     }
     for name, value in request.headers.items():
-        if name not in (REPEATED, "content-type", "content-length"):
+        # The body is read: it is no longer chunked.
+        if name not in (REPEATED, "content-type", "content-length", "transfer-encoding"):
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     environ["CONTENT_TYPE"] = request.headers.get("content-type", "")
     environ["CONTENT_LENGTH"] = str(max(declared, MAX_BODY + 1) if body is None else len(body))

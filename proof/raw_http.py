@@ -308,7 +308,11 @@ def _is_json(line: str) -> bool:
 
 # The servers
 
-UNREAD = "from gunicorn.http.parser import Parser; Parser.finish_body = lambda self, *given, **named: True"
+UNREAD = (
+    "from gunicorn.asgi.protocol import ASGIProtocol\n"
+    "keep = ASGIProtocol._on_headers_complete\n"
+    "ASGIProtocol._on_headers_complete = lambda self: keep(self) or True"
+)
 
 
 @contextmanager

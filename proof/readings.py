@@ -60,6 +60,7 @@ _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"')
 _LABEL = re.compile(r'^( *s\d+ --> s\d+ : )[^"<>]*$')
 _CURL_LINE = re.compile(
     r'#[ -~]*|(url|header|request) = "(\\.|[^"\\\n])*"|(max-time|retry) = \d+|fail|silent|show-error'
+    r"|retry-connrefused|retry-all-errors"
 )
 
 

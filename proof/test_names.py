@@ -36,7 +36,7 @@ def leave_formulas(app: Flask, patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_quotes(app: Flask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("app.web.charts.quote", lambda text: f'"{text}"')
+    patch.setattr("app.web.charts.quote_for_curl", lambda text: f'"{text}"')
 
 
 def echo_names(app: Flask, patch: pytest.MonkeyPatch) -> None:

@@ -360,8 +360,8 @@ HOLED = "operate.post_pause"
 HOLES = {
     "a role too low": f"import app.web.auth as auth; auth.RULES['{HOLED}'] = auth.Role.READER",
     "a token in the query": (
-        "import app.web.auth as auth\n"
-        "find = auth.find_secret; auth.find_secret = lambda environ: auth.request.args.get('token') or find(environ)"
+        "import app.web.auth as auth; from urllib.parse import parse_qs; find = auth.find_secret\n"
+        "auth.find_secret = lambda request: (parse_qs(request.query_string).get('token') or [find(request)])[0]"
     ),
 }
 
