@@ -311,7 +311,7 @@ def _is_json(line: str) -> bool:
 UNREAD = (
     "from gunicorn.asgi.protocol import ASGIProtocol\n"
     "keep = ASGIProtocol._on_headers_complete\n"
-    "ASGIProtocol._on_headers_complete = lambda self: keep(self) or True"
+    "ASGIProtocol._on_headers_complete = lambda self: keep(self) or self._current_request.method == 'GET'"
 )
 
 

@@ -36,10 +36,6 @@ from app.web.values import read_choice, read_instant
 blueprint = Blueprint("charts", __name__)
 # The forms of a chart, by `Accept`; the first is the default.
 STATUS_TYPES = ("application/json", "text/plain", "application/yaml")
-# A body that is too large is still read, up to the size that deploy/nginx.conf lets through. If the server closed the
-# connection with part of the body unread, nginx would lose the answer and send 502. The limit has one byte more because
-# Werkzeug cuts a chunked body at the limit without an error.
-MAX_READ = 2 * MAX_BYTES + 1
 
 
 @blueprint.get("/charts", provide_automatic_options=False)
@@ -94,10 +90,13 @@ def put_chart(name: str) -> tuple[Response, int]:
 
 def read_body() -> bytes:
     """The chart file in the request's body. Raises RequestEntityTooLarge, BadRequestError."""
-    request.max_content_length = MAX_READ
-    body = request.get_data()
+    too_large = RequestEntityTooLarge(f"a chart file is at most {MAX_BYTES} bytes")
+    try:
+        body = request.get_data()
+    except RequestEntityTooLarge:
+        raise too_large from None
     if len(body) > MAX_BYTES:
-        raise RequestEntityTooLarge(f"a chart file is at most {MAX_BYTES} bytes")
+        raise too_large
     if not body:
         raise BadRequestError("the body is empty: send the chart file, as in curl --data-binary @chart.yaml")
     return body
