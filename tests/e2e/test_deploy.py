@@ -34,8 +34,8 @@ def test_nginx_takes_its_file(tmp_path: Path) -> None:
 
 
 def test_nginx_takes_the_file_of_compose(tmp_path: Path) -> None:
-    # `resolve` needs a newer nginx than the distribution's: compose.yaml names the image.
-    changes = {"server service:5000 resolve": "server 127.0.0.1:5000"}
+    # `resolve` and its resolver need a newer nginx than the distribution's: compose.yaml names the image.
+    changes = {"server service:5000 resolve": "server 127.0.0.1:5000", "  resolver 127.0.0.11 valid=5s;\n": ""}
     text = replaced((DEPLOY / "nginx-compose.conf").read_text(), changes)
     run("nginx", "-t", "-c", nginx_file(tmp_path, text))
 
@@ -96,7 +96,9 @@ def test_promtool_takes_the_expressions_of_the_dashboard(tmp_path: Path) -> None
 def test_dashboard_and_alerts_name_no_metric_that_is_not_there() -> None:
     text = " ".join(dashboard_expressions()) + (DEPLOY / "alerts.yaml").read_text()
     named = set(re.findall(r"stateservice_\w+", text))
-    sources = " ".join(path.read_text() for path in ROOT.glob("app/*/metrics.py"))
+    sources = " ".join(
+        path.read_text() for path in [*ROOT.glob("app/*/metrics.py"), ROOT / "app" / "web" / "observe.py"]
+    )
     known = set(re.findall(r'"(stateservice_\w+)"', sources))
     known |= {f"stateservice_{name}" for name in re.findall(r'_gauge\("(\w+)"', sources)}
     known |= {f"stateservice_chart_{name}" for name in re.findall(r'_family\(\s*"(\w+)"', sources)}
