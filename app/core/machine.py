@@ -317,8 +317,11 @@ def _goto(decision: Decision, state: str, reason: str) -> None:
 
 
 def _upgrade(decision: Decision, request: Upgrade) -> None:
+    reported_in = decision.position.visit
     decision.run_clock()
     old = decision.position
+    # The clock may have begun another visit, which has no reports yet: those of the visit before stand as they are.
+    reports = request.reports if old.visit == reported_in else {}
     home = old.state if old.state in request.chart.states else request.homes.get(old.state)
     if home is None:
         raise ConflictError(
@@ -332,9 +335,9 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     decision.position = replace(old, version=request.version)
     decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}{follows}")
     decision.position = after
-    for name in sorted(request.reports):
+    for name in sorted(reports):
         if not request.chart.is_on_roster(name):
-            decision.withdraw(name, request.reports[name])
+            decision.withdraw(name, reports[name])
     if not decision.position.is_paused:
         decision.take_first_that_holds()
         decision.run_clock()

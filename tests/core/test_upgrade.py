@@ -237,6 +237,18 @@ def test_withdrawal_of_a_report_on_a_dropped_attribute_changes_no_value() -> Non
     assert (made.rows[-1].kind, made.rows[-1].key, made.current_reports) == ("withdraw", None, {})
 
 
+def test_reports_of_a_visit_that_the_clock_has_ended_are_not_withdrawn() -> None:
+    first = counted("a", when("b", "count", 9), old("b", 10))
+    old_chart = replace(
+        chart(first, counted("b", when("end", "count", 9)), final("end")), expect=2, roster=("m1", "m2")
+    )
+    made = Model()
+    made.import_chart(old_chart, NOON)
+    made.put("a", NOON, "m1")
+    step = made.import_chart(replace(old_chart, roster=("m2",), expect=1), after(20))
+    assert kinds(step) == [Kind.TIMEOUT, Kind.UPGRADE]
+
+
 def test_machine_that_comes_back_to_the_roster_counts_again() -> None:
     made = reporting("a")
     made.import_chart(THREE, after(10))
