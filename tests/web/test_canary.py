@@ -125,7 +125,7 @@ def test_one_failure_among_the_canaries_rolls_back(server: Server, chart: str) -
 
 @pytest.mark.slow
 def test_rollout_is_overdue_when_too_few_report_in_time(server: Server, chart: str) -> None:
-    server.import_chart(chart, canary(deadline="2s"))
+    server.import_chart(chart, canary(deadline="12s"))
     pass_canary(server, chart)
     until(lambda: server.history(chart, kind="timeout"), "the deadline passes with nobody asking")
     assert ask(server, chart, OTHERS[0], "overdue") == 0
