@@ -17,7 +17,8 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "stateservice-metrics-"
 # Bytes of each file, which is more than all series of this service take.
 _ROOM = 1024 * 1024
-# One file for each kind of instrument, and for each mode of a gauge, that app/service/metrics.py has.
+# One file for each kind of instrument, and for each mode of a gauge: see app/service/metrics.py and
+# app/web/observe.py.
 _KINDS = ("counter", "histogram", "gauge_livemax")
 
 

@@ -37,7 +37,7 @@ from app.service.machines import Machines
 from app.service.put import sweep
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply, describe, problem_reply
-from app.web.request import CAN_WAIT, HAS_WAITED, REPEATED, Environ, MustWait, Request, request_from_scope
+from app.web.request import CAN_WAIT, HAS_WAITED, MAX_BODY, REQUEST, Environ, MustWait, Request, request_from_scope
 from app.web.state import Route, StateDoor
 
 logger = logging.getLogger("stateservice.serving")
@@ -45,8 +45,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# The largest body that is read for a view; the largest chart file is 1 MiB.
-MAX_BODY = 1024 * 1024 + 1024
 # The largest body of a request on a state; it is thrown away. Of a body that is too large, this much is read after the
 # answer, for DRAIN_SECONDS: a client whose body is cut off may never see the answer. nginx lets 2 MiB through.
 MAX_DRAIN = 2 * 1024 * 1024 + 65536
@@ -326,15 +324,14 @@ def build_environ(scope: Scope, request: Request, body: bytes | None, declared: 
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
         CAN_WAIT: True,
+        REQUEST: request,
     }
     for name, value in request.headers.items():
         # The body is read: it is no longer chunked.
-        if name not in (REPEATED, "content-type", "content-length", "transfer-encoding"):
+        if name not in ("content-type", "content-length", "transfer-encoding"):
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     environ["CONTENT_TYPE"] = request.headers.get("content-type", "")
     environ["CONTENT_LENGTH"] = str(max(declared, MAX_BODY + 1) if body is None else len(body))
-    if request.repeated:
-        environ[f"HTTP_{REPEATED.upper().replace('-', '_')}"] = " ".join(request.repeated)
     return environ
 
 

@@ -17,9 +17,7 @@ from app.models import metadata
 from app.service.context import Service
 from app.service.machines import Machines
 from app.waiting.hub import Hub
-
-# A chart file is at most 1 MiB; whatever is larger cannot be meant.
-MAX_BODY = 1024 * 1024 + 1024
+from app.web.request import MAX_BODY
 
 
 def create_app(config: Config | None = None) -> Flask:

@@ -57,35 +57,27 @@ class Waiter:
     def __init__(self, room: Room, machine: str | None) -> None:
         self._room = room
         self._seen = room.generation
-        self._alarm: asyncio.Future[bool] | None = None
+        self._alarm: asyncio.Future[None] | None = None
         self.machine = machine
 
-    async def sleep(self, seconds: float) -> bool:
-        """Sleep until something may have changed; False once `seconds` are over or the server was told to stop."""
-        if seconds <= 0:
-            return False
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until something may have changed since the last sleep, for at most `seconds`."""
         if self._room.generation == self._seen:
             loop = asyncio.get_running_loop()
             self._alarm = loop.create_future()
             # A timer costs less memory than asyncio.wait_for, which wraps the sleep in a task of its own.
-            timer = loop.call_later(seconds, self._ring, False)
+            timer = loop.call_later(seconds, self.wake)
             try:
-                is_woken = await self._alarm
+                await self._alarm
             finally:
                 timer.cancel()
                 self._alarm = None
-            if not is_woken:
-                return False
         self._seen = self._room.generation
-        return True
 
-    def wake(self, *, is_change: bool = True) -> None:
-        """End the sleep, because something may have changed or because the hub closes."""
-        self._ring(is_change)
-
-    def _ring(self, is_change: bool) -> None:
+    def wake(self) -> None:
+        """End the sleep: something may have changed, the time is over, or the hub closes."""
         if self._alarm is not None and not self._alarm.done():
-            self._alarm.set_result(is_change)
+            self._alarm.set_result(None)
 
 
 class Hub:
@@ -184,8 +176,7 @@ class Hub:
 
     def _wake_for_good(self) -> None:
         for room in self._rooms.values():
-            for waiter in room.waiters:
-                waiter.wake(is_change=False)
+            room.wake()
 
     def look(self, *, rows_only: bool = False) -> None:
         """Read where every chart that is waited for stands, and wake the waiters of those that changed.

@@ -74,8 +74,6 @@ RULES: dict[str, Role | None] = {
     "observe.get_healthz": None,
     "observe.get_readyz": None,
 }
-# Routes of the default chart, which its pattern guards as if it were named.
-DEFAULT_CHART = frozenset({"state.get_default_state", "state.get_default_reached", "state.put_default_state"})
 
 
 class Access:

@@ -30,7 +30,8 @@ from app.web.values import read_whole
 
 # A WSGI environment.
 Environ = dict[str, Any]
-_PLACE = "stateservice.request"
+# Where a WSGI environment has its Request.
+REQUEST = "stateservice.request"
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAME_LENGTH = 128
 MACHINE_LENGTH = 255
@@ -40,8 +41,8 @@ MAX_WAIT = 55
 # Headers of ours that say something once. WSGI joins repeated headers with a comma, and so two machines would become
 # a third.
 ONCE = ("x-machine", "idempotency-key")
-# The header in which the event loop tells Flask's side which of them were repeated. A client's own is dropped.
-REPEATED = "x-state-service-repeated"
+# The largest body that is read for a view: a chart file is at most 1 MiB; whatever is larger cannot be meant.
+MAX_BODY = 1024 * 1024 + 1024
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,15 +90,14 @@ def request_from_environ(environ: Environ) -> Request:
         query_string=environ.get("QUERY_STRING", ""),
         headers=headers,
         remote_addr=environ.get("REMOTE_ADDR"),
-        repeated=tuple(headers.get(REPEATED, "").split()),
     )
 
 
 def request_of(environ: Environ) -> Request:
-    """The request that belongs to a WSGI environment, made the first time it is asked for."""
-    found: Request | None = environ.get(_PLACE)
+    """The request that belongs to a WSGI environment: the event loop's, else made the first time it is asked for."""
+    found: Request | None = environ.get(REQUEST)
     if found is None:
-        found = environ[_PLACE] = request_from_environ(environ)
+        found = environ[REQUEST] = request_from_environ(environ)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from flask import Flask
@@ -23,7 +23,7 @@ from app.service.ask import Question
 from app.service.machines import Machines
 from app.service.put import Answer, Put
 from app.web import observe
-from app.web.auth import DEFAULT_CHART, Access, admit
+from app.web.auth import Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, normalize_host, request_of
 
@@ -121,6 +121,7 @@ class StateDoor:
     async def respond(self, request: Request, routes: dict[str, Route]) -> Reply:
         """Answer a request on one of `routes`; every error becomes its reply, and the request is counted and logged."""
         route = routes.get("GET" if request.method == "HEAD" else request.method)
+        rule = None if route is None else route.rule
         try:
             self._check_host(request)
             if route is None:
@@ -128,11 +129,11 @@ class StateDoor:
             else:
                 reply = answer_reply(await self._answer(request, route), request)
         except asyncio.CancelledError:
-            observe.finish(self._config, request, None if route is None else route.rule, CLIENT_GONE)
+            observe.finish(self._config, request, rule, CLIENT_GONE)
             raise
         except Exception as error:
             reply = problem_reply(error, request)
-        observe.finish(self._config, request, None if route is None else route.rule, reply.status)
+        observe.finish(self._config, request, rule, reply.status)
         return reply
 
     async def _answer(self, request: Request, route: Route) -> Answer:
@@ -140,17 +141,16 @@ class StateDoor:
         if holder is None:
             holder = await self.machines.read(lambda: self._access.authenticate(request))
         request.holder = holder
-        chart = request.chart or await self._find_default_chart(request, route)
         if self._access.uses_tokens:
+            # The role comes first: a token of another role is told that, and not which charts there are.
+            admit(holder, route.endpoint, request.chart)
+        if request.chart is not None:
+            return await route.answer(self.machines, request, request.chart)
+        chart = await self.machines.find_default_chart()
+        if self._access.uses_tokens:
+            # The default chart is guarded as if it were named.
             admit(holder, route.endpoint, chart)
         return await route.answer(self.machines, request, chart)
-
-    async def _find_default_chart(self, request: Request, route: Route) -> str:
-        if self._access.uses_tokens and request.holder is not None:
-            # The role comes first: a token of another role is told that, and not which charts there are.
-            admit(request.holder, route.endpoint, None)
-        assert route.endpoint in DEFAULT_CHART
-        return await self.machines.find_default_chart()
 
     def _check_host(self, request: Request) -> None:
         hosts = self._config.trusted_hosts
@@ -165,7 +165,7 @@ class UntrustedHostError(BadRequestError):
 def _refuse_method(request: Request, routes: dict[str, Route]) -> Reply:
     allowed = {"HEAD", *routes} if "GET" in routes else set(routes)
     reply = describe(405, f"{request.method} {request.path}", request)
-    return Reply(reply.status, reply.body, reply.content_type, (*reply.headers, ("Allow", ", ".join(sorted(allowed)))))
+    return replace(reply, headers=(*reply.headers, ("Allow", ", ".join(sorted(allowed)))))
 
 
 class StateRoutes:

@@ -57,6 +57,12 @@ def test_header_that_is_sent_once_beside_one_sent_twice_is_not_the_culprit(
     assert (status, json.loads(body)["detail"]) == (400, f"{twice} is given more than once")
 
 
+def test_header_that_is_sent_twice_is_refused_by_a_view_of_flask(server: Server) -> None:
+    path = "/charts/states/did.curl?state=green_state"
+    status, body = send(server, "GET", path, [("X-Machine", "a"), ("X-Machine", "b")])
+    assert (status, json.loads(body)["detail"]) == (400, "X-Machine is given more than once")
+
+
 def test_query_goes_before_a_header_that_is_sent_twice(server: Server) -> None:
     found = send(server, "GET", PATH + "&machine=a", [("X-Machine", "a"), ("X-Machine", "b")])
     assert found == (200, "green_state")
