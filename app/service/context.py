@@ -147,7 +147,7 @@ def _build_position(
 
 
 def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Chart) -> Sequence[str]:
-    """The machines of the roster that have not reported in this visit; none where there is no roster."""
+    """The machines of the roster that have not reported in this visit; none if the chart has no roster."""
     if chart.roster is None or not chart.states[row.state].attributes:
         return ()
     reported = store.machines.read_reports(connection, row)

@@ -68,7 +68,7 @@ class Answer:
     slots: SlotCount | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as the HTTP interface gives it to whoever accepts JSON."""
+        """The answer as the HTTP interface gives it to a client that accepts JSON."""
         fields = asdict(self)
         is_yes, slots = fields.pop("is_yes"), fields.pop("slots")
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}

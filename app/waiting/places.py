@@ -33,14 +33,14 @@ class OwnPlaces:
         return self._count
 
     def take(self, limit: int) -> bool:
-        """Take a place; False where `limit` are taken."""
+        """Take a place; return False if `limit` are taken."""
         if self._count >= limit:
             return False
         self._count += 1
         return True
 
     def give_back(self) -> None:
-        """One waiter less."""
+        """Give one place back."""
         self._count -= 1
 
 
@@ -72,7 +72,7 @@ class WorkerPlaces:
         return sum(count for (count,) in _COUNT.iter_unpack(self._memory[:]))
 
     def take(self, limit: int) -> bool:
-        """Take a place; False where `limit` are taken, in all workers."""
+        """Take a place; return False if all workers have taken `limit`."""
         # Two workers must not both take the last place.
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
@@ -84,11 +84,11 @@ class WorkerPlaces:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def give_back(self) -> None:
-        """One waiter less in this worker."""
+        """Give one of this worker's places back."""
         self._add(-1)
 
     def clear(self) -> None:
-        """None in this worker: it is gone."""
+        """Set the count to 0: the worker is gone."""
         _COUNT.pack_into(self._memory, self._offset, 0)
 
     def _add(self, change: int) -> None:

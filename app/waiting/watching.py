@@ -23,7 +23,7 @@ logger = logging.getLogger("stateservice.waiting")
 # SQLite's change counter costs microseconds to read.
 COUNTER_SECONDS = 0.05
 # The net: charts waited for are looked at this often whatever was heard, and this often while nothing can be heard.
-# Both keep the promise of one second: a pooler nobody told us of swallows NOTIFY without a word.
+# Both keep the promise of one second: a pooler that the settings do not name drops NOTIFY without an error.
 NET_SECONDS = 0.75
 DEAF_SECONDS = 0.5
 # Waiters for any new row of the log, which nothing announces.

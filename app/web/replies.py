@@ -82,7 +82,7 @@ def _wants_json(header: str) -> bool:
 
 
 def answer_reply(answer: Answer, request: Request) -> Reply:
-    """200 and exactly the state's name for a yes, 406 and nothing for a no; the JSON form where it is asked for."""
+    """200 and exactly the state's name for a yes, 406 and nothing for a no; the JSON form if the client asks for it."""
     request.answer = answer
     status = 200 if answer.is_yes else 406
     if wants_json(request):
