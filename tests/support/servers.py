@@ -151,8 +151,16 @@ class Server:
 
     def connections(self) -> int:
         """How many connections its workers have accepted and not closed."""
-        found = [one for pid in self.workers() for one in psutil.Process(pid).net_connections("tcp")]
+        return sum(map(self.connections_of, self.workers()))
+
+    def connections_of(self, worker: int) -> int:
+        """How many connections one worker has accepted and not closed."""
+        found = psutil.Process(worker).net_connections("tcp")
         return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == self.port for one in found)
+
+    def busiest_worker(self) -> int:
+        """The process id of the worker that has the most connections."""
+        return max(self.workers(), key=self.connections_of)
 
     def beside(self) -> AbstractContextManager[Connection]:
         """A connection of the test's own to its database."""

@@ -59,11 +59,10 @@ def test_refusal_says_why(server: Server) -> None:
 
 
 def test_waiters_of_a_killed_worker_are_forgotten(server: Server) -> None:
-    before = server.workers()
     with Crowd(server.port) as crowd:
         crowd.ask(paths(LIMIT))
         server.until_waiting(LIMIT)
-        victim = max(before, key=lambda pid: len(os.listdir(f"/proc/{pid}/task")))
+        victim = server.busiest_worker()
         os.kill(victim, signal.SIGKILL)
         until(lambda: server.waiters() < LIMIT, "the dead worker's waiters are forgotten")
         lost = LIMIT - server.waiters()

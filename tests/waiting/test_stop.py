@@ -71,7 +71,7 @@ def test_reload_answers_everybody_and_serves_on(database_url: str, tmp_path: Pat
 def test_signal_to_one_worker_answers_its_waiters_and_no_others(sqlite_url: str, tmp_path: Path) -> None:
     with running(sqlite_url, tmp_path) as server, Crowd(server.port) as crowd:
         hold(server, crowd)
-        victim = max(server.workers(), key=lambda pid: len(os.listdir(f"/proc/{pid}/task")))
+        victim = server.busiest_worker()
         os.kill(victim, signal.SIGTERM)
         until(lambda: victim not in server.workers(), "it ends")
         left = server.waiters()
