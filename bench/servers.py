@@ -77,7 +77,7 @@ def _answers(started: subprocess.Popen[bytes], port: int, path: str, log: Path) 
 
 @contextmanager
 def flask_peer(application: str, path: str, folder: Path, **variables: str) -> Iterator[Peer]:
-    """Another application under this service's gunicorn, with its settings."""
+    """Another application under gunicorn with threads, with as many workers as this service."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-c", "bench/peer_conf.py", application]
     with peer(command, port, path, folder, STATE_SERVICE_BIND=f"127.0.0.1:{port}", **variables) as found:
@@ -93,7 +93,7 @@ def empty_view(folder: Path) -> Iterator[Peer]:
 
 @contextmanager
 def rewriter(folder: Path) -> Iterator[Peer]:
-    """A service of the seed's kind under the same gunicorn, with one worker: its lock is of one process."""
+    """A service of the seed's kind under gunicorn with threads and one worker: its lock is of one process."""
     chart = folder / "rewritten.yaml"
     chart.write_text(chart_text())
     variables = {"BENCH_CHART": str(chart), "STATE_SERVICE_WORKERS": "1"}

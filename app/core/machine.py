@@ -1,8 +1,8 @@
 """The chart machine: what happens to a chart, decided from its definition, its position and the time alone.
 
 `step` and `start` are the only ways in. Below them stands one function for each kind of happening: what machines
-report, what becomes of slots, and what operators and imports do. All of these build their answer in a `Decision`,
-which comes last: it holds the position so far, writes down what the log will say, and runs the clock.
+report, what becomes of slots, and what operators and imports do. All of these build their answer in a `Decision`
+(`app/core/decision.py`): it holds the position so far, writes down what the log will say, and runs the clock.
 
 The clock goes first. Before a happening is judged, every transition and lease that is due at `now` is settled, so
 that the answer is the same as if the sweeper had come by at exactly the right moment.
@@ -13,14 +13,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from app.core.chart import FAILED_KEY, Chart, OnExpire, State
+from app.core.chart import FAILED_KEY, Chart
+from app.core.decision import Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.position import (
     LEASES_FOLLOW,
     TAKEN_BACK,
     Archive,
     Claim,
-    Entry,
     Evict,
     Goto,
     Happening,
@@ -38,13 +38,8 @@ from app.core.position import (
     Tick,
     Update,
     Upgrade,
-    Verdict,
     Visit,
-    next_due,
 )
-
-# The most clock transitions in one step, and so in one transaction; a cycle of clock guards continues in the next step.
-MOVES_PER_STEP = 100
 
 
 def step(chart: Chart, position: Position, happening: Happening, now: datetime) -> Step:
@@ -341,214 +336,3 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     if not decision.position.is_paused:
         decision.take_first_that_holds()
         decision.run_clock()
-
-
-class Decision:
-    """A step being decided: the position so far, and what there will be to write.
-
-    `key` and `value` are the attribute that the answer is about.
-    """
-
-    def __init__(self, chart: Chart, position: Position, now: datetime) -> None:
-        self.chart = chart
-        self.position = position
-        self.now = now
-        self.state_at_start = position.state
-        self.clock_moves = 0
-        self.entries: list[Entry] = []
-        self.visits: list[Visit] = []
-        self.withdrawn: list[Report] = []
-        self.reports: list[Report] = []
-        self.key: str | None = None
-        self.value: int | None = None
-
-    @property
-    def state(self) -> State:
-        """The current state's definition."""
-        return self.chart.states[self.position.state]
-
-    def has_entered(self, name: str) -> bool:
-        """Return whether a visit of the state `name` has begun in this step."""
-        return any(visit.state == name for visit in self.visits)
-
-    def accept(self, reason: Reason) -> Step:
-        """Finish with a yes."""
-        return self._finish(Verdict.ACCEPTED, reason)
-
-    def refuse(self, reason: Reason) -> Step:
-        """Finish with a no; what the clock did before is still written."""
-        return self._finish(Verdict.REFUSED, reason)
-
-    def _finish(self, verdict: Verdict, reason: Reason) -> Step:
-        return Step(
-            verdict=verdict,
-            reason=reason,
-            position=self.position,
-            key=self.key,
-            value=self.value,
-            entries=tuple(self.entries),
-            visits=tuple(self.visits),
-            withdrawn=tuple(self.withdrawn),
-            reports=tuple(self.reports),
-            due_at=next_due(self.chart, self.position),
-        )
-
-    def log(
-        self,
-        kind: Kind,
-        *,
-        to_state: str | None = None,
-        visit: int | None = None,
-        key: str | None = None,
-        value_before: int | None = None,
-        value_after: int | None = None,
-        machine: str | None = None,
-        reason: str | None = None,
-    ) -> None:
-        """Add a row to the log; without `to_state` and `visit` it is about the current ones."""
-        here = self.position
-        self.entries.append(
-            Entry(
-                kind=kind,
-                version=here.version,
-                run=here.run,
-                visit=here.visit if visit is None else visit,
-                from_state=here.state,
-                to_state=here.state if to_state is None else to_state,
-                key=key,
-                value_before=value_before,
-                value_after=value_after,
-                machine=machine,
-                reason=reason,
-            )
-        )
-
-    def enter(self, name: str) -> None:
-        """Begin a visit of the state `name`: values as defined, no reports, no slots."""
-        self.position = self.position.entered(self.chart.states[name], self.now)
-        self.visits.append(Visit(self.position.run, self.position.visit, name))
-
-    def run_clock(self) -> None:
-        """Take every clock transition and end every lease that is due, one after another."""
-        while not self.position.is_paused and self.clock_moves < MOVES_PER_STEP:
-            if not self._take_due_transition() and not self._expire_one_lease():
-                return
-
-    def _take_due_transition(self) -> bool:
-        for transition in self.state.transitions:
-            guard = transition.guard
-            if guard.is_clock and guard.holds(self.position, self.now):
-                self.log(Kind.TIMEOUT, to_state=transition.target, key=guard.key, reason=guard.log_text)
-                self.enter(transition.target)
-                self.clock_moves += 1
-                return True
-        return False
-
-    def take_first_that_holds(self, kind: Kind = Kind.TRANSITION) -> None:
-        """Take the first transition whose guard holds, if there is one, after something other than a PUT.
-
-        The log calls a transition with a count guard `kind`; one that the clock takes is always a timeout.
-        """
-        for transition in self.state.transitions:
-            guard = transition.guard
-            if not guard.holds(self.position, self.now):
-                continue
-            if guard.is_clock:
-                self._take_due_transition()
-                return
-            self.log(kind, to_state=transition.target, reason=guard.log_text)
-            self.enter(transition.target)
-            return
-
-    def find_target(self) -> str | None:
-        """Return where the first transition whose guard holds leads; None if no guard holds."""
-        for transition in self.state.transitions:
-            if transition.guard.holds(self.position, self.now):
-                return transition.target
-        return None
-
-    def apply_func(self, machine: str | None, key: str, moved_from: str | None) -> tuple[int, int]:
-        """Count one report on `key`; return the value before and after.
-
-        If the machine counted on the attribute `moved_from` in this visit, that count is taken back. Raises
-        AttributeRangeError past 64 bits.
-        """
-        func = self.state.func
-        assert func is not None  # a final state counts nothing
-        values = dict(self.position.values)
-        if moved_from is not None and moved_from in values:
-            values[moved_from] = func.undo(moved_from, values[moved_from])
-        before = values[key]
-        values[key] = func.apply(key, before)
-        self.position = replace(self.position, values=values)
-        if machine is not None:
-            self.reports.append(Report(self.position.visit, machine, key))
-            self.give_back(machine)
-            first = self.state.default_key
-            succeeded = self.position.succeeded + (key == first) - (moved_from == first)
-            self.position = replace(self.position, succeeded=succeeded)
-        return before, values[key]
-
-    def withdraw(self, machine: str, key: str | None) -> None:
-        """Take back the report of `machine` on `key` in this visit, because the machine does not take part any more.
-
-        If the state has no such attribute, or counts nothing, no value changes. The machine keeps its slot.
-        """
-        here, func = self.position, self.state.func
-        counts = key is not None and key in here.values and self.state.is_counting
-        before = after = None
-        if counts and key is not None and func is not None:
-            before = here.values[key]
-            after = func.undo(key, before)
-            here = replace(here, values={**here.values, key: after})
-        self.log(
-            Kind.WITHDRAW,
-            key=key if counts else None,
-            value_before=before,
-            value_after=after,
-            machine=machine,
-            reason=f"{machine} is not on the roster",
-        )
-        holder_reports = {name: held for name, held in here.holder_reports.items() if name != machine}
-        succeeded = here.succeeded - (counts and key == self.state.default_key)
-        self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
-        self.withdrawn.append(Report(here.visit, machine, key))
-
-    def give_back(self, machine: str) -> None:
-        """Free the slot of `machine`, if it holds one, without a row in the log."""
-        self.position = self.position.without_slot(machine)
-
-    def _expire_one_lease(self) -> bool:
-        """End the lease that ran out first, as the state's `on_expire` says; return False if no lease is due."""
-        due = [slot for slot in self.position.slots.values() if slot.is_over(self.now)]
-        rule = self.state.slots
-        if not due or rule is None:
-            return False
-        slot = min(due, key=lambda item: (item.expires_at, item.fence))
-        if rule.on_expire is OnExpire.FAIL:
-            self._fail_holder(slot)
-            return True
-        self.log(Kind.EXPIRE, machine=slot.machine, value_before=slot.fence, reason=str(rule.on_expire))
-        if rule.on_expire is OnExpire.FREE:
-            self.give_back(slot.machine)
-        else:
-            self.position = self.position.with_slot(replace(slot, expired_at=self.now))
-        return True
-
-    def _fail_holder(self, slot: Slot) -> None:
-        """Count the holder as failed, once, and take the transition whose guard then holds."""
-        moved_from = self.position.holder_reports.get(slot.machine)
-        if moved_from == FAILED_KEY:
-            before = after = self.position.values[FAILED_KEY]
-            self.give_back(slot.machine)
-        else:
-            before, after = self.apply_func(slot.machine, FAILED_KEY, moved_from)
-        self.log(
-            Kind.EXPIRE,
-            key=FAILED_KEY,
-            value_before=before,
-            value_after=after,
-            machine=slot.machine,
-            reason=str(OnExpire.FAIL),
-        )
-        self.take_first_that_holds(Kind.TIMEOUT)
