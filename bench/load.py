@@ -121,14 +121,14 @@ def _tail_rows(samples: Samples) -> list[Row]:
 
 def measure_machines(found: Databases, options: Options) -> list[Row]:
     """PUT with a machine that is new each time, where 5,000 have reported, beside PUT without."""
-    named, plain = f"{HOT_PATH}&machine={{machine}}", f"{HOT_PATH}&other={{machine}}"
+    named = f"{HOT_PATH}&machine={{machine}}"
     with services(found) as servers:
         asks = {}
         for which, server in servers.items():
             server.import_chart("anonymous", server.ask("GET", f"/charts/{HOT}", Accept="application/yaml").body)
             _report(server, named)
             asks[f"{which} with"] = wrk(server.port, "PUT", named)
-            asks[f"{which} without"] = wrk(server.port, "PUT", plain.replace(HOT, "anonymous"))
+            asks[f"{which} without"] = wrk(server.port, "PUT", HOT_PATH.replace(HOT, "anonymous"))
         samples = take_turns(asks, options)
     return [
         Row(
