@@ -13,16 +13,17 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from sqlalchemy import Connection as CoreConnection
-from sqlalchemy import CursorResult, Engine, Executable
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError
+from app.db.connection import Connection as Connection
 from app.db.engine import BEGIN_SNAPSHOT, BEGIN_WRITING
-from app.db.errors import RetryableError, errors_translated, first_line, wrap
-from app.db.postgresql import ANSWER_SECONDS, is_stale, refuse_read_only, set_deadline
+from app.db.errors import POOL_IS_EMPTY, RetryableError, first_line, translate
+from app.db.postgresql import ANSWER_SECONDS, refuse_read_only, set_deadline
 from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of, refuse_read_only_file
 
 # How long a use case is tried again, in all, after the database has refused its transaction.
@@ -45,89 +46,27 @@ class Database:
     # On SQLite the writers of one process take turns. SQLite itself only polls for its lock, and a thread may starve.
     writer: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def is_sqlite(self) -> bool:
-        """True on SQLite, false on PostgreSQL."""
-        return self.engine.dialect.name == "sqlite"
+    is_sqlite: bool = field(init=False)
 
-
-class Connection:
-    """A connection from the pool, in the transaction that `transaction`, `snapshot` or `asking` began on it.
-
-    `driver` is the driver's connection, and `cursor` runs prepared statements on it (app/store/prepared.py). `core` is
-    SQLAlchemy's connection over the same driver's connection. To make it costs more than a short statement, so it is
-    made when it is first needed. Raises DBAPIError if no connection can be opened.
-    """
-
-    __slots__ = ("_core", "_engine", "_pooled", "cursor", "dialect", "driver")
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        try:
-            self._pooled = engine.raw_connection()
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise wrap(engine, error, None) from error
-        self._core: CoreConnection | None = None
-        self.driver: Any = self._pooled.driver_connection
-        self.dialect = engine.dialect.name
-        # On PostgreSQL the pool's record has a cursor. SQLite's connection makes one for each statement by itself.
-        self.cursor: Any = self._pooled.info.get("cursor", self.driver)
-
-    @property
-    def is_sqlite(self) -> bool:
-        """True on SQLite, false on PostgreSQL."""
-        return self.dialect == "sqlite"
-
-    @property
-    def info(self) -> dict[Any, Any]:
-        """What the pool notes about the driver's connection for as long as that is open."""
-        return self._pooled.info
-
-    @property
-    def core(self) -> CoreConnection:
-        """SQLAlchemy's connection. It must not commit or roll back: the transaction belongs to this module."""
-        if self._core is None:
-            self._core = CoreConnection(self._engine, self._pooled).execution_options(begin="")
-        return self._core
-
-    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]:
-        """Run a statement through SQLAlchemy. Raises DBAPIError."""
-        return self.core.execute(statement, parameters)
-
-    def exec_driver_sql(self, text: str) -> CursorResult[*tuple[Any, ...]]:
-        """Run a statement, a text for the driver, through SQLAlchemy. Raises DBAPIError."""
-        return self.core.exec_driver_sql(text)
-
-    def run(self, act: Callable[..., R], *arguments: Any) -> R:
-        """Call `act`, which uses the driver's connection, and return what it returns.
-
-        Raises the driver's errors as SQLAlchemy does: DBAPIError. If the error says that the connection cannot be used
-        any longer, the pool drops it; if no open session can be used, the pool drops all of them.
-        """
-        try:
-            return act(*arguments)
-        except self._engine.dialect.loaded_dbapi.Error as error:
-            wrapped = wrap(self._engine, error, self.driver)
-            if is_stale(error, self.driver):
-                # As SQLAlchemy does after an error on its own connection.
-                self._engine.pool._invalidate(self._pooled, error)
-            elif wrapped.connection_invalidated:
-                self._pooled.invalidate(error)
-            raise wrapped from error
-
-    def close(self) -> None:
-        """Give the connection back to the pool, which rolls back an open transaction."""
-        self._pooled.close()
+    def __post_init__(self) -> None:
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
 
 
 @contextmanager
 def _connected(database: Database, started: float) -> Iterator[Connection]:
-    connection = Connection(database.engine)
+    # As `errors_translated` does, without a further generator on the hot path.
     try:
-        set_deadline(connection.driver, started + ANSWER_SECONDS)
-        yield connection
-    finally:
-        connection.close()
+        connection = Connection(database.engine)
+        try:
+            if not connection.is_sqlite:
+                set_deadline(connection.driver, started + ANSWER_SECONDS)
+            yield connection
+        finally:
+            connection.close()
+    except PoolTimeoutError:
+        raise DatabaseUnavailableError(POOL_IS_EMPTY) from None
+    except DBAPIError as error:
+        raise translate(error) from error
 
 
 @contextmanager
@@ -139,7 +78,7 @@ def transaction(database: Database, *, is_long: bool = False) -> Iterator[Connec
     """
     started = time.monotonic()
     turn = _writers_turn(database) if database.is_sqlite else nullcontext()
-    with turn, errors_translated(), _connected(database, started) as connection:
+    with turn, _connected(database, started) as connection:
         _begin(connection, BEGIN_WRITING[connection.dialect], started)
         _extend_deadline(connection, is_long)
         yield connection
@@ -204,7 +143,7 @@ def snapshot(database: Database, *, is_long: bool = True) -> Iterator[Connection
     Raises DatabaseUnavailableError.
     """
     started = time.monotonic()
-    with errors_translated(), _connected(database, started) as connection:
+    with _connected(database, started) as connection:
         _begin(connection, BEGIN_SNAPSHOT[connection.dialect], started)
         _extend_deadline(connection, is_long)
         yield connection
@@ -216,7 +155,7 @@ def asking(database: Database) -> Iterator[Connection]:
 
     Raises DatabaseUnavailableError.
     """
-    with errors_translated(), _connected(database, time.monotonic()) as connection:
+    with _connected(database, time.monotonic()) as connection:
         yield connection
 
 

@@ -26,7 +26,8 @@ _NOT_MIGRATED = {"42P01", "42703"}
 _LOCKED = "55P03"
 # The database role may not do this: `db prune` needs the owner of the tables.
 _NOT_ALLOWED = {"42501"}
-
+# What a client is told if no connection came free in time.
+POOL_IS_EMPTY = "every database connection is in use"
 
 # What the databases' libraries raise beside the errors that this module translates.
 LIBRARY_ERRORS = (SQLAlchemyError, AlembicError, psycopg.Error, sqlite3.Error)
@@ -65,7 +66,7 @@ def errors_translated() -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError:
-        raise DatabaseUnavailableError("every database connection is in use") from None
+        raise DatabaseUnavailableError(POOL_IS_EMPTY) from None
     except DBAPIError as error:
         raise translate(error) from error
 

@@ -229,11 +229,11 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
     for place, sent in enumerate(batch):
         by_chart.setdefault(sent.chart, []).append(place)
     missing = ChartLockedError if skip_locked else ChartNotFoundError
-    found: list[Applied | StateServiceError] = [missing(sent.chart) for sent in batch]
+    found: dict[int, Applied | StateServiceError] = {}
     with transaction(service.database) as connection:
         rows = (store.charts.lock_free_charts if skip_locked else store.charts.lock_charts)(connection, by_chart)
         if not rows:
-            return found
+            return [missing(sent.chart) for sent in batch]
         lock_is_held(asked_at)
         charts = locked_charts(service, connection, rows)
         for chart in charts:
@@ -244,7 +244,7 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
     for chart in charts:
         for step in chart.steps:
             service.tell(chart.row.name, step)
-    return found
+    return [found[place] if place in found else missing(sent.chart) for place, sent in enumerate(batch)]
 
 
 class ChartLockedError(StateServiceError):

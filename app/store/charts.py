@@ -14,8 +14,8 @@ from app.core.errors import ChartNotFoundError
 from app.core.log import MICROSECOND, format_instant
 from app.core.position import Position, Step
 from app.db import Connection
+from app.db.connection import Prepared, among, recordset
 from app.models import attribute_values, charts
-from app.store.prepared import Prepared, among, recordset
 
 
 class ChartRow(NamedTuple):

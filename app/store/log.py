@@ -17,9 +17,9 @@ from sqlalchemy import CTE, Row, Select, and_, bindparam, delete, func, insert, 
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
 from app.core.position import CLOCK_KINDS, Entry, Kind
 from app.db import Connection
+from app.db.connection import Prepared, among, recordset
 from app.models import charts, transition_log
 from app.store.charts import ChartRow
-from app.store.prepared import Prepared, among, recordset
 
 _log = transition_log.c
 _COLUMNS = tuple(_log[name] for name in COLUMNS)

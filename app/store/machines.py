@@ -14,9 +14,9 @@ from app.core.chart import Chart
 from app.core.log import format_instant
 from app.core.position import Kind, Report, Slot, Visit
 from app.db import Connection
+from app.db.connection import DIALECTS, Prepared, among, upsert
 from app.models import chart_versions, charts, reports, roster, slots, transition_log, visits
 from app.store.charts import ChartRow
-from app.store.prepared import DIALECTS, Prepared, among, upsert
 
 # Reading visits
 

@@ -12,13 +12,13 @@ from sqlalchemy import select
 
 from app import db, store
 from app.core.position import Reason
+from app.db.connection import Prepared, among
 from app.models import charts
 from app.service import operate
 from app.service.context import Service
 from app.service.operate import ImportRequest, import_chart
 from app.service.put import tick
 from app.service.upkeep import verify
-from app.store.prepared import Prepared, among
 from tests.service.support import ANN, NOBODY, get_row, import_text, opened_service, put, rows
 from tests.support.concurrency import PATIENCE, Hold, counting_chart, threads
 from tests.support.requests import Question, ask

@@ -1,29 +1,111 @@
-"""Statements that are compiled once and run on the driver's own connection. Only GET and PUT on a state need them.
+"""A connection in a transaction, and statements that are compiled once and run on the driver's own connection.
 
 If SQLAlchemy executes a statement, even one that it has cached, that costs several times what the driver needs to run
-it (docs/decisions.md has the figures). SQLAlchemy still writes the text, from the same tables.
+it (docs/decisions.md has the figures). So GET and PUT on a state use `Prepared`; everything else uses SQLAlchemy's
+connection. SQLAlchemy still writes the text of each prepared statement, from the same tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Table, TableValuedAlias, any_, bindparam, cast, column, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    CursorResult,
+    DateTime,
+    Engine,
+    Executable,
+    Table,
+    TableValuedAlias,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
+from sqlalchemy import Connection as CoreConnection
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql import ClauseElement
 
 from app.core.log import format_instant
-from app.db import Connection
-from app.models import UtcDateTime
+from app.db.errors import wrap
+from app.db.postgresql import is_stale
+
+R = TypeVar("R")
 
 DIALECTS: dict[str, Any] = {
     "sqlite": sqlite.dialect(paramstyle="named"),
     "postgresql": postgresql.psycopg.dialect(paramstyle="numeric_dollar"),  # type: ignore[no-untyped-call]  # its own
 }
+
+
+class Connection:
+    """A connection from the pool, in the transaction that `app.db` began on it.
+
+    `driver` is the driver's connection, and `cursor` runs prepared statements on it. `core` is SQLAlchemy's connection
+    over the same driver's connection. To make it costs more than a short statement, so it is made when it is first
+    needed. `info` is what the pool notes about the driver's connection for as long as that is open.
+
+    Raises DBAPIError if no connection can be opened.
+    """
+
+    __slots__ = ("_core", "_engine", "_pooled", "cursor", "dialect", "driver", "info", "is_sqlite")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        try:
+            self._pooled = engine.raw_connection()
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise wrap(engine, error, None) from error
+        self._core: CoreConnection | None = None
+        self.driver: Any = self._pooled.driver_connection
+        self.dialect = engine.dialect.name
+        self.is_sqlite = self.dialect == "sqlite"
+        self.info: dict[Any, Any] = self._pooled.info
+        # On PostgreSQL the pool's record has a cursor. SQLite's connection makes one for each statement by itself.
+        self.cursor: Any = self.info.get("cursor", self.driver)
+
+    @property
+    def core(self) -> CoreConnection:
+        """SQLAlchemy's connection. It must not commit or roll back: the transaction belongs to `app.db`."""
+        if self._core is None:
+            self._core = CoreConnection(self._engine, self._pooled).execution_options(begin="")
+        return self._core
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement through SQLAlchemy. Raises DBAPIError."""
+        return self.core.execute(statement, parameters)
+
+    def exec_driver_sql(self, text: str) -> CursorResult[*tuple[Any, ...]]:
+        """Run a statement, a text for the driver, through SQLAlchemy. Raises DBAPIError."""
+        return self.core.exec_driver_sql(text)
+
+    def run(self, act: Callable[..., R], *arguments: Any) -> R:
+        """Call `act`, which uses the driver's connection, and return what it returns.
+
+        Raises the driver's errors as SQLAlchemy does: DBAPIError. If the error says that the connection cannot be used
+        any longer, the pool drops it; if no open session can be used, the pool drops all of them.
+        """
+        try:
+            return act(*arguments)
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            wrapped = wrap(self._engine, error, self.driver)
+            if is_stale(error, self.driver):
+                # As SQLAlchemy does after an error on its own connection.
+                self._engine.pool._invalidate(self._pooled, error)
+            elif wrapped.connection_invalidated:
+                self._pooled.invalidate(error)
+            raise wrapped from error
+
+    def close(self) -> None:
+        """Give the connection back to the pool, which rolls back an open transaction."""
+        self._pooled.close()
 
 
 class Prepared:
@@ -117,7 +199,8 @@ def upsert(dialect: str, table: Table, keys: Sequence[str], columns: Sequence[st
 
 
 def _is_instant(item: Any) -> bool:
-    return isinstance(item.type, UtcDateTime)
+    # The tables' own type of instants is built on this one.
+    return isinstance(getattr(item.type, "impl", None), DateTime)
 
 
 def _columns(compiled: Any) -> list[Any]:
