@@ -284,7 +284,11 @@ class SlotRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """One state; without a `func` it is final. The first attribute is the one a plain PUT updates."""
+    """One state; without a `func` it is final. The first attribute is the one a plain PUT updates.
+
+    `default_key` names that attribute; it is None if the state has no attributes. Machines report on a state that
+    `is_counting`: not on a final one, and not on one that only the clock moves.
+    """
 
     name: str
     func: Func | None = None
@@ -292,21 +296,14 @@ class State:
     transitions: tuple[Transition, ...] = ()
     slots: SlotRule | None = None
     description: str = ""
+    is_final: bool = field(init=False, repr=False, compare=False)
+    is_counting: bool = field(init=False, repr=False, compare=False)
+    default_key: str | None = field(init=False, repr=False, compare=False)
 
-    @property
-    def is_final(self) -> bool:
-        """Whether a run ends here."""
-        return self.func is None
-
-    @property
-    def is_counting(self) -> bool:
-        """Whether machines report on the state; False for a final state and for one that only the clock moves."""
-        return self.func is not None and self.func.is_counting
-
-    @property
-    def default_key(self) -> str | None:
-        """The attribute that a PUT without `key` updates; None if the state has no attributes."""
-        return self.attributes[0].key if self.attributes else None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_final", self.func is None)
+        object.__setattr__(self, "is_counting", self.func is not None and self.func.is_counting)
+        object.__setattr__(self, "default_key", self.attributes[0].key if self.attributes else None)
 
     def has_attribute(self, key: str) -> bool:
         """Return whether the state has an attribute of that name."""

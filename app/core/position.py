@@ -380,11 +380,6 @@ class Step:
         """Whether the step may change the answer to a waiting client, so that the clients must be told."""
         return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether there is nothing to write."""
-        return not self.entries
-
 
 def next_due(chart: Chart, position: Position) -> datetime | None:
     """Return when the clock next has something to do; None if it has nothing to do or the chart is paused."""

@@ -81,7 +81,7 @@ class Service:
 
         An error of one of them is logged: the step is committed, so the client gets its answer in any case.
         """
-        if step.changes_nothing:
+        if not step.entries:
             return
         for notify in self.after_commit:
             try:

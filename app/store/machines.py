@@ -296,16 +296,15 @@ def write_reports(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 
 def delete_reports(connection: Connection, row: ChartRow, withdrawn: Sequence[Report]) -> None:
     """Delete reports of the current run. Used by: upgrades whose roster lacks the machines."""
-    if withdrawn:
-        connection.execute(
-            delete(reports).where(
-                reports.c.chart_id == row.id,
-                reports.c.run == row.run,
-                reports.c.visit == bindparam("b_visit"),
-                reports.c.machine == bindparam("b_machine"),
-            ),
-            [{"b_visit": report.visit, "b_machine": report.machine} for report in withdrawn],
-        )
+    connection.execute(
+        delete(reports).where(
+            reports.c.chart_id == row.id,
+            reports.c.run == row.run,
+            reports.c.visit == bindparam("b_visit"),
+            reports.c.machine == bindparam("b_machine"),
+        ),
+        [{"b_visit": report.visit, "b_machine": report.machine} for report in withdrawn],
+    )
 
 
 def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> None:
@@ -374,8 +373,6 @@ def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, 
 
 def write_slots(connection: Connection, chart_id: int, before: Mapping[str, Slot], after: Mapping[str, Slot]) -> None:
     """Write what differs between the slots held `before` and `after`."""
-    if before == after:
-        return
     if not after:
         connection.execute(delete(slots).where(slots.c.chart_id == chart_id))
         return

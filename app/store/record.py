@@ -117,7 +117,9 @@ def _write_visits_and_slots(connection: Connection, change: Change, now: datetim
     entered = [visit for decision in change.decisions for visit in decision.step.visits]
     if entered:
         write_visits(connection, change.row, entered, now)
-    write_slots(connection, change.row.id, change.before.slots, change.last.position.slots)
+    slots = change.last.position.slots
+    if change.before.slots != slots:
+        write_slots(connection, change.row.id, change.before.slots, slots)
     if any(decision.step.moves for decision in change.decisions):
         announce(connection, change.row.name)
 
@@ -125,7 +127,9 @@ def _write_visits_and_slots(connection: Connection, change: Change, now: datetim
 def _write_reports(connection: Connection, written: Sequence[_Written], now: datetime) -> None:
     for item in written:
         # A withdrawn report comes from an upgrade, which is alone in its transaction but may fail a machine again.
-        delete_reports(connection, item.change.row, [report for step in item.steps for report in step.withdrawn])
+        withdrawn = [report for step in item.steps for report in step.withdrawn]
+        if withdrawn:
+            delete_reports(connection, item.change.row, withdrawn)
     rows = [row for item in written for row in _report_rows(item, now)]
     if rows:
         write_reports(connection, rows)

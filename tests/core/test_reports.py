@@ -25,7 +25,7 @@ def test_second_put_of_a_machine_is_a_replay_that_changes_nothing() -> None:
     made.put("canary", NOON, "m1")
     step = made.put("canary", NOON, "m1")
     assert (step.verdict, step.reason, step.key, step.value) == (Verdict.ACCEPTED, Reason.REPLAY, "count", 1)
-    assert step.changes_nothing
+    assert not step.entries
 
 
 def test_put_that_names_the_default_attribute_is_the_same_report() -> None:

@@ -71,7 +71,7 @@ def test_claim_takes_a_slot() -> None:
 def test_claim_again_is_the_same_slot_and_writes_nothing_without_a_lease() -> None:
     made = model(rolling(2), "m1")
     step = claim(made, "m1", 60)
-    assert (step.reason, step.changes_nothing) == (Reason.REPLAY, True)
+    assert not (step.reason, step.entries) == (Reason.REPLAY, True)
 
 
 def test_claim_again_renews_the_lease_of_the_same_slot() -> None:
@@ -84,7 +84,7 @@ def test_claim_again_renews_the_lease_of_the_same_slot() -> None:
 
 def test_claim_is_refused_when_all_slots_are_held() -> None:
     step = claim(model(rolling(2), "m1", "m2"), "m3")
-    assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.REFUSED, Reason.FULL, True)
+    assert not (step.verdict, step.reason, step.entries) == (Verdict.REFUSED, Reason.FULL, True)
 
 
 def test_holder_is_not_refused_when_all_slots_are_held() -> None:
@@ -119,7 +119,7 @@ REFUSED_CLAIMS = [
 @pytest.mark.parametrize(("definition", "position", "state", "name", "reason"), REFUSED_CLAIMS)
 def test_claim_is_refused(definition: Chart, position: Position, state: str, name: str, reason: Reason) -> None:
     step = machine.step(definition, position, Claim(state, name), NOON)
-    assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.REFUSED, reason, True)
+    assert not (step.verdict, step.reason, step.entries) == (Verdict.REFUSED, reason, True)
 
 
 def test_claim_on_a_state_without_slots_is_an_error() -> None:
@@ -182,7 +182,7 @@ def test_release_gives_the_slot_back() -> None:
 @pytest.mark.parametrize(("state", "name"), [("reboot", "m2"), ("done", "m1"), ("nowhere", "m1")])
 def test_release_without_a_slot_is_accepted_and_writes_nothing(state: str, name: str) -> None:
     step = model(rolling(1), "m1").do(Release(state, name), NOON)
-    assert (step.verdict, step.reason, step.changes_nothing) == (Verdict.ACCEPTED, Reason.REPLAY, True)
+    assert not (step.verdict, step.reason, step.entries) == (Verdict.ACCEPTED, Reason.REPLAY, True)
 
 
 def test_report_while_paused_gives_the_slot_back() -> None:
@@ -270,7 +270,7 @@ def expired(on_expire: OnExpire, *claims: str, seconds: float = 100) -> tuple[Mo
 @pytest.mark.parametrize("on_expire", OnExpire)
 def test_lease_lasts_until_its_end(on_expire: OnExpire) -> None:
     made, step = expired(on_expire, "m1", seconds=99)
-    assert (step.changes_nothing, step.due_at, list(made.here.slots)) == (True, after(100), ["m1"])
+    assert not (step.entries, step.due_at, list(made.here.slots)) == (True, after(100), ["m1"])
 
 
 def test_hold_keeps_the_slot_and_logs_the_expiry_once() -> None:
@@ -278,7 +278,7 @@ def test_hold_keeps_the_slot_and_logs_the_expiry_once() -> None:
     (entry,) = step.entries
     assert (entry.kind, entry.machine, entry.value_before, entry.reason) == (Kind.EXPIRE, "m1", 1, "hold")
     assert (made.here.slots["m1"].expired_at, step.due_at) == (after(100), None)
-    assert made.do(Tick(), after(200)).changes_nothing
+    assert not made.do(Tick(), after(200)).entries
 
 
 def test_holder_whose_lease_ran_out_may_still_report() -> None:
@@ -381,7 +381,7 @@ def test_clock_transition_is_taken_before_a_due_lease_is_ended() -> None:
 def test_pause_extends_running_leases() -> None:
     made = model(rolling(5, lease=100), "m1")
     made.do(Pause("look"), after(40))
-    assert made.do(Tick(), after(500)).changes_nothing
+    assert not made.do(Tick(), after(500)).entries
     step = made.do(Resume("on"), after(540))
     assert (made.here.slots["m1"].expires_at, step.due_at) == (after(600), after(600))
 
@@ -439,7 +439,7 @@ def test_upgrade_to_a_lease_that_is_over_ends_it_at_once() -> None:
 def test_upgrade_without_a_lease_ends_no_slot() -> None:
     made = model(rolling(5, lease=100), "m1")
     assert releasing(made, 50, lease=None, on_expire=OnExpire.HOLD).due_at is None
-    assert made.do(Tick(), after(1000)).changes_nothing
+    assert not made.do(Tick(), after(1000)).entries
 
 
 def test_upgrade_counts_no_time_paused_towards_the_new_lease() -> None:

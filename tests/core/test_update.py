@@ -149,7 +149,7 @@ def test_put_is_refused_and_changes_nothing(
 ) -> None:
     step = machine.step(definition, position, Update(**fields), NOON)
     assert (step.verdict, step.reason, step.position) == (Verdict.REFUSED, reason, position)
-    assert step.changes_nothing
+    assert not step.entries
 
 
 def test_machine_on_the_roster_is_counted() -> None:
@@ -232,7 +232,7 @@ def test_replay_by_key_changes_nothing_and_returns_the_current_value() -> None:
     here = replace(started(PLAIN), values={"count": 1, "failed": 0})
     step = put(PLAIN, here, "canary", repeats=LoggedUpdate("canary", None, "count", "count"))
     assert (step.reason, step.key, step.value) == (Reason.REPLAY, "count", 1)
-    assert step.changes_nothing
+    assert not step.entries
 
 
 REUSED = [
