@@ -98,6 +98,8 @@ charts = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("archived_at", UtcDateTime),
+    # JSON: the names that states of this run had before an upgrade renamed them, each with the name it has now.
+    Column("renamed", Text),
     CheckConstraint("version >= 1 AND run >= 1 AND visit >= 1 AND seq >= 1", name="counted_from_one"),
     CheckConstraint("paused_for >= 0 AND fence >= 0", name="never_negative"),
     # Used by: the sweeper, to find the charts that are due.
@@ -151,6 +153,8 @@ states = Table(
     Column("lease", String(64)),
     Column("lease_us", BigInteger),
     Column("on_expire", String(8)),
+    # JSON: [["count", ["m1"]]]: the machines whose reports the starting values include; NULL if the file names none.
+    Column("reported", Text),
     UniqueConstraint("version_id", "name"),
     CheckConstraint("func IN ('increment', 'decrement', 'time')", name="known_func"),
     CheckConstraint("on_expire IN ('hold', 'free', 'fail')", name="known_on_expire"),

@@ -5,7 +5,7 @@ The states come first, then the chart around them, then `parse` itself, which al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -42,7 +42,7 @@ from app.chart_file.nodes import (
 from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
 
-STATE_KEYS = ("name", "description", "func", "current", "target", *SLOT_KEYS)
+STATE_KEYS = ("name", "description", "func", "current", "reported", "target", *SLOT_KEYS)
 FUNC_WORDS = tuple(map(str, Func))
 ATTRIBUTE_KEYS = ("key", "value")
 TARGET_KEYS = ("name", "when")
@@ -69,6 +69,7 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
         transitions=tuple(targets.transitions),
         slots=read_slots(fields, func, start, scope),
         description=read_scalar(fields.find("description"), "description", str, scope.problems) or "",
+        reported=_read_reported(fields.find("reported"), start, scope),
     )
     is_final = "func" not in fields.entries and "target" not in fields.entries
     is_doubtful = targets.has_unknown or not (is_final or targets.names)
@@ -140,6 +141,40 @@ def _read_attribute_key(fields: MapNode, start: dict[str, int | None], scope: Sc
     elif key in start:
         scope.problems.add(node, f"the state already has an attribute {quote(key)}")
     return key
+
+
+Reported = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def _read_reported(node: Node | None, start: Mapping[str, int | None] | None, scope: Scope) -> Reported:
+    """Return, for each attribute, the machines whose reports its starting value includes."""
+    fields = None if node is None or start is None else read_map(node, "reported", tuple(start), (), scope.problems)
+    if fields is None or start is None:
+        return ()
+    lists = {key: fields.entries[key][1] for key in start if key in fields.entries}
+    for name, one in lists.items():
+        if not isinstance(one, ListNode):
+            expect_type(one, f"reported: {name}", "a list of machine ids", scope.problems)
+    lines: dict[str, int] = {}
+    roster = None if scope.expect.roster is None else frozenset(scope.expect.roster)
+    reported = []
+    for key, one in lists.items():
+        machines = [_read_reporter(item, lines, roster, scope) for item in list_nodes(one)]
+        reported.append((key, tuple(machine for machine in machines if machine is not None)))
+    return tuple(reported)
+
+
+def _read_reporter(node: Node, lines: dict[str, int], roster: frozenset[str] | None, scope: Scope) -> str | None:
+    """Return a machine's id; `lines` has the line of each that was read before in this state."""
+    machine = read_scalar(node, "reported", to_machine_id, scope.problems)
+    if machine is None:
+        return None
+    if machine in lines:
+        scope.problems.add(node, f"the machine {quote(machine)} is listed twice (first at line {lines[machine]})")
+    elif roster is not None and machine not in roster:
+        scope.problems.add(node, f"the machine {quote(machine)} is not on the roster")
+    lines.setdefault(machine, node.line)
+    return machine
 
 
 def _read_targets(node: Node | None, counted: Counted, scope: Scope) -> _Targets:
@@ -303,6 +338,10 @@ def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope)
     initial = read_scalar(node, "current_state", str, scope.problems)
     if isinstance(node, ScalarNode) and initial not in scope.state_names:
         initial = expect_state(node, "current_state", scope)
+    for draft in drafts:
+        if draft.state.reported and draft.name != initial:
+            message = f"'reported' is for the current_state alone, and {quote(draft.state.name)} is not that"
+            scope.problems.add(draft.place, message)
     check_paths(drafts, initial, scope.problems)
     return initial
 

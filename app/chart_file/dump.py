@@ -21,9 +21,17 @@ LINE_WIDTH = 2**31 - 1
 Pairs = list[tuple[str, yaml.Node]]
 
 
-def dump(chart: Chart, *, state: str, values: Mapping[str, int]) -> str:
-    """Return the chart file with `state` as its current state and with `values` in that state's attributes."""
-    live = [_dump_state(one, values if one.name == state else {}) for one in _order_states(chart)]
+def dump(
+    chart: Chart, *, state: str, values: Mapping[str, int], reports: Mapping[str, str | None] | None = None
+) -> str:
+    """Return the chart file with `state` as its current state and with `values` in that state's attributes.
+
+    `reports` has the attribute on which each machine is counted there, or None if its report counts nothing.
+    """
+    live = [
+        _dump_state(one, values, reports or {}) if one.name == state else _dump_state(one, {}, {})
+        for one in _order_states(chart)
+    ]
     pairs: Pairs = [("chart", _text(chart.name))]
     if chart.description:
         pairs.append(("description", _text(chart.description)))
@@ -51,7 +59,7 @@ def _order_states(chart: Chart) -> list[State]:
     return sorted(states, key=lambda one: one.name != chart.initial)
 
 
-def _dump_state(state: State, values: Mapping[str, int]) -> yaml.Node:
+def _dump_state(state: State, values: Mapping[str, int], reports: Mapping[str, str | None]) -> yaml.Node:
     pairs: Pairs = [("name", _text(state.name))]
     if state.description:
         pairs.append(("description", _text(state.description)))
@@ -61,6 +69,9 @@ def _dump_state(state: State, values: Mapping[str, int]) -> yaml.Node:
         pairs.extend(_dump_slots(state.slots))
     if state.attributes:
         pairs.append(("current", _one_or_list([_dump_attribute(one, values) for one in state.attributes])))
+    reported = _dump_reported(state, reports)
+    if reported:
+        pairs.append(("reported", _map(reported)))
     if state.transitions:
         pairs.append(("target", _one_or_list([_dump_transition(one, state.func) for one in state.transitions])))
     return _map(pairs, is_flow=False)
@@ -73,6 +84,14 @@ def _dump_slots(slots: SlotRule) -> Pairs:
     if slots.on_expire is not OnExpire.HOLD:
         pairs.append(("on_expire", _text(slots.on_expire)))
     return pairs
+
+
+def _dump_reported(state: State, reports: Mapping[str, str | None]) -> Pairs:
+    machines: dict[str, list[str]] = {attribute.key: [] for attribute in state.attributes if state.is_counting}
+    for machine, key in sorted(reports.items()):
+        if key in machines:
+            machines[key].append(machine)
+    return [(key, _list([_text(machine) for machine in names])) for key, names in machines.items() if names]
 
 
 def _dump_attribute(attribute: Attribute, values: Mapping[str, int]) -> yaml.Node:

@@ -63,6 +63,7 @@ def _state() -> Schema:
                 "enum": [*FUNC_WORDS],
             },
             "current": _one_or_many("attribute", "The attributes; the first is the one a plain PUT updates."),
+            "reported": _reported(),
             "target": _one_or_many("target", "The transitions; the first whose guard holds is taken."),
             "slots": _one_or_many(
                 "limit",
@@ -79,6 +80,19 @@ def _state() -> Schema:
     needs = {"func": ["target"], "target": ["func"], "slots": ["func"], "lease": ["slots"], "on_expire": ["slots"]}
     is_counted = {"properties": {"func": {"enum": [*COUNTING_WORDS]}}, "required": ["func"]}
     return shape | {"dependentRequired": needs, "if": is_counted, "then": {"required": ["current"]}}
+
+
+def _reported() -> Schema:
+    machines = {"type": "array", "items": _machine()}
+    return {
+        "description": "For each attribute, the machines that its value includes; an export writes it.",
+        "type": "object",
+        "additionalProperties": machines,
+    }
+
+
+def _machine() -> Schema:
+    return {"type": ["string", "number", "boolean"], "minLength": 1, "maxLength": 255}
 
 
 def _attribute() -> Schema:
@@ -113,7 +127,7 @@ def _expect() -> Schema:
                 "type": "array",
                 "minItems": 1,
                 "uniqueItems": True,
-                "items": {"type": ["string", "number", "boolean"], "minLength": 1, "maxLength": 255},
+                "items": _machine(),
             },
         ],
     }

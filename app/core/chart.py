@@ -288,6 +288,8 @@ class State:
 
     `default_key` names that attribute; it is None if the state has no attributes. Machines report on a state that
     `is_counting`: not on a final one, and not on one that only the clock moves.
+    `reported` has, for attributes, the machines whose reports their starting values include; they may not count again
+    in a run that an import starts here. An export writes it.
     """
 
     name: str
@@ -296,6 +298,7 @@ class State:
     transitions: tuple[Transition, ...] = ()
     slots: SlotRule | None = None
     description: str = ""
+    reported: tuple[tuple[str, tuple[str, ...]], ...] = ()
     is_final: bool = field(init=False, repr=False, compare=False)
     is_counting: bool = field(init=False, repr=False, compare=False)
     default_key: str | None = field(init=False, repr=False, compare=False)
@@ -304,6 +307,11 @@ class State:
         object.__setattr__(self, "is_final", self.func is None)
         object.__setattr__(self, "is_counting", self.func is not None and self.func.is_counting)
         object.__setattr__(self, "default_key", self.attributes[0].key if self.attributes else None)
+
+    @property
+    def reports(self) -> dict[str, str]:
+        """The attribute of each machine in `reported`."""
+        return {machine: key for key, machines in self.reported for machine in machines}
 
     def has_attribute(self, key: str) -> bool:
         """Return whether the state has an attribute of that name."""

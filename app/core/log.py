@@ -168,6 +168,7 @@ class Marker:
                 "paused_at": None if here.paused_at is None else format_instant(here.paused_at),
                 "paused_for": here.paused_for // MICROSECOND,
                 "pruned_at": format_instant(self.pruned_at),
+                "renamed": dict(here.renamed),
                 "reports": dict(self.reports),
                 "slots": [_write_slot(slot) for slot in here.slots.values()],
                 "values": dict(here.values),
@@ -198,6 +199,8 @@ def _read(row: LogRow, fields: dict[str, Any]) -> Marker:
         paused_for=timedelta(microseconds=fields["paused_for"]),
         fence=fields["fence"],
         slots={slot["machine"]: _read_slot(slot) for slot in fields["slots"]},
+        # A marker that an older release wrote has none.
+        renamed=fields.get("renamed", {}),
     )
     pruned_at = datetime.fromisoformat(fields["pruned_at"])
     return Marker(position, fields["reports"], fields["archived"], fields["hash"], pruned_at)

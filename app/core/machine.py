@@ -39,6 +39,7 @@ from app.core.position import (
     Update,
     Upgrade,
     Visit,
+    say_upgrade,
 )
 
 
@@ -75,7 +76,11 @@ def step(chart: Chart, position: Position, happening: Happening, now: datetime) 
 
 
 def start(chart: Chart, version: int, run: int, now: datetime, fence: int = 0) -> Step:
-    """Decide the first step of a chart's run `run`: it enters its initial state, and the clock runs."""
+    """Decide the first step of a chart's run `run`: it enters its initial state, and the clock runs.
+
+    The reports that the definition has for that state stand in it, because its values include them.
+    """
+    reports = chart.states[chart.initial].reports
     position = Position(
         version=version,
         run=run,
@@ -84,10 +89,12 @@ def start(chart: Chart, version: int, run: int, now: datetime, fence: int = 0) -
         values=chart.states[chart.initial].initial_values(),
         entered_at=now,
         fence=fence,
+        succeeded=sum(key == chart.states[chart.initial].default_key for key in reports.values()),
     )
     decision = Decision(chart, position, now)
     decision.log(Kind.IMPORT)
     decision.visits.append(Visit(run, 1, chart.initial))
+    decision.reports += [Report(1, machine, key) for machine, key in reports.items()]
     decision.run_clock()
     return decision.accept(Reason.UPDATED)
 
@@ -102,9 +109,9 @@ def _update(decision: Decision, request: Update) -> Step:
     if decision.chart.needs_machine and request.machine is None:
         raise BadRequestError(f"chart {decision.chart.name!r} needs a machine id in every PUT: machine is missing")
     if request.state not in decision.chart.states:
-        return decision.refuse(Reason.UNKNOWN_STATE)
+        return _answer_old_name(decision, request)
     key = _find_key(decision, request)
-    report = _find_report(decision, request)
+    report = _find_report(decision, request, request.state)
     if report is not None and report.key == key:
         return _replay(decision, request.state, report.machine, key)
     takes_back = _takes_back(decision, request, report)
@@ -135,6 +142,18 @@ def _replay(decision: Decision, state: str, machine: str | None, key: str | None
     return decision.accept(Reason.REPLAY)
 
 
+def _answer_old_name(decision: Decision, request: Update) -> Step:
+    """Answer a PUT on a state that the chart lacks: yes if it repeats a report made before an upgrade renamed it."""
+    home = decision.position.renamed.get(request.state)
+    report = None if home is None else _find_report(decision, request, home)
+    if home is None or report is None:
+        return decision.refuse(Reason.UNKNOWN_STATE)
+    key = request.key if request.key is not None else decision.chart.states[home].default_key
+    if report.key not in (key, None):
+        return decision.refuse(Reason.UNKNOWN_STATE)
+    return _replay(decision, home, report.machine, report.key)
+
+
 def _find_key(decision: Decision, request: Update) -> str | None:
     """Return the attribute to count on. Raises BadRequestError if the state does not have it."""
     state = decision.chart.states[request.state]
@@ -145,13 +164,13 @@ def _find_key(decision: Decision, request: Update) -> str | None:
     return request.key
 
 
-def _find_report(decision: Decision, request: Update) -> Report | None:
-    """Return the machine's report in the latest visit of the state it names, after the clock has run."""
-    if decision.has_entered(request.state):
+def _find_report(decision: Decision, request: Update, state: str) -> Report | None:
+    """Return the machine's report in the latest visit of `state`, which it means, after the clock has run."""
+    if decision.has_entered(state):
         return None
     # A lease that the clock has just ended may have reported the machine as failed.
     made = [report for report in decision.reports if report.machine == request.machine]
-    return made[-1] if made and request.state == decision.state_at_start else request.report
+    return made[-1] if made and state == decision.state_at_start else request.report
 
 
 def _takes_back(decision: Decision, request: Update, report: Report | None) -> bool:
@@ -253,7 +272,8 @@ def _find_claim_refusal(decision: Decision, request: Claim) -> Reason | None:
 
 def _release(decision: Decision, request: Release) -> Step:
     decision.run_clock()
-    if request.state != decision.position.state or request.machine not in decision.position.slots:
+    state = decision.position.renamed.get(request.state, request.state)
+    if state != decision.position.state or request.machine not in decision.position.slots:
         return decision.accept(Reason.REPLAY)
     _free(decision, request.machine)
     return decision.accept(Reason.UPDATED)
@@ -295,7 +315,7 @@ def _resume(decision: Decision, reason: str) -> None:
 
 def _reset(decision: Decision, reason: str) -> None:
     here, initial = decision.position, decision.chart.initial
-    decision.position = replace(here, run=here.run + 1, visit=0)
+    decision.position = replace(here, run=here.run + 1, visit=0, renamed={})
     # The row already belongs to the new run and to the visit that begins below.
     decision.log(Kind.RESET, to_state=initial, reason=reason, visit=1)
     decision.enter(initial)
@@ -324,11 +344,12 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
         )
     old_rule, state = decision.state.slots, request.chart.states[home]
     decision.chart = request.chart
-    upgraded = old.upgraded(request.version, state)
+    upgraded = old.upgraded(request.version, request.chart, home, request.homes)
     after = upgraded.with_leases(old_rule, state.slots, decision.now)
     follows = LEASES_FOLLOW if after != upgraded else ""
     decision.position = replace(old, version=request.version)
-    decision.log(Kind.UPGRADE, to_state=home, reason=f"version {old.version} to {request.version}{follows}")
+    reason = say_upgrade(old.version, request.version, request.homes, follows)
+    decision.log(Kind.UPGRADE, to_state=home, reason=reason)
     decision.position = after
     for name in sorted(reports):
         if not request.chart.is_on_roster(name):

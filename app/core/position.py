@@ -6,6 +6,8 @@ is the answer, with the rows that there are to write. All of them are values: no
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -46,6 +48,21 @@ COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT, K
 # Ends the reason of an upgrade row that gave the slots already held the leases of the new version. A row from before
 # upgrades did so does not say it, and a replay leaves the leases as they were.
 LEASES_FOLLOW = "; held slots get its leases"
+# In the reason of an upgrade row: the new homes of the states that are gone, as JSON. A state's name has no braces.
+_HOMES = re.compile(r"; map (\{[^}]*\})")
+
+
+def say_upgrade(old: int, new: int, homes: Mapping[str, str], follows: str = "") -> str:
+    """Return the reason of the row of an upgrade; a replay reads `homes` and `follows` (LEASES_FOLLOW) back from it."""
+    written = json.dumps(dict(homes), sort_keys=True)
+    return f"version {old} to {new}{f'; map {written}' if homes else ''}{follows}"
+
+
+def read_homes(reason: str | None) -> dict[str, str]:
+    """Return the new homes that the reason of an upgrade row names. Raises ValueError."""
+    found = _HOMES.search(reason or "")
+    homes: dict[str, str] = {} if found is None else json.loads(found[1])
+    return homes
 
 
 # The reason of an update that takes back a failure which the end of the machine's lease reported. It needs no slot.
@@ -123,7 +140,8 @@ class Position:
     `values` are the current state's attributes. `paused_for` is how long this visit's pauses that are over lasted.
     `fence` is the highest one given to a slot of this chart. `succeeded` is how many machines' reports in this visit
     stand on the state's first attribute, and `holder_reports` says on which attribute each slot holder that reported
-    did; these two are filled in only if the state has slots.
+    did; these two are filled in only if the state has slots. `renamed` has each name that a state of this run had
+    before an upgrade, with the name it has now: machines that know the old one may still ask about their reports.
     """
 
     version: int
@@ -138,6 +156,7 @@ class Position:
     slots: Mapping[str, Slot] = field(default_factory=dict)
     succeeded: int = 0
     holder_reports: Mapping[str, str | None] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_paused(self) -> bool:
@@ -165,14 +184,18 @@ class Position:
             holder_reports={},
         )
 
-    def upgraded(self, version: int, state: State) -> Position:
-        """Return the position under another version, now in its `state`.
+    def upgraded(self, version: int, chart: Chart, name: str, homes: Mapping[str, str]) -> Position:
+        """Return the position under another version, whose definition is `chart`, now in its state `name`.
 
-        The visit goes on, and attributes that the new state still has keep their values.
+        The visit goes on, and attributes that the new state still has keep their values. `homes` maps states that are
+        gone to their new homes.
         """
+        state = chart.states[name]
+        known = {**{old: homes.get(now, now) for old, now in self.renamed.items()}, **homes}
+        renamed = {old: now for old, now in known.items() if old not in chart.states and now in chart.states}
         values = {item.key: self.values.get(item.key, item.value) for item in state.attributes}
         slots = self.slots if state.slots is not None else {}
-        return replace(self, version=version, state=state.name, values=values, slots=slots)
+        return replace(self, version=version, state=name, values=values, slots=slots, renamed=renamed)
 
     def with_leases(self, old: SlotRule | None, new: SlotRule | None, now: datetime) -> Position:
         """Return the position with the slots that are held under the rule `new` instead of `old`, from an upgrade on.

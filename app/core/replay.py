@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
 from app.core.errors import LogDamagedError
 from app.core.log import LogRow, chain_hash, read_marker
-from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, Position, Slot
+from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, Position, Slot, read_homes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Replay:
             case Kind.UPGRADE:
                 self._upgrade(row)
             case Kind.RESET:
-                self.position = replace(here, run=row.run, visit=0)
+                self.position = replace(here, run=row.run, visit=0, renamed={})
             case Kind.CLAIM:
                 self._claim(row)
             case Kind.RELEASE | Kind.EVICT:
@@ -98,7 +98,7 @@ class Replay:
             entered_at=row.at,
             fence=fence,
         )
-        self.reports = {}
+        self.reports = dict(state.reports)
         self.is_archived = False
 
     def _checked_position(self, row: LogRow) -> Position:
@@ -154,12 +154,18 @@ class Replay:
 
     def _upgrade(self, row: LogRow) -> None:
         here, state = self._here(), self._state(row.version, row.to_state)
-        self.position = here.upgraded(row.version, state)
+        self.position = here.upgraded(row.version, self.chart_of(row.version), row.to_state, self._homes(row))
         if (row.reason or "").endswith(LEASES_FOLLOW):
             old_rule = self._state(here.version, row.from_state).slots
             self.position = self.position.with_leases(old_rule, state.slots, row.at)
         values = self.position.values
         self.reports = {name: key if key in values else None for name, key in self.reports.items()}
+
+    def _homes(self, row: LogRow) -> dict[str, str]:
+        try:
+            return read_homes(row.reason)
+        except ValueError:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq}: the upgrade's map cannot be read") from None
 
     def _withdraw(self, row: LogRow) -> None:
         here, values = self._here(), dict(self._here().values)

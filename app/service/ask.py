@@ -67,6 +67,7 @@ class _View:
         self._chart = chart
         self._is_due = is_due
         self._entered = {row.state: True}
+        self._renamed = store.charts.read_renamed(row)
 
     def find(self, question: Question) -> Found:
         """Return the answer to `question`."""
@@ -85,10 +86,10 @@ class _View:
         return Found(answer, is_yes or self._is_settled(question, reason), self._is_due)
 
     def _find_reason(self, question: Question) -> Reason:
+        if question.reached and self._name_now(question.state) in self._chart.states:
+            return Reason.REACHED if self._was_entered(self._name_now(question.state)) else Reason.NOT_REACHED
         if question.state not in self._chart.states:
             return Reason.UNKNOWN_STATE
-        if question.reached:
-            return Reason.REACHED if self._was_entered(question.state) else Reason.NOT_REACHED
         if self._row.paused_at is not None:
             return Reason.PAUSED
         if question.machine is not None and not self._chart.is_on_roster(question.machine):
@@ -99,7 +100,11 @@ class _View:
         """True if a no cannot become a yes by waiting. An operator's goto or reset is not waited for."""
         if reason in (Reason.UNKNOWN_STATE, Reason.NOT_ON_ROSTER):
             return True
-        return not self._chart.can_reach(self._row.state, question.state)
+        return not self._chart.can_reach(self._row.state, self._name_now(question.state))
+
+    def _name_now(self, state: str) -> str:
+        """Return the name that a state has now, which an upgrade may have renamed in this run."""
+        return self._renamed.get(state, state)
 
     def _was_entered(self, state: str) -> bool:
         if state not in self._entered:

@@ -142,9 +142,9 @@ class PriorReports:
     Read once under the chart's lock, and kept up to date with each step decided after that.
     """
 
-    def __init__(
-        self, service: Service, connection: Connection, row: store.charts.ChartRow, sent: Sequence[Sent]
-    ) -> None:
+    def __init__(self, service: Service, connection: Connection, chart: LockedChart, sent: Sequence[Sent]) -> None:
+        row = chart.row
+        self._renamed = chart.position.renamed
         self._visits = {row.state: row.visit}
         self._reports: dict[tuple[int, str], Report] = {}
         self._keys: dict[str, LoggedUpdate] = {}
@@ -156,7 +156,7 @@ class PriorReports:
 
     def complete(self, put: Put, idempotency_key: str | None) -> Update:
         """Return the PUT together with what is known of it now."""
-        visit = self._visits.get(put.state)
+        visit = self._visits.get(self._name_now(put.state))
         report = None if visit is None or put.machine is None else self._reports.get((visit, put.machine))
         repeats = None if idempotency_key is None else self._keys.get(idempotency_key)
         return Update(
@@ -169,6 +169,10 @@ class PriorReports:
             takes_back=put.takes_back,
             failed_by_lease=put.machine in self._failed_by_lease,
         )
+
+    def _name_now(self, state: str) -> str:
+        """Return the name by which the visits of a state are known, which an upgrade may have renamed."""
+        return self._renamed.get(state, state)
 
     def follow(self, chart: Chart, idempotency_key: str | None, step: Step) -> None:
         """Take in what `step` decided, for the PUTs that are judged after it."""
@@ -183,7 +187,7 @@ class PriorReports:
         named = [put for put in puts if put.machine is not None]
         if not named:
             return
-        others = {put.state for put in named} - {row.state}
+        others = {self._name_now(put.state) for put in named} - {row.state}
         if others:
             self._visits.update(store.machines.list_latest_visits(connection, row, others))
         machines = {put.machine for put in named if put.machine is not None}
@@ -237,7 +241,7 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
         lock_is_held(asked_at)
         charts = locked_charts(service, connection, rows)
         for chart in charts:
-            prior = PriorReports(service, connection, chart.row, [batch[place] for place in by_chart[chart.row.name]])
+            prior = PriorReports(service, connection, chart, [batch[place] for place in by_chart[chart.row.name]])
             for place in by_chart[chart.row.name]:
                 found[place] = _judge(chart, prior, batch[place])
         record_all(service, connection, charts)

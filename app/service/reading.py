@@ -60,12 +60,13 @@ def get_status(service: Service, name: str) -> Status:
 
 
 def export_chart(service: Service, name: str) -> str:
-    """Return the chart file with the live values and the current state in it. Raises ChartNotFoundError."""
+    """Return the chart file at the current state, with its values and who made them. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         values = store.charts.read_values(connection, row.id)
-    return chart_file.dump(chart, state=row.state, values=values)
+        reports = store.machines.read_reports(connection, row)
+    return chart_file.dump(chart, state=row.state, values=values, reports=reports)
 
 
 def list_versions(service: Service, name: str) -> list[store.definitions.Version]:

@@ -43,6 +43,8 @@ class ChartRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None
+    # JSON: `Position.renamed`; None if no state of this run was renamed.
+    renamed: str | None
 
 
 # Locking a chart's row
@@ -240,7 +242,14 @@ def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
         paused_at=row.paused_at,
         paused_for=timedelta(microseconds=row.paused_for),
         fence=row.fence,
+        renamed=read_renamed(row),
     )
+
+
+def read_renamed(row: ChartRow) -> dict[str, str]:
+    """Return the names that states of this run had before an upgrade, each with the name it has now."""
+    names: dict[str, str] = {} if row.renamed is None else json.loads(row.renamed)
+    return names
 
 
 # Writing positions
@@ -258,6 +267,7 @@ _POSITION_COLUMNS = (
     "seq",
     "last_hash",
     "updated_at",
+    "renamed",
 )
 
 
@@ -277,6 +287,7 @@ def position_columns(step: Step, now: datetime, seq: int, last_hash: str) -> dic
         "seq": seq,
         "last_hash": last_hash,
         "updated_at": now,
+        "renamed": json.dumps(dict(after.renamed), sort_keys=True) if after.renamed else None,
     }
 
 

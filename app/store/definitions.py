@@ -147,6 +147,7 @@ def _state_row(version_id: int, position: int, state: State) -> dict[str, Any]:
         "lease": None if rule is None else rule.lease_written,
         "lease_us": None if rule is None or rule.lease is None else rule.lease // MICROSECOND,
         "on_expire": None if rule is None else rule.on_expire,
+        "reported": json.dumps(state.reported) if state.reported else None,
     }
 
 
@@ -200,9 +201,14 @@ def _load_states(connection: Connection, version_id: int) -> dict[str, State]:
             transitions=tuple(found_transitions.get(row.id, ())),
             slots=_load_slots(row),
             description=row.description,
+            reported=_load_reported(row),
         )
         for row in connection.execute(query)
     }
+
+
+def _load_reported(row: Row[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((key, tuple(machines)) for key, machines in json.loads(row.reported or "[]"))
 
 
 def _of_version(table: Any, version_id: int) -> Any:

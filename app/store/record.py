@@ -137,22 +137,27 @@ def _write_reports(connection: Connection, written: Sequence[_Written], now: dat
 
 def _report_rows(item: _Written, now: datetime) -> list[dict[str, Any]]:
     decisions = item.change.decisions
-    latest = {(report.visit, report.machine): report for decision in decisions for report in decision.step.reports}
+    latest = {
+        (decision.step.position.run, report.visit, report.machine): report.key
+        for decision in decisions
+        for report in decision.step.reports
+    }
     if not latest:
         return []
-    # Only log rows with a key are reports; a claim or a release in the same transaction has none.
-    seqs = {(logged.visit, logged.machine): logged.seq for logged in item.rows if logged.key is not None}
+    # Only log rows with a key are reports; a claim or a release in the same transaction has none. The reports that an
+    # import brings have no rows of their own: they come with its row.
+    seqs = {(logged.run, logged.visit, logged.machine): logged.seq for logged in item.rows if logged.key is not None}
     return [
         {
             "chart_id": item.change.row.id,
-            "run": item.change.row.run,
-            "visit": report.visit,
-            "machine": report.machine,
-            "key": report.key,
-            "seq": seqs[report.visit, report.machine],
+            "run": run,
+            "visit": visit,
+            "machine": machine,
+            "key": key,
+            "seq": seqs.get((run, visit, machine), item.rows[0].seq),
             "reported_at": now,
         }
-        for report in latest.values()
+        for (run, visit, machine), key in latest.items()
     ]
 
 

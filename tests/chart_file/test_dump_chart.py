@@ -44,6 +44,14 @@ def test_dump_reads_back_when_dumped_again_in_another_state(data: st.DataObject)
     assert parse(dump(again, state=second, values={})).chart == replace(chart, initial=second)
 
 
+def test_dump_names_who_reported_in_the_current_state_alone() -> None:
+    chart = read(SEED)
+    text = dump(chart, state="red_state", values={"count": 7}, reports={"off": "count", "b": "count", "gone": None})
+    states = parse(text).chart.states
+    assert states["red_state"].reported == (("count", ("b", "off")),)
+    assert not any(state.reported for name, state in states.items() if name != "red_state")
+
+
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_dump_keeps_a_sample(path: Path) -> None:
     chart = parse(path.read_bytes(), default_name=path.stem).chart

@@ -254,6 +254,26 @@ MEANINGS = {
         counted(ONE, more=", slots: [1, ¦5%]"),
         "slots: '5%' is a percentage, but the chart has no 'expect'",
     ),
+    "reported on a key that the state lacks": (
+        counted(ONE, more=", reported: {¦x: [m1]}"),
+        "unknown key 'x' (known: count, failed)",
+    ),
+    "reported that is no list": (
+        counted(ONE, more=", reported: {count: ¦m1}"),
+        "reported: count must be a list of machine ids, not 'm1'",
+    ),
+    "a machine that reported twice": (
+        counted(ONE, more=", reported: {count: [m1], failed: [¦m1]}"),
+        "the machine 'm1' is listed twice (first at line 4)",
+    ),
+    "a reporter that is not on the roster": (
+        "expect: [m2]\n" + counted(ONE, more=", reported: {count: [¦m1]}"),
+        "the machine 'm1' is not on the roster",
+    ),
+    "reported in a state where no run starts": (
+        SEED.replace("  - name: red_state", "  - name: ¦red_state\n    reported: {count: [m1]}"),
+        "'reported' is for the current_state alone, and 'red_state' is not that",
+    ),
     "lease without slots": (counted(ONE, more=", ¦lease: 5m"), "'lease' needs 'slots'"),
     "on_expire without slots": (counted(ONE, more=", ¦on_expire: hold"), "'on_expire' needs 'slots'"),
     "lease of zero length": (counted(ONE, more=", slots: 1, lease: ¦0s"), "lease: '0s' is not longer than zero"),

@@ -37,6 +37,7 @@ charts.last_hash character varying(64) NOT NULL
 charts.created_at timestamp with time zone NOT NULL
 charts.updated_at timestamp with time zone NOT NULL
 charts.archived_at timestamp with time zone
+charts.renamed text
 reports.chart_id bigint NOT NULL
 reports.run integer NOT NULL
 reports.visit integer NOT NULL
@@ -64,6 +65,7 @@ states.slots text
 states.lease character varying(64)
 states.lease_us bigint
 states.on_expire character varying(8)
+states.reported text
 tokens.id bigint NOT NULL DEFAULT nextval('tokens_id_seq'::regclass)
 tokens.name character varying(128) NOT NULL
 tokens.sha256 character varying(64) NOT NULL

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadRequestError, ChartFileError, ConflictError
+from app.core.position import Reason
 from app.service import operate
 from app.service.context import Service
 from app.service.operate import Outcome
-from app.service.reading import list_versions
+from app.service.reading import export_chart, list_versions
 from app.service.upkeep import verify
 from tests.service.support import (
     ANN,
@@ -364,3 +365,82 @@ def test_import_warns_about_an_instant_that_is_past(service: Service, clock: Clo
     assert [warning.message for warning in import_text(service, past).warnings if "is past" in warning.message] == [
         "'2001-01-01' is past: the transition is taken as soon as its state is entered"
     ]
+
+
+# The old names of states that an upgrade renamed
+
+
+@pytest.fixture
+def renamed(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    import_text(service, RENAMED, maps=["canary:first"])
+
+
+@pytest.mark.usefixtures("renamed")
+def test_old_name_of_a_state_answers_the_replay_of_a_report(service: Service) -> None:
+    again, other = put(service, "canary", "m1"), put(service, "canary", "m1", "failed")
+    assert (again.is_yes, again.reason, again.seq) == (True, Reason.REPLAY, 2 + 1)
+    assert (other.is_yes, other.reason) == (False, Reason.UNKNOWN_STATE)
+    assert put(service, "canary", "m2").reason is Reason.UNKNOWN_STATE
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(("state", "reason"), [("canary", Reason.REACHED), ("nowhere", Reason.UNKNOWN_STATE)])
+def test_old_name_of_a_state_answers_whether_it_was_reached(service: Service, state: str, reason: Reason) -> None:
+    assert ask(service, "web", Question(state, reached=True)).reason is reason
+    assert ask(service, "web", Question("canary")).reason is Reason.UNKNOWN_STATE
+
+
+@pytest.mark.usefixtures("renamed")
+def test_old_name_of_a_state_is_known_after_a_second_upgrade_and_until_the_run_ends(service: Service) -> None:
+    import_text(service, RENAMED.replace("first", "second"), maps=["first:second"])
+    assert [put(service, name, "m1").reason for name in ("canary", "first", "second")] == [Reason.REPLAY] * 3
+    assert verify(service, "web").differences == ()
+    operate.reset(service, "web", "again", ANN)
+    assert [put(service, name, "m1").reason for name in ("canary", "first")] == [Reason.UNKNOWN_STATE] * 2
+    assert verify(service, "web").differences == ()
+
+
+def test_old_name_of_a_state_gives_a_slot_back(service: Service) -> None:
+    import_text(service, REBOOT)
+    requests.claim(service, "web", "reboot", "m1")
+    import_text(service, REBOOT.replace("reboot", "restart"), maps=["reboot:restart"])
+    assert requests.release(service, "web", "reboot", "m1").reason is Reason.UPDATED
+    assert query(service, "SELECT count(*) FROM slots") == [(0,)]
+
+
+# Exports
+
+
+def test_export_names_who_made_the_counts_and_a_copy_counts_nobody_twice(service: Service) -> None:
+    import_text(service, CANARY.replace("failed, value: 1", "failed, value: 3"))
+    put(service, "canary", "m1")
+    put(service, "canary", "m2", "failed")
+    text = export_chart(service, "web")
+    assert "reported: {count: [m1], failed: [m2]}" in text
+    import_text(service, text, name="copy")
+    reasons = [put(service, "canary", name, key, chart="copy").reason for name, key in [("m1", None), ("m2", "failed")]]
+    assert reasons == [Reason.REPLAY, Reason.REPLAY]
+    moved = put(service, "canary", "m2", chart="copy")
+    assert (moved.reason, verify(service, "copy").differences) == (Reason.TRANSITIONED, ())
+
+
+def test_reset_of_a_copy_starts_without_reports(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    import_text(service, export_chart(service, "web"), name="copy")
+    operate.reset(service, "copy", "again", ANN)
+    assert put(service, "canary", "m1", chart="copy").reason is Reason.TRANSITIONED
+    assert verify(service, "copy").differences == ()
+
+
+def test_copy_that_is_brought_back_from_the_archive_knows_its_reports_again(service: Service) -> None:
+    import_text(service, CANARY)
+    put(service, "canary", "m1")
+    text = export_chart(service, "web")
+    for _ in range(2):
+        import_text(service, text, name="copy")
+        assert put(service, "canary", "m1", chart="copy").reason is Reason.REPLAY
+        operate.archive(service, "copy", "over", ANN)
+    assert verify(service, "copy").differences == ()

@@ -217,8 +217,8 @@ class RandomPut:
 @st.composite
 def puts(draw: st.DrawFn, chart: Chart, here: Position) -> RandomPut:
     """Draw a PUT, usually on the current state, from one of few machines, sometimes with one of few keys."""
-    state = draw(st.sampled_from([here.state] * 9 + list(chart.states)))
-    keys = [item.key for item in chart.states[state].attributes]
+    state = draw(st.sampled_from([here.state] * 9 + list(chart.states) + list(here.renamed) * 3))
+    keys = [item.key for item in chart.states[here.renamed.get(state, state)].attributes]
     return RandomPut(
         state,
         draw(_machines(here) if draw(st.integers(0, 3)) else st.none()),

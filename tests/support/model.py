@@ -122,6 +122,7 @@ class Model:
         )
 
     def _standing(self, state: str, machine_id: str | None) -> tuple[bool, Report | None]:
+        state = self.here.renamed.get(state, state)
         stays = [item.visit for item in self.visits if item.run == self.here.run and item.state == state]
         if machine_id is None or not stays:
             return False, None
