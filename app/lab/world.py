@@ -1,0 +1,182 @@
+"""One chart in the lab: the core decides, this module keeps what the service keeps in its tables, and time is moved.
+
+Nothing here decides anything about a chart: every answer comes from `app.core.machine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from app.core import machine
+from app.core.chart import Chart, Transition
+from app.core.errors import ConflictError
+from app.core.position import (
+    CLOCK_KINDS,
+    Archive,
+    Entry,
+    Happening,
+    Kind,
+    LoggedUpdate,
+    Position,
+    Reason,
+    Report,
+    Step,
+    Tick,
+    Update,
+    Upgrade,
+)
+
+# Kinds of rows that begin a visit, whether or not the state is another one.
+MOVES = frozenset({Kind.TRANSITION, Kind.TIMEOUT, Kind.RESET, Kind.GOTO})
+# Ticks at one instant after which the clock is taken to move in a circle.
+MAX_TICKS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A visit that began: by the transition `taken`, or by an operator's act if it is None."""
+
+    at: datetime
+    from_state: str
+    to_state: str
+    taken: Transition | None
+
+
+class World:
+    """A chart that was imported at `now`, and everything that its machines have said since."""
+
+    def __init__(self, chart: Chart, now: datetime) -> None:
+        self.now = now
+        self.charts = {1: chart}
+        self.moves: list[Move] = []
+        self.is_archived = False
+        self._visits: dict[str, int] = {}
+        self._reports: dict[int, dict[str, Report]] = {}
+        self._keys: dict[str, LoggedUpdate] = {}
+        first = machine.start(chart, 1, 1, now)
+        self.due_at = first.due_at
+        self._position = first.position
+        self._take(first)
+
+    @property
+    def chart(self) -> Chart:
+        """The version in force."""
+        return self.charts[self._position.version]
+
+    @property
+    def position(self) -> Position:
+        """Where the chart stands, with what a decision must know of the reports of slot holders."""
+        here = self._position
+        if self.chart.states[here.state].slots is None:
+            return here
+        reports = self._reports.get(here.visit, {})
+        held = {name: reports[name].key for name in here.slots if name in reports}
+        return here if held == here.holder_reports else replace(here, holder_reports=held)
+
+    @property
+    def reports(self) -> Mapping[str, str | None]:
+        """The attribute on which each machine's report of this visit stands."""
+        return {name: report.key for name, report in self._reports.get(self._position.visit, {}).items()}
+
+    def put(
+        self, state: str, machine_id: str | None, key: str | None = None, idempotency_key: str | None = None
+    ) -> Step:
+        """Report on `state`. Raises BadRequestError, KeyReusedError, ConflictError."""
+        visit = self._visits.get(state)
+        report = None if visit is None else self._reports.get(visit, {}).get(machine_id or "")
+        update = Update(
+            state=state,
+            machine=machine_id,
+            key=key,
+            report=report,
+            was_entered=visit is not None,
+            repeats=self._keys.get(idempotency_key or ""),
+        )
+        step = self.do(update)
+        if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
+            entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
+            default_key = self.chart.states[entry.from_state].default_key
+            self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
+        return step
+
+    def upgrade(self, chart: Chart, homes: Mapping[str, str]) -> Step:
+        """Let another version take over. Raises ConflictError."""
+        version = self._position.version + 1
+        step = self._decide(Upgrade(chart, version, homes, dict(self.reports)))
+        self.charts[version] = chart
+        self._visits = {homes.get(name, name): visit for name, visit in self._visits.items()}
+        self._take(step)
+        # The new version may count another attribute first, or lack one that machines have reported.
+        state = chart.states[self._position.state]
+        kept = {
+            name: report if state.has_attribute(report.key or "") else replace(report, key=None)
+            for name, report in self._reports.get(self._position.visit, {}).items()
+        }
+        self._reports[self._position.visit] = kept
+        succeeded = sum(report.key is not None and report.key == state.default_key for report in kept.values())
+        self._position = replace(self._position, succeeded=succeeded)
+        return step
+
+    def do(self, happening: Happening) -> Step:
+        """Let `happening` happen now. Raises BadRequestError, KeyReusedError, ConflictError; then nothing changed."""
+        step = self._decide(happening)
+        self.is_archived = isinstance(happening, Archive)
+        return self._take(step)
+
+    def pass_until(self, instant: datetime) -> list[Step]:
+        """Let time pass, with the clock at work at each instant at which something is due; return what it did.
+
+        Raises ConflictError if the clock's transitions go round in a circle without an end.
+        """
+        done: list[Step] = []
+        ticks = 0
+        while not self.is_archived and self.due_at is not None and self.due_at <= instant:
+            ticks = 0 if self.due_at > self.now else ticks + 1
+            if ticks > MAX_TICKS:
+                raise ConflictError(f"the clock moves the chart in a circle, again and again at {self.now:%H:%M:%S}")
+            self.now = max(self.now, self.due_at)
+            done.append(self.do(Tick()))
+        self.now = max(self.now, instant)
+        return done
+
+    def pass_for(self, span: timedelta) -> list[Step]:
+        """As `pass_until`, for a length of time."""
+        return self.pass_until(self.now + span)
+
+    def _decide(self, happening: Happening) -> Step:
+        if self.is_archived:
+            raise ConflictError(f"chart {self.chart.name!r} is archived")
+        return machine.step(self.chart, self.position, happening, self.now)
+
+    def _take(self, step: Step) -> Step:
+        """Remember what was decided, as the service would write it."""
+        for entry in step.entries:
+            if entry.kind in MOVES:
+                self.moves.append(Move(self.now, entry.from_state, entry.to_state, self._find_taken(entry)))
+            if entry.kind is Kind.RESET:
+                self._visits, self._reports = {}, {}
+        for report in step.withdrawn:
+            self._reports.get(report.visit, {}).pop(report.machine, None)
+        for report in step.reports:
+            self._reports.setdefault(report.visit, {})[report.machine] = report
+        for visit in step.visits:
+            self._visits[visit.state] = visit.visit
+        self._position, self.due_at = step.position, step.due_at
+        return step
+
+    def _find_taken(self, entry: Entry) -> Transition | None:
+        """Return the transition that the row tells of; None for an operator's act."""
+        if entry.kind not in (Kind.TRANSITION, Kind.TIMEOUT):
+            return None
+        transitions = self.charts[entry.version].states[entry.from_state].transitions
+        leading = [item for item in transitions if item.target == entry.to_state]
+        if entry.kind is Kind.TIMEOUT or entry.reason is not None:
+            said = [item for item in leading if item.guard.log_text == entry.reason]
+            leading = said or leading
+        elif len(leading) > 1:
+            # The row of a report that moves the chart names the attribute, not the guard.
+            counted = [item for item in leading if item.guard.key == entry.key]
+            leading = counted or leading
+        return leading[0] if leading else None

@@ -1,0 +1,133 @@
+"""Reading stories: every problem has its line, its column and, if a word is misspelt, the nearest one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from app.core.errors import ChartFileError
+from app.lab.story import BEGINNING, Passing, Saying, Story, read_story
+
+CHART = b"""chart: web
+current_state: reboot
+states:
+  - name: reboot
+    func: increment
+    slots: 2
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: halted, when: {key: failed, value: 1}}, {name: done, when: {key: count, value: 3}}]
+  - name: halted
+  - name: done
+"""
+
+
+def load(file: str) -> bytes:
+    if file != "web.yaml":
+        raise FileNotFoundError(2, "No such file or directory")
+    return CHART
+
+
+def read(text: str) -> Story:
+    return read_story(f"chart: web.yaml\n{text}", load)
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ChartFileError) as caught:
+        read_story(text, load)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def in_steps(*steps: str) -> str:
+    lines = "".join(f"      - {step}\n" for step in steps)
+    return f"chart: web.yaml\nmachines: [m1, m2]\nstory:\n  - name: x\n    steps:\n{lines}"
+
+
+def test_story_is_read_with_its_defaults() -> None:
+    story = read("story: [{name: first, steps: [{put: {machine: m1}}, {pass: 30m}]}]\nnever: halted\n")
+    (tale,) = story.tales
+    assert (story.chart.name, tale.name, tale.start, tale.never) == ("web", "first", BEGINNING, {"halted"})
+    assert [step.doing for step in tale.steps] == [
+        Saying(verb="put", machines=("m1",)),
+        Passing(span=tale.steps[1].doing.span),  # type: ignore[union-attr]
+    ]
+
+
+def test_range_names_its_machines() -> None:
+    (tale,) = read("story: [{name: x, steps: [{claim: {machine: [a, web-08..web-11]}}]}]").tales
+    doing = tale.steps[0].doing
+    assert isinstance(doing, Saying)
+    assert doing.machines == ("a", "web-08", "web-09", "web-10", "web-11")
+
+
+def test_tale_may_begin_at_its_own_time() -> None:
+    text = 'start: 2030-01-01\nstory: [{name: x, steps: []}, {name: y, start: "2031-01-01T01:00:00+01:00", steps: []}]'
+    starts = [tale.start for tale in read(text).tales]
+    assert starts == [datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ("ptu: {machine: m1}", "6:9: unknown key 'ptu' (did you mean 'put'?)"),
+        ("put: {machne: m1}", "6:15: unknown key 'machne' (did you mean 'machine'?)"),
+        ("put: {machine: m3}", "6:24: unknown machine 'm3' (known: m1, m2)"),
+        ("put: {machine: m1, state: rebot}", "6:35: unknown state 'rebot' (did you mean 'reboot'?)"),
+        ("{put: {machine: m1}, answer: updatd}", "6:38: unknown answer 'updatd' (did you mean 'updated'?)"),
+        ("{pass: 1h, answer: updated}", "6:9: nobody answers the step 'pass'"),
+        ("pass: soon", "6:15: pass: 'soon' is not a length of time such as 90s, 30m, 6h, 2d or PT30M"),
+        ("at: noon", "6:13: at: 'noon' is not an ISO 8601 instant such as 2030-01-31T22:00:00+01:00"),
+        ("claim: {}", "6:16: claim lacks the key 'machine'"),
+        ("claim: {machine: m1, key: failed}", "6:30: unknown key 'key' (known: machine, state)"),
+        ("goto: {state: don, reason: x}", "6:23: unknown state 'don' (did you mean 'done'?)"),
+        ("evict: {machine: m1}", "6:16: evict lacks the key 'reason'"),
+        ("expect: {state: halte}", "6:25: unknown state 'halte' (did you mean 'halted'?)"),
+        ("expect: {values: {cuont: 1}}", "6:27: unknown key 'cuont' (did you mean 'count'?)"),
+        ("expect: {values: {count: many}}", "6:34: count: 'many' is not an integer"),
+        ("expect: {vist: 2}", "6:18: unknown key 'vist' (did you mean 'visit'?)"),
+        ("upgrade: wbe.yaml", "6:18: upgrade: cannot read 'wbe.yaml': No such file or directory"),
+    ],
+)
+def test_misspelt_step_is_a_problem_at_its_place(step: str, problem: str) -> None:
+    assert problem in problems(in_steps(step))
+
+
+def test_step_does_one_thing() -> None:
+    (problem,) = problems(in_steps("{put: {machine: m1}, pass: 1h}"))
+    assert problem.startswith("6:9: a step says what happens: put and pass: a step has one of put, claim,")
+    (problem,) = problems(in_steps("{answer: updated}"))
+    assert problem.startswith("6:9: a step says what happens: none of put, claim,")
+
+
+def test_every_problem_is_told() -> None:
+    assert [line.split(": ")[0] for line in problems(in_steps("ptu: {}", "pass: x", "put: {machine: m9}"))] == [
+        "6:9",
+        "7:15",
+        "8:24",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("story: []", "1:1: a story file lacks the key 'chart'"),
+        ("chart: web.yaml", "1:1: a story file lacks the key 'story'"),
+        ("chart: web.yaml\nstory: []", "2:8: story is an empty list"),
+        ("chart: web.yaml\nstory: {name: x}", "2:8: story must be a list, not a mapping"),
+        ("chart: no.yaml\nstory: []", "1:8: chart: cannot read 'no.yaml': No such file or directory"),
+        ("chart: web.yaml\nstory: [{steps: []}]", "2:9: an entry of story lacks the key 'name'"),
+        ("chart: web.yaml\nstory: [{name: x, steps: []}]\nnever: [halt]", "3:9: unknown never 'halt' (did you mean"),
+        ("- x", "1:1: a story file must be a mapping, not a list"),
+        ("chart: [", "1:9: not YAML: did not find expected node content"),
+        ("chart: &a web.yaml\nstory: [{name: x, steps: []}]", "1:8: an anchor ('&a') is not allowed"),
+    ],
+)
+def test_problem_of_the_file_is_told_at_its_place(text: str, problem: str) -> None:
+    assert any(found.startswith(problem) for found in problems(text))
+
+
+def test_problem_of_the_chart_is_told_where_the_story_names_it() -> None:
+    with pytest.raises(ChartFileError) as caught:
+        read_story("chart: bad.yaml\nstory: [{name: x, steps: []}]", lambda file: CHART.replace(b"increm", b"incerm"))
+    (problem,) = caught.value.problems
+    assert str(problem).startswith("1:8: chart: bad.yaml:5:11: unknown func")
