@@ -1,5 +1,6 @@
--- Compare-and-swap on etcd through its JSON gateway: a key's value is set where the key is as it was last seen to be.
--- `wrk -s etcd.lua URL -- METHOD PATH KEYS`; what is reported is the swaps that were done, not those that came too late.
+-- Compare-and-swap on etcd through its JSON gateway: a key's value is set if the key is as it was last seen to be; with a
+-- PATH that ends in `range`, a key is read. `wrk -s etcd.lua URL -- METHOD PATH KEYS`; what is reported is the swaps that
+-- were done, not those that came too late, and the reads.
 
 local threads = {}
 
@@ -26,6 +27,7 @@ end
 
 function init(args)
    keys = tonumber(args[3])
+   reads = args[2]:sub(-5) == "range"
    accepted, sent = 0, 0
    math.randomseed(os.time() * 8 + number)
    seen, names = {}, {}
@@ -36,6 +38,7 @@ end
 function request()
    sent = sent + 1
    local key = names[math.random(keys)]
+   if reads then return wrk.format("POST", "/v3/kv/range", nil, '{"key": "' .. key .. '"}') end
    local body = string.format(
       '{"compare": [{"key": "%s", "target": "MOD", "result": "EQUAL", "mod_revision": "%s"}],'
          .. ' "success": [{"request_put": {"key": "%s", "value": "%s", "prev_kv": true}}],'
@@ -47,6 +50,7 @@ end
 
 -- The answer names the key and its revision: the new one is the store's, another's is the key's own.
 function response(status, headers, body)
+   if reads then accepted = accepted + 1 return end
    local key = body:match('"key":"([^"]+)"')
    local is_done = body:find('"succeeded":true', 1, true)
    if is_done then accepted = accepted + 1 end

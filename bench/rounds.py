@@ -26,7 +26,8 @@ class Options:
     log_rows: int = 10_000_000
     charts: int = 100_000
     states: int = 10_000
-    waiters: int = 2000
+    # One process opens a socket for each of them; many systems grant it 20,000 files.
+    waiters: int = 19_000
 
 
 def take_turns(contenders: Mapping[str, Ask], options: Options) -> Samples:

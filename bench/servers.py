@@ -22,9 +22,9 @@ WORKERS = 2
 
 
 @contextmanager
-def service(url: str, folder: Path) -> Iterator[Server]:
-    """This service as shipped on the database at `url`: gunicorn.conf.py, wsgi.py, and every setting its default."""
-    with running(url, folder) as server:
+def service(url: str, folder: Path, **settings: str) -> Iterator[Server]:
+    """This service as shipped on the database at `url`: gunicorn.conf.py, wsgi.py, every other setting its default."""
+    with running(url, folder, **settings) as server:
         wait_for_listeners(server, WORKERS)
         yield server
 

@@ -96,7 +96,7 @@ def memory(server: Server) -> float:
 def hold(server: Server, crowd: Crowd, chart: str, count: int) -> None:
     """Have `count` machines wait for the state that comes next."""
     crowd.ask([chart_path(chart, state="go", machine=f"m{number}", wait="55") for number in range(count)])
-    until(lambda: server.waiters() >= count, f"{count} requests are held", 45)
+    until(lambda: server.waiters() >= count, f"{count} requests are held", 120)
 
 
 def release(server: Server, waiters: int, number: int) -> tuple[float, float]:
