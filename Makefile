@@ -29,7 +29,7 @@ run: $(VENV)/.installed ## Install what is needed and serve the sample charts on
 	$(BIN)/python state_service $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL, in 5 minutes (ARGS="tests/core -x")
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" $(ARGS)
 	@echo "All passed. Next: \`make check\` for style, types and layers; \`make prove ARGS=--short\` for the slow tests."
 
 prove: $(VENV)/.installed-dev ## Break everything under load, in 40 minutes; the slow tests, in 8: ARGS=--short (ARGS="power mutants")

@@ -1,4 +1,7 @@
-"""Migrates the database's schema, and lists how it differs from the models. `create_app` never calls this module."""
+"""Migrates the database's schema, and lists how it differs from the models. `create_app` never calls this module.
+
+Alembic takes a tenth of a second to import, and few processes migrate: the functions that need it import it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import CheckConstraint, Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
@@ -24,6 +21,9 @@ from app.core.errors import DatabaseUnavailableError
 from app.db.errors import errors_translated
 from app.db.postgresql import set_deadline
 from app.models import metadata
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
@@ -121,6 +121,8 @@ _IDENTITY = "SELECT oid, datname, pg_postmaster_start_time()::text FROM pg_datab
 
 def _try_to_upgrade(engine: Engine) -> bool:
     """Bring the database to the newest revision; False if a table's lock was not free in time."""
+    from alembic import command
+
     with _one_command, errors_translated(), _revisions_known(), engine.connect() as connection:
         try:
             command.upgrade(_config(connection), "head")
@@ -133,12 +135,16 @@ def _try_to_upgrade(engine: Engine) -> bool:
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Take the database back to `revision`; `base` drops everything, even the log. Raises DatabaseUnavailableError."""
+    from alembic import command
+
     with _one_command, errors_translated(), engine.connect() as connection:
         command.downgrade(_config(connection), revision)
 
 
 @contextmanager
 def _revisions_known() -> Iterator[None]:
+    from alembic.util import CommandError
+
     try:
         yield
     except CommandError as error:
@@ -150,6 +156,8 @@ def _revisions_known() -> Iterator[None]:
 @cache
 def head_revision() -> str:
     """Return the newest revision that this code knows."""
+    from alembic.script import ScriptDirectory
+
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         raise RuntimeError(f"no migrations in {MIGRATIONS}")
@@ -158,6 +166,8 @@ def head_revision() -> str:
 
 def current_revision(connection: Connection) -> str | None:
     """Return the revision of the database; None if it was never migrated."""
+    from alembic.runtime.migration import MigrationContext
+
     return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -266,6 +276,8 @@ def _take_advisory_lock(connection: Connection) -> None:
 
 
 def _config(connection: Connection | None = None) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -273,6 +285,9 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def _model_differences(connection: Connection) -> list[str]:
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
     context = MigrationContext.configure(connection, opts=compare_options(connection))
     return [line for difference in compare_metadata(context, metadata) for line in _describe(difference)]
 

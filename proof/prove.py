@@ -106,7 +106,7 @@ PARTS: dict[str, Callable[[Proof], None]] = {
 
 def prove_short(options: Sequence[str]) -> int:
     """Run the short form: the slow tests of `proof` and `tests`, and each property with all its examples."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal"]
     selected = ["-m", "slow or hypothesis", "proof", "tests"]
     variables = os.environ | {"STATE_SERVICE_EXAMPLES": "many"}
     return subprocess.run([*command, *selected, *options], cwd=ROOT, env=variables, check=False).returncode

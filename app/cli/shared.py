@@ -20,7 +20,7 @@ from app.chart_file.fields import ScalarError, to_age, to_instant
 from app.config import Config, read_config
 from app.core import errors
 from app.core.log import Author
-from app.db.errors import LIBRARY_ERRORS, in_one_line
+from app.db.errors import in_one_line, library_errors
 from app.service.context import Service
 from app.wiring import create_app, service_of
 
@@ -99,7 +99,7 @@ def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             # click ends the command without a word: the reader of the output has gone.
             raise
-        except (*LIBRARY_ERRORS, OSError) as error:
+        except library_errors() as error:
             fail(in_one_line(error), NO)
 
     return run

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from alembic.util import CommandError as AlembicError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -29,8 +28,13 @@ _NOT_ALLOWED = {"42501"}
 # What a client is told if no connection came free in time.
 POOL_IS_EMPTY = "every database connection is in use"
 
-# What the databases' libraries raise beside the errors that this module translates.
-LIBRARY_ERRORS = (SQLAlchemyError, AlembicError, psycopg.Error, sqlite3.Error)
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """Return what the databases' libraries and the system raise beside the errors that this module translates."""
+    # Alembic takes a tenth of a second to import, and few processes migrate.
+    from alembic.util import CommandError
+
+    return SQLAlchemyError, CommandError, psycopg.Error, sqlite3.Error, OSError
 
 
 def in_one_line(error: Exception) -> str:
