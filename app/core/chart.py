@@ -339,6 +339,7 @@ class Chart:
     require_machine: bool = False
     roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
     _reach: dict[str, frozenset[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
+    _counts_ahead: dict[str, bool] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
@@ -350,6 +351,15 @@ class Chart:
         if found is None:
             found = self._reach[origin] = self._list_reachable(origin)
         return target in found
+
+    def leads_to_counting(self, origin: str) -> bool:
+        """True if a transition out of the state `origin` leads, at once or later, to a state that counts reports."""
+        found = self._counts_ahead.get(origin)
+        if found is None:
+            targets = {transition.target for transition in self.states[origin].transitions}
+            ahead = (name for target in targets for name in self._list_reachable(target))
+            found = self._counts_ahead[origin] = any(self.states[name].is_counting for name in ahead)
+        return found
 
     def _list_reachable(self, origin: str) -> frozenset[str]:
         found, ahead = {origin}, [origin]

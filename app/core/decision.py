@@ -43,6 +43,21 @@ class Decision:
         """Return whether a visit of the state `name` has begun in this step."""
         return any(visit.state == name for visit in self.visits)
 
+    def find_report(self, state: str, machine: str | None, known: Report | None) -> Report | None:
+        """Return the machine's report in the latest visit of `state`, after the clock has run.
+
+        `known` is the one that was written before this step.
+        """
+        if self.has_entered(state):
+            return None
+        # A lease that the clock has just ended may have reported the machine as failed.
+        made = [report for report in self.reports if report.machine == machine]
+        return made[-1] if made and state == self.state_at_start else known
+
+    def is_other_run(self, run: int | None) -> bool:
+        """Return whether the client means a `run` that is not the current one."""
+        return run is not None and run != self.position.run
+
     def accept(self, reason: Reason) -> Step:
         """Finish with a yes."""
         return self._finish(Verdict.ACCEPTED, reason)

@@ -108,10 +108,12 @@ def _update(decision: Decision, request: Update) -> Step:
         return _repeat(decision, request, request.repeats)
     if decision.chart.needs_machine and request.machine is None:
         raise BadRequestError(f"chart {decision.chart.name!r} needs a machine id in every PUT: machine is missing")
+    if decision.is_other_run(request.run):
+        return decision.refuse(Reason.OTHER_RUN)
     if request.state not in decision.chart.states:
         return _answer_old_name(decision, request)
     key = _find_key(decision, request)
-    report = _find_report(decision, request, request.state)
+    report = decision.find_report(request.state, request.machine, request.report)
     if report is not None and report.key == key:
         return _replay(decision, request.state, report.machine, key)
     takes_back = _takes_back(decision, request, report)
@@ -145,7 +147,7 @@ def _replay(decision: Decision, state: str, machine: str | None, key: str | None
 def _answer_old_name(decision: Decision, request: Update) -> Step:
     """Answer a PUT on a state that the chart lacks: yes if it repeats a report made before an upgrade renamed it."""
     home = decision.position.renamed.get(request.state)
-    report = None if home is None else _find_report(decision, request, home)
+    report = None if home is None else decision.find_report(home, request.machine, request.report)
     if home is None or report is None:
         return decision.refuse(Reason.UNKNOWN_STATE)
     key = request.key if request.key is not None else decision.chart.states[home].default_key
@@ -162,15 +164,6 @@ def _find_key(decision: Decision, request: Update) -> str | None:
     if state.is_counting and not state.has_attribute(request.key):
         raise BadRequestError(f"state {request.state!r} has no attribute {request.key!r}")
     return request.key
-
-
-def _find_report(decision: Decision, request: Update, state: str) -> Report | None:
-    """Return the machine's report in the latest visit of `state`, which it means, after the clock has run."""
-    if decision.has_entered(state):
-        return None
-    # A lease that the clock has just ended may have reported the machine as failed.
-    made = [report for report in decision.reports if report.machine == request.machine]
-    return made[-1] if made and state == decision.state_at_start else request.report
 
 
 def _takes_back(decision: Decision, request: Update, report: Report | None) -> bool:
@@ -237,6 +230,8 @@ def _claim(decision: Decision, request: Claim) -> Step:
     if rule is None:
         raise BadRequestError(f"state {request.state!r} has no slots")
     held = here.slots.get(request.machine)
+    if held is None and not request.again and _has_done_its_part(decision, request):
+        return decision.refuse(Reason.DONE)
     if held is None and len(here.slots) >= rule.limit(here.succeeded):
         return decision.refuse(Reason.FULL)
     if held is not None and rule.lease is None and held.expires_at is None:
@@ -258,7 +253,15 @@ def _claim(decision: Decision, request: Claim) -> Step:
     return decision.accept(Reason.UPDATED if held is None else Reason.REPLAY)
 
 
+def _has_done_its_part(decision: Decision, request: Claim) -> bool:
+    """Return whether the machine's report in this visit stands on the state's first attribute."""
+    report = decision.find_report(request.state, request.machine, request.report)
+    return report is not None and report.key is not None and report.key == decision.state.default_key
+
+
 def _find_claim_refusal(decision: Decision, request: Claim) -> Reason | None:
+    if decision.is_other_run(request.run):
+        return Reason.OTHER_RUN
     if request.state not in decision.chart.states:
         return Reason.UNKNOWN_STATE
     if decision.position.is_paused:
@@ -272,6 +275,8 @@ def _find_claim_refusal(decision: Decision, request: Claim) -> Reason | None:
 
 def _release(decision: Decision, request: Release) -> Step:
     decision.run_clock()
+    if decision.is_other_run(request.run):
+        return decision.refuse(Reason.OTHER_RUN)
     state = decision.position.renamed.get(request.state, request.state)
     if state != decision.position.state or request.machine not in decision.position.slots:
         return decision.accept(Reason.REPLAY)

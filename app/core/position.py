@@ -94,6 +94,8 @@ class Reason(StrEnum):
     NOT_ON_ROSTER = "not_on_roster"
     NO_SLOT = "no_slot"
     FULL = "full"
+    DONE = "done"
+    OTHER_RUN = "other_run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,12 +260,13 @@ class Update:
     `report` is the machine's report in the latest visit of `state` in this run, `was_entered` is whether there was
     such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key. `takes_back` asks for a report
     without a slot if the machine's report is a failure that the end of its lease made; `failed_by_lease` is whether the
-    log says so.
+    log says so. `run` is the run that the client means; None means the current one.
     """
 
     state: str
     machine: str | None = None
     key: str | None = None
+    run: int | None = None
     report: Report | None = None
     was_entered: bool = False
     repeats: LoggedUpdate | None = None
@@ -328,18 +331,26 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A machine asks for a slot of `state`, or renews its lease."""
+    """A machine asks for a slot of `state`, or renews its lease.
+
+    `run` is the run that the client means; None means the current one. A machine that has done its part in this visit
+    gets a slot only if it asks `again`. `report` is the machine's report in the current visit.
+    """
 
     state: str
     machine: str
+    run: int | None = None
+    again: bool = False
+    report: Report | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A machine gives back its slot of `state` without a report."""
+    """A machine gives back its slot of `state` without a report. `run` is as in `Claim`."""
 
     state: str
     machine: str
+    run: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

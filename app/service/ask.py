@@ -1,4 +1,4 @@
-"""A machine asks "may I?" and "was it?".
+"""A machine asks "may I?", "was it?" and "is there anything for me?".
 
 Questions that arrive while the database works are answered from one reading of each chart that they are about. No lock
 is taken: if a chart's clock has something to do, the answer says so, and the caller has it done first.
@@ -6,7 +6,7 @@ is taken: if a chart's clock has something to do, the answer says so, and the ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from app import store
@@ -18,14 +18,21 @@ from app.service.context import Service
 from app.service.put import Answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a machine asks of which chart; `reached` asks whether the state was entered in this run."""
+    """What a machine asks of which chart.
+
+    `state` is None if the machine asks for its turn: may it act in the state that is current, whichever that is?
+    `reached` asks whether the state was entered in this run. `run` is the run that the machine means; None means the
+    current one. A machine that has done its part in this visit hears a yes only if it asks `again`.
+    """
 
     chart: str
-    state: str
+    state: str | None
     machine: str | None = None
     reached: bool = False
+    run: int | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,61 +59,102 @@ def answer_all(service: Service, questions: Sequence[Question]) -> list[Found | 
         for name, row in rows.items():
             is_due = row.due_at is not None and row.due_at <= now
             views[name] = _View(connection, row, service.definitions.get(connection, row), is_due)
+        done = _find_done(connection, views, questions)
         return [
-            views[question.chart].find(question) if question.chart in views else ChartNotFoundError(question.chart)
+            views[question.chart].find(question, is_done=_report_of(views, question) in done)
+            if question.chart in views
+            else ChartNotFoundError(question.chart)
             for question in questions
         ]
+
+
+def _find_done(
+    connection: Connection, views: Mapping[str, _View], questions: Sequence[Question]
+) -> Collection[store.machines.AskedReport]:
+    """Return the reports, of those that can make an answer `done`, that do so. One read serves all questions."""
+    asked = {report for question in questions if (report := _report_of(views, question)) is not None}
+    if not asked:
+        return ()
+    first_keys = {view.row.id: view.first_key for view in views.values()}
+    found = store.machines.find_standing_reports(connection, asked)
+    return {report for report, key in found.items() if key is not None and key == first_keys[report.chart_id]}
+
+
+def _report_of(views: Mapping[str, _View], question: Question) -> store.machines.AskedReport | None:
+    """Return the report that decides whether the machine of `question` is done; None if no report can."""
+    view = views.get(question.chart)
+    if view is None or question.machine is None or question.again or question.reached or view.first_key is None:
+        return None
+    if question.state not in (None, view.row.state):
+        return None
+    return store.machines.AskedReport(view.row.id, view.row.run, view.row.visit, question.machine)
 
 
 class _View:
     """Where a chart stood when it was read; answers any number of questions."""
 
     def __init__(self, connection: Connection, row: store.charts.ChartRow, chart: Chart, is_due: bool) -> None:
+        self.row = row
+        self.first_key = chart.states[row.state].default_key
         self._connection = connection
-        self._row = row
         self._chart = chart
         self._is_due = is_due
         self._entered = {row.state: True}
         self._renamed = store.charts.read_renamed(row)
 
-    def find(self, question: Question) -> Found:
-        """Return the answer to `question`."""
-        row, reason = self._row, self._find_reason(question)
+    def find(self, question: Question, *, is_done: bool) -> Found:
+        """Return the answer to `question`; `is_done` is whether its machine has done its part in this visit."""
+        row, here = self.row, self._chart.states[self.row.state]
+        reason = self._find_reason(question, is_done)
         is_yes = reason in (Reason.CURRENT, Reason.REACHED)
         answer = Answer(
             chart=row.name,
             run=row.run,
             visit=row.visit,
             seq=row.seq,
-            state=question.state,
+            state=row.state if question.state is None else question.state,
             current_state=row.state,
             is_yes=is_yes,
             reason=reason,
+            needs_slot=here.slots is not None if question.state is None else None,
         )
         return Found(answer, is_yes or self._is_settled(question, reason), self._is_due)
 
-    def _find_reason(self, question: Question) -> Reason:
+    def _find_reason(self, question: Question, is_done: bool) -> Reason:
+        row, here = self.row, self._chart.states[self.row.state]
+        if question.run is not None and question.run != row.run:
+            return Reason.OTHER_RUN
         if question.reached and self._name_now(question.state) in self._chart.states:
             return Reason.REACHED if self._was_entered(self._name_now(question.state)) else Reason.NOT_REACHED
-        if question.state not in self._chart.states:
+        if question.state is not None and question.state not in self._chart.states:
             return Reason.UNKNOWN_STATE
-        if self._row.paused_at is not None:
+        if is_done:
+            return Reason.DONE
+        if row.paused_at is not None:
             return Reason.PAUSED
         if question.machine is not None and not self._chart.is_on_roster(question.machine):
             return Reason.NOT_ON_ROSTER
-        return Reason.CURRENT if question.state == self._row.state else Reason.NOT_CURRENT
+        if question.state is not None:
+            return Reason.CURRENT if question.state == row.state else Reason.NOT_CURRENT
+        if here.is_final:
+            return Reason.FINAL
+        return Reason.CURRENT if here.is_counting else Reason.TIME_DRIVEN
 
     def _is_settled(self, question: Question, reason: Reason) -> bool:
         """True if a no cannot become a yes by waiting. An operator's goto or reset is not waited for."""
-        if reason in (Reason.UNKNOWN_STATE, Reason.NOT_ON_ROSTER):
+        if reason in (Reason.OTHER_RUN, Reason.UNKNOWN_STATE, Reason.NOT_ON_ROSTER):
             return True
-        return not self._chart.can_reach(self._row.state, self._name_now(question.state))
+        if question.state is not None:
+            return reason is Reason.DONE or not self._chart.can_reach(self.row.state, self._name_now(question.state))
+        # A paused chart is waited for; else only another state can bring the machine's turn.
+        is_paused = reason is Reason.PAUSED and self._chart.states[self.row.state].is_counting
+        return not is_paused and not self._chart.leads_to_counting(self.row.state)
 
-    def _name_now(self, state: str) -> str:
+    def _name_now(self, state: str | None) -> str:
         """Return the name that a state has now, which an upgrade may have renamed in this run."""
-        return self._renamed.get(state, state)
+        return self._renamed.get(str(state), str(state))
 
     def _was_entered(self, state: str) -> bool:
         if state not in self._entered:
-            self._entered[state] = store.machines.was_entered(self._connection, self._row, state)
+            self._entered[state] = store.machines.was_entered(self._connection, self.row, state)
         return self._entered[state]

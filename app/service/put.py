@@ -52,7 +52,8 @@ class Answer:
     """Yes or no, and everything there is to say about it.
 
     `run` and `visit` are those in which the question was judged; `seq` is the chart's last log row that the answer
-    reflects, for an accepted PUT its own row.
+    reflects, for an accepted PUT its own row. `needs_slot` is whether the state has slots, in the answer to a machine
+    that asks for its turn.
     """
 
     chart: str
@@ -66,11 +67,14 @@ class Answer:
     key: str | None = None
     value: int | None = None
     slots: SlotCount | None = None
+    needs_slot: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The answer as the HTTP interface gives it to a client that accepts JSON."""
         fields = asdict(self)
-        is_yes, slots = fields.pop("is_yes"), fields.pop("slots")
+        is_yes, slots, needs_slot = fields.pop("is_yes"), fields.pop("slots"), fields.pop("needs_slot")
+        if needs_slot is not None:
+            fields["slots"] = needs_slot
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
 
 
@@ -101,7 +105,7 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What a machine says it did.
+    """What a machine says it did, in which run if it says so.
 
     With `takes_back` it needs no slot if the end of its lease has reported it as failed.
     """
@@ -109,12 +113,13 @@ class Put:
     state: str
     machine: str | None = None
     key: str | None = None
+    run: int | None = None
     takes_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimCurrent:
-    """A machine wants a slot of whichever state is current."""
+    """A machine wants a slot of whichever state is current, also if it has done its part there before."""
 
     machine: str
 
@@ -137,7 +142,7 @@ class Applied:
 
 
 class PriorReports:
-    """What the log and the reports already say of the PUTs of one transaction on one chart.
+    """What the log and the reports already say of the PUTs and claims of one transaction on one chart.
 
     Read once under the chart's lock, and kept up to date with each step decided after that.
     """
@@ -149,8 +154,7 @@ class PriorReports:
         self._reports: dict[tuple[int, str], Report] = {}
         self._keys: dict[str, LoggedUpdate] = {}
         self._failed_by_lease: set[str] = set()
-        puts = [item.what for item in sent if isinstance(item.what, Put)]
-        self._read_reports(connection, row, puts)
+        self._read_reports(connection, row, [item.what for item in sent if isinstance(item.what, Put | Claim)])
         keys = {item.author.idempotency_key for item in sent if isinstance(item.what, Put)}
         self._read_keys(service, connection, row, {key for key in keys if key is not None})
 
@@ -163,6 +167,7 @@ class PriorReports:
             state=put.state,
             machine=put.machine,
             key=put.key,
+            run=put.run,
             report=report,
             was_entered=visit is not None,
             repeats=repeats,
@@ -174,6 +179,10 @@ class PriorReports:
         """Return the name by which the visits of a state are known, which an upgrade may have renamed."""
         return self._renamed.get(state, state)
 
+    def complete_claim(self, claim: Claim, visit: int) -> Claim:
+        """Return the claim together with the machine's report in `visit`, the current one."""
+        return replace(claim, report=self._reports.get((visit, claim.machine)))
+
     def follow(self, chart: Chart, idempotency_key: str | None, step: Step) -> None:
         """Take in what `step` decided, for the PUTs that are judged after it."""
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
@@ -183,17 +192,19 @@ class PriorReports:
             default_key = chart.states[entry.from_state].default_key
             self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
 
-    def _read_reports(self, connection: Connection, row: store.charts.ChartRow, puts: Sequence[Put]) -> None:
-        named = [put for put in puts if put.machine is not None]
+    def _read_reports(self, connection: Connection, row: store.charts.ChartRow, asked: Sequence[Put | Claim]) -> None:
+        named = [item for item in asked if item.machine is not None]
         if not named:
             return
-        others = {self._name_now(put.state) for put in named} - {row.state}
+        # A claim is about the current visit alone.
+        others = {self._name_now(item.state) for item in named if isinstance(item, Put)} - {row.state}
         if others:
             self._visits.update(store.machines.list_latest_visits(connection, row, others))
-        machines = {put.machine for put in named if put.machine is not None}
+        machines = {item.machine for item in named if item.machine is not None}
         for report in store.machines.find_reports(connection, row, set(self._visits.values()), machines):
             self._reports[report.visit, report.machine] = report
-        returning = {put.machine for put in named if put.takes_back and put.state == row.state}
+        puts = [item for item in named if isinstance(item, Put)]
+        returning = {put.machine for put in puts if put.takes_back and put.state == row.state}
         self._failed_by_lease = {
             machine
             for machine in returning
@@ -297,8 +308,10 @@ def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str
         case ClaimCurrent(machine):
             # Which state is current is asked after the clock has done what is due.
             chart.decide(Tick())
-            return chart.position.state, Claim(chart.position.state, machine)
-        case Claim() | Release() as what:
+            return chart.position.state, Claim(chart.position.state, machine, again=True)
+        case Claim() as claim:
+            return claim.state, prior.complete_claim(claim, chart.position.visit)
+        case Release() as what:
             return what.state, what
         case Tick():
             return chart.position.state, sent.what

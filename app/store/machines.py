@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
@@ -14,7 +15,7 @@ from app.core.chart import Chart
 from app.core.log import format_instant
 from app.core.position import Kind, Report, Slot, Visit
 from app.db import Connection
-from app.db.connection import DIALECTS, Prepared, among, upsert
+from app.db.connection import DIALECTS, Prepared, among, recordset, upsert
 from app.models import chart_versions, charts, reports, roster, slots, transition_log, visits
 from app.store.charts import ChartRow
 
@@ -141,6 +142,15 @@ class MachineReport:
         }
 
 
+class AskedReport(NamedTuple):
+    """The report of a machine in one visit of a chart."""
+
+    chart_id: int
+    run: int
+    visit: int
+    machine: str
+
+
 @dataclass(frozen=True, slots=True)
 class MachineFilter:
     """Which machines of a visit are wanted: those with `text` in their id, on one attribute, and which page of them."""
@@ -163,6 +173,22 @@ _REPORTS = Prepared(
         for dialect, is_asked in among(reports.c.machine, "machines").items()
     }
 )
+# One read answers the questions of many machines on many charts; `asked` is a JSON array of objects.
+_ASKED_COLUMNS = (reports.c.chart_id, reports.c.run, reports.c.visit, reports.c.machine)
+_ASKED_ROWS = recordset("asked", *_ASKED_COLUMNS)
+_ASKED_ITEMS = func.json_each(bindparam("asked")).table_valued("value")
+_STANDING = (reports.c.chart_id, reports.c.run, reports.c.visit, reports.c.machine, reports.c.key)
+_STANDING_REPORTS = Prepared(
+    {
+        "postgresql": select(*_STANDING).join(
+            _ASKED_ROWS, and_(*(item == _ASKED_ROWS.c[item.name] for item in _ASKED_COLUMNS))
+        ),
+        "sqlite": select(*_STANDING).join(
+            _ASKED_ITEMS,
+            and_(*(item == func.json_extract(_ASKED_ITEMS.c.value, f"$.{item.name}") for item in _ASKED_COLUMNS)),
+        ),
+    }
+)
 _IN_VISIT = and_(
     reports.c.chart_id == bindparam("chart_id"),
     reports.c.run == bindparam("run"),
@@ -176,6 +202,12 @@ def find_reports(
     """Return the reports of `machines` in the visits numbered `in_visits` of the current run. Used by: PUTs."""
     parameters = {"chart_id": row.id, "run": row.run, "visits": list(in_visits), "machines": list(machines)}
     return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
+
+
+def find_standing_reports(connection: Connection, asked: Collection[AskedReport]) -> dict[AskedReport, str | None]:
+    """Return the attribute of each report that is `asked` for and exists. Used by: GET with `machine`."""
+    found = _STANDING_REPORTS.rows(connection, {"asked": json.dumps([item._asdict() for item in asked])})
+    return {AskedReport(*columns[:-1]): columns[-1] for columns in found}
 
 
 def was_failed_by_lease(connection: Connection, row: ChartRow, machine: str) -> bool:

@@ -29,6 +29,8 @@ RULES: dict[str, Role | None] = {
     "state.get_state": Role.READER,
     "state.get_default_reached": Role.READER,
     "state.get_reached": Role.READER,
+    "state.get_default_turn": Role.READER,
+    "state.get_turn": Role.READER,
     "state.put_default_state": Role.MACHINE,
     "state.put_state": Role.MACHINE,
     "state.put_slot": Role.MACHINE,

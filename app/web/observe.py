@@ -173,7 +173,7 @@ logger = logging.getLogger("stateservice.access")
 # The header by which a caller finds its request in the log.
 REQUEST_ID = "X-Request-Id"
 # These answers carry no id: clients search them for "200", which an id may contain.
-_ANSWERS = frozenset({"state", "reached", "slot"})
+_ANSWERS = frozenset({"state", "reached", "slot", "turn"})
 # Characters of a reason that are logged.
 REASON_LENGTH = 500
 

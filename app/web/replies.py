@@ -142,7 +142,7 @@ def find_status(error: errors.StateServiceError) -> int:
 
 RETRY_SECONDS = 1
 # The paths of the default chart, where whatever is wrong is 500, as in the seed.
-SEED_PATHS = ("/state", "/reached")
+SEED_PATHS = ("/state", "/reached", "/turn")
 logger = logging.getLogger("stateservice.web")
 
 

@@ -204,6 +204,10 @@ class Query:
         """How many seconds the request may wait; 0 if it does not say."""
         return self.find_number("wait", 0, MAX_WAIT) or 0
 
+    def find_flag(self, name: str) -> bool:
+        """Whether a parameter is 1; it may be 0, and it is if it is not sent. Raises BadRequestError."""
+        return bool(self.find_number(name, 0, 1))
+
     def find_number(self, name: str, low: int, high: int) -> int | None:
         """A parameter that is a whole number from `low` to `high`. Raises BadRequestError."""
         text = self.find(name, 20)

@@ -1,4 +1,4 @@
-"""The question and the report: GET and PUT on `state`, `reached` and `slot`, of a chart or of the default one.
+"""The questions and the report: `state`, `reached`, `turn` and `slot`, of a chart or of the default one.
 
 `respond` answers them all, on the event loop. A worker with an event loop (app/serving.py) calls it directly; under any
 other WSGI server `StateRoutes` does, before Flask: there is one implementation of parameters, access, answer and log.
@@ -27,11 +27,14 @@ from app.web.auth import Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, normalize_host, request_of
 
-_PATH = re.compile(r"(?:/charts/(?P<chart>(?!\.{1,2}/)[A-Za-z0-9_.:\-]{1,128}))?/(?P<resource>state|reached|slot)/?")
+_PATH = re.compile(
+    r"(?:/charts/(?P<chart>(?!\.{1,2}/)[A-Za-z0-9_.:\-]{1,128}))?/(?P<resource>state|reached|slot|turn)/?"
+)
 # What the log has for a caller that hung up before its answer, as nginx does.
 CLIENT_GONE = 499
 # A GET ignores `key` and a PUT `wait`: clients use one URL for both.
-STATE_PARAMETERS = ("state", "machine", "key", "wait")
+STATE_PARAMETERS = ("state", "machine", "key", "wait", "run", "again")
+MAX_RUN = 2**31 - 1
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
@@ -47,29 +50,54 @@ async def get_reached(machines: Machines, request: Request, chart: str) -> Answe
 
 async def _ask(machines: Machines, request: Request, chart: str, *, reached: bool) -> Answer:
     query = Query(request, STATE_PARAMETERS)
-    question = Question(chart, query.get("state", NAME_LENGTH), query.find_machine(), reached)
+    question = Question(
+        chart=chart,
+        state=query.get("state", NAME_LENGTH),
+        machine=query.find_machine(),
+        reached=reached,
+        run=_find_run(query),
+        again=query.find_flag("again"),
+    )
     return await machines.ask(question, query.find_wait())
+
+
+async def get_turn(machines: Machines, request: Request, chart: str) -> Answer:
+    """Is there anything for me? Yes, with the current state's name, if the machine may act in that state now."""
+    query = Query(request, ("machine", "wait", "run", "again"))
+    question = Question(
+        chart=chart, state=None, machine=query.get_machine(), run=_find_run(query), again=query.find_flag("again")
+    )
+    return await machines.ask(question, query.find_wait())
+
+
+def _find_run(query: Query) -> int | None:
+    """The run that the client means; None if it does not say."""
+    return query.find_number("run", 1, MAX_RUN)
 
 
 async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
     """I did: yes if it was counted, now or before."""
     query = Query(request, STATE_PARAMETERS)
     key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
-    put = Put(query.get("state", NAME_LENGTH), query.find_machine(), query.find("key", NAME_LENGTH))
+    put = Put(
+        query.get("state", NAME_LENGTH), query.find_machine(), query.find("key", NAME_LENGTH), run=_find_run(query)
+    )
     return await machines.put(chart, put, request.author_with(key))
 
 
 async def put_slot(machines: Machines, request: Request, chart: str) -> Answer:
     """Claim a slot: yes if the machine holds one."""
-    query = Query(request, ("state", "machine", "wait"))
-    claim = Claim(query.get("state", NAME_LENGTH), query.get_machine())
+    query = Query(request, ("state", "machine", "wait", "run", "again"))
+    claim = Claim(
+        query.get("state", NAME_LENGTH), query.get_machine(), run=_find_run(query), again=query.find_flag("again")
+    )
     return await machines.claim(chart, claim, request.author, query.find_wait())
 
 
 async def delete_slot(machines: Machines, request: Request, chart: str) -> Answer:
     """Give a slot back: yes also if the machine held none."""
-    query = Query(request, ("state", "machine"))
-    release = Release(query.get("state", NAME_LENGTH), query.get_machine())
+    query = Query(request, ("state", "machine", "run"))
+    release = Release(query.get("state", NAME_LENGTH), query.get_machine(), _find_run(query))
     return await machines.release(chart, release, request.author)
 
 
@@ -95,6 +123,8 @@ ROUTES: dict[tuple[str, bool], dict[str, Route]] = {
     },
     ("reached", False): {"GET": Route("state.get_default_reached", "/reached", get_reached)},
     ("reached", True): {"GET": Route("state.get_reached", _REACHED, get_reached)},
+    ("turn", False): {"GET": Route("state.get_default_turn", "/turn", get_turn)},
+    ("turn", True): {"GET": Route("state.get_turn", "/charts/<chart:name>/turn", get_turn)},
     ("slot", True): {
         "PUT": Route("state.put_slot", _SLOT, put_slot),
         "DELETE": Route("state.delete_slot", _SLOT, delete_slot),

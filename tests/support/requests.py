@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.core.log import Author
@@ -20,11 +20,13 @@ NOBODY = Author()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a machine asks about; `reached` asks whether the state was entered in this run."""
+    """What a machine asks about, as the service's own question has it, but for the chart."""
 
-    state: str
+    state: str | None
     machine: str | None = None
     reached: bool = False
+    run: int | None = None
+    again: bool = False
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def update(service: Service, name: str, put: Put, author: Author = NOBODY) -> An
 
 def ask(service: Service, name: str, question: Question, wait: float = 0) -> Answer:
     """Ask, and wait."""
-    asked = asking.Question(name, question.state, question.machine, question.reached)
+    asked = asking.Question(chart=name, **asdict(question))
     return _call(service, lambda machines: machines.ask(asked, wait))
 
 

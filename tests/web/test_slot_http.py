@@ -229,7 +229,8 @@ def test_report_repeated_by_its_key_after_claiming_again_gives_the_slot_back(
     headers = {"Idempotency-Key": "m1-reboot", **JSON}
     claim(client, "m1")
     assert report(client, "m1", headers=headers).get_json()["reason"] == "updated"
-    claim(client, "m1")
+    assert claim_json(client, "m1")["reason"] == "done"
+    client.put(f"{SLOT}&machine=m1&again=1")
     assert report(client, "m1", headers=headers).get_json()["reason"] == "replay"
     assert (kinds(service), is_sound(service)) == (["import", "claim", "update", "claim", "release"], True)
 
