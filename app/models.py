@@ -264,6 +264,8 @@ transition_log = Table(
     Column("idempotency_key", String(255)),
     Column("reason", Text),
     Column("hash", String(64), nullable=False),
+    # Of an import or an upgrade: the SHA-256 of the chart file. Hashed only if it is not NULL, as it came later.
+    Column("note", Text),
     # If the row lock ever failed, this would refuse the second of two writers. Used by: history, whose cursor is `seq`,
     # and verify.
     UniqueConstraint("chart", "seq"),

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, inspect, make_url, select
 
+from app import schema
 from app.models import metadata
 from proof.campaign import CHARTS, Progress, Report, judge
 from proof.history import Attempt
@@ -38,16 +39,16 @@ DEFINITIONS = ("chart_versions", "roster", "states", "attributes", "transitions"
 # What the migrations of next_release/ add, as `shape` tells it.
 ADDED = {
     "sqlite": {
-        "charts.note TEXT",
-        "transition_log.note TEXT",
-        "charts.ck_charts_short_note length(note) <= 1000",
+        "charts.memo TEXT",
+        "transition_log.memo TEXT",
+        "charts.ck_charts_short_memo length(memo) <= 1000",
         "transition_log.ck_transition_log_counted_from_one seq >= 1",
         "-- index ix_transition_log_machine\nCREATE INDEX ix_transition_log_machine ON transition_log (machine);",
     },
     "postgresql": {
-        "charts.note text",
-        "transition_log.note text",
-        "charts.ck_charts_short_note CHECK ((length(note) <= 1000))",
+        "charts.memo text",
+        "transition_log.memo text",
+        "charts.ck_charts_short_memo CHECK ((length(memo) <= 1000))",
         "transition_log.ck_transition_log_counted_from_one CHECK ((seq >= 1))",
         "CREATE INDEX ix_transition_log_machine ON public.transition_log USING btree (machine)",
     },
@@ -146,7 +147,9 @@ def make_next_release(folder: Path) -> Path:
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, release / name)
     for migration in NEXT_RELEASE.glob("*.py"):
-        shutil.copy(migration, release / "migrations" / "versions")
+        # The first of them follows the newest that there is.
+        text = migration.read_text().replace('"HEAD"', f'"{schema.head_revision()}"')
+        (release / "migrations" / "versions" / migration.name).write_text(text)
     return release
 
 

@@ -5,6 +5,7 @@ The states come first, then the chart around them, then `parse` itself, which al
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -353,6 +354,11 @@ class ParsedChart:
     chart: Chart
     warnings: tuple[Problem, ...]
     text: str
+
+    @property
+    def sha256(self) -> str:
+        """The text's hash, which the log keeps."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def parse(

@@ -91,6 +91,7 @@ class Decision:
         value_after: int | None = None,
         machine: str | None = None,
         reason: str | None = None,
+        note: str | None = None,
     ) -> None:
         """Add a row to the log; without `to_state` and `visit` it is about the current ones."""
         here = self.position
@@ -107,6 +108,7 @@ class Decision:
                 value_after=value_after,
                 machine=machine,
                 reason=reason,
+                note=note,
             )
         )
 

@@ -66,6 +66,7 @@ class LogRow:
     remote_addr: str | None = None
     idempotency_key: str | None = None
     reason: str | None = None
+    note: str | None = None
 
     @classmethod
     def from_values(cls, values: Iterable[Any]) -> Self:

@@ -75,10 +75,11 @@ def step(chart: Chart, position: Position, happening: Happening, now: datetime) 
     return decision.accept(Reason.UPDATED)
 
 
-def start(chart: Chart, version: int, run: int, now: datetime, fence: int = 0) -> Step:
+def start(chart: Chart, version: int, run: int, now: datetime, *, fence: int = 0, sha256: str | None = None) -> Step:
     """Decide the first step of a chart's run `run`: it enters its initial state, and the clock runs.
 
-    The reports that the definition has for that state stand in it, because its values include them.
+    The reports that the definition has for that state stand in it, because its values include them. `sha256` is the
+    hash of the chart's file, which the log keeps.
     """
     reports = chart.states[chart.initial].reports
     position = Position(
@@ -92,7 +93,7 @@ def start(chart: Chart, version: int, run: int, now: datetime, fence: int = 0) -
         succeeded=sum(key == chart.states[chart.initial].default_key for key in reports.values()),
     )
     decision = Decision(chart, position, now)
-    decision.log(Kind.IMPORT)
+    decision.log(Kind.IMPORT, note=sha256)
     decision.visits.append(Visit(run, 1, chart.initial))
     decision.reports += [Report(1, machine, key) for machine, key in reports.items()]
     decision.run_clock()
@@ -354,7 +355,7 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     follows = LEASES_FOLLOW if after != upgraded else ""
     decision.position = replace(old, version=request.version)
     reason = say_upgrade(old.version, request.version, request.homes, follows)
-    decision.log(Kind.UPGRADE, to_state=home, reason=reason)
+    decision.log(Kind.UPGRADE, to_state=home, reason=reason, note=request.sha256)
     decision.position = after
     for name in sorted(reports):
         if not request.chart.is_on_roster(name):

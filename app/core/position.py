@@ -320,13 +320,14 @@ class Upgrade:
     """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in.
 
     `reports` maps each machine that reported in the current visit to its attribute; it may be empty if `chart` has no
-    roster.
+    roster. `sha256` is the hash of the chart's file, which the log keeps.
     """
 
     chart: Chart
     version: int
     homes: Mapping[str, str] = field(default_factory=dict)
     reports: Mapping[str, str | None] = field(default_factory=dict)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +380,7 @@ class Entry:
     value_after: int | None = None
     machine: str | None = None
     reason: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

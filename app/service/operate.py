@@ -145,7 +145,7 @@ def _create(
 ) -> tuple[Status, Step]:
     chart = parsed.chart
     now = service.now(store.charts.read_now(connection))
-    step = machine.start(chart, 1, 1, now)
+    step = machine.start(chart, 1, 1, now, sha256=parsed.sha256)
     first = store.record.DecidedStep(step, author)
     row = store.record.create_chart(connection, chart.name, first, now, log_key=service.database.log_key)
     store.definitions.add_version(
@@ -165,7 +165,7 @@ def _bring_back(
     chart = parsed.chart
     row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
     held = locked_chart(service, connection, row)
-    step = machine.start(chart, row.version + 1, row.run + 1, held.now, row.fence)
+    step = machine.start(chart, row.version + 1, row.run + 1, held.now, fence=row.fence, sha256=parsed.sha256)
     held.take(step, author)
     row = record(service, connection, held)
     store.definitions.add_version(
@@ -189,7 +189,7 @@ def _upgrade(
     homes = read_homes(maps, held.chart, chart)
     # Only a roster can withdraw reports, and there may be many.
     reports = {} if chart.roster is None else store.machines.read_reports(connection, row)
-    step = held.decide(Upgrade(chart, row.version + 1, homes, reports), author)
+    step = held.decide(Upgrade(chart, row.version + 1, homes, reports, parsed.sha256), author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )

@@ -67,6 +67,7 @@ def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Auth
         remote_addr=None if is_clock else author.remote_addr,
         idempotency_key=author.idempotency_key if is_update else None,
         reason=entry.reason,
+        note=entry.note,
     )
 
 

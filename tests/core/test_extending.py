@@ -80,7 +80,7 @@ WEEKDAY: Edits = {
 
 SITE: Edits = {
     "app/core/log.py": [
-        ("    reason: str | None = None\n\n", "    reason: str | None = None\n    site: str | None = None\n\n")
+        ("    note: str | None = None\n\n", "    note: str | None = None\n    site: str | None = None\n\n")
     ],
     "app/models.py": [('    Column("reason", Text),\n', '    Column("reason", Text),\n    Column("site", Text),\n')],
     "app/store/log.py": [("        reason=entry.reason,\n", '        reason=entry.reason,\n        site="north",\n')],

@@ -93,6 +93,7 @@ transition_log.remote_addr character varying(64)
 transition_log.idempotency_key character varying(255)
 transition_log.reason text
 transition_log.hash character varying(64) NOT NULL
+transition_log.note text
 transitions.id bigint NOT NULL DEFAULT nextval('transitions_id_seq'::regclass)
 transitions.state_id bigint NOT NULL
 transitions.position integer NOT NULL

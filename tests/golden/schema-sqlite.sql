@@ -154,7 +154,7 @@ CREATE TABLE transition_log (
     remote_addr VARCHAR(64),
     idempotency_key VARCHAR(255),
     reason TEXT,
-    hash VARCHAR(64) NOT NULL,
+    hash VARCHAR(64) NOT NULL, note TEXT,
     CONSTRAINT pk_transition_log PRIMARY KEY (id),
     CONSTRAINT uq_transition_log_chart_idempotency_key UNIQUE (chart, idempotency_key),
     CONSTRAINT uq_transition_log_chart_seq UNIQUE (chart, seq)

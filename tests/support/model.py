@@ -79,7 +79,7 @@ class Model:
         before = self.position
         version, run, fence = (1, 1, 0) if before is None else (before.version + 1, before.run + 1, before.fence)
         self.versions[version] = chart
-        step = machine.start(chart, version, run, now, fence)
+        step = machine.start(chart, version, run, now, fence=fence)
         self.is_archived = False
         return self._take(step, run, now)
 

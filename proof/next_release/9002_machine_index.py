@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from migrations.online import create_index
 
-revision = "0004"
-down_revision = "0003"
+revision = "9002"
+down_revision = "9001"
 
 
 def upgrade() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "9001"
+down_revision = "HEAD"
 
 
 def upgrade() -> None:
-    op.add_column("charts", sa.Column("note", sa.Text()))
-    op.add_column("transition_log", sa.Column("note", sa.Text()))
+    op.add_column("charts", sa.Column("memo", sa.Text()))
+    op.add_column("transition_log", sa.Column("memo", sa.Text()))

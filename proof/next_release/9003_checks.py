@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from migrations.online import add_check
 
-revision = "0005"
-down_revision = "0004"
+revision = "9003"
+down_revision = "9002"
 
 
 def upgrade() -> None:
-    add_check("ck_charts_short_note", "charts", "length(note) <= 1000")
+    add_check("ck_charts_short_memo", "charts", "length(memo) <= 1000")
     add_check("ck_transition_log_counted_from_one", "transition_log", "seq >= 1")
