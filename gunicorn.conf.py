@@ -32,7 +32,8 @@ try:
     normalize_url(_config.database_url)
     configure_logging(_config.logger)
 except SettingError as error:
-    sys.exit(str(error))
+    sys.stderr.write(f"{error}\n")
+    sys.exit(2)
 for _variable in find_unknown(os.environ):
     sys.stderr.write(f"state_service: warning: unknown setting {_variable}\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -18,6 +19,7 @@ MAX_PORT = 65535
 # A host name (with a leading dot: every name below it) or an IPv6 address in brackets.
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 # An address on which gunicorn listens.
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _BIND = re.compile(r"unix:.+|fd://[0-9]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):(?P<port>[0-9]{1,5})")
 
 
@@ -71,6 +73,14 @@ def _hosts(text: str) -> tuple[str, ...]:
     return hosts
 
 
+def is_loopback(host: str) -> bool:
+    """True if only this machine can reach the address `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _bind(text: str) -> str:
     for part in text.split(","):
         found = _BIND.fullmatch(part.strip())
@@ -79,9 +89,13 @@ def _bind(text: str) -> str:
     return text
 
 
+class SecretError(ValueError):
+    """A secret cannot be used. The message about it does not show it."""
+
+
 def _secret(text: str) -> str:
     if len(text) < 32:
-        raise ValueError("must be 32 characters or more, such as `openssl rand -base64 32` prints")
+        raise SecretError(f"must have 32 characters or more, as `openssl rand -base64 32` prints: it has {len(text)}")
     return text
 
 
@@ -100,8 +114,10 @@ class Config:
     auth: str | None = _setting(
         _choice("open", "tokens"), None, "who may do what: open (every caller, everything) or tokens"
     )
-    log_key: str | None = _setting(_text, None, "a secret that makes the log's hashes HMACs")
-    secret_key: str | None = _setting(_secret, None, "signs the sessions of people who sign in to the pages")
+    log_key: str | None = _setting(_secret, None, "a secret that makes the log's hashes HMACs; 32 characters or more")
+    secret_key: str | None = _setting(
+        _secret, None, "signs the sessions of people who sign in to the pages; 32 characters or more"
+    )
     pool_size: int = _setting(_whole(1, 1000), 10, "database connections per worker")
     pooler: bool = _setting(_boolean, False, "true if a transaction-mode pooler (pgbouncer) is in front of PostgreSQL")
     sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two checks for clock guards that are due")
@@ -113,7 +129,7 @@ class Config:
     )
     bind: str = _setting(_bind, "127.0.0.1:5000", "where gunicorn listens: HOST:PORT or unix:PATH, comma-separated")
     trusted_hosts: tuple[str, ...] = _setting(
-        _hosts, (), "the Host names that are answered, comma-separated; if not set, any"
+        _hosts, (), "the Host names that are answered, comma-separated; if not set, any, but on loopback its own"
     )
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
     access_log: bool = _setting(_boolean, True, "one JSON line per request on the logger stateservice.access")
@@ -121,6 +137,20 @@ class Config:
         _whole(0, 100_000), 500, "charts with series in /metrics; stateservice_charts_left_out counts the rest"
     )
     logger: str | None = _setting(_text, None, "a YAML file for Python's logging.config.dictConfig")
+
+    @property
+    def answered_hosts(self) -> tuple[str, ...]:
+        """The Host names that are answered; empty if any is.
+
+        A service that listens on loopback addresses alone answers only for those. Otherwise a page in a browser on this
+        machine could reach it under a name of the page's own site, whose address that site changes to a loopback one.
+        """
+        if self.trusted_hosts:
+            return self.trusted_hosts
+        bound = [part.strip().rpartition(":")[0] for part in self.bind.split(",")]
+        if not all(is_loopback(host.strip("[]")) for host in bound):
+            return ()
+        return (*_LOOPBACK_HOSTS, *(host.lower() for host in bound if host not in _LOOPBACK_HOSTS))
 
     def given(self) -> dict[str, str]:
         """Return the settings that differ from their defaults, as texts for the environment."""
@@ -177,5 +207,7 @@ def _read(item: Field[Any], environment: Mapping[str, str]) -> Any:
         return item.default
     try:
         return item.metadata["read"](text)
+    except SecretError as error:
+        raise SettingError(f"{variable} {error}") from None
     except ValueError as error:
         raise SettingError(f"{variable}={text!r} {error}") from None

@@ -25,7 +25,6 @@ def create_app(config: Config | None = None) -> Flask:
     settings = read_config(os.environ) if config is None else config
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     app.json.sort_keys = False  # type: ignore[attr-defined]  # an attribute of Flask's default provider
     database = _open_database(app, settings)
     service = Service(database, _open_hub(database, settings), default_chart=settings.default_chart)

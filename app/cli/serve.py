@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import sys
@@ -16,7 +15,7 @@ import click
 from app import chart_file
 from app.cli.database import migrate
 from app.cli.shared import NO, USAGE, current_author, fail, open_service, print_problems, read_file
-from app.config import HOME, PREFIX, Config, require_auth
+from app.config import HOME, PREFIX, Config, is_loopback, require_auth
 from app.core.errors import ChartFileError
 from app.db.engine import normalize_url
 from app.logs import configure_logging
@@ -45,14 +44,6 @@ def with_absolute_paths(config: Config) -> Config:
     """Return the settings with absolute paths, because gunicorn runs in the service's own folder."""
     url = normalize_url(config.database_url).render_as_string(hide_password=False)
     return replace(config, database_url=url, logger=config.logger and str(Path(config.logger).absolute()))
-
-
-def is_loopback(host: str) -> bool:
-    """True if only this machine can reach the address `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,9 +62,10 @@ def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECON
     address = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
     patience = min(busy_seconds, OPEN_SECONDS)
     before = identity_of(str(path))
-    connection = sqlite3.connect(
-        address, uri=True, isolation_level=None, check_same_thread=False, timeout=patience, factory=FileConnection
-    )
+    with private_files() if create else nullcontext():
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, check_same_thread=False, timeout=patience, factory=FileConnection
+        )
     connection.path, connection.identity = str(path), identity_of(str(path))
     try:
         _refuse_another_file(connection, before)
@@ -75,6 +78,20 @@ def open_sqlite(url: URL, create: bool = False, busy_seconds: float = BUSY_SECON
         raise
     _opened[str(path)] = (connection.identity, identity_of(f"{path}-wal"))
     return connection
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Let only this user read and write the files that are made in the block, whatever the process's mask is.
+
+    SQLite gives the write-ahead log and the file beside it the mode of the database's file. The mask belongs to the
+    whole process; only commands that migrate or copy a database come here.
+    """
+    mask = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 # Which files, database and write-ahead log, this process last opened at each path, by `identity_of`.

@@ -22,7 +22,7 @@ from app.core.log import Author, HistoryFilter, LogRow, Marker, chain_hash, form
 from app.core.position import next_due
 from app.core.replay import Replay
 from app.db import Connection, asking, require_writable, retrying, snapshot, transaction
-from app.db.sqlite import open_sqlite
+from app.db.sqlite import open_sqlite, private_files
 from app.service.context import Service
 
 # Called now and then with the rows that are done, and the rows there are in all.
@@ -254,7 +254,7 @@ def backup(service: Service, file: str) -> int:
         # owner may read it.
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as folder:
             copy = Path(folder) / "copy.db"
-            with closing(open_sqlite(url)) as connection:
+            with private_files(), closing(open_sqlite(url)) as connection:
                 # VACUUM INTO reads in one transaction: other connections may write, and the copy sees none of it.
                 connection.execute("VACUUM INTO ?", (str(copy),))
             _check(copy)

@@ -55,6 +55,8 @@ class Version:
         }
 
 
+# The column is an INTEGER, and PostgreSQL refuses to compare it with a larger number.
+MAX_VERSION = 2**31 - 1
 _VERSION_COLUMNS = tuple(chart_versions.c[name] for name in Version.__slots__)
 
 
@@ -66,6 +68,8 @@ def list_versions(connection: Connection, chart_id: int) -> list[Version]:
 
 def get_version(connection: Connection, chart_id: int, version: int) -> Version:
     """Return one version of a chart. Raises VersionNotFoundError."""
+    if version > MAX_VERSION:
+        raise VersionNotFoundError(f"the chart has no version {version}")
     query = select(*_VERSION_COLUMNS).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
     row = connection.execute(query).mappings().one_or_none()
     if row is None:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Flask
 from flask import request as flask_request
+from werkzeug.exceptions import BadRequest
 from werkzeug.routing import BaseConverter
 
 from app.config import Config
 from app.core.chart import CHART_NAME
 from app.service.machines import Machines
-from app.web import auth, charts, fleetlock, observe, operate, replies, state, ui
+from app.web import auth, charts, fleetlock, guard, observe, operate, replies, state, ui
 from app.web.request import check_known, read_query
+from app.web.values import MAX_DIGITS, MAX_INT
+
+
+class NumberConverter(BaseConverter):
+    """A whole number. One that no database holds is answered 400: it is no number of anything."""
+
+    regex = r"[0-9]+"
+
+    def to_python(self, value: str) -> int:
+        """Return the number. Raises werkzeug's BadRequest, which Flask answers once the request is known."""
+        number = int(value[-MAX_DIGITS:]) if len(value.lstrip("0")) <= MAX_DIGITS else MAX_INT + 1
+        if number > MAX_INT:
+            raise BadRequest(
+                f"the number {value[:MAX_DIGITS]}{'…' * (len(value) > MAX_DIGITS)} in the path is too large"
+            )
+        return number
 
 
 class ChartNameConverter(BaseConverter):
@@ -22,6 +41,7 @@ class ChartNameConverter(BaseConverter):
 def register(app: Flask, config: Config, machines: Machines) -> None:
     """Add every route and error handler to `app`."""
     app.url_map.converters["chart"] = ChartNameConverter
+    app.url_map.converters["number"] = NumberConverter
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
@@ -29,6 +49,7 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
         app.register_blueprint(module.blueprint)
     ui.register(app)
     observe.register(app)
+    app.before_request(partial(guard.check_before_view, config))
     access = auth.Access(config, machines.service)
     auth.register(app, access)
     app.before_request(refuse_unknown_parameters)

@@ -17,11 +17,11 @@ from app.config import Config
 from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.service.context import Service
 from app.service.tokens import ANYBODY, Holder, Role, SessionCache, TokenCache
+from app.web.guard import SAFE_METHODS
 from app.web.request import Request, current_request
 
 COOKIE = "stateservice_session"
 MAX_AGE = 12 * 3600
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 # The role that each endpoint needs; None means that it is open to everybody.
 RULES: dict[str, Role | None] = {

@@ -64,7 +64,7 @@ def get_versions(name: str) -> Response:
     return jsonify([version.as_json() for version in reading.list_versions(current_service(), name)])
 
 
-@blueprint.get("/charts/<chart:name>/versions/<int(max=2147483647):version>", provide_automatic_options=False)
+@blueprint.get("/charts/<chart:name>/versions/<number:version>", provide_automatic_options=False)
 def get_version(name: str, version: int) -> Response:
     """The text of one version, byte for byte as it was imported."""
     found = reading.get_version(current_service(), name, version)

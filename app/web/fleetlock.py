@@ -27,7 +27,14 @@ _GROUP = re.compile(r"[a-zA-Z0-9.-]{1,128}")
 MAX_BODY = 64 * 1024
 # An error's kind by its status; any other status is `unavailable`. The kinds are few because clients count errors by
 # kind.
-ERROR_KINDS = {401: "unauthorized", 403: "forbidden", 404: "unknown_group", 409: "refused", 413: "bad_request"}
+ERROR_KINDS = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "unknown_group",
+    409: "refused",
+    413: "bad_request",
+}
 
 
 class FleetLockError(Exception):

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from app.core.errors import BadRequestError
 from app.service import operate
+from app.web.guard import check_json_type
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, check_text, current_author, current_service
 
 blueprint = Blueprint("operate", __name__)
@@ -53,7 +54,9 @@ def read_reason() -> str:
 
 
 def read_field(name: str, limit: int) -> str | None:
-    """A text field of the JSON body, with any Content-Type; None if it is missing or empty. Raises BadRequestError."""
+    """A text field of the JSON body; None if it is missing or empty. Raises BadRequestError."""
+    check_json_type()
+    # With the Content-Type that `curl -d` sends, too.
     try:
         body = request.get_json(force=True, silent=True)
     except RecursionError:

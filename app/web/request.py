@@ -116,11 +116,17 @@ def request_from_scope(scope: Mapping[str, Any], proxy_hops: int) -> Request:
 
 
 def read_headers(sent: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return headers by lower-case name, repeated ones joined by commas, and which of ours were repeated."""
+    """Return headers by lower-case name, repeated ones joined by commas, and which of ours were repeated.
+
+    A name with an underscore is left out. WSGI writes `X_Machine` and `X-Machine` alike, so a client could slip such a
+    header past a proxy that sets, or removes, the one with a hyphen. nginx drops these names, too.
+    """
     headers: dict[str, str] = {}
     repeated: list[str] = []
     for raw_name, raw_value in sent:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if "_" in name:
+            continue
         if name == "host":
             value = normalize_host(value)
         if name in headers:

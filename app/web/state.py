@@ -14,15 +14,13 @@ from typing import cast
 
 from flask import Flask
 from werkzeug.routing import Rule
-from werkzeug.sansio.utils import host_is_trusted
 
 from app.config import Config
-from app.core.errors import BadRequestError
 from app.core.position import Claim, Release
 from app.service.ask import Question
 from app.service.machines import Machines
 from app.service.put import Answer, Put
-from app.web import observe
+from app.web import guard, observe
 from app.web.auth import Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, normalize_host, request_of
@@ -153,7 +151,7 @@ class StateDoor:
         route = routes.get("GET" if request.method == "HEAD" else request.method)
         rule = None if route is None else route.rule
         try:
-            self._check_host(request)
+            guard.check_request(self._config, request)
             if route is None:
                 reply = _refuse_method(request, routes)
             else:
@@ -181,15 +179,6 @@ class StateDoor:
             # The default chart is guarded as if it were named.
             admit(holder, route.endpoint, chart)
         return await route.answer(self.machines, request, chart)
-
-    def _check_host(self, request: Request) -> None:
-        hosts = self._config.trusted_hosts
-        if hosts and not host_is_trusted(request.headers.get("host"), hosts):
-            raise UntrustedHostError(f"this service does not answer for the host {request.headers.get('host')!r}")
-
-
-class UntrustedHostError(BadRequestError):
-    """The Host header names none of STATE_SERVICE_TRUSTED_HOSTS."""
 
 
 def _refuse_method(request: Request, routes: dict[str, Route]) -> Reply:

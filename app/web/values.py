@@ -7,11 +7,15 @@ from datetime import UTC, datetime
 
 from app.core.errors import BadRequestError
 
+# The largest number that both databases hold, and its digits.
+MAX_INT = 2**63 - 1
+MAX_DIGITS = 19
+
 
 def read_whole(name: str, text: str, low: int, high: int) -> int:
     """A whole number from `low` to `high`, written in digits alone. Raises BadRequestError."""
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise BadRequestError(f"{name}={text} is not a whole number from {low} to {high}")
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS or not low <= int(text) <= high:
+        raise BadRequestError(f"{name}={text[:40]} is not a whole number from {low} to {high}")
     return int(text)
 
 

@@ -289,3 +289,16 @@ def test_unexpected_error_is_one_line(
     done = run_command("--database", sqlite_url, "db", "check")
     assert_one_line(done, 1)
     assert done.err == f"state_service: {line}\n"
+
+
+def test_new_database_file_is_for_its_owner_alone(tmp_path: Path, bare: Run) -> None:
+    path = tmp_path / "new.db"
+    mask = os.umask(0o022)
+    try:
+        bare("--database", f"sqlite:///{path}", "db", "upgrade")
+    finally:
+        os.umask(mask)
+    with closing(open_sqlite(normalize_url(f"sqlite:///{path}"))) as connection:
+        connection.execute("CREATE TABLE more (a)")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("new.db", "new.db-wal", "new.db-shm"), 0o600)

@@ -86,3 +86,12 @@ def test_database_is_the_one_of_the_environment(bare: Run, sqlite_url: str) -> N
 
 def test_option_goes_before_the_environment(bare: Run, sqlite_url: str) -> None:
     assert bare("--database", sqlite_url, "db", "check", STATE_SERVICE_DATABASE_URL="nonsense").code == 0
+
+
+@pytest.mark.parametrize("variable", ["STATE_SERVICE_LOG_KEY", "STATE_SERVICE_SECRET_KEY"])
+def test_short_secret_exits_2_and_is_not_printed(bare: Run, variable: str) -> None:
+    secret = "only-thirty-one-characters-long"
+    done = bare("chart", "list", **{variable: secret})
+    assert (done.code, done.out) == (2, "")
+    assert f"{variable} must have 32 characters or more" in done.err
+    assert secret not in done.err

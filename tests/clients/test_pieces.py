@@ -219,3 +219,32 @@ def test_nginx_of_compose_asks_again_for_the_address_of_the_service() -> None:
     assert "server service:5000 resolve fail_timeout=0;" in lines
     assert "resolver 127.0.0.11 valid=5s;" in lines
     assert any(line.startswith("zone ") for line in lines)
+
+
+# What nginx tells the service of the client. A header that is missing here reaches the service as the client sent it.
+PROXY_HEADERS = {"Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Id", "X-Certified-Machine", "Connection"}
+NGINX_PAGES = [*sorted(DEPLOY.glob("nginx*.conf")), ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def list_proxying_blocks() -> list[tuple[str, str]]:
+    """Every `location` of every nginx file and snippet that passes requests on."""
+    found = [
+        (path.name, block)
+        for path in NGINX_PAGES
+        for block in re.findall(r"location [^{]*\{([^}]*)\}", path.read_text())
+        if "proxy_pass" in block
+    ]
+    assert len(found) >= 4
+    return found
+
+
+@pytest.mark.parametrize(("name", "block"), list_proxying_blocks())
+def test_nginx_leaves_no_header_of_ours_to_the_client(name: str, block: str) -> None:
+    sent = dict(re.findall(r"proxy_set_header (\S+) (.*?);", block))
+    assert PROXY_HEADERS - set(sent) == set(), name
+    assert sent["X-Forwarded-For"] == "$remote_addr", f"{name}: $proxy_add_x_forwarded_for keeps what the client chose"
+
+
+def test_unit_limits_the_memory() -> None:
+    unit = (DEPLOY / "stateservice.service").read_text()
+    assert re.search(r"^MemoryMax=\d+[MG]$", unit, re.M)

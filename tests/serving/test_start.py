@@ -255,3 +255,12 @@ def test_relative_paths_are_those_of_the_folder_it_is_started_in(tmp_path: Path,
     finally:
         server.stop()
         server.callers.shutdown()
+
+
+def test_gunicorn_exits_2_for_a_short_secret_and_does_not_print_it(tmp_path: Path) -> None:
+    secret = "only-thirty-one-characters-long"
+    variables = environment(f"sqlite:///{tmp_path}/x.db", {"log_key": secret})
+    done = subprocess.run(GUNICORN, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "STATE_SERVICE_LOG_KEY must have 32 characters" in done.stderr
+    assert secret not in done.stderr

@@ -31,13 +31,15 @@ from app.service.tokens import Role
 from app.web.auth import check
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service, wait_for_rows
 from app.web.ui.base import blueprint, go_to, render, uses_tokens
+from app.web.ui.diff import compare
 from app.web.ui.forms import find_instant, find_query, find_whole, get_field, get_reason
-from app.web.ui.imports import compare
 from app.web.values import read_choice
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
 MACHINE_FIELDS = ("is", "machine", "page")
 HISTORY_FIELDS = ("kind", "by", "since", "until", "before")
+# With this page, the number of the first row is still one that the database holds.
+MAX_PAGE = 10**9
 MACHINE_CHOICES = ("reported", "failed", "missing")
 # Many proxies close a connection on which the server has been silent for a minute.
 WAIT_SECONDS = 25
@@ -74,7 +76,7 @@ def get_changes(name: str) -> Response:
     return jsonify({"seq": find_seq(service, name)})
 
 
-@blueprint.get("/ui/charts/<chart:name>/versions/<int:version>", provide_automatic_options=False)
+@blueprint.get("/ui/charts/<chart:name>/versions/<number:version>", provide_automatic_options=False)
 def get_chart_version(name: str, version: int) -> Response:
     """The text of one version, and what it changed in the version before it."""
     service = current_service()
@@ -111,7 +113,7 @@ def _template_values(detail: Detail) -> dict[str, Any]:
 
 def _read_machines() -> MachineQuery:
     kind = read_choice("is", find_query("is", 20) or "reported", MACHINE_CHOICES)
-    return MachineQuery(kind, find_query("machine") or "", find_whole("page") or 1)
+    return MachineQuery(kind, find_query("machine") or "", find_whole("page", MAX_PAGE) or 1)
 
 
 def _read_history() -> HistoryQuery:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hmac
 import secrets
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from flask import Response, g, request
 
 from app.core.errors import BadRequestError, ForbiddenError
 from app.service.operate import require_reason
+from app.web.guard import is_own_origin
 from app.web.operate import REASON_LENGTH
 from app.web.request import check_text
 from app.web.values import read_instant, read_whole
@@ -23,7 +23,6 @@ from app.web.values import read_instant, read_whole
 COOKIE = "stateservice_form"
 FIELD = "form_token"
 TOKEN_LENGTH = 43
-_PORTS = {"http": ":80", "https": ":443"}
 # The most that `find_whole` reads: 18 digits.
 MAX_WHOLE = 10**18 - 1
 
@@ -47,17 +46,11 @@ def keep_token(response: Response) -> None:
 def check_form() -> None:
     """Check that one of our pages sent this form. Raises ForbiddenError."""
     sender = request.headers.get("Origin") or request.headers.get("Referer")
-    if sender is None or _host(sender) != _host(request.host_url):
+    if sender is None or not is_own_origin(sender, request.host):
         raise ForbiddenError("the form was not sent from a page of this service (Origin)")
     kept, sent = request.cookies.get(COOKIE, ""), request.form.get(FIELD, "")
     if not kept or not hmac.compare_digest(kept.encode(), sent.encode()):
         raise ForbiddenError("the form is too old or was not sent from a page of this service: open the page again")
-
-
-def _host(url: str) -> str:
-    parts = urlsplit(url)
-    # The schemes are not compared: behind a proxy that ends TLS, ours may be http while the browser's is https.
-    return parts.netloc.lower().removesuffix(_PORTS.get(parts.scheme, ""))
 
 
 def find_query(name: str, limit: int = 255) -> str | None:
@@ -66,10 +59,10 @@ def find_query(name: str, limit: int = 255) -> str | None:
     return check_text(name, value, limit) if value else None
 
 
-def find_whole(name: str) -> int | None:
-    """A whole number from 1 in a form that was sent by GET; None if it is empty. Raises BadRequestError."""
+def find_whole(name: str, high: int = MAX_WHOLE) -> int | None:
+    """A whole number from 1 to `high` in a form that was sent by GET; None if it is empty. Raises BadRequestError."""
     text = find_query(name, 18)
-    return None if text is None else read_whole(name, text, 1, MAX_WHOLE)
+    return None if text is None else read_whole(name, text, 1, high)
 
 
 def find_instant(name: str) -> datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from app.service.tokens import Role
 from app.web.auth import check
 from app.web.request import NAME_LENGTH, current_author, current_holder, current_service
 from app.web.ui.base import blueprint, go_to, render
+from app.web.ui.diff import DiffLine, compare
 from app.web.ui.forms import find_field, find_query
 
 # A file of up to so many lines is shown whole with its problems; of a longer one, so many lines around each problem.
@@ -112,43 +112,3 @@ def mark_lines(text: str, error: ChartFileError) -> list[MarkedLine]:
         elif marked and marked[-1].number is not None:
             marked.append(MarkedLine(None, ""))
     return marked
-
-
-# Comparing two texts that have little in common is slow; longer ones are not compared.
-MAX_COMPARED_LINES = 4000
-# Unchanged lines shown around each change.
-CONTEXT_LINES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class DiffLine:
-    """A line of a comparison: `kind` is added, removed or same, or skipped for lines that are left out.
-
-    `old` and `new` are the line's numbers in the two texts, from 1.
-    """
-
-    kind: str
-    old: int | None
-    new: int | None
-    text: str
-
-
-def compare(old: str, new: str) -> list[DiffLine] | None:
-    """The changed lines with some around them; empty if no line changed, None if a text is too long."""
-    before, after = old.splitlines(), new.splitlines()
-    if max(len(before), len(after)) > MAX_COMPARED_LINES:
-        return None
-    found: list[DiffLine] = []
-    for group in difflib.SequenceMatcher(None, before, after, autojunk=False).get_grouped_opcodes(CONTEXT_LINES):
-        if found:
-            found.append(DiffLine("skipped", None, None, ""))
-        for tag, left, left_end, right, right_end in group:
-            if tag == "equal":
-                found += [
-                    DiffLine("same", left + 1 + offset, right + 1 + offset, before[left + offset])
-                    for offset in range(left_end - left)
-                ]
-                continue
-            found += [DiffLine("removed", number + 1, None, before[number]) for number in range(left, left_end)]
-            found += [DiffLine("added", None, number + 1, after[number]) for number in range(right, right_end)]
-    return found
