@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import chart, database, lab, token
+from app.cli import chart, database, lab, prove, token
 from app.cli.serve import serve
 from app.cli.shared import exits_on_error, load_config
 
@@ -49,7 +49,7 @@ def main(
         serve(context.obj, charts, host, debug=debug)
 
 
-for command in lab.COMMANDS:
+for command in (*lab.COMMANDS, prove.command):
     chart.group.add_command(command)
 main.add_command(chart.group)
 main.add_command(database.group)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app import chart_file, store
+from app.core.chart import Chart
 from app.core.errors import BadRequestError
 from app.core.log import HashedRow, HistoryFilter
 from app.core.position import Kind
@@ -67,6 +68,12 @@ def export_chart(service: Service, name: str) -> str:
         values = store.charts.read_values(connection, row.id)
         reports = store.machines.read_reports(connection, row)
     return chart_file.dump(chart, state=row.state, values=values, reports=reports)
+
+
+def get_definition(service: Service, name: str) -> Chart:
+    """Return the definition in force of a chart. Raises ChartNotFoundError."""
+    with snapshot(service.database) as connection:
+        return service.definitions.get(connection, store.charts.get_chart(connection, name))
 
 
 def list_versions(service: Service, name: str) -> list[store.definitions.Version]:

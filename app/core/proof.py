@@ -1,0 +1,284 @@
+"""What can happen to a chart at worst: which transitions can be taken, and how many machines are down or have begun.
+
+`Counts` knows one visit; here the visits are put together to runs. A new visit starts with no reports and no slots, so
+what a visit can do does not depend on the visits before it. Not modelled, because a person decides it: what operators
+do (pause, goto, reset, evict, upgrade). Time is modelled as "any deadline may pass at any moment".
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from app.core.chart import Chart, ClockGuard, ElapsedGuard, OnExpire, State
+from app.core.counts import UNLIMITED, Budget, Counts, Peak
+from app.core.witness import MAX_ACTS, Act, Stage, Story, StoryTooLongError, play
+
+
+class Measure(StrEnum):
+    """What is counted: machines that hold a slot or stand at `failed`, or machines that were given a slot."""
+
+    DOWN = "down"
+    BEGUN = "begun"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One visit on the way through a chart: the state, and how it is left."""
+
+    state: str
+    peak: Peak
+
+    @property
+    def move(self) -> int:
+        """The number of the transition that is taken."""
+        return self.peak.move
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The most machines of a measure; `most` is None if nothing limits them, and `because` says why.
+
+    `legs` is a way on which so many are reached. `with_releases` is the most if machines also give back slots without
+    a report: then the next machine begins.
+    """
+
+    most: int | None
+    because: str = ""
+    legs: tuple[Leg, ...] = ()
+    with_releases: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The most so far on the ways to a state; `value` is None before any state with slots, `free` names one without."""
+
+    value: int | None = None
+    legs: tuple[Leg, ...] = ()
+    free: str | None = None
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What makes one better than another: a state without slots, then the number."""
+        return (2, 0) if self.free is not None else (0, 0) if self.value is None else (1, self.value)
+
+
+class Proof:
+    """The worst cases of a chart if `machines` take part.
+
+    For each state that can be entered: its `counts`, the `moves` by which it can be left, and the `shortest` way to it.
+    """
+
+    def __init__(self, chart: Chart, machines: int, budget: Budget | None = None) -> None:
+        self.chart = chart
+        self.machines = machines
+        self.budget = Budget() if budget is None else budget
+        self.counts: dict[str, Counts] = {}
+        self.moves: dict[str, dict[int, Peak]] = {}
+        self.shortest: dict[str, tuple[Leg, ...]] = {}
+        self._peaks: dict[tuple[str, int, Measure], Peak | None] = {}
+        self._walk()
+
+    # Which transitions can be taken
+
+    def _walk(self) -> None:
+        """Find the shortest way to every state that can be entered (Dijkstra's algorithm, by the number of acts)."""
+        ahead: list[tuple[int, int, str, tuple[Leg, ...]]] = [(0, 0, self.chart.initial, ())]
+        number = 0
+        while ahead:
+            cost, _, name, legs = heapq.heappop(ahead)
+            if name in self.shortest:
+                continue
+            self.shortest[name] = legs
+            self.moves[name] = self._find_moves(self.chart.states[name])
+            for peak in self.moves[name].values():
+                number += 1
+                self.budget.spend(1 + len(legs))
+                target = self.chart.states[name].transitions[peak.move].target
+                heapq.heappush(ahead, (cost + 1 + sum(peak.size), number, target, (*legs, Leg(name, peak))))
+
+    def _find_moves(self, state: State) -> dict[int, Peak]:
+        """Return the transitions by which the state can be left, each with its shortest way out."""
+        counts = self.counts[state.name] = Counts(state, self.population(state), self.budget)
+        clock, is_passed_through = list_clock_moves(state)
+        numbers = [
+            number
+            for number, item in enumerate(state.transitions)
+            if (number in clock if item.guard.is_clock else not is_passed_through)
+        ]
+        found = {number: counts.find_shortest(number) for number in numbers}
+        return {number: peak for number, peak in found.items() if peak is not None}
+
+    def population(self, state: State) -> int:
+        """Return how many machines may report in the state: any number if reports need no machine id."""
+        return self.machines if state.slots is not None or self.chart.needs_machine else UNLIMITED
+
+    # The measures
+
+    def find_bound(self, measure: Measure, at: str) -> Bound:
+        """Return the most machines of `measure` when the state `at` is entered, whichever way leads there."""
+        best = self._find_best(measure).get(at)
+        if best is None:
+            return Bound(most=0)
+        if best.free is not None:
+            return Bound(most=None, because=_say_no_slots(best.free), legs=best.legs)
+        if best.value is None:
+            return Bound(most=None, because="no state on the way there has slots", legs=best.legs)
+        return self._limit(Bound(most=best.value, legs=best.legs), measure)
+
+    def find_bound_within(self, measure: Measure, name: str) -> Bound:
+        """Return the most machines of `measure` at any moment of a visit of the state `name`."""
+        if name not in self.shortest:
+            return Bound(most=0)
+        state, way = self.chart.states[name], self.shortest[name]
+        if state.slots is None:
+            return Bound(most=None, because=_say_no_slots(name), legs=way)
+        peak = self.counts[name].find_peak_within(begun=measure is Measure.BEGUN)
+        return self._limit(Bound(most=peak.value, legs=(*way, Leg(name, peak))), measure)
+
+    def _limit(self, bound: Bound, measure: Measure) -> Bound:
+        """Return the bound with what releases add to it."""
+        most, releases = bound.most, bound.with_releases
+        if measure is Measure.BEGUN:
+            releases = self.machines
+            gives_free = any(self._frees(leg.state) for leg in bound.legs)
+            most = self.machines if gives_free else most
+        if most is not None and most >= UNLIMITED:
+            why = "nothing limits how many machines take part; say it with 'expect'"
+            return Bound(most=None, because=why, legs=bound.legs)
+        return Bound(most=most, legs=bound.legs, with_releases=releases)
+
+    def _frees(self, name: str) -> bool:
+        slots = self.chart.states[name].slots
+        return slots is not None and slots.on_expire is OnExpire.FREE
+
+    def find_peak(self, name: str, move: int, measure: Measure) -> Peak | None:
+        """Return the most machines of `measure` as the state with slots is left by the transition."""
+        wanted = (name, move, measure)
+        if wanted not in self._peaks and list_clock_moves(self.chart.states[name])[1]:
+            # The state is left in the moment in which it is entered.
+            self._peaks[wanted] = self.moves[name][move]
+        elif wanted not in self._peaks:
+            self._peaks[wanted] = self.counts[name].find_peak(move, begun=measure is Measure.BEGUN)
+        return self._peaks[wanted]
+
+    def _find_best(self, measure: Measure) -> dict[str, _Best]:
+        """Return the most on the ways to each state, by rounds over all transitions until nothing grows.
+
+        What still grows after as many rounds as there are states grows in a circle: then it is as many as there are.
+        """
+        best = {self.chart.initial: _Best()}
+        for number in range(2 * len(self.moves) + 1):
+            grown = False
+            for name, move, target in self._list_taken():
+                self.budget.spend()
+                if name not in best:
+                    continue
+                found = self._pass_on(best[name], name, move, measure, is_circle=number > len(self.moves))
+                if target not in best or found.rank > best[target].rank:
+                    best[target], grown = found, True
+            if not grown:
+                break
+        return best
+
+    def _list_taken(self) -> Iterator[tuple[str, int, str]]:
+        for name, moves in self.moves.items():
+            for move in moves:
+                yield name, move, self.chart.states[name].transitions[move].target
+
+    def _pass_on(self, best: _Best, name: str, move: int, measure: Measure, *, is_circle: bool) -> _Best:
+        """Return the most after the visit of the state `name` that ends with the transition `move`."""
+        state = self.chart.states[name]
+        plain = Leg(name, self.moves[name][move])
+        if not state.is_counting:
+            # Nobody reports here, so those who were down before still are.
+            return _Best(best.value, (*best.legs, plain), best.free)
+        is_begun = measure is Measure.BEGUN
+        if state.slots is None:
+            return _Best(None, (*best.legs, plain), name)
+        if is_begun and best.free is not None:
+            return _Best(None, (*best.legs, plain), best.free)
+        peak = self.find_peak(name, move, measure)
+        if peak is None or not is_begun:
+            legs = (*self.shortest[name], plain if peak is None else Leg(name, peak))
+            return _Best(0 if peak is None else peak.value, legs)
+        total = self.machines if is_circle else min(self.machines, (best.value or 0) + peak.value)
+        return _Best(total, (*best.legs, Leg(name, peak)))
+
+    # How long it takes
+
+    def list_endings(self) -> list[str]:
+        """Return the final states that can be reached, in the order of the chart file."""
+        return [name for name, state in self.chart.states.items() if state.is_final and name in self.shortest]
+
+    # Stories
+
+    def tell(self, legs: Sequence[Leg]) -> list[Act]:
+        """Return the acts of the visits. Raises StoryTooLongError."""
+        acts: list[Act] = []
+        used = 0
+        for leg in legs:
+            stage = Stage(counts=self.counts[leg.state], name_of=self._names(used))
+            acts += stage.write(leg.peak)
+            used += stage.used
+            if len(acts) > MAX_ACTS:
+                raise StoryTooLongError(f"its story would have over {MAX_ACTS} acts")
+        return acts
+
+    def _names(self, shift: int) -> Callable[[int], str]:
+        roster = self.chart.roster
+        if roster is None:
+            return lambda number: f"m{(shift + number) % self.machines + 1}"
+        return lambda number: roster[(shift + number) % len(roster)]
+
+    def show(self, legs: Sequence[Leg], measure: Measure | None = None, value: int = 0) -> Story | None:
+        """Return the story of the visits if it, played, leads to `value` machines of `measure`; None if it does not."""
+        try:
+            story = Story(tuple(self.tell(legs)))
+        except StoryTooLongError:
+            return None
+        return next((one for one in (story, story.late()) if self._is_true(one, legs, measure, value)), None)
+
+    def _is_true(self, story: Story, legs: Sequence[Leg], measure: Measure | None, value: int) -> bool:
+        course = play(self.chart, story)
+        if course is None:
+            return False
+        has_left = bool(legs) and legs[-1].move >= 0
+        if has_left and self.chart.states[legs[-1].state].transitions[legs[-1].move].target not in course.entered:
+            return False
+        found = {Measure.BEGUN: len(course.begun), Measure.DOWN: course.find_down(has_left)}
+        return measure is None or found[measure] == value
+
+
+def list_clock_moves(state: State) -> tuple[set[int], bool]:
+    """Return which transitions the clock may take, and whether one of them is due as soon as the state is entered.
+
+    A deadline is never met if one that is listed before it always comes first.
+    """
+    moves: set[int] = set()
+    before: list[ClockGuard | ElapsedGuard] = []
+    for number, item in enumerate(state.transitions):
+        guard = item.guard
+        if not guard.is_clock:
+            continue
+        if not any(_comes_first(earlier, guard) for earlier in before):
+            moves.add(number)
+        before.append(guard)
+        if isinstance(guard, ElapsedGuard) and guard.age <= timedelta(0):
+            return {one for one in moves if one == number or isinstance(state.transitions[one].guard, ClockGuard)}, True
+    return moves, False
+
+
+def _comes_first(earlier: ClockGuard | ElapsedGuard, later: ClockGuard | ElapsedGuard) -> bool:
+    if isinstance(earlier, ElapsedGuard) and isinstance(later, ElapsedGuard):
+        return earlier.age <= later.age
+    if isinstance(earlier, ClockGuard) and isinstance(later, ClockGuard):
+        return earlier.instant <= later.instant
+    return False
+
+
+def _say_no_slots(name: str) -> str:
+    return f"state {name!r} has no slots, so any number of machines may act while it is current"

@@ -1,0 +1,228 @@
+"""What can happen to a chart, found by trying every act of every machine through `step`: the proof's oracle.
+
+Nothing is counted here and no two machines are alike. `random_chart` makes the charts, small enough for that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from app.core import machine
+from app.core.chart import (
+    FAILED_KEY,
+    Attribute,
+    Chart,
+    ClockGuard,
+    CountGuard,
+    ElapsedGuard,
+    Func,
+    Guard,
+    OnExpire,
+    Op,
+    SlotRule,
+    State,
+    Transition,
+)
+from app.core.position import Claim, Position, Release, Report, Slot, Step, Tick, Update
+
+T0 = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)
+FAR = T0 + timedelta(days=30000)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a chart stands, without its times: `reports` and `begun` are sorted, so that equal spots are equal."""
+
+    state: str
+    values: tuple[tuple[str, int], ...]
+    slots: frozenset[str]
+    reports: tuple[tuple[str, str], ...]
+    succeeded: int
+    begun: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found: the transitions taken, and the most machines of each measure."""
+
+    taken: set[tuple[str, int]] = field(default_factory=set)
+    down: dict[tuple[str, int], int] = field(default_factory=dict)
+    down_within: dict[str, int] = field(default_factory=dict)
+    begun: dict[str, int] = field(default_factory=dict)
+    begun_within: dict[str, int] = field(default_factory=dict)
+    spots: int = 0
+
+
+def explore(chart: Chart, machines: int, *, counts_begun: bool = False) -> Found:
+    """Try everything. With `counts_begun` nobody gives a slot back without a report, and a spot knows who has begun."""
+    names = [f"m{number}" for number in range(1, machines + 1)]
+    first = machine.start(chart, 1, 1, T0)
+    start = _spot(first.position, {}, frozenset())
+    found, seen, ahead = Found(), {start}, [start]
+    found.taken.update((entry.from_state, _find_move(chart, entry)) for entry in first.entries[1:])
+    while ahead:
+        spot = ahead.pop()
+        _measure(spot, found)
+        for following in _try_all(chart, spot, names, found, counts_begun):
+            if following not in seen:
+                seen.add(following)
+                ahead.append(following)
+    found.spots = len(seen)
+    return found
+
+
+def _measure(spot: Spot, found: Found) -> None:
+    down = len(spot.slots | {name for name, key in spot.reports if key == FAILED_KEY})
+    found.down_within[spot.state] = max(down, found.down_within.get(spot.state, 0))
+    here = spot.slots | {name for name, _ in spot.reports}
+    found.begun_within[spot.state] = max(len(here), found.begun_within.get(spot.state, 0))
+    found.begun[spot.state] = max(len(spot.begun), found.begun.get(spot.state, 0))
+
+
+def _try_all(chart: Chart, spot: Spot, names: list[str], found: Found, counts_begun: bool) -> Iterator[Spot]:
+    state = chart.states[spot.state]
+    if state.is_final:
+        return
+    here = _position(spot)
+    reports = dict(spot.reports)
+    for name in names:
+        for attribute in state.attributes:
+            report = Report(1, name, reports[name]) if name in reports else None
+            said = Update(state=spot.state, machine=name, key=attribute.key, report=report, was_entered=True)
+            yield _follow(chart, spot, machine.step(chart, here, said, T0), found, name)
+        if state.slots is not None:
+            yield _follow(chart, spot, machine.step(chart, here, Claim(spot.state, name), T0), found, None)
+            if not counts_begun:
+                yield _follow(chart, spot, machine.step(chart, here, Release(spot.state, name), T0), found, None)
+    yield from _let_time_pass(chart, spot, here, found)
+
+
+def _let_time_pass(chart: Chart, spot: Spot, here: Position, found: Found) -> Iterator[Spot]:
+    state = chart.states[spot.state]
+    for item in state.transitions:
+        if isinstance(item.guard, ElapsedGuard):
+            yield _follow(chart, spot, machine.step(chart, here, Tick(), T0 + item.guard.age), found, None)
+        elif isinstance(item.guard, ClockGuard):
+            later = replace(here, entered_at=item.guard.instant)
+            yield _follow(chart, spot, machine.step(chart, later, Tick(), item.guard.instant), found, None)
+    if state.slots is not None and state.slots.lease is not None:
+        for name, slot in here.slots.items():
+            over = replace(here, slots={**here.slots, name: replace(slot, expires_at=T0)})
+            yield _follow(chart, spot, machine.step(chart, over, Tick(), T0), found, name)
+
+
+def _position(spot: Spot) -> Position:
+    slots = {name: Slot(machine=name, fence=1, claimed_at=T0, renewed_at=T0, expires_at=FAR) for name in spot.slots}
+    return Position(
+        version=1,
+        run=1,
+        visit=1,
+        state=spot.state,
+        values=dict(spot.values),
+        entered_at=T0,
+        slots=slots,
+        succeeded=spot.succeeded,
+        holder_reports={name: key for name, key in spot.reports if name in spot.slots},
+    )
+
+
+def _follow(chart: Chart, spot: Spot, step: Step, found: Found, actor: str | None) -> Spot:
+    """Return the spot after the step; note the transitions that it took, and who was down and had begun."""
+    reports = {**dict(spot.reports), **{one.machine: one.key for one in step.reports if one.visit == 1 and one.key}}
+    # Only the first move can be that of a report; those after it are the clock's, in states just entered.
+    moves = [entry for entry in step.entries if entry.to_state != entry.from_state or _is_loop(chart, entry, step)]
+    begun = spot.begun | set(step.position.slots if not step.visits else ())
+    for number, entry in enumerate(moves):
+        move = _find_move(chart, entry)
+        found.taken.add((entry.from_state, move))
+        if number == 0:
+            left = (spot.slots - {actor}) | {name for name, key in reports.items() if key == FAILED_KEY}
+            edge = (entry.from_state, move)
+            found.down[edge] = max(len(left), found.down.get(edge, 0))
+    return _spot(step.position, {} if step.visits else reports, frozenset(begun))
+
+
+def _is_loop(chart: Chart, entry: object, step: Step) -> bool:
+    kind = str(getattr(entry, "kind", ""))
+    return bool(step.visits) and kind in ("transition", "timeout")
+
+
+def _find_move(chart: Chart, entry: object) -> int:
+    """Return which transition a log entry records: only one leads to each target."""
+    from_state, to_state = getattr(entry, "from_state", ""), getattr(entry, "to_state", "")
+    targets = [item.target for item in chart.states[from_state].transitions]
+    return targets.index(to_state)
+
+
+def _spot(position: Position, reports: dict[str, str], begun: frozenset[str]) -> Spot:
+    return Spot(
+        state=position.state,
+        values=tuple(sorted(position.values.items())),
+        slots=frozenset(position.slots),
+        reports=tuple(sorted(reports.items())),
+        succeeded=position.succeeded,
+        begun=begun,
+    )
+
+
+def random_chart(seed: int, most_machines: int = 6) -> tuple[Chart, int]:
+    """Return a chart and how many machines take part in it. Every transition of a state has its own target."""
+    rng = random.Random(seed)
+    machines = rng.randint(1, most_machines)
+    count = rng.randint(1, 2 if machines > 3 else 3)
+    working = [f"s{number}" for number in range(count)]
+    endings = [f"e{number}" for number in range(4)]
+    states = {name: _random_state(rng, name, [*working, *endings], machines) for name in working}
+    states |= {name: State(name=name) for name in endings}
+    return Chart(name="random", initial="s0", states=states, expect=machines, require_machine=True), machines
+
+
+def _random_state(rng: random.Random, name: str, names: list[str], machines: int) -> State:
+    if rng.random() < 0.08:
+        # Left in the moment in which it is entered.
+        return State(name=name, func=Func.TIME, transitions=(Transition(names[-1], ElapsedGuard(timedelta(0), "0s")),))
+    targets = rng.sample([one for one in names if one != name or rng.random() < 0.3], k=rng.randint(1, 4))
+    if rng.random() < 0.1:
+        return State(name=name, func=Func.TIME, transitions=tuple(Transition(one, _clock(rng)) for one in targets))
+    keys = rng.choice(
+        [["count", "failed"], ["count", "failed"], ["count"], ["failed", "count"], ["count", "x", "failed"]]
+    )
+    keys = list(keys)
+    if machines > 4:
+        keys = keys[:2]
+    func = rng.choice([Func.INCREMENT, Func.INCREMENT, Func.DECREMENT])
+    attributes = tuple(Attribute(key, rng.choice([0, 0, 0, 1, -1])) for key in keys)
+    moves = [
+        Transition(one, _clock(rng) if rng.random() < 0.25 else _count(rng, attributes, func, machines))
+        for one in targets
+    ]
+    return State(name=name, func=func, attributes=attributes, transitions=tuple(moves), slots=_slots(rng))
+
+
+def _count(rng: random.Random, attributes: tuple[Attribute, ...], func: Func, machines: int) -> Guard:
+    attribute = rng.choice(attributes)
+    reached = func.reached_op or Op.GE
+    op = reached if rng.random() < 0.6 else rng.choice(list(Op))
+    reports = rng.choice([1, 1, 2, 2, 3, machines, machines, machines + 1, 0])
+    threshold = attribute.value + (reports if func is Func.INCREMENT else -reports)
+    return CountGuard(attribute.key, op, threshold, str(threshold))
+
+
+def _clock(rng: random.Random) -> Guard:
+    if rng.random() < 0.2:
+        days = rng.randint(1, 3)
+        return ClockGuard(T0 + timedelta(days=days), str(days))
+    hours = rng.choice([1, 1, 2, 2, 3])
+    return ElapsedGuard(timedelta(hours=hours), f"{hours}h")
+
+
+def _slots(rng: random.Random) -> SlotRule | None:
+    if rng.random() < 0.1:
+        return None
+    stages = tuple(rng.randint(1, 3) for _ in range(rng.choice([1, 1, 2, 3])))
+    lease = rng.choice([None, timedelta(minutes=5)])
+    on_expire = OnExpire.HOLD if lease is None else rng.choice([OnExpire.HOLD, OnExpire.FREE])
+    return SlotRule(stages, tuple(map(str, stages)), lease, None if lease is None else "5m", on_expire)
