@@ -266,6 +266,14 @@ transition_log = Table(
     Column("hash", String(64), nullable=False),
     # Of an import or an upgrade: the SHA-256 of the chart file. Hashed only if it is not NULL, as it came later.
     Column("note", Text),
+    # Used by: the reasons of a chart's condition and the history on its page, which pass over the rows of machines.
+    Index(
+        "ix_transition_log_chart_seq_acts",
+        "chart",
+        "seq",
+        postgresql_where=text("kind NOT IN ('update', 'claim', 'release')"),
+        sqlite_where=text("kind NOT IN ('update', 'claim', 'release')"),
+    ),
     # If the row lock ever failed, this would refuse the second of two writers. Used by: history, whose cursor is `seq`,
     # and verify.
     UniqueConstraint("chart", "seq"),

@@ -138,14 +138,17 @@ def import_(
 @click.pass_context
 @exits_on_error
 def list_(context: click.Context, as_json: bool) -> None:
-    """List every chart and its current state."""
-    statuses = reading.list_statuses(open_service(config_of(context)))
+    """List every chart, the most urgent first, with its condition and why."""
+    statuses = sorted(reading.list_statuses(open_service(config_of(context))), key=lambda item: item.health.condition)
     if as_json:
         print_json([status.as_json() for status in statuses])
         return
     print_table(
-        ("CHART", "STATE", "RUN", "VERSION", "WAITS FOR"),
-        [(item.chart, item.current_state, item.run, item.version, item.waits_for) for item in statuses],
+        ("CHART", "CONDITION", "STATE", "RUN", "VERSION", "BECAUSE"),
+        [
+            (item.chart, item.health.condition, item.current_state, item.run, item.version, item.health.because)
+            for item in statuses
+        ],
     )
 
 

@@ -10,8 +10,11 @@ leads there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 
-from app.core.chart import Chart, State, Transition
+from app.core.chart import Chart, CountGuard, State, Transition
+from app.core.position import Position
 
 
 def list_planned(state: State) -> tuple[Transition, ...]:
@@ -46,10 +49,51 @@ def find_main_path(chart: Chart) -> list[str]:
     return follow_plan(chart, chart.initial, set())
 
 
+def list_on_plan(chart: Chart) -> frozenset[str]:
+    """Return the states that planned transitions alone reach."""
+    return frozenset(_walk_plan(chart))
+
+
 def list_failed_endings(chart: Chart) -> frozenset[str]:
     """Return the final states that planned transitions alone do not reach."""
-    planned = set(_walk_plan(chart))
+    planned = list_on_plan(chart)
     return frozenset(name for name, state in chart.states.items() if state.is_final and name not in planned)
+
+
+def find_next_clock(state: State, position: Position) -> tuple[datetime, Transition] | None:
+    """Return the clock transition of the state that comes due first, and when it does unless the chart is paused.
+
+    Of several that come due together it is the first in the chart file. None if the state has no clock transition.
+    """
+    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
+    return min(clocks, key=lambda clock: clock[0], default=None)
+
+
+def find_limit(state: State, key: str, target: str) -> CountGuard | None:
+    """Return the first guard on the attribute `key` that leads from `state` to `target`; None if there is none."""
+    guards = (move.guard for move in state.transitions if move.target == target)
+    return next((guard for guard in guards if not guard.is_clock and guard.key == key), None)
+
+
+def find_edge(chart: Chart, position: Position, now: datetime) -> tuple[str, str] | None:
+    """Return the attribute on which one more report takes the chart off its plan, and the state to which it goes.
+
+    None if no attribute is that near, and for an attribute on which nobody has reported yet: a chart that tolerates
+    no failure is not at the edge as long as there is none.
+    """
+    state, on_plan = chart.states[position.state], list_on_plan(chart)
+    if state.func is None or state.func.counting is None or state.name not in on_plan:
+        return None
+    for attribute in state.attributes:
+        value = position.values[attribute.key]
+        if value == attribute.value:
+            continue
+        values = {**position.values, attribute.key: state.func.counting.apply(value)}
+        after = replace(position, values=values)
+        target = next((move.target for move in state.transitions if move.guard.holds(after, now)), None)
+        if target is not None and target not in on_plan:
+            return attribute.key, target
+    return None
 
 
 def _walk_plan(chart: Chart) -> Iterator[str]:

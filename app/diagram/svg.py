@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 from app.core.chart import Chart, State
-from app.core.plan import find_needed, list_failed_endings
+from app.core.plan import find_needed, list_failed_endings, list_on_plan
 from app.diagram.layout import BOX_HEIGHT, Geometry, Line, Point, lay_out
 from app.diagram.texts import Snapshot, say_count, say_guards, shorten
 
@@ -203,6 +203,7 @@ class _Picture:
         self.note = note
         self.start = whole.initial
         self.failed = list_failed_endings(whole)
+        self.on_plan = list_on_plan(whole)
         self.counts = {name: say_count(chart, name, snapshot) for name in chart.states}
         layout = lay_out(chart)
         labels = [shorten(say_guards(arrow.guards), LABEL_LIMIT) for arrow in layout.arrows]
@@ -261,7 +262,9 @@ class _Picture:
         content = title + "".join(self.draw_rims(state, kind, at)) + self.draw_words(state, kind, at)
         if self.is_current(state.name):
             content += self.draw_progress(state, at)
-        return tag("g", content, class_=f"d-state d-{kind}" + (" d-failed" if state.name in self.failed else ""))
+        off = " d-off" if state.name not in self.on_plan else ""
+        failed = " d-failed" if state.name in self.failed else ""
+        return tag("g", content, class_=f"d-state d-{kind}{off}{failed}")
 
     def kind_of(self, state: State) -> str:
         """Return how a state is shown: `paused`, `current`, `passed` or `ahead`."""
@@ -274,8 +277,10 @@ class _Picture:
         shape = octagon if state.name in self.failed else rounded
         theme, width = self.theme, self.geometry.box_width
         is_current = kind in ("current", "paused")
-        fill = theme.current if is_current else theme.passed if kind == "passed" else theme.box
-        rim = theme.current if is_current else theme.failed if state.name in self.failed else theme.rim
+        # A chart off its main path is shown in the colour of failures, an ending and a way back alike.
+        here = theme.current if state.name in self.on_plan else theme.failed
+        fill = here if is_current else theme.passed if kind == "passed" else theme.box
+        rim = here if is_current else theme.failed if state.name in self.failed else theme.rim
         dash = "7 4" if kind == "paused" else None
         if kind == "paused":
             fill = theme.box

@@ -1,9 +1,10 @@
-"""A chart's health: one word and the reasons for it. It is what a person looks at first.
+"""A chart's condition: the one word, and the one sentence of reasons, that every page, list, metric and command shows.
 
-A chart is *stuck* if more than half of the time to its deadline is over, or if no report has come for long: for more
-than an hour, and for more than ten times the average time between the reports of this visit. The deadline is the
-clock guard that comes due first, unless it is planned (see `app.core.plan`): a state that is meant to end by the
-clock is never late.
+`judge` decides the word from the chart's definition and position alone. `judge_health` asks the database for what the
+sentence says besides: which report moved the chart, from which machine, and how many had reported by then.
+
+A chart is on its *main path* in every state that planned transitions alone reach (see `app.core.plan`). Its *deadline*
+is the clock guard that comes due first, if it leads off the main path. The first condition that holds is the one.
 """
 
 from __future__ import annotations
@@ -11,26 +12,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
+from math import sqrt
 
 from app import store
 from app.core.chart import FAILED_KEY, Chart, State
-from app.core.plan import list_failed_endings, list_planned
+from app.core.plan import find_edge, find_next_clock, list_on_plan, list_planned
 from app.core.position import Position
-from app.service.status import find_next_clock, say_span
+from app.db import Connection
+from app.service.because import Departure, find_departure, say_edge, say_last_report
+from app.service.forecast import Forecast, Pace, find_forecast, find_pace
+from app.service.words import name_some, say_number, say_span
 
-# No report for longer than this makes a chart stuck, if it is also longer than so many times the usual interval.
-LONG = timedelta(hours=1)
-TIMES_THE_USUAL = 10
+# Before this share of the time allowed is over, a slow start says nothing about the end.
+EARLIEST = 0.25
+# A chart is slower than its deadline allows only if chance does not explain it: if it misses the deadline even at the
+# pace of so many standard deviations more reports.
+CHANCE = 1.2816
 
 
 class Condition(IntEnum):
     """How a chart is doing, in one word. The most urgent condition comes first."""
 
-    STUCK = 1
-    FAILED = 2
-    PAUSED = 3
-    RUNNING = 4
-    ENDED = 5
+    FAILED = 1
+    BACKING_OUT = 2
+    AT_THE_EDGE = 3
+    STUCK = 4
+    WAITING = 5
+    PAUSED = 6
+    RUNNING = 7
+    ENDED = 8
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -56,7 +66,7 @@ class Failures:
 class Timing:
     """How long the visit has lasted without its pauses, and the time `allowed` before the clock takes it to `target`.
 
-    `is_planned` is True if the state is meant to end by the clock; otherwise the end of that time is a deadline.
+    `is_planned` is True if `target` is on the main path; otherwise the end of that time is a deadline.
     """
 
     spent: timedelta
@@ -71,15 +81,35 @@ class Timing:
             return None
         return min(max(self.spent / self.allowed, 0.0), 1.0) if self.allowed else 1.0
 
+    @property
+    def left(self) -> timedelta | None:
+        """How long it is to the deadline; None without a deadline."""
+        return None if self.allowed is None or self.is_planned else max(self.allowed - self.spent, timedelta(0))
+
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """How a chart is doing: its condition, the reasons if it is stuck, its failures and its time."""
+class Verdict:
+    """A condition, since when it holds, and why in one sentence, as far as the chart's position tells."""
 
     condition: Condition
-    reasons: tuple[str, ...]
+    since: datetime
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a chart is doing: its condition, since when, why, its failures, its time, and its forecast.
+
+    `departure` is how the chart left its main path, if it did.
+    """
+
+    condition: Condition
+    since: datetime
+    because: str
     failures: Failures | None
     timing: Timing
+    forecast: Forecast | None
+    departure: Departure | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -87,57 +117,150 @@ class Health:
         return self.condition is Condition.FAILED
 
 
-def judge_health(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Health:
-    """The chart's health at `now`."""
+def judge_health(
+    connection: Connection, chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime
+) -> Health:
+    """Return the chart's health at `now`, with a sentence that names machine, key and numbers."""
     state = chart.states[position.state]
-    timing = find_timing(state, position, now)
-    failures = find_failures(state, position)
+    verdict = judge(chart, row, position, now)
+    since, because, departure = verdict.since, verdict.because, None
+    match verdict.condition:
+        case Condition.FAILED | Condition.BACKING_OUT | Condition.ENDED:
+            departure = find_departure(connection, chart, row, is_off=verdict.condition is not Condition.ENDED)
+            if departure is not None:
+                because = departure.because
+                since = departure.at if verdict.condition is Condition.BACKING_OUT else since
+        case Condition.AT_THE_EDGE:
+            edge = find_edge(chart, position, now)
+            assert edge is not None  # that is why it is at the edge
+            since, because = say_edge(connection, chart, row, position, edge) or (since, because)
+        case Condition.STUCK:
+            because += say_last_report(connection, row)
+    return Health(
+        condition=verdict.condition,
+        since=since,
+        because=because,
+        failures=find_failures(state, position),
+        timing=find_timing(chart, position, now),
+        forecast=find_forecast(state, position, now),
+        departure=departure if verdict.condition is not Condition.ENDED else None,
+    )
+
+
+def judge(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Verdict:
+    """Return the chart's condition at `now`. It asks nothing of the database.
+
+    A pause stops the clock: while it lasts a chart is neither late nor waits for the clock, but a lease that ran out
+    before, and a count at the edge, stand as they are.
+    """
+    state, entered = chart.states[position.state], position.entered_at
+    is_off = state.name not in list_on_plan(chart)
     if state.is_final:
-        has_failed = state.name in list_failed_endings(chart)
-        return Health(Condition.FAILED if has_failed else Condition.ENDED, (), failures, timing)
-    if position.is_paused:
-        return Health(Condition.PAUSED, (), failures, timing)
-    reasons = tuple(reason for reason in (_say_late(timing), _say_quiet(state, row, position, now)) if reason)
-    return Health(Condition.STUCK if reasons else Condition.RUNNING, reasons, failures, timing)
+        if is_off:
+            return Verdict(Condition.FAILED, entered, f"{state.name} is an ending off the main path")
+        return Verdict(Condition.ENDED, entered, f"{state.name} is the end of the main path")
+    if is_off:
+        return Verdict(Condition.BACKING_OUT, entered, f"{state.name} is off the main path")
+    edge = find_edge(chart, position, now)
+    if edge is not None:
+        key, target = edge
+        sentence = f"{key} is {say_number(position.values[key])} in {state.name}: one more report goes to {target}"
+        return Verdict(Condition.AT_THE_EDGE, row.updated_at, sentence)
+    stuck = _judge_leases(position, now)
+    if stuck is None and position.paused_at is not None:
+        who = row.paused_by or "someone"
+        sentence = f"{who} paused it {say_span(now - position.paused_at)} ago: {row.pause_reason}"
+        return Verdict(Condition.PAUSED, position.paused_at, sentence)
+    return (
+        stuck or _judge_pace(chart, row, position, now) or _judge_waiting(state, position, now) or _run(state, position)
+    )
 
 
-def find_timing(state: State, position: Position, now: datetime) -> Timing:
+def _judge_leases(position: Position, now: datetime) -> Verdict | None:
+    """A lease that ran out and whose slot is still held."""
+    over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
+    if not over:
+        return None
+    since, machines = over[0][0], name_some([machine for _, machine in over])
+    verb = "the lease of" if len(over) == 1 else f"the leases of {say_number(len(over))} machines:"
+    held = "slot is" if len(over) == 1 else "slots are"
+    sentence = f"{verb} {machines} ran out {say_span(now - since)} ago in {position.state}, and the {held} still held"
+    return Verdict(Condition.STUCK, since, sentence)
+
+
+def _judge_pace(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Verdict | None:
+    """A chart that is slower than its deadline allows, or silent for half of the time to it."""
+    state, timing = chart.states[position.state], find_timing(chart, position, now)
+    pace = find_pace(state, position, now)
+    if timing.allowed is None or timing.is_planned or pace is None or pace.missing <= 0:
+        return None
+    start = now - timing.spent
+    late = _find_late(pace, timing.spent, timing.allowed)
+    if late is not None:
+        per_hour = pace.counted / (timing.spent / timedelta(hours=1))
+        sentence = (
+            f"{say_number(pace.value)} of {say_number(pace.needed)} on {pace.key} in {state.name} after"
+            f" {say_span(timing.spent)} of {say_span(timing.allowed)}, {per_hour:,.1f} an hour: the rest takes about"
+            f" {say_span(pace.time_left())}, and {timing.target} comes in {say_span(timing.allowed - timing.spent)}"
+        )
+        return Verdict(Condition.STUCK, start + late, sentence)
+    last = max(row.updated_at, position.entered_at)
+    if now - last > timing.allowed / 2:
+        sentence = (
+            f"nothing has happened in {state.name} for {say_span(now - last)}, more than half of the"
+            f" {say_span(timing.allowed)} before it goes to {timing.target}:"
+            f" {say_number(pace.value)} of {say_number(pace.needed)} on {pace.key}"
+        )
+        return Verdict(Condition.STUCK, last + timing.allowed / 2, sentence)
+    return None
+
+
+def _find_late(pace: Pace, spent: timedelta, allowed: timedelta) -> timedelta | None:
+    """At which age of the visit the present count was too small for the deadline; None if it is large enough."""
+    if pace.counted <= 0:
+        return None
+    optimistic = pace.counted + CHANCE * sqrt(pace.counted)
+    late = max(allowed / (1 + pace.missing / optimistic), allowed * EARLIEST)
+    return late if spent > late else None
+
+
+def _judge_waiting(state: State, position: Position, now: datetime) -> Verdict | None:
+    """A state that the clock ends as planned."""
+    first = find_next_clock(state, position)
+    if first is None or not all(item.guard.is_clock for item in list_planned(state)):
+        return None
+    due, move = first
+    left = due - now
+    when = f"in {say_span(left)}" if left > timedelta(0) else "now"
+    sentence = f"{state.name} is ended by the clock {when} ({move.guard.text}), and {move.target} follows"
+    return Verdict(Condition.WAITING, position.entered_at, sentence)
+
+
+def _run(state: State, position: Position) -> Verdict:
+    values = ", ".join(f"{key} {say_number(value)}" for key, value in position.values.items())
+    planned = next((move for move in list_planned(state) if not move.guard.is_clock), None)
+    goal = "" if planned is None else f"; {planned.target} follows at {planned.guard.text}"
+    return Verdict(Condition.RUNNING, position.entered_at, f"{state.name} has {values or 'no attribute'}{goal}")
+
+
+def find_timing(chart: Chart, position: Position, now: datetime) -> Timing:
     """How long the visit has lasted, and how long it may last until the first clock guard comes due."""
     spent = max(now - position.entered_at - position.pause_in_visit(now), timedelta(0))
-    first = find_next_clock(state, position)
+    first = find_next_clock(chart.states[position.state], position)
     if first is None:
         return Timing(spent)
     due, transition = first
     allowed = max(due - position.entered_at - position.paused_for, timedelta(0))
-    return Timing(spent, allowed, transition.target, transition in list_planned(state))
+    return Timing(spent, allowed, transition.target, transition.target in list_on_plan(chart))
 
 
 def find_failures(state: State, position: Position) -> Failures | None:
     """The count on the attribute `failed`, and the limit by the first guard on it. None without the attribute."""
     if FAILED_KEY not in position.values:
         return None
+    value = position.values[FAILED_KEY]
     for item in state.transitions:
         guard = item.guard
         if not guard.is_clock and guard.key == FAILED_KEY:
-            limit = guard.threshold + 1 if guard.op == ">" else guard.threshold
-            return Failures(position.values[FAILED_KEY], limit, item.target)
-    return Failures(position.values[FAILED_KEY], None, None)
-
-
-def _say_late(timing: Timing) -> str | None:
-    share = timing.share
-    if share is None or timing.is_planned or share <= 0.5:
-        return None
-    return f"{share * 100:.0f} % of its time is over"
-
-
-def _say_quiet(state: State, row: store.charts.ChartRow, position: Position, now: datetime) -> str | None:
-    if not state.is_counting or all(item.guard.is_clock for item in list_planned(state)):
-        return None
-    quiet = now - max(row.updated_at, position.entered_at)
-    initial = state.initial_values()
-    counted = sum(abs(value - initial.get(key, value)) for key, value in position.values.items())
-    usual = (row.updated_at - position.entered_at) / counted if counted else timedelta(0)
-    if quiet <= max(LONG, usual * TIMES_THE_USUAL):
-        return None
-    return f"no report for {say_span(quiet)}"
+            return Failures(value, guard.threshold + (guard.op == ">"), item.target)
+    return Failures(value, None, None)

@@ -146,6 +146,28 @@ def _build_position(
     return replace(position, slots=held, succeeded=succeeded, holder_reports=holder_reports)
 
 
+def list_positions(
+    service: Service, connection: Connection
+) -> tuple[list[tuple[store.charts.ChartRow, Chart, Position]], datetime]:
+    """Return every chart that is not archived, with its definition and where it stands, by name; and the time.
+
+    The positions have no `holder_reports`, which only a decision needs.
+    """
+    now = service.now(store.charts.read_now(connection))
+    values = store.charts.list_values(connection)
+    charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
+    states = {row.id: chart.states[row.state] for row, chart in charts}
+    slotted = {chart_id: state.default_key for chart_id, state in states.items() if state.slots is not None}
+    slots = store.machines.list_slots(connection, slotted)
+    succeeded = store.machines.count_successes_of_charts(connection, slotted)
+    found = []
+    for row, chart in charts:
+        position = store.charts.build_position(row, values.get(row.id, {}))
+        position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0))
+        found.append((row, chart, position))
+    return found, now
+
+
 def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Chart) -> Sequence[str]:
     """The machines of the roster that have not reported in this visit; none if the chart has no roster."""
     if chart.roster is None or not chart.states[row.state].attributes:

@@ -7,14 +7,17 @@ scrape with the sum over all workers, and what a killed worker has counted is no
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from app import store
-from app.db import snapshot
-from app.service.context import Service
+from app.db import Connection, snapshot
+from app.service.condition import find_timing, judge
+from app.service.context import Service, list_positions
+from app.service.forecast import find_forecast
 
 REGISTRY = CollectorRegistry()
 # In seconds: from a request that waits for no lock to a request that gives up waiting for one (see app/db).
@@ -34,14 +37,32 @@ LAST_SWEEP = Gauge(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What a scrape says of a chart's condition.
+
+    `left` is the time until the deadline and `p50` the time until the state is left as planned, each in seconds and
+    None if there is none; `expired` is how many slots are held although their lease ran out.
+    """
+
+    chart: str
+    condition: str
+    expired: int
+    left: float | None
+    p50: float | None
+    p90: float | None
+    per_hour: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """The charts at one moment, `now`. `charts` holds at most the number that was asked for; `total` counts all.
 
-    `lag` is how overdue the most overdue clock transition is, in seconds.
+    `conditions` are those of the same charts. `lag` is how overdue the most overdue clock transition is, in seconds.
     """
 
     charts: list[store.overview.ChartGauge]
+    conditions: list[Condition]
     total: int
     lag: float
     now: datetime
@@ -81,9 +102,34 @@ def read_gauges(service: Service, limit: int) -> Gauges:
     with snapshot(service.database) as connection:
         now = service.now(store.charts.read_now(connection))
         due = store.overview.find_oldest_due(connection)
+        charts = store.overview.list_chart_gauges(connection, limit)
         return Gauges(
-            charts=store.overview.list_chart_gauges(connection, limit),
+            charts=charts,
+            conditions=_list_conditions(service, connection, {gauge.chart for gauge in charts}),
             total=store.overview.count_charts(connection),
             lag=0.0 if due is None else max((now - due).total_seconds(), 0.0),
             now=now,
         )
+
+
+def _list_conditions(service: Service, connection: Connection, names: Collection[str]) -> list[Condition]:
+    positions, now = list_positions(service, connection)
+    found = []
+    for row, chart, position in positions:
+        if row.name not in names:
+            continue
+        verdict = judge(chart, row, position, now)
+        left = find_timing(chart, position, now).left
+        forecast = find_forecast(chart.states[position.state], position, now)
+        found.append(
+            Condition(
+                chart=row.name,
+                condition=str(verdict.condition),
+                expired=sum(slot.expired_at is not None for slot in position.slots.values()),
+                left=None if left is None or position.is_paused else left.total_seconds(),
+                p50=None if forecast is None else (forecast.p50 - now).total_seconds(),
+                p90=None if forecast is None else (forecast.p90 - now).total_seconds(),
+                per_hour=None if forecast is None else forecast.per_hour,
+            )
+        )
+    return found

@@ -132,7 +132,7 @@ def _import(
         status, step = _bring_back(service, connection, row, parsed, author)
     elif store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
         held = locked_chart(service, connection, row)
-        status = describe_status(held.chart, row, held.position, held.now)
+        status = describe_status(connection, held.chart, row, held.position, held.now)
         return Imported(Outcome.UNCHANGED, status, parsed.warnings, dry_run=request.dry_run), None
     else:
         outcome = Outcome.UPGRADED
@@ -151,7 +151,7 @@ def _create(
     store.definitions.add_version(
         connection, row.id, row.version, chart=chart, text=parsed.text, now=now, actor=author.actor
     )
-    return describe_status(chart, row, step.position, row.updated_at), step
+    return describe_status(connection, chart, row, step.position, row.updated_at), step
 
 
 def _bring_back(
@@ -171,7 +171,7 @@ def _bring_back(
     store.definitions.add_version(
         connection, row.id, row.version, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
-    return describe_status(chart, row, step.position, row.updated_at), step
+    return describe_status(connection, chart, row, step.position, row.updated_at), step
 
 
 def _upgrade(
@@ -196,7 +196,7 @@ def _upgrade(
     after = record(service, connection, held)
     store.machines.rename_visits(connection, row, homes)
     store.machines.drop_report_keys(connection, row, chart)
-    return describe_status(chart, after, step.position, held.now), step
+    return describe_status(connection, chart, after, step.position, held.now), step
 
 
 def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]:
@@ -246,6 +246,7 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
             case Archive():
                 after = store.record.set_archived(connection, after, now)
         status = describe_status(
+            connection,
             chart,
             after,
             step.position,

@@ -14,8 +14,8 @@ from app.core.log import HistoryFilter, LogRow
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
-from app.service.condition import Condition, Health, judge_health
-from app.service.context import Service, list_waiting, read_position
+from app.service.condition import Condition, Health
+from app.service.context import Service, list_positions, list_waiting, read_position
 from app.service.status import Status, describe_status
 from app.store.log import Sample
 from app.store.machines import MachineFilter, VisitRow
@@ -72,8 +72,12 @@ class Glance:
     """A chart in one line. `bars` are how many log rows each of the last 24 hours added."""
 
     status: Status
-    health: Health
     bars: tuple[float, ...]
+
+    @property
+    def health(self) -> Health:
+        """How the chart is doing."""
+        return self.status.health
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +109,15 @@ def get_overview(
 def list_glances(service: Service) -> list[Glance]:
     """Every chart that is not archived, ordered by name."""
     with snapshot(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
-        values = store.charts.list_values(connection)
+        positions, now = list_positions(service, connection)
         samples = store.log.list_samples(connection)
-        found = []
-        for row in store.charts.list_charts(connection):
-            chart = service.definitions.get(connection, row)
-            position = store.charts.build_position(row, values.get(row.id, {}))
-            bars = bars_of(samples.get(row.name, ()), now)
-            status = describe_status(chart, row, position, now)
-            found.append(Glance(status, judge_health(chart, row, position, now), bars))
-        return found
+        return [
+            Glance(
+                describe_status(connection, chart, row, position, now),
+                bars_of(samples.get(row.name, ()), now),
+            )
+            for row, chart, position in positions
+        ]
 
 
 def bars_of(samples: Sequence[store.log.Sample], now: datetime) -> tuple[float, ...]:
@@ -149,7 +151,7 @@ def _urgency(glance: Glance) -> tuple[object, ...]:
     health = glance.health
     share = 0.0 if health.timing.is_planned else health.timing.share or 0.0
     failures = health.failures.share if health.failures is not None else 0.0
-    return health.condition, -len(health.reasons), -failures, -share, -glance.status.updated_at.timestamp()
+    return health.condition, -failures, -share, -glance.status.updated_at.timestamp()
 
 
 # One chart
@@ -215,7 +217,6 @@ class Detail:
 
     chart: Chart
     status: Status
-    health: Health
     standing: Snapshot
     is_large: bool
     stays: Sequence[Stay]
@@ -223,6 +224,11 @@ class Detail:
     machines: MachinePage
     history: HistoryPage
     versions: Sequence[store.definitions.Version]
+
+    @property
+    def health(self) -> Health:
+        """How the chart is doing."""
+        return self.status.health
 
 
 def get_detail(service: Service, name: str, machines: MachineQuery, history: HistoryQuery) -> Detail:
@@ -235,8 +241,7 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         waiting = list_waiting(service, row, chart)
         return Detail(
             chart=chart,
-            status=describe_status(chart, row, position, now, waiting=waiting),
-            health=judge_health(chart, row, position, now),
+            status=describe_status(connection, chart, row, position, now, waiting=waiting),
             standing=read_standing(connection, row, chart, position.values, counts),
             is_large=is_large(chart, PAGE_STATES),
             stays=_list_stays(connection, row, now, counts),

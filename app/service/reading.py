@@ -15,7 +15,7 @@ from app.core.errors import BadRequestError
 from app.core.log import HashedRow, HistoryFilter
 from app.core.position import Kind
 from app.db import asking, snapshot
-from app.service.context import Service, list_missing, list_waiting, read_position
+from app.service.context import Service, list_missing, list_positions, list_waiting, read_position
 from app.service.status import Status, describe_status
 
 # Rows of the log that one query reads.
@@ -29,19 +29,11 @@ PIECE = 65536
 def list_statuses(service: Service) -> list[Status]:
     """The status of every chart that is not archived, ordered by name. The missing machines are not named."""
     with snapshot(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
-        values = store.charts.list_values(connection)
-        charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
-        states = {row.id: chart.states[row.state] for row, chart in charts}
-        slotted = {chart_id: state.default_key for chart_id, state in states.items() if state.slots is not None}
-        slots = store.machines.list_slots(connection, slotted)
-        succeeded = store.machines.count_successes_of_charts(connection, slotted)
-        found = []
-        for row, chart in charts:
-            position = store.charts.build_position(row, values.get(row.id, {}))
-            position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0))
-            found.append(describe_status(chart, row, position, now, waiting=list_waiting(service, row, chart)))
-        return found
+        positions, now = list_positions(service, connection)
+        return [
+            describe_status(connection, chart, row, position, now, waiting=list_waiting(service, row, chart))
+            for row, chart, position in positions
+        ]
 
 
 def get_status(service: Service, name: str) -> Status:
@@ -51,6 +43,7 @@ def get_status(service: Service, name: str) -> Status:
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
         return describe_status(
+            connection,
             chart,
             row,
             position,

@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app import store
-from app.core.chart import Chart, CountGuard, State, Transition
+from app.core.chart import Chart, CountGuard, State
 from app.core.log import format_instant
+from app.core.plan import find_next_clock
 from app.core.position import Position, Slot
-
-# A sentence names at most this many machines, and counts the others.
-MAX_NAMED = 10
+from app.db import Connection
+from app.service.condition import Health, judge_health
+from app.service.forecast import Forecast
+from app.service.words import name_some, say_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class SlotStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A chart's status at `read_at`. `waits_for` is one sentence for people."""
+    """A chart's status at `read_at`. `waits_for` is one sentence for people; `health` is its condition and why."""
 
     chart: str
     description: str
@@ -72,17 +74,23 @@ class Status:
     updated_at: datetime
     waits_for: str
     read_at: datetime
+    health: Health
     slots: SlotStatus | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The status as the HTTP interface and `--json` give it. Instants are texts, ISO 8601 in UTC."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "health"}
         for name in ("paused_at", "entered_at", "updated_at", "read_at"):
             fields[name] = None if fields[name] is None else format_instant(fields[name])
         fields["values"] = dict(self.values)
         fields["progress"] = None if self.progress is None else _fields(self.progress)
         fields["deadline"] = None if self.deadline is None else _fields(self.deadline)
         fields["slots"] = None if self.slots is None else self.slots.as_json(self.read_at)
+        health = self.health
+        fields["condition"] = str(health.condition)
+        fields["condition_since"] = format_instant(health.since)
+        fields["because"] = health.because
+        fields["forecast"] = None if health.forecast is None else health.forecast.as_json()
         return fields
 
     def as_text(self) -> str:
@@ -96,6 +104,10 @@ class Status:
             lines.append(values)
         if self.slots is not None:
             lines.append(say_slots(self.slots, self.read_at))
+        health = self.health
+        lines.append(f"{health.condition} since {format_instant(health.since)}: {health.because}")
+        if health.forecast is not None:
+            lines.append(say_forecast(health.forecast, self.read_at))
         lines.append(f"waits for {self.waits_for}" if not self.paused else self.waits_for)
         return "\n".join(lines) + "\n"
 
@@ -106,6 +118,7 @@ def _fields(item: Any) -> dict[str, Any]:
 
 
 def describe_status(
+    connection: Connection,
     chart: Chart,
     row: store.charts.ChartRow,
     position: Position,
@@ -140,6 +153,7 @@ def describe_status(
         updated_at=row.updated_at,
         waits_for=say_what_it_waits_for(state, row, position, now, missing),
         read_at=now,
+        health=judge_health(connection, chart, row, position, now),
         slots=find_slots(state, position, waiting),
     )
 
@@ -162,15 +176,6 @@ def find_deadline(state: State, position: Position) -> Deadline | None:
     return Deadline(None if position.is_paused else at, transition.target)
 
 
-def find_next_clock(state: State, position: Position) -> tuple[datetime, Transition] | None:
-    """The clock transition of the state that comes due first, and when it does unless the chart is paused meanwhile.
-
-    Of several that come due together it is the first in the chart file. None if the state has no clock transition.
-    """
-    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
-    return min(clocks, key=lambda clock: clock[0], default=None)
-
-
 def find_slots(state: State, position: Position, waiting: Sequence[str]) -> SlotStatus | None:
     """The slots of the state; None if it has no slots.
 
@@ -185,8 +190,8 @@ def find_slots(state: State, position: Position, waiting: Sequence[str]) -> Slot
 
 def say_slots(slots: SlotStatus, now: datetime) -> str:
     """One line: how many slots are held, by which machines, for how long, and which machines wait for one."""
-    held = _name_some([_say_holder(slot, now) for slot in slots.holders])
-    waiting = _name_some(slots.waiting)
+    held = name_some([_say_holder(slot, now) for slot in slots.holders])
+    waiting = name_some(slots.waiting)
     return (
         f"slots: {len(slots.holders)} of {slots.limit} held"
         + (f": {held}" if held else "")
@@ -194,9 +199,12 @@ def say_slots(slots: SlotStatus, now: datetime) -> str:
     )
 
 
-def _name_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+def say_forecast(forecast: Forecast, now: datetime) -> str:
+    """One line: the pace, and how long it is until the state is left as planned."""
+    return (
+        f"forecast: in {say_span(forecast.p50 - now)}, nine times of ten in {say_span(forecast.p90 - now)}"
+        f" ({forecast.per_hour:,} an hour: {forecast.basis})"
+    )
 
 
 def _say_holder(slot: Slot, now: datetime) -> str:
@@ -222,7 +230,7 @@ def say_what_it_waits_for(
         _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]
     if missing:
-        parts.append(f"not heard from: {_name_some(missing)}")
+        parts.append(f"not heard from: {name_some(missing)}")
     deadline = find_deadline(state, position)
     if deadline is not None and deadline.at is not None:
         left = deadline.at - now
@@ -234,7 +242,7 @@ def say_what_it_waits_for(
 def _say_expired(position: Position, now: datetime) -> list[str]:
     """The holders whose lease ran out. Their slots stay held until they claim again or report, or are evicted."""
     over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
-    named = _name_some([f"{machine} (LEASE RAN OUT {say_span(now - at)} ago, slot still held)" for at, machine in over])
+    named = name_some([f"{machine} (LEASE RAN OUT {say_span(now - at)} ago, slot still held)" for at, machine in over])
     return [named] if named else []
 
 
@@ -243,14 +251,3 @@ def _say_guard(state: State, position: Position, guard: CountGuard, target: str)
     missing = state.func.count_missing(value, guard.threshold) if state.func is not None else 0
     more = f", {missing} more" if missing > 0 else ""
     return f"{target} when {guard.key} {guard.op} {guard.threshold} (now {value}{more})"
-
-
-def say_span(span: timedelta) -> str:
-    """A length of time in its two largest units, for example `2 h 5 min`."""
-    seconds = max(int(span.total_seconds()), 0)
-    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            # From ten minutes on, seconds are noise.
-            rest = 0 if small == "s" and seconds >= 600 else seconds % size // smaller
-            return f"{seconds // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{seconds} s"

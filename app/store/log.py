@@ -142,6 +142,25 @@ def list_latest_history(
     return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
 
 
+# In these words, so that the databases see that the partial index on the log covers it.
+_IS_ACT = text("transition_log.kind NOT IN ('update', 'claim', 'release')")
+
+
+def list_acts(connection: Connection, chart: str, run: int, limit: int) -> list[LogRow]:
+    """List the latest rows of a run that are not a machine's update, claim or release, newest first.
+
+    A report that moved the chart is among them. Used by: the reasons of a chart's condition.
+    """
+    query = select(*_COLUMNS).where(_log.chart == chart, _log.run == run, _IS_ACT)
+    return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
+
+
+def find_row(connection: Connection, chart: str, seq: int) -> LogRow | None:
+    """Return one row of a chart's log; None if it was pruned. Used by: the reasons of a chart's condition."""
+    found = connection.execute(select(*_COLUMNS).where(_log.chart == chart, _log.seq == seq)).one_or_none()
+    return None if found is None else _as_log_row(found)
+
+
 def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
     """Yield every row of a chart's log, oldest first, BATCH rows in memory at a time. Used by: verify.
 

@@ -277,6 +277,21 @@ def list_missing_page(
     return [found.machine for found in connection.execute(page)], total
 
 
+def count_reports(connection: Connection, row: ChartRow, visit: int) -> dict[str | None, int]:
+    """Count the machines that reported on each attribute in a visit of the current run."""
+    query = select(reports.c.key, func.count()).where(_IN_VISIT).group_by(reports.c.key)
+    return dict(connection.execute(query, {**_current_visit(row), "visit": visit}).all())
+
+
+def find_latest_report(connection: Connection, row: ChartRow, key: str | None = None) -> MachineReport | None:
+    """Return the latest report of the current visit, on the attribute `key` if it is given; None without a report."""
+    query = select(*_REPORT_COLUMNS).where(_IN_VISIT)
+    if key is not None:
+        query = query.where(reports.c.key == key)
+    found = connection.execute(query.order_by(reports.c.seq.desc()).limit(1), _current_visit(row)).one_or_none()
+    return None if found is None else MachineReport(*found)
+
+
 def count_successes_of_charts(connection: Connection, first_keys: Mapping[int, str | None]) -> dict[int, int]:
     """Count the reports of each chart's current visit that stand on its first attribute. Used by: the list of charts.
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from app.core.errors import DatabaseUnavailableError
 from app.logs import JsonMessage
 from app.metric_files import FOLDER
 from app.service.context import Service
-from app.service.metrics import BUCKETS, REGISTRY, Gauges, is_counting, read_gauges
+from app.service.metrics import BUCKETS, REGISTRY, Condition, Gauges, is_counting, read_gauges
 from app.service.put import Answer
 from app.service.tokens import Holder, Role
 from app.service.upkeep import check_ready
@@ -153,6 +153,33 @@ class _ChartGauges(Collector):
         )
         yield _family("needed", "The value that moves the chart.", (((one.chart,), one.needed) for one in shown))
         yield _family("failed", "The value of `failed`.", (((one.chart,), one.failed) for one in shown))
+        yield from _collect_conditions([one for one in gauges.conditions if self._holder.may(Role.READER, one.chart)])
+
+
+def _collect_conditions(shown: Sequence[Condition]) -> Iterator[Metric]:
+    meaning = "The chart's condition (failed, backing_out, at_the_edge, stuck, waiting, paused, running, ended): 1."
+    yield _family("condition", meaning, (((one.chart, one.condition), 1) for one in shown), ["condition"])
+    yield _family(
+        "leases_expired",
+        "Slots that are held although their lease ran out.",
+        (((one.chart,), one.expired) for one in shown),
+    )
+    yield _family(
+        "deadline_seconds",
+        "How long it is until the clock takes the chart off its main path; none while it is paused.",
+        (((one.chart,), one.left) for one in shown),
+    )
+    yield _family(
+        "forecast_seconds",
+        "How long it takes until the state is left as planned, at the present pace.",
+        (((one.chart, name), value) for one in shown for name, value in (("0.5", one.p50), ("0.9", one.p90))),
+        ["quantile"],
+    )
+    yield _family(
+        "reports_per_hour",
+        "The pace of the state that is current.",
+        (((one.chart,), one.per_hour) for one in shown),
+    )
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

@@ -25,10 +25,10 @@ def loaded(run: Run, seed: str) -> Run:
 
 def test_list_prints_a_line_a_chart(loaded: Run) -> None:
     lines = loaded("chart", "list").out.splitlines()
-    assert lines[0].split()[:4] == ["CHART", "STATE", "RUN", "VERSION"]
-    assert [line.split()[:4] for line in lines[1:]] == [
-        ["another", "green_state", "1", "1"],
-        ["states", "green_state", "1", "2"],
+    assert lines[0].split() == ["CHART", "CONDITION", "STATE", "RUN", "VERSION", "BECAUSE"]
+    assert [line.split()[:5] for line in lines[1:]] == [
+        ["another", "running", "green_state", "1", "1"],
+        ["states", "running", "green_state", "1", "2"],
     ]
 
 

@@ -115,7 +115,7 @@ def use(text):
         metadata.create_all(connection)
         add_version(connection, 1, 1, chart, text=text, now=SATURDAY, actor=None)
         assert load_chart(connection, 1, "web", 1) == chart
-    find_timing(chart.states["a"], start.position, SATURDAY)
+    find_timing(chart, start.position, SATURDAY)
     print(re.search('-> "state b" .label="(.*?)"', diagram.draw(chart, form=diagram.Form.DOT))[1])
     row = SimpleNamespace(paused_at=None)
     print(say_what_it_waits_for(chart.states["a"], row, start.position, SATURDAY))

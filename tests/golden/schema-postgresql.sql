@@ -184,6 +184,7 @@ visits.pk_visits PRIMARY KEY (chart_id, run, visit)
 
 -- indexes
 CREATE INDEX ix_charts_due_at ON public.charts USING btree (due_at) WHERE (due_at IS NOT NULL)
+CREATE INDEX ix_transition_log_chart_seq_acts ON public.transition_log USING btree (chart, seq) WHERE ((kind)::text <> ALL ((ARRAY['update'::character varying, 'claim'::character varying, 'release'::character varying])::text[]))
 CREATE INDEX ix_visits_chart_id_run_state_visit ON public.visits USING btree (chart_id, run, state, visit)
 CREATE UNIQUE INDEX pk_attribute_values ON public.attribute_values USING btree (chart_id, key)
 CREATE UNIQUE INDEX pk_attributes ON public.attributes USING btree (id)

@@ -194,6 +194,9 @@ CREATE TABLE visits (
 -- index ix_charts_due_at
 CREATE INDEX ix_charts_due_at ON charts (due_at) WHERE due_at IS NOT NULL;
 
+-- index ix_transition_log_chart_seq_acts
+CREATE INDEX ix_transition_log_chart_seq_acts ON transition_log (chart, seq) WHERE kind NOT IN ('update', 'claim', 'release');
+
 -- index ix_visits_chart_id_run_state_visit
 CREATE INDEX ix_visits_chart_id_run_state_visit ON visits (chart_id, run, state, visit);
 

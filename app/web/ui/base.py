@@ -13,8 +13,8 @@ from werkzeug.exceptions import HTTPException, NotFound
 from app.core.errors import StateServiceError, UnauthenticatedError
 from app.core.log import LogRow, format_instant
 from app.service.condition import Condition
-from app.service.status import say_span
 from app.service.tokens import Holder, Role
+from app.service.words import say_span
 from app.web import auth
 from app.web.replies import TITLES, find_status
 from app.web.request import current_request
@@ -64,8 +64,11 @@ def find_viewer() -> Holder | None:
 # How the templates write values.
 
 CONDITIONS = {
-    Condition.STUCK: "Stuck",
     Condition.FAILED: "Failed",
+    Condition.BACKING_OUT: "Backing out",
+    Condition.AT_THE_EDGE: "At the edge",
+    Condition.STUCK: "Stuck",
+    Condition.WAITING: "Waiting",
     Condition.PAUSED: "Paused",
     Condition.RUNNING: "Running",
     Condition.ENDED: "Ended",

@@ -38,10 +38,6 @@ def conditions(app: Flask) -> dict[str, str]:
     return {glance.status.chart: str(glance.health.condition) for glance in list_glances(service_of(app))}
 
 
-def reasons(app: Flask, name: str) -> tuple[str, ...]:
-    return next(glance.health.reasons for glance in list_glances(service_of(app)) if glance.status.chart == name)
-
-
 @pytest.fixture
 def fleet(app: Flask) -> Flask:
     """A chart in each condition, imported the least urgent first."""
@@ -61,13 +57,15 @@ def fleet(app: Flask) -> Flask:
 
 
 def test_most_urgent_is_first(fleet: Flask) -> None:
-    assert shown(Browser(fleet)) == ["a-stuck", "b-failed", "c-paused", "d-running", "e-ended"]
-    assert conditions(fleet)["a-stuck"] == "stuck"
-    assert reasons(fleet, "a-stuck") == ("60 % of its time is over",)
+    assert shown(Browser(fleet)) == ["b-failed", "a-stuck", "c-paused", "d-running", "e-ended"]
+    assert [conditions(fleet)[name] for name in shown(Browser(fleet))] == [name[2:] for name in shown(Browser(fleet))]
+    text = Browser(fleet).text("/")
+    assert "the 1st failure, limit 1, from m in canary; 1 of 400 had reported" in text
+    assert "nothing has happened in canary for 36 min, more than half of the 1 h" in text
 
 
 def test_page_says_who_paused_and_why(fleet: Flask) -> None:
-    assert "paused by test 36 min ago: the peak" in Browser(fleet).text("/")
+    assert "test paused it 36 min ago: the peak" in Browser(fleet).text("/")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ def test_page_says_who_paused_and_why(fleet: Flask) -> None:
         ("?q=canary", ["a-stuck", "c-paused", "d-running"]),
         ("?q=canary+run&show=running", ["d-running"]),
         ("?q=nothing", []),
-        ("?q=&show=", ["a-stuck", "b-failed", "c-paused", "d-running", "e-ended"]),
+        ("?q=&show=", ["b-failed", "a-stuck", "c-paused", "d-running", "e-ended"]),
     ],
 )
 def test_search_and_filter_work_without_a_script(fleet: Flask, query: str, names: list[str]) -> None:
@@ -89,50 +87,6 @@ def test_unknown_filter_is_refused_on_a_page(browser: Browser) -> None:
     response = browser.get("/?show=<b>")
     assert (response.status_code, response.mimetype) == (400, "text/html")
     assert "<b>" not in response.text
-
-
-def test_chart_without_reports_for_long_is_stuck(app: Flask) -> None:
-    set_clock(app, 0)
-    import_text(
-        app,
-        "current_state: a\nstates: [{name: a, func: increment, current: {key: k, value: 0},"
-        " target: {name: b, when: {key: k, value: 9}}}, {name: b}]\n",
-        "quiet",
-    )
-    set_clock(app, 0.9)
-    assert conditions(app)["quiet"] == "running"
-    set_clock(app, 1.5)
-    assert conditions(app)["quiet"] == "stuck"
-    assert reasons(app, "quiet") == ("no report for 1 h 30 min",)
-
-
-def test_slow_chart_is_not_stuck_before_ten_times_its_usual_gap(app: Flask) -> None:
-    set_clock(app, 0)
-    import_text(
-        app,
-        "current_state: a\nstates: [{name: a, func: increment, current: {key: k, value: 0},"
-        " target: {name: b, when: {key: k, value: 9}}}, {name: b}]\n",
-        "slow",
-    )
-    for hour in (2, 4):
-        set_clock(app, hour)
-        update(service_of(app), "slow", Put("a"), AUTHOR)
-    set_clock(app, 23)
-    assert conditions(app)["slow"] == "running"
-    set_clock(app, 25)
-    assert conditions(app)["slow"] == "stuck"
-
-
-def test_state_that_the_clock_ends_as_planned_is_not_stuck(app: Flask) -> None:
-    set_clock(app, 0)
-    import_text(
-        app,
-        "current_state: a\nstates: [{name: a, func: time,"
-        " target: {name: b, when: {key: elapsed, value: 10h}}}, {name: b}]\n",
-        "timed",
-    )
-    set_clock(app, 9)
-    assert conditions(app)["timed"] == "running"
 
 
 def test_sparkline_counts_the_rows_of_the_last_day(app: Flask) -> None:

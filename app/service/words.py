@@ -1,0 +1,44 @@
+"""How sentences for people write lengths of time, numbers and lists of names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+# A sentence names at most this many machines, and counts the others.
+MAX_NAMED = 10
+
+
+def say_span(span: timedelta) -> str:
+    """A length of time in its two largest units, for example `2 h 5 min`."""
+    seconds = max(int(span.total_seconds()), 0)
+    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            # From ten minutes on, seconds are noise.
+            rest = 0 if small == "s" and seconds >= 600 else seconds % size // smaller
+            return f"{seconds // size} {unit}" + (f" {rest} {small}" if rest else "")
+    return f"{seconds} s"
+
+
+def say_number(number: int) -> str:
+    """A whole number with commas: `1,237`."""
+    return f"{number:,}"
+
+
+def say_ordinal(number: int) -> str:
+    """A number that counts a position: `21st`, `112th`."""
+    last = abs(number) % 100
+    ending = "th" if 11 <= last <= 13 else {1: "st", 2: "nd", 3: "rd"}.get(last % 10, "th")
+    return f"{number:,}{ending}"
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {say_number(len(names) - MAX_NAMED)} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def say_reported(reported: int, expect: int | None, verb: str = "had") -> str:
+    """How many machines of those expected reported by name: `1,237 of 2,000 had reported`."""
+    of = "" if expect is None else f" of {say_number(expect)}"
+    return f"{say_number(reported)}{of} {verb} reported"
