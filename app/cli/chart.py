@@ -31,6 +31,7 @@ from app.diagram import THEMES, Form
 from app.service import operate, reading
 from app.service.operate import ImportRequest, import_chart
 from app.service.pages import draw_chart
+from app.service.past import get_past_status
 from app.service.reading import as_csv, as_json_array, as_ndjson, list_machines
 from app.service.status import Status
 from app.service.upkeep import list_logged_charts, verify
@@ -154,12 +155,19 @@ def list_(context: click.Context, as_json: bool) -> None:
 
 @group.command("show", epilog="Example: ./state_service chart show states")
 @click.argument("name")
+@click.option("--at", type=Instant(), metavar="INSTANT", help="Where the chart stood then (ISO 8601, UTC).")
 @JSON
 @click.pass_context
 @exits_on_error
-def show(context: click.Context, name: str, as_json: bool) -> None:
-    """Show the current state of the chart NAME, and what it waits for."""
-    _print_status(reading.get_status(open_service(config_of(context)), name), as_json)
+def show(context: click.Context, name: str, at: datetime | None, as_json: bool) -> None:
+    """Show the current state of the chart NAME, and what it waits for; with --at, as it was at that instant."""
+    service = open_service(config_of(context))
+    if at is None:
+        _print_status(reading.get_status(service, name), as_json)
+        return
+    with progress(name) as show_progress:
+        status = get_past_status(service, name, at, show_progress)
+    _print_status(status, as_json)
 
 
 @group.command("export", epilog="Example: ./state_service chart export states > states.yaml")

@@ -1,4 +1,4 @@
-"""`./state_service chart test` and `chart new`: charts are tried before the first machine starts.
+"""`./state_service chart test`, `new` and `runs`: charts are tried before they run, and compared afterwards.
 
 They belong to the group `chart`; root.py puts them there.
 """
@@ -12,11 +12,24 @@ from typing import Any
 import click
 
 from app.cli.chart import JSON
-from app.cli.shared import NO, USAGE, exits_on_error, fail, print_json, print_problems, read_file
+from app.cli.shared import (
+    NO,
+    USAGE,
+    config_of,
+    exits_on_error,
+    fail,
+    open_service,
+    print_json,
+    print_problems,
+    print_table,
+    read_file,
+)
 from app.core.errors import ChartFileError
 from app.lab.play import Coverage, Result, play
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
+from app.service.runs import MAX_RUNS, list_runs, list_states, say_ending, say_stays
+from app.service.words import say_span
 
 # Stories
 
@@ -123,4 +136,33 @@ def new(name: str, template: str, folder: str) -> None:
     click.echo(f"Then: ./state_service chart import {chart}")
 
 
-COMMANDS = (test, new)
+# Runs
+
+
+@click.command("runs", epilog="Example: ./state_service chart runs kernel-rollout --limit 3")
+@click.argument("name")
+@click.option("--limit", default=5, show_default=True, type=click.IntRange(1, MAX_RUNS), help="How many runs.")
+@click.option("--before", type=click.IntRange(1), metavar="RUN", help="Only runs before this one.")
+@JSON
+@click.pass_context
+@exits_on_error
+def runs(context: click.Context, name: str, limit: int, before: int | None, as_json: bool) -> None:
+    """Put the latest runs of the chart NAME side by side: states, how long they took, reports, failures, ending."""
+    found = list_runs(open_service(config_of(context)), name, limit, before)
+    if as_json:
+        print_json([run.as_json() for run in found])
+        return
+    failure = {True: " (a failure)", False: ""}
+    lines = [
+        ("ending", *(say_ending(run) + failure[run.is_failure] for run in found)),
+        ("began", *(f"{run.started_at:%Y-%m-%d %H:%M:%S}" for run in found)),
+        ("took", *(say_span(run.span) for run in found)),
+        ("version", *(run.version for run in found)),
+        ("reports", *(run.reports for run in found)),
+        ("failures", *(run.failures for run in found)),
+        *((state, *(say_stays(run, state) or "-" for run in found)) for state in list_states(found)),
+    ]
+    print_table(("", *(f"RUN {run.run}" for run in found)), lines)
+
+
+COMMANDS = (test, new, runs)

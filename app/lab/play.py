@@ -11,7 +11,7 @@ from typing import Any
 
 from app.core.chart import Chart, Transition
 from app.core.errors import StateServiceError
-from app.core.position import Claim, Reason, Release, Step, Verdict
+from app.core.position import Reason, Release, Step, Verdict
 from app.lab.story import (
     ERROR,
     Acting,
@@ -201,10 +201,12 @@ def _say(world: World, saying: Saying, answer: str | None) -> str | None:
 
 def _say_one(world: World, saying: Saying, name: str | None) -> Step:
     state = saying.state if saying.state is not None else world.position.state
-    if saying.verb in ("claim", "release"):
-        return world.do(Claim(state, name or "") if saying.verb == "claim" else Release(state, name or ""))
+    if saying.verb == "release":
+        return world.do(Release(state, name or ""))
+    if saying.verb == "claim":
+        return world.claim(state, name or "", again=saying.again)
     if saying.verb == "work" and state in world.chart.states and world.chart.states[state].slots is not None:
-        claimed = world.do(Claim(state, name or ""))
+        claimed = world.claim(state, name or "", again=saying.again)
         if claimed.verdict is not Verdict.ACCEPTED:
             return claimed
     return world.put(state, name, saying.key, saying.idempotency_key)

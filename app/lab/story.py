@@ -42,8 +42,13 @@ ERROR = "error"
 
 ROOT_KEYS = ("chart", "machines", "start", "story", "never")
 TALE_KEYS = ("name", "start", "steps", "never")
-SAYING_KEYS = ("machine", "state", "key", "idempotency_key")
-SAYINGS = ("put", "claim", "release", "work")
+# What machines say, and what a step may say about it.
+SAYINGS = {
+    "put": ("machine", "state", "key", "idempotency_key"),
+    "claim": ("machine", "state", "again"),
+    "release": ("machine", "state"),
+    "work": ("machine", "state", "key", "again"),
+}
 ACTS = ("pause", "resume", "reset", "goto", "archive", "evict")
 VERBS = (*SAYINGS, "pass", "at", *ACTS, "upgrade", "expect")
 EXPECTED_KEYS = ("state", "values", "visit", "run", "version", "paused", "held")
@@ -66,7 +71,8 @@ class Spot:
 class Saying:
     """Machines put, claim or release, one after another; a None in `machines` is a machine without an id.
 
-    To `work` is to claim a slot, if the state has slots, and to put. A `state` that is None stands for the current one.
+    To `work` is to claim a slot, if the state has slots, and to put. `again` asks for a slot after the work was done.
+    A `state` that is None stands for the current one.
     """
 
     verb: str
@@ -74,6 +80,7 @@ class Saying:
     state: str | None = None
     key: str | None = None
     idempotency_key: str | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +240,8 @@ class _Reader:
     # What machines say
 
     def _read_saying(self, verb: str, node: Node, answer: str | None) -> Saying | None:
-        known = {"put": SAYING_KEYS, "work": SAYING_KEYS[:3]}.get(verb, SAYING_KEYS[:2])
         required = () if verb == "put" else ("machine",)
-        fields = read_map(node, verb, known, required, self._problems)
+        fields = read_map(node, verb, SAYINGS[verb], required, self._problems)
         if fields is None:
             return None
         named = self._read_machines(fields.find("machine"))
@@ -246,6 +252,7 @@ class _Reader:
             state=self._read_state(fields.find("state"), "state", answer),
             key=self._scalar(fields.find("key"), "key", to_name),
             idempotency_key=self._scalar(fields.find("idempotency_key"), "idempotency_key", str),
+            again=self._scalar(fields.find("again"), "again", to_boolean) or False,
         )
 
     def _read_machines(self, node: Node | None) -> tuple[str, ...]:

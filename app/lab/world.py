@@ -15,6 +15,7 @@ from app.core.errors import ConflictError
 from app.core.position import (
     CLOCK_KINDS,
     Archive,
+    Claim,
     Entry,
     Happening,
     Kind,
@@ -84,14 +85,12 @@ class World:
         self, state: str, machine_id: str | None, key: str | None = None, idempotency_key: str | None = None
     ) -> Step:
         """Report on `state`. Raises BadRequestError, KeyReusedError, ConflictError."""
-        visit = self._visits.get(state)
-        report = None if visit is None else self._reports.get(visit, {}).get(machine_id or "")
         update = Update(
             state=state,
             machine=machine_id,
             key=key,
-            report=report,
-            was_entered=visit is not None,
+            report=self._find_report(state, machine_id),
+            was_entered=self._find_visit(state) is not None,
             repeats=self._keys.get(idempotency_key or ""),
         )
         step = self.do(update)
@@ -100,6 +99,10 @@ class World:
             default_key = self.chart.states[entry.from_state].default_key
             self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
         return step
+
+    def claim(self, state: str, machine_id: str, *, again: bool = False) -> Step:
+        """Claim a slot of `state`. Raises BadRequestError."""
+        return self.do(Claim(state, machine_id, again=again, report=self._find_report(state, machine_id)))
 
     def upgrade(self, chart: Chart, homes: Mapping[str, str]) -> Step:
         """Let another version take over. Raises ConflictError."""
@@ -144,6 +147,14 @@ class World:
     def pass_for(self, span: timedelta) -> list[Step]:
         """As `pass_until`, for a length of time."""
         return self.pass_until(self.now + span)
+
+    def _find_visit(self, state: str) -> int | None:
+        """Return the latest visit of a state in this run, also by a name that the state had before an upgrade."""
+        return self._visits.get(self._position.renamed.get(state, state))
+
+    def _find_report(self, state: str, machine_id: str | None) -> Report | None:
+        visit = self._find_visit(state)
+        return None if visit is None or machine_id is None else self._reports.get(visit, {}).get(machine_id)
 
     def _decide(self, happening: Happening) -> Step:
         if self.is_archived:

@@ -36,45 +36,61 @@ class Departure:
         return self.row.at
 
 
-def find_departure(
-    connection: Connection, chart: Chart, row: store.charts.ChartRow, *, is_off: bool
-) -> Departure | None:
+class Told:
+    """What the log and the reports say of a chart whose row is `row`."""
+
+    def __init__(self, connection: Connection, row: store.charts.ChartRow) -> None:
+        self.connection = connection
+        self.row = row
+
+    def list_acts(self, limit: int) -> list[LogRow]:
+        """List the latest rows of the run that are not a machine's update, claim or release, newest first."""
+        return store.log.list_acts(self.connection, self.row, limit)
+
+    def count_reports(self, visit: int) -> Mapping[str | None, int]:
+        """Count the machines that reported on each attribute in a visit of the run."""
+        return store.machines.count_reports(self.connection, self.row, visit)
+
+    def find_latest_report(self, key: str | None = None) -> store.machines.MachineReport | None:
+        """Return the latest report of the current visit, on the attribute `key` if it is given."""
+        return store.machines.find_latest_report(self.connection, self.row, key)
+
+
+def find_departure(told: Told, chart: Chart, *, is_off: bool) -> Departure | None:
     """Return the move by which the chart left its main path (`is_off`), or else its latest move.
 
     None if the log has no such row, because it was pruned or because an upgrade changed the main path.
     """
     on_plan = list_on_plan(chart)
-    for act in store.log.list_acts(connection, row.name, row.run, MAX_ACTS):
+    for act in told.list_acts(MAX_ACTS):
         is_move = act.kind in MOVES and (act.from_state != act.to_state or act.kind == Kind.GOTO)
         if is_move and (not is_off or (act.from_state in on_plan and act.to_state not in on_plan)):
-            return Departure(act, _say_move(connection, chart, row, act))
+            return Departure(act, _say_move(told, chart, act))
     return None
 
 
-def say_edge(
-    connection: Connection, chart: Chart, row: store.charts.ChartRow, position: Position, edge: tuple[str, str]
-) -> tuple[datetime, str] | None:
+def say_edge(told: Told, chart: Chart, position: Position, edge: tuple[str, str]) -> tuple[datetime, str] | None:
     """Since when a chart is one report away from leaving its main path, and why; `edge` is the key and the target.
 
     None if no machine has reported on the key by name.
     """
     key, target = edge
-    report = store.machines.find_latest_report(connection, row, key)
+    report = told.find_latest_report(key)
     if report is None:
         return None
-    counts = store.machines.count_reports(connection, row, row.visit)
-    last = _Report(state=row.state, key=key, value=position.values[key], machine=report.machine, target=target)
+    counts = told.count_reports(position.visit)
+    last = _Report(state=position.state, key=key, value=position.values[key], machine=report.machine, target=target)
     reported = say_reported(sum(counts.values()), chart.expect, "have")
     return report.reported_at, f"{_say_report(chart, last)}; one more goes to {target}; {reported}"
 
 
-def say_last_report(connection: Connection, row: store.charts.ChartRow) -> str:
+def say_last_report(told: Told) -> str:
     """Which machine reported last in this visit, as the end of a sentence; empty if none did by name."""
-    report = store.machines.find_latest_report(connection, row)
+    report = told.find_latest_report()
     return "" if report is None else f"; the last report came from {report.machine} on {report.key or 'no attribute'}"
 
 
-def _say_move(connection: Connection, chart: Chart, row: store.charts.ChartRow, act: LogRow) -> str:
+def _say_move(told: Told, chart: Chart, act: LogRow) -> str:
     match act.kind:
         case Kind.GOTO | Kind.RESET:
             return f"{_who(act)} moved it from {act.from_state} to {act.to_state}: {act.reason}"
@@ -82,9 +98,9 @@ def _say_move(connection: Connection, chart: Chart, row: store.charts.ChartRow, 
             return f"version {act.version} took over in {act.to_state}, imported by {_who(act)}"
         case Kind.IMPORT:
             return f"the run began in {act.to_state}"
-    counts = store.machines.count_reports(connection, row, act.visit)
+    counts = told.count_reports(act.visit)
     reported = say_reported(sum(counts.values()), chart.expect) if counts else ""
-    said = _say_counted(connection, chart, act, counts)
+    said = _say_counted(told.connection, chart, act, counts)
     return f"{said}; {reported}" if reported else said
 
 

@@ -18,8 +18,7 @@ from app import store
 from app.core.chart import FAILED_KEY, Chart, State
 from app.core.plan import find_edge, find_next_clock, list_on_plan, list_planned
 from app.core.position import Position
-from app.db import Connection
-from app.service.because import Departure, find_departure, say_edge, say_last_report
+from app.service.because import Departure, Told, find_departure, say_edge, say_last_report
 from app.service.forecast import Forecast, Pace, find_forecast, find_pace
 from app.service.words import name_some, say_number, say_span
 
@@ -117,25 +116,23 @@ class Health:
         return self.condition is Condition.FAILED
 
 
-def judge_health(
-    connection: Connection, chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime
-) -> Health:
+def judge_health(told: Told, chart: Chart, position: Position, now: datetime) -> Health:
     """Return the chart's health at `now`, with a sentence that names machine, key and numbers."""
     state = chart.states[position.state]
-    verdict = judge(chart, row, position, now)
+    verdict = judge(chart, told.row, position, now)
     since, because, departure = verdict.since, verdict.because, None
     match verdict.condition:
         case Condition.FAILED | Condition.BACKING_OUT | Condition.ENDED:
-            departure = find_departure(connection, chart, row, is_off=verdict.condition is not Condition.ENDED)
+            departure = find_departure(told, chart, is_off=verdict.condition is not Condition.ENDED)
             if departure is not None:
                 because = departure.because
                 since = departure.at if verdict.condition is Condition.BACKING_OUT else since
         case Condition.AT_THE_EDGE:
             edge = find_edge(chart, position, now)
             assert edge is not None  # that is why it is at the edge
-            since, because = say_edge(connection, chart, row, position, edge) or (since, because)
+            since, because = say_edge(told, chart, position, edge) or (since, because)
         case Condition.STUCK:
-            because += say_last_report(connection, row)
+            because += say_last_report(told)
     return Health(
         condition=verdict.condition,
         since=since,

@@ -13,6 +13,7 @@ from app.core.log import format_instant
 from app.core.plan import find_next_clock
 from app.core.position import Position, Slot
 from app.db import Connection
+from app.service.because import Told
 from app.service.condition import Health, judge_health
 from app.service.forecast import Forecast
 from app.service.words import name_some, say_span
@@ -126,10 +127,12 @@ def describe_status(
     *,
     waiting: Sequence[str] = (),
     missing: Sequence[str] = (),
+    told: Told | None = None,
 ) -> Status:
     """Return the status of `chart` at `position`.
 
-    `waiting` are the machines that wait for a slot, `missing` those of the roster that have not reported.
+    `waiting` are the machines that wait for a slot, `missing` those of the roster that have not reported. `told` is
+    what the log and the reports say, if it is not what they say now.
     """
     state = chart.states[position.state]
     return Status(
@@ -153,7 +156,7 @@ def describe_status(
         updated_at=row.updated_at,
         waits_for=say_what_it_waits_for(state, row, position, now, missing),
         read_at=now,
-        health=judge_health(connection, chart, row, position, now),
+        health=judge_health(told or Told(connection, row), chart, position, now),
         slots=find_slots(state, position, waiting),
     )
 

@@ -218,12 +218,13 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
             return 0
         for logged in rows:
             replay.read(logged.row, logged.hash, log_key)
-        marker = _mark(replay, rows[-1].row, author, service.now(store.charts.read_now(connection)))
+        marker = mark(replay, rows[-1].row, author, service.now(store.charts.read_now(connection)))
         store.log.replace_rows(connection, marker, chain_hash("", marker, log_key))
     return len(rows) - 1
 
 
-def _mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
+def mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
+    """Return the marker from which a replay can go on after the row `last`."""
     assert replay.position is not None  # a log begins with an import, or with a marker that has a position
     marker = Marker(replay.position, replay.reports, replay.is_archived, replay.last_hash, now)
     return marker.as_row(last, author.actor)

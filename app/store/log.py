@@ -146,12 +146,12 @@ def list_latest_history(
 _IS_ACT = text("transition_log.kind NOT IN ('update', 'claim', 'release')")
 
 
-def list_acts(connection: Connection, chart: str, run: int, limit: int) -> list[LogRow]:
-    """List the latest rows of a run that are not a machine's update, claim or release, newest first.
+def list_acts(connection: Connection, row: ChartRow, limit: int) -> list[LogRow]:
+    """List the latest rows of a chart's run that are not a machine's update, claim or release, newest first.
 
     A report that moved the chart is among them. Used by: the reasons of a chart's condition.
     """
-    query = select(*_COLUMNS).where(_log.chart == chart, _log.run == run, _IS_ACT)
+    query = select(*_COLUMNS).where(_log.chart == row.name, _log.run == row.run, _log.seq <= row.seq, _IS_ACT)
     return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
 
 
@@ -161,12 +161,14 @@ def find_row(connection: Connection, chart: str, seq: int) -> LogRow | None:
     return None if found is None else _as_log_row(found)
 
 
-def stream_history(connection: Connection, chart: str) -> Iterator[HashedRow]:
-    """Yield every row of a chart's log, oldest first, BATCH rows in memory at a time. Used by: verify.
+def stream_history(connection: Connection, chart: str, after: int = 0, last: int | None = None) -> Iterator[HashedRow]:
+    """Yield the rows of a chart's log after the seq `after` and up to `last`, oldest first; all rows by default.
 
-    The rows are read in the caller's transaction.
+    BATCH rows are in memory at a time, read in the caller's transaction. Used by: verify, a status of the past.
     """
-    query = _filtered(chart, HistoryFilter()).order_by(_log.seq)
+    query = _filtered(chart, HistoryFilter(after=after)).order_by(_log.seq)
+    if last is not None:
+        query = query.where(_log.seq <= last)
     # `with`: if the caller stops early, the cursor on the server must be closed, too.
     with connection.core.execution_options(yield_per=BATCH).execute(query) as rows:
         for row in rows:
@@ -263,6 +265,58 @@ def find_first_seq(connection: Connection, row: ChartRow) -> int:
         run = connection.execute(query).scalar_one()
         low, high = (low, middle) if run >= row.run else (middle + 1, high)
     return low
+
+
+def count_anonymous(connection: Connection, chart: str, after: int) -> dict[tuple[int, int], dict[str, int]]:
+    """Count the reports without a machine's id, by run and visit, in the rows after the seq `after`.
+
+    Used by: the comparison of runs.
+    """
+    query = (
+        select(_log.run, _log.visit, _log.key, func.count())
+        .where(_log.chart == chart, _log.seq > after, _log.machine.is_(None), _log.value_after.is_not(None))
+        .where(_log.kind.in_([str(Kind.UPDATE), str(Kind.TRANSITION)]), _log.key.is_not(None))
+        .group_by(_log.run, _log.visit, _log.key)
+    )
+    found: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
+    for run, visit, key, count in connection.execute(query):
+        found[run, visit][key] = count
+    return found
+
+
+def list_reported(connection: Connection, row: ChartRow, visit: int) -> list[LogRow]:
+    """List the rows of a visit of the chart's run, up to `row.seq`, that are about a machine's report, oldest first.
+
+    Used by: a status of the past.
+    """
+    kinds = [str(kind) for kind in (Kind.UPDATE, Kind.TRANSITION, Kind.EXPIRE, Kind.WITHDRAW)]
+    query = (
+        select(*_COLUMNS)
+        .where(_log.chart == row.name, _log.seq >= find_first_seq(connection, row), _log.seq <= row.seq)
+        .where(_log.run == row.run, _log.visit == visit, _log.kind.in_(kinds), _log.machine.is_not(None))
+    )
+    return [_as_log_row(found) for found in connection.execute(query.order_by(_log.seq))]
+
+
+def find_seq_at(connection: Connection, chart: str, at: datetime) -> tuple[int, int | None]:
+    """Return the `seq` of the first row of a chart's log, and of the last row that is not younger than `at`.
+
+    The latter is None if every row is younger. Used by: a status of the past.
+    """
+    ends = select(func.min(_log.seq), func.max(_log.seq)).where(_log.chart == chart)
+    first, last = connection.execute(ends).one()
+    # `at` does not fall as `seq` rises, so the row is found by halving.
+    low, high = first - 1, last
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = connection.execute(select(_log.at).where(_log.chart == chart, _log.seq == middle)).scalar_one()
+        low, high = (middle, high) if found <= at else (low, middle - 1)
+    return first, low if low >= first else None
+
+
+def find_hash(connection: Connection, chart: str, seq: int) -> str | None:
+    """Return the hash of a row; None if the log does not have it. Used by: a status of the past."""
+    return connection.execute(select(_log.hash).where(_log.chart == chart, _log.seq == seq)).scalar_one_or_none()
 
 
 # Pruning

@@ -82,6 +82,16 @@ def list_visits(connection: Connection, row: ChartRow, limit: int) -> list[Visit
     return [VisitRow(*found) for found in reversed(connection.execute(query).all())]
 
 
+def list_visits_of_runs(connection: Connection, row: ChartRow, first: int, last: int) -> list[VisitRow]:
+    """List the visits of the runs from `first` to `last`, oldest first. Used by: the comparison of runs."""
+    query = (
+        select(*(visits.c[name] for name in VisitRow.__slots__))
+        .where(visits.c.chart_id == row.id, visits.c.run.between(first, last))
+        .order_by(visits.c.run, visits.c.visit)
+    )
+    return [VisitRow(*found) for found in connection.execute(query)]
+
+
 # Writing visits
 
 
@@ -319,6 +329,21 @@ def count_reports_of_visits(connection: Connection, row: ChartRow) -> dict[int, 
     found: dict[int, dict[str | None, int]] = defaultdict(dict)
     for visit, key, count in connection.execute(query):
         found[visit][key] = count
+    return found
+
+
+def count_reports_of_runs(
+    connection: Connection, row: ChartRow, first: int, last: int
+) -> dict[tuple[int, int], dict[str | None, int]]:
+    """Count the machines that reported on each attribute, by run and visit. Used by: the comparison of runs."""
+    query = (
+        select(reports.c.run, reports.c.visit, reports.c.key, func.count())
+        .where(reports.c.chart_id == row.id, reports.c.run.between(first, last))
+        .group_by(reports.c.run, reports.c.visit, reports.c.key)
+    )
+    found: dict[tuple[int, int], dict[str | None, int]] = defaultdict(dict)
+    for run, visit, key, count in connection.execute(query):
+        found[run, visit][key] = count
     return found
 
 

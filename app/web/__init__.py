@@ -62,6 +62,8 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
 # The parameters of the routes that have any; a route that is not listed has none. The pages read their own.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "charts.put_chart": ("dry_run", "map"),
+    "charts.get_chart": ("at",),
+    "charts.get_runs": ("limit", "before"),
     "charts.get_history": ("after", "limit", "kind", "machine", "since", "until", "wait", "format"),
     "charts.get_machines": ("state", "is"),
     "charts.get_diagram": ("format", "theme"),

@@ -39,6 +39,7 @@ RULES: dict[str, Role | None] = {
     "charts.get_did": Role.READER,
     "charts.get_charts": Role.READER,
     "charts.get_chart": Role.READER,
+    "charts.get_runs": Role.READER,
     "charts.get_versions": Role.READER,
     "charts.get_version": Role.READER,
     "charts.put_chart": Role.ADMIN,
@@ -64,6 +65,7 @@ RULES: dict[str, Role | None] = {
     "ui.get_chart": Role.READER,
     "ui.get_changes": Role.READER,
     "ui.get_chart_version": Role.READER,
+    "ui.get_chart_runs": Role.READER,
     "ui.get_nothing": Role.READER,
     # The view asks for more where the act needs it.
     "ui.post_act": Role.OPERATOR,

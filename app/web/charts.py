@@ -18,7 +18,9 @@ from app.diagram import THEMES, Form
 from app.service import reading
 from app.service.operate import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.pages import draw_chart
+from app.service.past import get_past_status
 from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_kinds, list_machines
+from app.service.runs import DEFAULT_RUNS, MAX_RUNS, list_runs
 from app.service.tokens import Role
 from app.web.request import (
     MACHINE_LENGTH,
@@ -48,11 +50,18 @@ def get_charts() -> Response:
 
 @blueprint.get("/charts/<chart:name>", provide_automatic_options=False)
 def get_chart(name: str) -> Response:
-    """One chart by `Accept`: JSON, text for people, or the chart file with its live state and values."""
+    """One chart by `Accept`: JSON, text for people, or the chart file with its live state and values.
+
+    With `at=` the status is that of an earlier instant.
+    """
     wanted = request.accept_mimetypes.best_match(STATUS_TYPES, "application/json")
+    at = _read_instant(read_query(), "at")
     if wanted == "application/yaml":
+        if at is not None:
+            raise BadRequestError("at= answers with JSON or text; the chart file of a version is at /versions/N")
         return Response(reading.export_chart(current_service(), name), mimetype="application/yaml")
-    status = reading.get_status(current_service(), name)
+    service = current_service()
+    status = reading.get_status(service, name) if at is None else get_past_status(service, name, at)
     if wanted == "text/plain":
         return Response(status.as_text(), mimetype="text/plain")
     return jsonify(status.as_json())
@@ -113,6 +122,15 @@ def get_machines(name: str) -> Response:
     if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
         return Response(found.as_text(only_missing=only_missing), mimetype="text/plain")
     return jsonify(found.as_json(only_missing=only_missing))
+
+
+@blueprint.get("/charts/<chart:name>/runs", provide_automatic_options=False)
+def get_runs(name: str) -> Response:
+    """The latest runs, the oldest of them first: states, how long they took, reports, failures, ending."""
+    query = read_query()
+    limit = query.find_number("limit", 1, MAX_RUNS) or DEFAULT_RUNS
+    before = query.find_number("before", 1, MAX_SEQ)
+    return jsonify([run.as_json() for run in list_runs(current_service(), name, limit, before)])
 
 
 HISTORY_TYPES = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}

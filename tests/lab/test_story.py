@@ -78,7 +78,7 @@ def test_tale_may_begin_at_its_own_time() -> None:
         ("pass: soon", "6:15: pass: 'soon' is not a length of time such as 90s, 30m, 6h, 2d or PT30M"),
         ("at: noon", "6:13: at: 'noon' is not an ISO 8601 instant such as 2030-01-31T22:00:00+01:00"),
         ("claim: {}", "6:16: claim lacks the key 'machine'"),
-        ("claim: {machine: m1, key: failed}", "6:30: unknown key 'key' (known: machine, state)"),
+        ("claim: {machine: m1, key: failed}", "6:30: unknown key 'key' (known: machine, state, again)"),
         ("goto: {state: don, reason: x}", "6:23: unknown state 'don' (did you mean 'done'?)"),
         ("evict: {machine: m1}", "6:16: evict lacks the key 'reason'"),
         ("expect: {state: halte}", "6:25: unknown state 'halte' (did you mean 'halted'?)"),

@@ -27,6 +27,7 @@ from app.service.pages import (
     get_detail,
 )
 from app.service.reading import get_version, list_kinds
+from app.service.runs import list_runs, list_states, say_ending, say_stays
 from app.service.tokens import Role
 from app.web.auth import check
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service, wait_for_rows
@@ -41,6 +42,8 @@ HISTORY_FIELDS = ("kind", "by", "since", "until", "before")
 # With this page, the number of the first row is still one that the database holds.
 MAX_PAGE = 10**9
 MACHINE_CHOICES = ("reported", "failed", "missing")
+# Runs that are side by side on one page.
+PAGE_RUNS = 6
 # Many proxies close a connection on which the server has been silent for a minute.
 WAIT_SECONDS = 25
 # The message on the page that follows an act or an import.
@@ -83,6 +86,15 @@ def get_chart_version(name: str, version: int) -> Response:
     found = get_version(service, name, version)
     before = get_version(service, name, version - 1).text if version > 1 else ""
     return render("version.html", name=name, version=found, lines=compare(before, found.text), is_first=version == 1)
+
+
+@blueprint.get("/ui/charts/<chart:name>/runs", provide_automatic_options=False)
+def get_chart_runs(name: str) -> Response:
+    """The latest runs side by side."""
+    runs = list_runs(current_service(), name, PAGE_RUNS, find_whole("before"))
+    return render(
+        "runs.html", name=name, runs=runs, states=list_states(runs), say_stays=say_stays, say_ending=say_ending
+    )
 
 
 def _template_values(detail: Detail) -> dict[str, Any]:

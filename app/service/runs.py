@@ -1,0 +1,201 @@
+"""The runs of a chart side by side: which states each passed through, how long they took, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from app import store
+from app.core.chart import FAILED_KEY, Chart
+from app.core.log import format_instant
+from app.core.plan import list_failed_endings
+from app.db import Connection, snapshot
+from app.service.context import Service
+from app.service.words import say_span
+from app.store.machines import VisitRow
+
+# Runs that one answer holds at most, and by default.
+MAX_RUNS = 100
+DEFAULT_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StayInRun:
+    """A visit in a run. `reports` are those of its machines, by attribute; `left_at` is None while it lasts."""
+
+    visit: int
+    state: str
+    entered_at: datetime
+    left_at: datetime | None
+    span: timedelta
+    reports: Mapping[str, int]
+
+    @property
+    def failures(self) -> int:
+        """How many machines' reports stand on the attribute that counts failures."""
+        return self.reports.get(FAILED_KEY, 0)
+
+    def as_json(self) -> dict[str, Any]:
+        """The visit as the HTTP interface and `--json` give it."""
+        return {
+            "visit": self.visit,
+            "state": self.state,
+            "entered_at": format_instant(self.entered_at),
+            "left_at": None if self.left_at is None else format_instant(self.left_at),
+            "seconds": self.span.total_seconds(),
+            "reports": sum(self.reports.values()),
+            "failures": self.failures,
+            "by_key": dict(self.reports),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run. `ending` is the final state that it reached, or None; `is_failure` is whether that ending is a failure.
+
+    `ended_at` is when it reached its ending, or when a reset or an archive ended it before.
+    """
+
+    run: int
+    version: int
+    state: str
+    ending: str | None
+    is_failure: bool
+    is_current: bool
+    started_at: datetime
+    ended_at: datetime | None
+    span: timedelta
+    stays: Sequence[StayInRun]
+
+    @property
+    def reports(self) -> int:
+        """How many reports its machines made."""
+        return sum(sum(stay.reports.values()) for stay in self.stays)
+
+    @property
+    def failures(self) -> int:
+        """How many of them are failures."""
+        return sum(stay.failures for stay in self.stays)
+
+    def as_json(self) -> dict[str, Any]:
+        """The run as the HTTP interface and `--json` give it."""
+        return {
+            "run": self.run,
+            "version": self.version,
+            "state": self.state,
+            "ending": self.ending,
+            "failed": self.is_failure,
+            "current": self.is_current,
+            "started_at": format_instant(self.started_at),
+            "ended_at": None if self.ended_at is None else format_instant(self.ended_at),
+            "seconds": self.span.total_seconds(),
+            "reports": self.reports,
+            "failures": self.failures,
+            "states": [stay.as_json() for stay in self.stays],
+        }
+
+
+def list_runs(service: Service, name: str, limit: int = DEFAULT_RUNS, before: int | None = None) -> list[Run]:
+    """Return the latest `limit` runs of a chart, before the run `before` if that is given; the oldest comes first.
+
+    Raises ChartNotFoundError.
+    """
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart(connection, name)
+        now = service.now(store.charts.read_now(connection))
+        last = row.run if before is None else min(before - 1, row.run)
+        first = max(last - limit + 1, 1)
+        if last < first:
+            return []
+        visits = store.machines.list_visits_of_runs(connection, row, first, last)
+        counts = _count_reports(connection, row, first, last)
+        versions = store.definitions.list_versions(connection, row.id)
+        found = []
+        for _, group in groupby(visits, key=lambda visit: visit.run):
+            items = list(group)
+            stays = [_describe(visit, counts.get((visit.run, visit.visit), {}), now) for visit in items]
+            until = items[-1].left_at or now
+            version = max((item.version for item in versions if item.imported_at <= until), default=row.version)
+            chart = service.definitions.get_version(connection, row, version)
+            found.append(_build(items, stays, chart, version, is_current=items[0].run == row.run))
+        return found
+
+
+def _count_reports(
+    connection: Connection, row: store.charts.ChartRow, first: int, last: int
+) -> dict[tuple[int, int], dict[str, int]]:
+    """Count the reports of each run and visit, by attribute: of machines with an id, and without."""
+    found: dict[tuple[int, int], dict[str, int]] = {}
+    for place, named in store.machines.count_reports_of_runs(connection, row, first, last).items():
+        found[place] = {str(key): count for key, count in named.items() if key is not None}
+    begin = store.log.find_first_seq(connection, row._replace(run=first))
+    for place, anonymous in store.log.count_anonymous(connection, row.name, begin - 1).items():
+        here = found.setdefault(place, {})
+        for key, count in anonymous.items():
+            here[key] = here.get(key, 0) + count
+    return found
+
+
+def _describe(visit: VisitRow, reports: Mapping[str, int], now: datetime) -> StayInRun:
+    return StayInRun(
+        visit=visit.visit,
+        state=visit.state,
+        entered_at=visit.entered_at,
+        left_at=visit.left_at,
+        span=max((visit.left_at or now) - visit.entered_at, timedelta(0)),
+        reports=reports,
+    )
+
+
+def _build(
+    visits: Sequence[VisitRow], stays: Sequence[StayInRun], chart: Chart, version: int, *, is_current: bool
+) -> Run:
+    first, last = visits[0], visits[-1]
+    has_ended = last.state in chart.states and chart.states[last.state].is_final
+    # A final state is not left, unless by a reset long after the end.
+    ended_at = last.entered_at if has_ended else last.left_at
+    taken = (ended_at or last.entered_at + stays[-1].span) - first.entered_at
+    return Run(
+        run=first.run,
+        version=version,
+        state=last.state,
+        ending=last.state if has_ended else None,
+        is_failure=has_ended and last.state in list_failed_endings(chart),
+        is_current=is_current,
+        started_at=first.entered_at,
+        ended_at=ended_at,
+        span=max(taken, timedelta(0)),
+        stays=stays,
+    )
+
+
+# For people
+
+
+def say_ending(run: Run) -> str:
+    """How a run ended, in a word or two."""
+    if run.ending is not None:
+        return run.ending
+    return f"in {run.state}" if run.is_current and run.ended_at is None else f"broken off in {run.state}"
+
+
+def list_states(runs: Sequence[Run]) -> list[str]:
+    """The states that any of the runs passed through, in the order in which they were first entered."""
+    return list(dict.fromkeys(stay.state for run in runs for stay in run.stays))
+
+
+def say_stays(run: Run, state: str) -> str:
+    """How long a run was in a state, and what its machines reported there; empty if it never entered the state."""
+    stays = [stay for stay in run.stays if stay.state == state]
+    if not stays:
+        return ""
+    if state == run.ending:
+        return "the end"
+    spent = say_span(sum((stay.span for stay in stays), timedelta(0)))
+    reports, failures = sum(sum(stay.reports.values()) for stay in stays), sum(stay.failures for stay in stays)
+    visits = f"{len(stays)} visits, " if len(stays) > 1 else ""
+    said = f", {reports} reported" if reports else ""
+    return f"{visits}{spent}{said}" + (f", {failures} failed" if failures else "")
