@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,14 @@ from app.cli.shared import (
 )
 from app.core.errors import ChartFileError, Problem
 from app.core.log import HashedRow, HistoryFilter
+from app.core.position import Archive, Goto, Happening, Reset
 from app.diagram import THEMES, Form
 from app.service import operate, reading
 from app.service.operate import ImportRequest, import_chart
 from app.service.pages import draw_chart
 from app.service.past import get_past_status
-from app.service.reading import as_csv, as_json_array, as_ndjson, list_machines
+from app.service.reading import as_csv, as_json_array, as_ndjson
+from app.service.roll import RollQuery, Which, list_roll
 from app.service.status import Status
 from app.service.upkeep import list_logged_charts, verify
 
@@ -41,8 +46,13 @@ HISTORY_HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE"
 # Characters of a reason that the table of `history` shows; --json and --csv have the whole reason.
 MAX_REASON = 200
 
+# What the table of `machines` shows of each, by the field's name.
+ROLL_COLUMNS = {"working": ("machine", "fence", "claimed_at"), "reported": ("machine", "key", "reported_at")}
+
 REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the log keeps it.")
 
+REASON_OR_DRY_RUN = click.option("--reason", metavar="TEXT", help="Why; the log keeps it. Not needed with --dry-run.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be lost and change nothing.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -192,25 +202,51 @@ def diagram(context: click.Context, name: str, form: str, theme: str) -> None:
     print_pieces([draw_chart(open_service(config_of(context)), name, Form(form), THEMES[theme])])
 
 
-@group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --missing")
+@group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --is failed")
 @click.argument("name")
 @click.option("--state", help="The state; the current one if not given.")
+@click.option("--run", type=click.IntRange(1), help="The run; the current one if not given.")
+@click.option("--visit", type=click.IntRange(1), help="The visit, instead of the state's latest one.")
+@click.option("--key", help="Only reports on this attribute.")
 @click.option(
-    "--missing", is_flag=True, help="The machines of the roster that have not reported, instead of those that have."
+    "--is",
+    "which",
+    default="reported",
+    show_default=True,
+    type=click.Choice([str(which) for which in Which]),
+    help="working: holds a slot, or held one when the chart moved on. done: its report is on the first attribute.",
 )
+@click.option("--missing", is_flag=True, help="The same as --is missing: expected, and not heard of.")
+@click.option("--csv", "as_csv_", is_flag=True, help="Print CSV.")
 @JSON
 @click.pass_context
 @exits_on_error
-def machines(context: click.Context, name: str, state: str | None, missing: bool, as_json: bool) -> None:
-    """List the machines that reported in the latest visit of a state of the chart NAME, with key and time."""
-    found = list_machines(open_service(config_of(context)), name, state, only_missing=missing)
+def machines(
+    context: click.Context,
+    name: str,
+    state: str | None,
+    run: int | None,
+    visit: int | None,
+    key: str | None,
+    which: str,
+    missing: bool,
+    as_csv_: bool,
+    as_json: bool,
+) -> None:
+    """List the machines of a visit of the chart NAME: those that reported, with key and time, or those of --is."""
+    wanted = Which.MISSING if missing else Which(which)
+    query = RollQuery(state=state, run=run, visit=visit, key=key, which=wanted)
+    found = list_roll(open_service(config_of(context)), name, query)
     if as_json:
-        print_json(found.as_json(only_missing=missing))
-    elif missing:
-        click.echo(found.as_text(only_missing=True), nl=False)
+        print_json(found.as_json())
+    elif as_csv_:
+        click.echo(found.as_csv(), nl=False)
+    elif wanted is Which.MISSING:
+        click.echo(found.as_text(), nl=False)
     else:
-        rows = [(item.machine, item.key, _to_second(item.reported_at)) for item in found.reports]
-        print_table(("MACHINE", "KEY", "REPORTED AT"), rows)
+        columns = ROLL_COLUMNS["working" if wanted is Which.WORKING else "reported"]
+        rows = [[entry.as_json()[column] for column in columns] for entry in found.machines]
+        print_table([column.replace("_", " ").upper() for column in columns], rows)
 
 
 # An operator's acts
@@ -240,36 +276,39 @@ def resume(context: click.Context, name: str, reason: str, as_json: bool) -> Non
 
 @group.command("reset", epilog='Example: ./state_service chart reset kernel-rollout --reason "next month\'s kernel"')
 @click.argument("name")
-@REASON
+@REASON_OR_DRY_RUN
+@DRY_RUN
 @JSON
 @click.pass_context
 @exits_on_error
-def reset(context: click.Context, name: str, reason: str, as_json: bool) -> None:
+def reset(context: click.Context, name: str, reason: str | None, dry_run: bool, as_json: bool) -> None:
     """Start the next run of the chart NAME, in its initial state."""
-    _print_status(operate.reset(open_service(config_of(context)), name, reason, current_author()), as_json)
+    _act(context, name, Reset, Given(reason, dry_run, as_json))
 
 
 @group.command("goto", epilog='Example: ./state_service chart goto kernel-rollout rollback --reason "it panics"')
 @click.argument("name")
 @click.argument("state")
-@REASON
+@REASON_OR_DRY_RUN
+@DRY_RUN
 @JSON
 @click.pass_context
 @exits_on_error
-def goto(context: click.Context, name: str, state: str, reason: str, as_json: bool) -> None:
+def goto(context: click.Context, name: str, state: str, reason: str | None, dry_run: bool, as_json: bool) -> None:
     """Move the chart NAME to STATE, whatever its guards say."""
-    _print_status(operate.goto(open_service(config_of(context)), name, state, reason, current_author()), as_json)
+    _act(context, name, partial(Goto, state), Given(reason, dry_run, as_json))
 
 
 @group.command("archive", epilog='Example: ./state_service chart archive kernel-rollout --reason "the fleet is gone"')
 @click.argument("name")
-@REASON
+@REASON_OR_DRY_RUN
+@DRY_RUN
 @JSON
 @click.pass_context
 @exits_on_error
-def archive(context: click.Context, name: str, reason: str, as_json: bool) -> None:
+def archive(context: click.Context, name: str, reason: str | None, dry_run: bool, as_json: bool) -> None:
     """Archive the chart NAME: it no longer answers, and its log stays. Importing the name again brings it back."""
-    _print_status(operate.archive(open_service(config_of(context)), name, reason, current_author()), as_json)
+    _act(context, name, Archive, Given(reason, dry_run, as_json))
 
 
 @group.command("evict", epilog='Example: ./state_service chart evict rolling-reboot web-07 --reason "it is scrap"')
@@ -282,6 +321,28 @@ def archive(context: click.Context, name: str, reason: str, as_json: bool) -> No
 def evict(context: click.Context, name: str, machine: str, reason: str, as_json: bool) -> None:
     """Take away the slot that MACHINE holds in the chart NAME."""
     _print_status(operate.evict(open_service(config_of(context)), name, machine, reason, current_author()), as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The options that acts share which end the visit."""
+
+    reason: str | None
+    dry_run: bool
+    as_json: bool
+
+
+def _act(context: click.Context, name: str, make: Callable[[str], Happening], given: Given) -> None:
+    service = open_service(config_of(context))
+    if not given.dry_run:
+        reason = operate.require_reason(given.reason, "--reason TEXT")
+        _print_status(operate.act(service, name, make(reason), current_author()), given.as_json)
+        return
+    rehearsal = operate.rehearse(service, name, make(given.reason or ""), current_author())
+    if given.as_json:
+        print_json(rehearsal.as_json())
+    else:
+        click.echo(rehearsal.as_text(), nl=False)
 
 
 def _print_status(status: Status, as_json: bool) -> None:

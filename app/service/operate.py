@@ -20,8 +20,9 @@ from app.core.log import Author
 from app.core.position import Archive, Entry, Evict, Goto, Happening, Pause, Reset, Resume, Step, Upgrade
 from app.db import Connection, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
-from app.service.locked import lock, locked_chart, record
+from app.service.locked import LockedChart, lock, locked_chart, record
 from app.service.status import Status, describe_status
+from app.service.words import name_some, say_number
 
 # The largest chart file, in bytes.
 MAX_BYTES = chart_file.MAX_BYTES
@@ -227,6 +228,62 @@ def _read_home(text: str, old: Chart, new: Chart) -> tuple[str, str]:
 # Acts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What an act that ends the visit takes away: the counts, the reports they came from, and the slots.
+
+    `machines` hold the slots, so they may be at work.
+    """
+
+    state: str
+    counts: Mapping[str, int]
+    reports: int
+    machines: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The loss as the HTTP interface and `--json` give it."""
+        return {
+            "state": self.state,
+            "counts": dict(self.counts),
+            "reports": self.reports,
+            "slots": len(self.machines),
+            "machines": list(self.machines),
+        }
+
+    def as_text(self) -> str:
+        """The loss in one sentence."""
+        counts = " and ".join(f"{say_number(value)} on {key}" for key, value in self.counts.items() if value)
+        parts = [f"{counts} in {self.state} {'is' if ' and ' not in counts else 'are'} lost"] if counts else []
+        if self.reports:
+            parts.append(f"{say_number(self.reports)} reported by name, and count again if the state is entered again")
+        if self.machines:
+            lose = "machine at work loses its slot" if len(self.machines) == 1 else "machines at work lose their slots"
+            parts.append(f"{say_number(len(self.machines))} {lose}: {name_some(self.machines)}")
+        return "; ".join(parts) or f"nothing is lost: nobody has reported in {self.state}, and no slot is held"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What an act would do: what is lost, the chart's status after it, and its log entries."""
+
+    loss: Loss
+    status: Status
+    entries: tuple[Entry, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The rehearsal as the HTTP interface and `--json` give it."""
+        steps = [
+            {"kind": str(entry.kind), "from_state": entry.from_state, "to_state": entry.to_state}
+            for entry in self.entries
+        ]
+        return {"dry_run": True, "lost": self.loss.as_json(), "steps": steps, **self.status.as_json()}
+
+    def as_text(self) -> str:
+        """The rehearsal in a few lines for people."""
+        steps = [f"  {entry.kind}: {entry.from_state} -> {entry.to_state}" for entry in self.entries]
+        return "\n".join([f"would change {self.status.chart}: {self.loss.as_text()}", *steps]) + "\n"
+
+
 @retrying
 def act(service: Service, name: str, happening: Happening, author: Author) -> Status:
     """Do an operator's act, and return the chart's status after it.
@@ -235,27 +292,55 @@ def act(service: Service, name: str, happening: Happening, author: Author) -> St
     """
     with transaction(service.database) as connection:
         held = lock(service, connection, name)
-        chart, now = held.chart, held.now
-        step = held.decide(happening, author)
-        after = record(service, connection, held)
-        match happening:
-            case Pause():
-                after = store.record.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)
-            case Resume():
-                after = store.record.set_pause(connection, after, None, None)
-            case Archive():
-                after = store.record.set_archived(connection, after, now)
-        status = describe_status(
-            connection,
-            chart,
-            after,
-            step.position,
-            now,
-            waiting=list_waiting(service, after, chart),
-            missing=list_missing(connection, after, chart),
-        )
+        status, step = _act(service, connection, held, happening, author)
     service.tell(name, step)
     return status
+
+
+@retrying
+def rehearse(service: Service, name: str, happening: Happening, author: Author) -> Rehearsal:
+    """Do an act and roll it back: say what it would do. Raises as `act` does."""
+    with suppress(_DryRunError), transaction(service.database) as connection:
+        held = lock(service, connection, name)
+        loss = _find_loss(connection, held)
+        status, step = _act(service, connection, held, happening, author)
+        raise _DryRunError
+    return Rehearsal(loss, status, step.entries)
+
+
+def _find_loss(connection: Connection, held: LockedChart) -> Loss:
+    here, initial = held.position, held.chart.states[held.position.state].initial_values()
+    return Loss(
+        state=here.state,
+        counts={key: value for key, value in here.values.items() if value != initial.get(key)},
+        reports=sum(store.machines.count_reports(connection, held.row, here.visit).values()),
+        machines=tuple(sorted(here.slots)),
+    )
+
+
+def _act(
+    service: Service, connection: Connection, held: LockedChart, happening: Happening, author: Author
+) -> tuple[Status, Step]:
+    chart, now = held.chart, held.now
+    step = held.decide(happening, author)
+    after = record(service, connection, held)
+    match happening:
+        case Pause():
+            after = store.record.set_pause(connection, after, author.actor or author.remote_addr, happening.reason)
+        case Resume():
+            after = store.record.set_pause(connection, after, None, None)
+        case Archive():
+            after = store.record.set_archived(connection, after, now)
+    status = describe_status(
+        connection,
+        chart,
+        after,
+        step.position,
+        now,
+        waiting=list_waiting(service, after, chart),
+        missing=list_missing(connection, after, chart),
+    )
+    return status, step
 
 
 def pause(service: Service, name: str, reason: str, author: Author) -> Status:

@@ -6,12 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from app import chart_file, store
 from app.core.chart import Chart
-from app.core.errors import BadRequestError
 from app.core.log import HashedRow, HistoryFilter
 from app.core.position import Kind
 from app.db import asking, snapshot
@@ -79,63 +78,6 @@ def get_version(service: Service, name: str, version: int) -> store.definitions.
     """Return one version of a chart. Raises ChartNotFoundError, VersionNotFoundError."""
     with snapshot(service.database) as connection:
         return store.definitions.get_version(connection, store.charts.get_chart(connection, name).id, version)
-
-
-# Machines
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machines:
-    """The machines of a state's latest visit in the current run. `visit` is None if the run has not entered the state.
-
-    `missing` are the machines of the roster that have not reported; None for a chart without a roster.
-    """
-
-    chart: str
-    run: int
-    visit: int | None
-    state: str
-    reports: tuple[store.machines.MachineReport, ...]
-    missing: tuple[str, ...] | None
-
-    def as_json(self, *, only_missing: bool = False) -> dict[str, Any]:
-        """The machines as the HTTP interface gives them: those that reported, or only those that are missing."""
-        missing = [{"machine": machine} for machine in self.missing or ()]
-        return {
-            "chart": self.chart,
-            "run": self.run,
-            "visit": self.visit,
-            "state": self.state,
-            "machines": missing if only_missing else [report.as_json() for report in self.reports],
-        }
-
-    def as_text(self, *, only_missing: bool = False) -> str:
-        """The machines' ids, one on each line."""
-        names = self.missing or () if only_missing else [report.machine for report in self.reports]
-        return "".join(f"{name}\n" for name in names)
-
-
-def list_machines(service: Service, name: str, state: str | None = None, *, only_missing: bool = False) -> Machines:
-    """Return the machines of the latest visit of `state`, or of the current state if it is None.
-
-    Raises ChartNotFoundError, and BadRequestError if the chart does not have the state, or if the missing machines are
-    asked for and the chart has no roster.
-    """
-    with snapshot(service.database) as connection:
-        row = store.charts.get_chart(connection, name)
-        chart = service.definitions.get(connection, row)
-        wanted = row.state if state is None else state
-        if wanted not in chart.states:
-            raise BadRequestError(f"chart {name!r} has no state {wanted!r}")
-        if only_missing and chart.roster is None:
-            raise BadRequestError(f"chart {name!r} has no roster (expect: a list), so no machine can be missing")
-        visit = store.machines.find_latest_visit(connection, row, wanted)
-        reports = () if visit is None else tuple(store.machines.list_reports(connection, row, visit))
-    missing = None
-    if chart.roster is not None:
-        reported = {report.machine for report in reports}
-        missing = tuple(machine for machine in chart.roster if machine not in reported)
-    return Machines(chart=name, run=row.run, visit=visit, state=wanted, reports=reports, missing=missing)
 
 
 # The log
@@ -207,7 +149,7 @@ def _csv_lines(rows: Iterable[HashedRow]) -> Iterator[str]:
     writer.writerow(HashedRow.columns())
     for row in rows:
         yield _emptied(buffer)
-        writer.writerow([_cell(value) for value in row.as_json().values()])
+        writer.writerow([quote_cell(value) for value in row.as_json().values()])
     yield _emptied(buffer)
 
 
@@ -235,7 +177,8 @@ def _as_json(row: HashedRow) -> str:
     return json.dumps(row.as_json(), ensure_ascii=False)
 
 
-def _cell(value: Any) -> Any:
+def quote_cell(value: Any) -> Any:
+    """Return a value as a cell that no spreadsheet takes for a formula."""
     # A spreadsheet evaluates a cell that begins with one of these as a formula. A quote in front makes it a text.
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return "'" + value

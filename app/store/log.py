@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CTE, Row, Select, and_, bindparam, delete, func, insert, literal, select, text, update
+from sqlalchemy import CTE, Row, Select, and_, bindparam, case, delete, func, insert, literal, or_, select, text, update
 
+from app.core.chart import OnExpire
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
 from app.core.position import CLOCK_KINDS, Entry, Kind
 from app.db import Connection
@@ -153,6 +154,34 @@ def list_acts(connection: Connection, row: ChartRow, limit: int) -> list[LogRow]
     """
     query = select(*_COLUMNS).where(_log.chart == row.name, _log.run == row.run, _log.seq <= row.seq, _IS_ACT)
     return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
+
+
+def list_open_claims(connection: Connection, chart: str, run: int, visit: int) -> list[LogRow]:
+    """List the claims of a visit whose slot was still held when the visit ended, by `seq`.
+
+    Used by: the list of the machines that were at work when the chart moved on.
+    """
+    before = or_(_log.run < run, and_(_log.run == run, _log.visit < visit))
+    after = or_(_log.run > run, and_(_log.run == run, _log.visit > visit))
+    # Run and visit never fall as `seq` rises: acts, of which there are few, bound the rows of the visit.
+    first = select(func.max(_log.seq)).where(_log.chart == chart, before, _IS_ACT).correlate(None).scalar_subquery()
+    last = select(func.min(_log.seq)).where(_log.chart == chart, after, _IS_ACT).correlate(None).scalar_subquery()
+    claimed = func.max(case((_log.kind == Kind.CLAIM, _log.seq)))
+    ends = or_(
+        _log.kind.in_([Kind.RELEASE, Kind.EVICT, Kind.UPDATE, Kind.TRANSITION]),
+        and_(_log.kind == Kind.EXPIRE, _log.reason != str(OnExpire.HOLD)),
+    )
+    ended = func.coalesce(func.max(case((ends, _log.seq))), 0)
+    held = (
+        select(claimed.label("seq"))
+        .where(_log.chart == chart, _log.run == run, _log.visit == visit, _log.machine.is_not(None))
+        .where(_log.seq > func.coalesce(first, 0), _log.seq <= func.coalesce(last, literal(2**62)))
+        .group_by(_log.machine)
+        .having(claimed > ended)
+        .subquery()
+    )
+    query = select(*_COLUMNS).join(held, held.c.seq == _log.seq).where(_log.chart == chart).order_by(_log.seq)
+    return [_as_log_row(row) for row in connection.execute(query)]
 
 
 def find_row(connection: Connection, chart: str, seq: int) -> LogRow | None:

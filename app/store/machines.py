@@ -92,6 +92,21 @@ def list_visits_of_runs(connection: Connection, row: ChartRow, first: int, last:
     return [VisitRow(*found) for found in connection.execute(query)]
 
 
+def find_visit(
+    connection: Connection, row: ChartRow, run: int, *, state: str | None = None, visit: int | None = None
+) -> VisitRow | None:
+    """Return the latest visit of a run, of `state` or with the number `visit` if these are given; None without one."""
+    query = select(*(visits.c[name] for name in VisitRow.__slots__)).where(
+        visits.c.chart_id == row.id, visits.c.run == run
+    )
+    if state is not None:
+        query = query.where(visits.c.state == state)
+    if visit is not None:
+        query = query.where(visits.c.visit == visit)
+    found = connection.execute(query.order_by(visits.c.visit.desc()).limit(1)).one_or_none()
+    return None if found is None else VisitRow(*found)
+
+
 # Writing visits
 
 
@@ -159,6 +174,35 @@ class AskedReport(NamedTuple):
     run: int
     visit: int
     machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class VisitReport:
+    """A machine's report, and the visit in which it was made."""
+
+    run: int
+    visit: int
+    state: str
+    report: MachineReport
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as the HTTP interface gives it, without the machine."""
+        said = {name: value for name, value in self.report.as_json().items() if name != "machine"}
+        return {"run": self.run, "visit": self.visit, "state": self.state, **said}
+
+    def as_text(self) -> str:
+        """Return the report in one line."""
+        report = self.report
+        return f"{format_instant(report.reported_at)} {report.key or '-'} in {self.state}, run {self.run}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFilter:
+    """Which reports of a visit are wanted: on one attribute, of machines whose id is after `after`, `limit` of them."""
+
+    key: str | None = None
+    after: str | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +280,46 @@ def read_reports(connection: Connection, row: ChartRow) -> dict[str, str | None]
     return dict(connection.execute(query, _current_visit(row)).all())
 
 
-def list_reports(connection: Connection, row: ChartRow, visit: int) -> list[MachineReport]:
-    """List every machine's report in a visit of the current run, by machine."""
-    query = select(*_REPORT_COLUMNS).where(_IN_VISIT).order_by(reports.c.machine)
-    found = connection.execute(query, {**_current_visit(row), "visit": visit})
+def list_reports_of(
+    connection: Connection, row: ChartRow, visit: VisitRow, wanted: ReportFilter
+) -> list[MachineReport]:
+    """List the reports in a visit of any run that pass the filter `wanted`, by machine."""
+    query = select(*_REPORT_COLUMNS).where(
+        reports.c.chart_id == row.id, reports.c.run == visit.run, reports.c.visit == visit.visit
+    )
+    if wanted.key is not None:
+        query = query.where(reports.c.key == wanted.key)
+    if wanted.after is not None:
+        query = query.where(reports.c.machine > wanted.after)
+    found = connection.execute(query.order_by(reports.c.machine).limit(wanted.limit))
     return [MachineReport(*columns) for columns in found]
+
+
+def list_reports_of_machine(connection: Connection, machine: str, limit: int) -> dict[str, list[VisitReport]]:
+    """List a machine's latest reports, newest first, by the name of the chart; archived charts are left out.
+
+    Each visit is looked up in the primary key of the reports, which needs no index on the machine.
+    """
+    query = (
+        select(charts.c.name, visits.c.run, visits.c.visit, visits.c.state, *_REPORT_COLUMNS)
+        .select_from(charts.join(visits, visits.c.chart_id == charts.c.id))
+        .join(
+            reports,
+            and_(
+                reports.c.chart_id == visits.c.chart_id,
+                reports.c.run == visits.c.run,
+                reports.c.visit == visits.c.visit,
+                reports.c.machine == machine,
+            ),
+        )
+        .where(charts.c.archived_at.is_(None))
+        .order_by(reports.c.reported_at.desc(), reports.c.seq.desc())
+        .limit(limit)
+    )
+    found: dict[str, list[VisitReport]] = defaultdict(list)
+    for name, run, visit, state, *columns in connection.execute(query):
+        found[name].append(VisitReport(run=run, visit=visit, state=state, report=MachineReport(*columns)))
+    return found
 
 
 def list_reports_page(
@@ -441,6 +520,13 @@ def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, 
         slot = Slot(**{name: columns[name] for name in Slot.__slots__})
         found.setdefault(columns["chart_id"], {})[slot.machine] = slot
     return found
+
+
+def list_slots_of_machine(connection: Connection, machine: str) -> dict[str, Slot]:
+    """Return the slots that a machine holds, by the name of the chart; archived charts are left out."""
+    query = select(charts.c.name, *_SLOT_COLUMNS).join(slots, slots.c.chart_id == charts.c.id)
+    found = connection.execute(query.where(slots.c.machine == machine, charts.c.archived_at.is_(None))).mappings()
+    return {columns["name"]: Slot(**{name: columns[name] for name in Slot.__slots__}) for columns in found}
 
 
 def write_slots(connection: Connection, chart_id: int, before: Mapping[str, Slot], after: Mapping[str, Slot]) -> None:

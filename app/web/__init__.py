@@ -65,7 +65,10 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "charts.get_chart": ("at",),
     "charts.get_runs": ("limit", "before"),
     "charts.get_history": ("after", "limit", "kind", "machine", "since", "until", "wait", "format"),
-    "charts.get_machines": ("state", "is"),
+    "charts.get_machines": ("state", "run", "visit", "key", "is", "after", "limit", "format"),
+    "operate.post_goto": ("dry_run",),
+    "operate.post_reset": ("dry_run",),
+    "operate.post_archive": ("dry_run",),
     "charts.get_diagram": ("format", "theme"),
     "charts.get_can": ("state", "machine", "wait"),
     "charts.get_did": ("state", "machine", "key"),
@@ -74,5 +77,5 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 def refuse_unknown_parameters() -> None:
     """Raise BadRequestError if the request has a parameter that its route does not know."""
-    if flask_request.blueprint in ("charts", "operate"):
+    if flask_request.blueprint in ("charts", "operate", "observe"):
         check_known(read_query().names, PARAMETERS.get(flask_request.endpoint or "", ()))

@@ -45,6 +45,8 @@ RULES: dict[str, Role | None] = {
     "charts.put_chart": Role.ADMIN,
     "charts.get_history": Role.READER,
     "charts.get_machines": Role.READER,
+    # Of charts: those that the holder's pattern covers.
+    "charts.get_machine": Role.READER,
     "operate.post_pause": Role.OPERATOR,
     "operate.post_resume": Role.OPERATOR,
     "operate.post_reset": Role.OPERATOR,

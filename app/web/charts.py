@@ -6,6 +6,7 @@ An operator's acts are in operate.py; what machines ask and report is in state.p
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -15,11 +16,12 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.core.errors import BadRequestError
 from app.core.log import HistoryFilter
 from app.diagram import THEMES, Form
-from app.service import reading
+from app.service import reading, roll
 from app.service.operate import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.pages import draw_chart
 from app.service.past import get_past_status
-from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_kinds, list_machines
+from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_kinds
+from app.service.roll import MAX_MACHINES, RollQuery, Which, list_roll
 from app.service.runs import DEFAULT_RUNS, MAX_RUNS, list_runs
 from app.service.tokens import Role
 from app.web.request import (
@@ -27,6 +29,7 @@ from app.web.request import (
     MAX_WAIT,
     NAME_LENGTH,
     Query,
+    check_machine,
     current_author,
     current_holder,
     current_service,
@@ -111,17 +114,40 @@ def read_body() -> bytes:
     return body
 
 
+MACHINE_TYPES = {"json": "application/json", "text": "text/plain", "csv": "text/csv"}
+MAX_RUN = 2**31 - 1
+
+
 @blueprint.get("/charts/<chart:name>/machines", provide_automatic_options=False)
 def get_machines(name: str) -> Response:
-    """The machines of a state's latest visit: those that reported, or those that did not with `is=missing`."""
+    """The machines of one visit: those that reported, or those that `is` asks for. JSON, CSV, or one id a line."""
     query = read_query()
-    wanted = read_choice("is", query.find("is", NAME_LENGTH) or "reported", ("reported", "missing"))
-    state = query.find("state", NAME_LENGTH)
-    only_missing = wanted == "missing"
-    found = list_machines(current_service(), name, state, only_missing=only_missing)
+    which = read_choice("is", query.find("is", NAME_LENGTH) or "reported", tuple(Which))
+    wanted = RollQuery(
+        state=query.find("state", NAME_LENGTH),
+        run=query.find_number("run", 1, MAX_RUN),
+        visit=query.find_number("visit", 1, MAX_RUN),
+        key=query.find("key", NAME_LENGTH),
+        which=Which(which),
+        after=query.find("after", MACHINE_LENGTH),
+        limit=query.find_number("limit", 1, MAX_MACHINES) or MAX_MACHINES,
+    )
+    form = _read_format(query, MACHINE_TYPES)
+    found = list_roll(current_service(), name, wanted)
+    if form == "json":
+        return jsonify(found.as_json())
+    return Response(found.as_csv() if form == "csv" else found.as_text(), mimetype=MACHINE_TYPES[form])
+
+
+@blueprint.get("/machines/<path:machine>", provide_automatic_options=False)
+def get_machine(machine: str) -> Response:
+    """Every chart that the machine is in and the caller's token covers: what it said there and when, and its slots."""
+    holder = current_holder()
+    name = check_machine(machine)
+    found = roll.get_machine(current_service(), name, lambda chart: holder.may(Role.READER, chart))
     if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
-        return Response(found.as_text(only_missing=only_missing), mimetype="text/plain")
-    return jsonify(found.as_json(only_missing=only_missing))
+        return Response(found.as_text(), mimetype="text/plain")
+    return jsonify(found.as_json())
 
 
 @blueprint.get("/charts/<chart:name>/runs", provide_automatic_options=False)
@@ -144,7 +170,7 @@ KINDS = list_kinds()
 def get_history(name: str) -> Response:
     """The rows of the log, oldest first: at most 1,000 as JSON, all of them as CSV or NDJSON."""
     query = read_query()
-    form = _read_format(query)
+    form = _read_format(query, HISTORY_TYPES)
     wanted = _read_filter(query, MAX_ROWS if form == "json" else None)
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
     wait_for_rows(name, wanted, wait)
@@ -154,12 +180,12 @@ def get_history(name: str) -> Response:
     return Response(as_csv(rows) if form == "csv" else as_ndjson(rows), mimetype=HISTORY_TYPES[form])
 
 
-def _read_format(query: Query) -> str:
+def _read_format(query: Query, types: Mapping[str, str]) -> str:
     given = query.find("format", 20)
     if given is not None:
-        return read_choice("format", given, tuple(HISTORY_TYPES))
-    accepted = request.accept_mimetypes.best_match(list(HISTORY_TYPES.values()), HISTORY_TYPES["json"])
-    return next(name for name, mimetype in HISTORY_TYPES.items() if mimetype == accepted)
+        return read_choice("format", given, tuple(types))
+    accepted = request.accept_mimetypes.best_match(list(types.values()), types["json"])
+    return next(name for name, mimetype in types.items() if mimetype == accepted)
 
 
 def _read_filter(query: Query, default_limit: int | None) -> HistoryFilter:

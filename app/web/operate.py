@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Blueprint, Response, jsonify, request
 
 from app.core.errors import BadRequestError
+from app.core.position import Archive, Goto, Happening, Reset
 from app.service import operate
 from app.web.guard import check_json_type
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, check_text, current_author, current_service
+from app.web.request import MACHINE_LENGTH, NAME_LENGTH, check_text, current_author, current_service, read_query
 
 blueprint = Blueprint("operate", __name__)
 # Characters.
@@ -28,24 +31,36 @@ def post_resume(name: str) -> Response:
 
 @blueprint.post("/charts/<chart:name>/reset", provide_automatic_options=False)
 def post_reset(name: str) -> Response:
-    """Begin the next run, in the initial state."""
-    return jsonify(operate.reset(current_service(), name, read_reason(), current_author()).as_json())
+    """Begin the next run, in the initial state; `dry_run=1` answers what would be lost."""
+    return _act_or_rehearse(name, Reset)
 
 
 @blueprint.post("/charts/<chart:name>/goto", provide_automatic_options=False)
 def post_goto(name: str) -> Response:
-    """Begin a visit of the state that the body names, whether or not a guard holds."""
-    reason = read_reason()
-    state = read_field("state", NAME_LENGTH)
-    if state is None:
-        raise BadRequestError('state is missing: {"state": "...", "reason": "..."}')
-    return jsonify(operate.goto(current_service(), name, state, reason, current_author()).as_json())
+    """Begin a visit of the state that the body names, whether or not a guard holds; `dry_run=1` as for reset."""
+
+    def go(reason: str) -> Goto:
+        state = read_field("state", NAME_LENGTH)
+        if state is None:
+            raise BadRequestError('state is missing: {"state": "...", "reason": "..."}')
+        return Goto(state, reason)
+
+    return _act_or_rehearse(name, go)
 
 
 @blueprint.post("/charts/<chart:name>/archive", provide_automatic_options=False)
 def post_archive(name: str) -> Response:
-    """Archive the chart: it answers 404 until it is imported again."""
-    return jsonify(operate.archive(current_service(), name, read_reason(), current_author()).as_json())
+    """Archive the chart: it answers 404 until it is imported again; `dry_run=1` answers what would be lost."""
+    return _act_or_rehearse(name, Archive)
+
+
+def _act_or_rehearse(name: str, make: Callable[[str], Happening]) -> Response:
+    """Do the act that `make` builds from its reason, or rehearse it, for which no reason is needed."""
+    service, author = current_service(), current_author()
+    if read_query().find_flag("dry_run"):
+        happening = make(read_field("reason", REASON_LENGTH) or "")
+        return jsonify(operate.rehearse(service, name, happening, author).as_json())
+    return jsonify(operate.act(service, name, make(read_reason()), author).as_json())
 
 
 def read_reason() -> str:

@@ -202,9 +202,7 @@ class Query:
     def find_machine(self) -> str | None:
         """The machine that the query, else X-Machine, names. Raises BadRequestError if its id is not valid."""
         machine = self.find("machine", MACHINE_LENGTH, "X-Machine")
-        if machine is not None and machine != machine.strip():
-            raise BadRequestError("machine has a space at one of its ends")
-        return machine
+        return None if machine is None else check_machine(machine)
 
     def find_wait(self) -> int:
         """How many seconds the request may wait; 0 if it does not say."""
@@ -272,6 +270,13 @@ def wait_for_rows(chart: str, wanted: HistoryFilter, seconds: float) -> None:
     if CAN_WAIT in environ:
         raise MustWait(wait)
     machines.call(wait())
+
+
+def check_machine(machine: str) -> str:
+    """Return a machine's id. Raises BadRequestError if it is not valid."""
+    if check_text("machine", machine, MACHINE_LENGTH) != machine.strip():
+        raise BadRequestError("machine has a space at one of its ends")
+    return machine
 
 
 def check_text(name: str, value: str, limit: int) -> str:

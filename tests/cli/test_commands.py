@@ -86,6 +86,31 @@ def test_act_on_an_unknown_chart_exits_1(run: Commands, act: tuple[str, ...], sa
 
 
 @pytest.mark.usefixtures("chart")
+@pytest.mark.parametrize("act", [act for act, _ in ACTS[1:]], ids=lambda act: act[0])
+def test_dry_run_of_an_act_says_what_would_be_lost(service: Service, run: Commands, act: tuple[str, ...]) -> None:
+    put(service, "canary", "m1")
+    assert run("chart", *act, "--dry-run").stdout.startswith(
+        "would change web: 1 on count in canary is lost; 1 reported"
+    )
+    assert json.loads(run("chart", *act, "--dry-run", "--json").stdout)["lost"]["counts"] == {"count": 1}
+    assert query(service, "SELECT count(*) FROM transition_log") == [(2,)]
+
+
+@pytest.mark.usefixtures("chart")
+def test_machines_are_filtered_and_printed_as_csv(service: Service, run: Commands) -> None:
+    put(service, "canary", "m1")
+    put(service, "canary", "m2", "failed")
+    assert run("chart", "machines", "web", "--state", "canary", "--is", "failed").stdout.split()[4:6] == [
+        "m2",
+        "failed",
+    ]
+    assert (
+        run("chart", "machines", "web", "--visit", "1", "--key", "count", "--csv").stdout.splitlines()[1][:9]
+        == "m1,count,"
+    )
+
+
+@pytest.mark.usefixtures("chart")
 def test_act_as_json_is_the_status(run: Commands) -> None:
     status = json.loads(run("chart", "pause", "web", "--reason", "lunch", "--json").stdout)
     assert (status["chart"], status["paused"], status["pause_reason"]) == ("web", True, "lunch")

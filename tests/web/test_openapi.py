@@ -57,7 +57,7 @@ def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestRespo
     sent = NEEDED.get(last, default)
     chart = given.pop("chart", "web")
     version = given.pop("version", "1")
-    return client.open(path.format(chart=chart, version=version), method=method, **(sent | given))
+    return client.open(path.format(chart=chart, version=version, machine="m0"), method=method, **(sent | given))
 
 
 def named(status: str) -> list[tuple[str, str]]:
@@ -271,6 +271,13 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("GET", "/charts/{chart}/machines", 200, ROLLOUT, {"query_string": ""}),
     ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "is=missing"}),
     ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "", "headers": {"Accept": "text/plain"}}),
+    ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "is=working"}),
+    ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "is=working&format=csv"}),
+    ("GET", "/machines/{machine}", 200, ROLLOUT, {"query_string": ""}),
+    ("GET", "/machines/{machine}", 200, REBOOT, {"query_string": ""}),
+    ("GET", "/machines/{machine}", 200, ROLLOUT, {"query_string": "", "headers": {"Accept": "text/plain"}}),
+    ("POST", "/charts/{chart}/reset", 200, REBOOT, {"query_string": "dry_run=1"}),
+    ("POST", "/charts/{chart}/goto", 200, ROLLOUT, {"query_string": "dry_run=1"}),
     ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": ""}),
     ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": "format=csv"}),
     ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": "format=ndjson"}),
