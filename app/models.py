@@ -90,6 +90,9 @@ charts = Table(
     Column("pause_reason", Text),
     # Microseconds of the pauses in this visit that have ended.
     Column("paused_for", BigInteger, nullable=False, server_default=text("0")),
+    # What opens and closes the chart beside its windows, JSON: {"openings": [[from, until], ...], "calendars":
+    # {"freeze": 3}, "pauses": [[from, until], ...]}; NULL if there is nothing to say.
+    Column("hours", Text),
     # When the clock next has something to do here; NULL while paused, or if the clock has nothing to do.
     Column("due_at", UtcDateTime),
     Column("fence", BigInteger, nullable=False, server_default=text("0")),
@@ -127,6 +130,8 @@ chart_versions = Table(
     Column("require_machine", Boolean, nullable=False),
     Column("imported_at", UtcDateTime, nullable=False),
     Column("imported_by", String(255)),
+    # The windows for all states, JSON: {"windows": [...], "except": [...], "fit": true}; NULL if there are none.
+    Column("schedule", Text),
     UniqueConstraint("chart_id", "version"),
 )
 
@@ -155,6 +160,11 @@ states = Table(
     Column("on_expire", String(8)),
     # JSON: [["count", ["m1"]]]: the machines whose reports the starting values include; NULL if the file names none.
     Column("reported", Text),
+    # The windows of this state alone, JSON as in chart_versions.
+    Column("schedule", Text),
+    # `approvers` if people report on the state; and `importer` if whoever imported the version may not.
+    Column("who", String(16)),
+    Column("who_not", String(16)),
     UniqueConstraint("version_id", "name"),
     CheckConstraint("func IN ('increment', 'decrement', 'time')", name="known_func"),
     CheckConstraint("on_expire IN ('hold', 'free', 'fail')", name="known_on_expire"),
@@ -186,6 +196,8 @@ transitions = Table(
     Column("threshold", BigInteger),
     Column("age", BigInteger),
     Column("instant", UtcDateTime),
+    # `open` if only the time counts in which the state is open.
+    Column("of_time", String(8)),
     UniqueConstraint("state_id", "position"),
     CheckConstraint("op IN ('==', '!=', '>=', '<=', '>', '<')", name="known_op"),
     CheckConstraint(
@@ -264,7 +276,8 @@ transition_log = Table(
     Column("idempotency_key", String(255)),
     Column("reason", Text),
     Column("hash", String(64), nullable=False),
-    # Of an import or an upgrade: the SHA-256 of the chart file. Hashed only if it is not NULL, as it came later.
+    # Of an import or an upgrade: the SHA-256 of the chart file; of an act of opening: until when. Hashed only if it is
+    # not NULL, as it came later.
     Column("note", Text),
     # Used by: the reasons of a chart's condition and the history on its page, which pass over the rows of machines.
     Index(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.chart_file.checks import StateDraft, check_paths, collect_warnings
@@ -40,10 +40,18 @@ from app.chart_file.nodes import (
     quote,
     read_nodes,
 )
+from app.chart_file.windows import (
+    PEOPLE_KEYS,
+    SCHEDULE_KEYS,
+    check_chart_schedule,
+    check_state_schedule,
+    read_approvers,
+    read_schedule,
+)
 from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
 
-STATE_KEYS = ("name", "description", "func", "current", "reported", "target", *SLOT_KEYS)
+STATE_KEYS = ("name", "description", "func", "current", "reported", "target", *SLOT_KEYS, *SCHEDULE_KEYS, *PEOPLE_KEYS)
 FUNC_WORDS = tuple(map(str, Func))
 ATTRIBUTE_KEYS = ("key", "value")
 TARGET_KEYS = ("name", "when")
@@ -62,7 +70,10 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
     func = _read_func(fields, scope)
     start = _read_start(fields.find("current"), scope)
     _check_parts(fields, func, scope)
-    targets = _read_targets(fields.find("target"), Counted(name or "", func, start), scope)
+    own = read_schedule(fields, scope)
+    check_state_schedule(fields, own, scope)
+    schedule = scope.schedule if own is None else own.within(scope.schedule)
+    targets = _read_targets(fields.find("target"), Counted(name or "", func, start, schedule), scope)
     state = State(
         name=name or "",
         func=func,
@@ -71,6 +82,8 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
         slots=read_slots(fields, func, start, scope),
         description=read_scalar(fields.find("description"), "description", str, scope.problems) or "",
         reported=_read_reported(fields.find("reported"), start, scope),
+        schedule=own,
+        approvers=read_approvers(fields, func, scope),
     )
     is_final = "func" not in fields.entries and "target" not in fields.entries
     is_doubtful = targets.has_unknown or not (is_final or targets.names)
@@ -213,7 +226,7 @@ def expect_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
     return meant
 
 
-CHART_KEYS = ("chart", "description", "current_state", "expect", "require_machine", "states")
+CHART_KEYS = ("chart", "description", "current_state", "expect", "require_machine", *SCHEDULE_KEYS, "states")
 MAX_STATES = 10_000
 
 
@@ -226,9 +239,15 @@ class Names:
 
 
 def read_chart(
-    root: Node, names: Names, problems: Problems, warnings: Problems, now: datetime | None = None
+    root: Node,
+    names: Names,
+    problems: Problems,
+    warnings: Problems,
+    now: datetime | None = None,
+    *,
+    calendars: dict[str, Node],
 ) -> Chart | None:
-    """Return the chart; None if there are problems, noted here or before."""
+    """Return the chart; None if there are problems, noted here or before. `calendars` gets the place of each name."""
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
         return None
@@ -237,7 +256,17 @@ def read_chart(
     require_machine = read_scalar(fields.find("require_machine"), "require_machine", to_boolean, problems)
     state_maps = _read_state_maps(fields.find("states"), problems)
     expect = _read_expect(fields.find("expect"), problems, warnings)
-    scope = Scope(problems, expect, _find_state_names(state_maps), warnings, now)
+    scope = Scope(
+        problems=problems,
+        expect=expect,
+        state_names=_find_state_names(state_maps),
+        warnings=warnings,
+        now=now,
+        calendars=calendars,
+    )
+    schedule = read_schedule(fields, scope)
+    check_chart_schedule(fields, schedule, scope)
+    scope = replace(scope, schedule=schedule)
     drafts = [read_state(state_map, scope) for state_map in state_maps]
     initial = _read_initial(fields.find("current_state"), drafts, scope)
     if problems or name is None or initial is None:
@@ -252,6 +281,7 @@ def read_chart(
         expect=scope.expect.machines,
         roster=scope.expect.roster,
         require_machine=require_machine or False,
+        schedule=schedule,
     )
 
 
@@ -349,11 +379,15 @@ def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope)
 
 @dataclass(frozen=True, slots=True)
 class ParsedChart:
-    """A chart, warnings about what it may not mean, and the text from which it was read."""
+    """A chart, warnings about what it may not mean, and the text from which it was read.
+
+    `calendars` has for each calendar that the file names what to say at its place if there is no such calendar.
+    """
 
     chart: Chart
     warnings: tuple[Problem, ...]
     text: str
+    calendars: Mapping[str, Problem] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -372,7 +406,13 @@ def parse(
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)
     root = None if decoded is None else read_nodes(blank_preamble(decoded), problems)
-    chart = None if root is None else read_chart(root, Names(name, default_name), problems, warnings, now)
+    calendars: dict[str, Node] = {}
+    names = Names(name, default_name)
+    chart = None if root is None else read_chart(root, names, problems, warnings, now, calendars=calendars)
     if decoded is None or chart is None:
         raise ChartFileError(problems.in_order())
-    return ParsedChart(chart, warnings.in_order(), decoded)
+    missing = {
+        name: Problem(node.line, node.column, f"there is no calendar {quote(name)}: import it first")
+        for name, node in calendars.items()
+    }
+    return ParsedChart(chart, warnings.in_order(), decoded, missing)

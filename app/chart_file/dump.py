@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from app.chart_file.checks import reach
-from app.core.chart import Attribute, Chart, Func, Guard, OnExpire, SlotRule, State, Transition
+from app.chart_file.windows import APPROVERS, IMPORTER, OPEN
+from app.core.chart import Attribute, Chart, ElapsedGuard, Func, Guard, OnExpire, SlotRule, State, Transition
+from app.core.window import DAYS, Schedule, Window
 
 try:
     from yaml import CSafeDumper as Dumper
@@ -41,7 +43,8 @@ def dump(
     elif chart.expect is not None:
         pairs.append(("expect", _integer(chart.expect)))
     if chart.require_machine:
-        pairs.append(("require_machine", yaml.ScalarNode(BOOLEAN_TAG, "true")))
+        pairs.append(("require_machine", _boolean(True)))
+    pairs.extend(_dump_schedule(chart.schedule))
     pairs.append(("states", yaml.SequenceNode("tag:yaml.org,2002:seq", live, flow_style=False)))
     written: str = yaml.serialize(_map(pairs, is_flow=False), Dumper=Dumper, allow_unicode=True, width=LINE_WIDTH)
     return written
@@ -67,6 +70,11 @@ def _dump_state(state: State, values: Mapping[str, int], reports: Mapping[str, s
         pairs.append(("func", _text(state.func)))
     if state.slots is not None:
         pairs.extend(_dump_slots(state.slots))
+    pairs.extend(_dump_schedule(state.schedule))
+    if state.approvers is not None:
+        pairs.append(("who", _text(APPROVERS)))
+        if state.approvers.not_importer:
+            pairs.append(("not", _text(IMPORTER)))
     if state.attributes:
         pairs.append(("current", _one_or_list([_dump_attribute(one, values) for one in state.attributes])))
     reported = _dump_reported(state, reports)
@@ -94,6 +102,26 @@ def _dump_reported(state: State, reports: Mapping[str, str | None]) -> Pairs:
     return [(key, _list([_text(machine) for machine in names])) for key, names in machines.items() if names]
 
 
+def _dump_schedule(schedule: Schedule | None) -> Pairs:
+    pairs: Pairs = []
+    if schedule is None:
+        return pairs
+    if schedule.windows is not None:
+        pairs.append(("windows", _list([_dump_window(window) for window in schedule.windows])))
+    if schedule.calendars is not None:
+        pairs.append(("except", _list([_text(name) for name in schedule.calendars])))
+    if schedule.fit is not None:
+        pairs.append(("fit", _boolean(schedule.fit)))
+    return pairs
+
+
+def _dump_window(window: Window) -> yaml.Node:
+    days: Pairs = [("days", _list([_text(DAYS[day]) for day in window.days]))] if window.days else []
+    # In quotes: YAML 1.1 takes 22:00 for a number in base 60.
+    start, end = (yaml.ScalarNode(TEXT_TAG, f"{clock:%H:%M}", style='"') for clock in (window.start, window.end))
+    return _map([*days, ("from", start), ("to", end), ("zone", _text(window.zone))])
+
+
 def _dump_attribute(attribute: Attribute, values: Mapping[str, int]) -> yaml.Node:
     value = values.get(attribute.key, attribute.value)
     return _map([("key", _text(attribute.key)), ("value", _integer(value))])
@@ -108,12 +136,18 @@ def _dump_guard(guard: Guard, func: Func | None) -> yaml.Node:
     if not guard.is_clock and (func is None or guard.op is not func.reached_op):
         pairs.append(("op", _text(guard.op)))
     pairs.append(("value", _number_or_text(guard.written)))
+    if isinstance(guard, ElapsedGuard) and guard.schedule is not None:
+        pairs.append(("of", _text(OPEN)))
     return _map(pairs)
 
 
 def _text(text: str) -> yaml.Node:
     # Only escapes in double quotes keep line breaks exactly.
     return yaml.ScalarNode(TEXT_TAG, str(text), style=None if text.isprintable() else '"')
+
+
+def _boolean(flag: bool) -> yaml.Node:
+    return yaml.ScalarNode(BOOLEAN_TAG, "true" if flag else "false")
 
 
 def _integer(number: int) -> yaml.Node:

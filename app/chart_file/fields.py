@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import TypeVar
 
 from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, UnreadableNode, quote
 from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN, Op
+from app.core.window import Schedule
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -192,11 +193,12 @@ class Expect:
         return number
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far.
 
-    `now` is the time for which past instants are noted in `warnings`; None notes none.
+    `now` is the time for which past instants are noted in `warnings`; None notes none. `schedule` is the chart's own.
+    `calendars` collects the place of each calendar's name.
     """
 
     problems: Problems
@@ -204,6 +206,8 @@ class Scope:
     state_names: Mapping[str, ScalarNode]
     warnings: Problems
     now: datetime | None = None
+    schedule: Schedule | None = None
+    calendars: dict[str, Node] = field(default_factory=dict)
 
 
 Value = TypeVar("Value")

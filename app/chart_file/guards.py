@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.chart_file.fields import (
     Scope,
@@ -18,6 +18,7 @@ from app.chart_file.fields import (
     to_lease,
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, ScalarNode, quote
+from app.chart_file.windows import read_open_time
 from app.core.chart import (
     FAILED_KEY,
     ClockGuard,
@@ -29,8 +30,9 @@ from app.core.chart import (
     Op,
     SlotRule,
 )
+from app.core.window import Schedule
 
-GUARD_KEYS = ("key", "value", "op")
+GUARD_KEYS = ("key", "value", "op", "of")
 OP_WORDS = tuple(map(str, Op))
 COUNTING_WORDS = tuple(str(func) for func in Func if func.is_counting)
 ClockReader = Callable[[str], Guard]
@@ -48,11 +50,15 @@ PAST_THRESHOLD = {Op.GE: {Op.GE: 0, Op.EQ: 0, Op.GT: 1}, Op.LE: {Op.LE: 0, Op.EQ
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How the state of a guard counts: its func and its starting values, each None if it could not be read."""
+    """How the state of a guard counts: its func and its starting values, each None if it could not be read.
+
+    `schedule` says when the state is open, if anything closes it.
+    """
 
     state_name: str
     func: Func | None
     start: Mapping[str, int | None] | None
+    schedule: Schedule | None = None
 
 
 def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
@@ -62,11 +68,13 @@ def read_guard(node: Node, counted: Counted, scope: Scope) -> Guard | None:
         return None
     key = read_scalar(fields.find("key"), "key", str, scope.problems)
     if key in CLOCK_KEYS:
-        return _read_clock_guard(key, fields, scope)
+        return _read_clock_guard(key, fields, counted, scope)
+    if "of" in fields.entries:
+        scope.problems.add(fields.entries["of"][0], "'of' belongs to a guard on 'elapsed'")
     return _read_count_guard(key, fields, counted, scope)
 
 
-def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
+def _read_clock_guard(key: str, fields: MapNode, counted: Counted, scope: Scope) -> Guard | None:
     op = read_word(fields.find("op"), "op", OP_WORDS, scope.problems)
     if op not in {None, Op.GE}:
         scope.problems.add(fields.entries["op"][1], f"a guard on {quote(key)} can only have the op '>=', not {op!r}")
@@ -75,6 +83,10 @@ def _read_clock_guard(key: str, fields: MapNode, scope: Scope) -> Guard | None:
     if isinstance(guard, ClockGuard) and value is not None and scope.now is not None and guard.instant <= scope.now:
         message = f"{quote(guard.written)} is past: the transition is taken as soon as its state is entered"
         scope.warnings.add(value, message)
+    if isinstance(guard, ElapsedGuard):
+        return replace(guard, schedule=read_open_time(fields.find("of"), counted.schedule, scope))
+    if "of" in fields.entries:
+        scope.problems.add(fields.entries["of"][0], "'of' belongs to a guard on 'elapsed'")
     return guard
 
 

@@ -10,7 +10,9 @@ import re
 from app.chart_file.chart import FUNC_WORDS, MAX_STATES
 from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
 from app.chart_file.guards import CLOCK_KEYS, COUNTING_WORDS, ON_EXPIRE_WORDS, OP_WORDS
+from app.chart_file.windows import APPROVERS, CLOCK, IMPORTER, OPEN
 from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
+from app.core.window import DAYS
 
 Schema = dict[str, object]
 
@@ -27,10 +29,8 @@ def json_schema() -> Schema:
                 "description": _text("One line for people."),
                 "current_state": _scalar(NAME.pattern, "The state that a run starts in."),
                 "expect": _expect(),
-                "require_machine": {
-                    "description": "Whether a PUT without a machine's id is an error.",
-                    "enum": [True, False, "true", "false", "yes", "no", "on", "off"],
-                },
+                "require_machine": _flag("Whether a PUT without a machine's id is an error."),
+                **_schedule(),
                 "states": {
                     "description": "The states; the first one counts as a start, too.",
                     "type": "array",
@@ -49,6 +49,8 @@ def json_schema() -> Schema:
             "integer": _integer(),
             "age": _age(),
             "limit": _limit(),
+            "window": _window(),
+            "calendar": _scalar(CHART_NAME.pattern, "A calendar's name."),
         },
     }
 
@@ -74,10 +76,21 @@ def _state() -> Schema:
                 "description": "What becomes of a slot whose lease has run out.",
                 "enum": [*ON_EXPIRE_WORDS],
             },
+            **_schedule(),
+            "who": {"description": "Who reports: people, each once.", "enum": [APPROVERS]},
+            "not": {"description": "Who may not, although they are approvers.", "enum": [IMPORTER]},
         },
         required=["name"],
     )
-    needs = {"func": ["target"], "target": ["func"], "slots": ["func"], "lease": ["slots"], "on_expire": ["slots"]}
+    needs = {
+        "not": ["who"],
+        "who": ["func"],
+        "func": ["target"],
+        "target": ["func"],
+        "slots": ["func"],
+        "lease": ["slots"],
+        "on_expire": ["slots"],
+    }
     is_counted = {"properties": {"func": {"enum": [*COUNTING_WORDS]}}, "required": ["func"]}
     return shape | {"dependentRequired": needs, "if": is_counted, "then": {"required": ["current"]}}
 
@@ -113,8 +126,35 @@ def _guard() -> Schema:
             "type": ["integer", "string"],
         },
         "op": {"description": "How to compare; without it, reached.", "enum": [*OP_WORDS]},
+        "of": {"description": "For 'elapsed': count only the time in which the state is open.", "enum": [OPEN]},
     }
     return _object(properties, required=["key", "value"])
+
+
+def _schedule() -> Schema:
+    return {
+        "windows": _one_or_many("window", "When machines may work here; without windows, always."),
+        "except": _one_or_many("calendar", "Calendars: while one of their events lasts, it is closed."),
+        "fit": _flag("Whether a claim is refused if its lease would outlast the window."),
+    }
+
+
+def _window() -> Schema:
+    day: Schema = {"enum": [*DAYS]}
+    properties: Schema = {
+        "days": {
+            "description": "The days on which the window opens; without them, every day.",
+            "anyOf": [day, {"type": "array", "minItems": 1, "items": day}],
+        },
+        "from": {"description": "When it opens, local time.", "type": "string", "pattern": _whole(CLOCK.pattern)},
+        "to": {
+            "description": "When it closes, local time; not after 'from' means on the next day.",
+            "type": "string",
+            "pattern": _whole(CLOCK.pattern),
+        },
+        "zone": _text("An IANA time zone, or '$LABEL': the zone that this label of the machine names."),
+    }
+    return _object(properties, required=["from", "to"])
 
 
 def _expect() -> Schema:
@@ -165,6 +205,10 @@ def _one_or_many(definition: str, description: str) -> Schema:
 def _scalar(pattern: str, description: str) -> Schema:
     # A state may be named `017` or `off`. An editor reads these as a number and a boolean, but they are text here.
     return {"description": description, "type": ["string", "number", "boolean"], "pattern": _whole(pattern)}
+
+
+def _flag(description: str) -> Schema:
+    return {"description": description, "enum": [True, False, "true", "false", "yes", "no", "on", "off"]}
 
 
 def _text(description: str) -> Schema:

@@ -311,6 +311,19 @@ def archive(context: click.Context, name: str, reason: str | None, dry_run: bool
     _act(context, name, Archive, Given(reason, dry_run, as_json))
 
 
+@group.command("open", epilog='Example: ./state_service chart open web --until 2030-01-31T22:00 --reason "CVE"')
+@click.argument("name")
+@click.option("--until", required=True, type=Instant(), metavar="INSTANT", help="When that ends (ISO 8601, UTC).")
+@REASON
+@JSON
+@click.pass_context
+@exits_on_error
+def open_(context: click.Context, name: str, until: datetime, reason: str, as_json: bool) -> None:
+    """Open the chart NAME until INSTANT, whatever its windows and calendars say. It ends by itself."""
+    service = open_service(config_of(context))
+    _print_status(operate.open_chart(service, name, until, reason, current_author()), as_json)
+
+
 @group.command("evict", epilog='Example: ./state_service chart evict rolling-reboot web-07 --reason "it is scrap"')
 @click.argument("name")
 @click.argument("machine")

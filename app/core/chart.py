@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, Self
 
 from app.core.errors import AttributeRangeError
+from app.core.window import Hours, Schedule, find_end_of_open_time
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
@@ -148,6 +149,10 @@ class Situation(Protocol):
     def is_paused(self) -> bool:
         """Whether the chart is paused now."""
 
+    @property
+    def hours(self) -> Hours:
+        """What decides, beside its windows, when the chart is open."""
+
 
 @dataclass(frozen=True, slots=True)
 class CountGuard:
@@ -188,13 +193,14 @@ class TimedGuard:
     key: str
     written: str
 
-    def due_at(self, position: Situation) -> datetime:
-        """Return when the guard comes due if the chart is not paused again."""
+    def due_at(self, position: Situation) -> datetime | None:
+        """Return when the guard comes due if the chart is not paused again; None if that is not foreseeable."""
         raise NotImplementedError
 
     def holds(self, position: Situation, now: datetime) -> bool:
         """Return whether the guard has come due; False while the chart is paused."""
-        return not position.is_paused and self.due_at(position) <= now
+        due_at = None if position.is_paused else self.due_at(position)
+        return due_at is not None and due_at <= now
 
     @property
     def log_text(self) -> str:
@@ -222,20 +228,31 @@ class ClockGuard(TimedGuard):
 
 @dataclass(frozen=True, slots=True)
 class ElapsedGuard(TimedGuard):
-    """Holds once the visit is `age` old; time spent paused does not count. `written` is the file's text."""
+    """Holds once the visit is `age` old; time spent paused does not count. `written` is the file's text.
+
+    With a `schedule` only the time counts in which the chart is open by it (`of: open`).
+    """
 
     age: timedelta
     written: str
     key: str = field(default="elapsed", init=False)
+    schedule: Schedule | None = None
 
-    def due_at(self, position: Situation) -> datetime:
+    def due_at(self, position: Situation) -> datetime | None:
         """Return when the visit reaches that age; pauses that are over move it back."""
+        if self.schedule is not None:
+            return find_end_of_open_time(self.schedule, position.hours, position.entered_at, self.age)
         return position.entered_at + self.age + position.paused_for
 
     @property
     def text(self) -> str:
         """The guard as people read it: `after 30m`."""
-        return f"after {self.written}"
+        return f"after {self.written}" + (" open" if self.schedule is not None else "")
+
+    @property
+    def log_text(self) -> str:
+        """The guard as the log's reason has it: `elapsed 8h of open`."""
+        return f"{self.key} {self.written}" + (" of open" if self.schedule is not None else "")
 
 
 Guard = CountGuard | ClockGuard | ElapsedGuard
@@ -282,10 +299,22 @@ class SlotRule:
         return self.stages[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Approvers:
+    """The rule of a state on which people report (`who: approvers`).
+
+    With `not_importer`, whoever imported the version in force may not.
+    """
+
+    not_importer: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """One state; without a `func` it is final. The first attribute is the one a plain PUT updates.
 
+    `schedule` is what the file says of this state alone; `Chart.find_schedule` is what is in force. `approvers` is set
+    if people report on the state, and not machines.
     `default_key` names that attribute; it is None if the state has no attributes. Machines report on a state that
     `is_counting`: not on a final one, and not on one that only the clock moves.
     `reported` has, for attributes, the machines whose reports their starting values include; they may not count again
@@ -299,6 +328,8 @@ class State:
     slots: SlotRule | None = None
     description: str = ""
     reported: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    schedule: Schedule | None = None
+    approvers: Approvers | None = None
     is_final: bool = field(init=False, repr=False, compare=False)
     is_counting: bool = field(init=False, repr=False, compare=False)
     default_key: str | None = field(init=False, repr=False, compare=False)
@@ -327,7 +358,9 @@ class Chart:
     """One version of a named state machine.
 
     `expect` is how many machines take part, `roster` their ids; each is None if the chart file does not say so.
-    `require_machine` is what the file says; `needs_machine` is what follows from the file.
+    `require_machine` is what the file says; `needs_machine` is what follows from the file. `schedule` is the one of
+    every state that says no other. `importer` is who imported this version, and `sha256` the hash of its file; None if
+    that is not known. `calendars` are the names of all calendars that the file names.
     """
 
     name: str
@@ -337,6 +370,11 @@ class Chart:
     expect: int | None = None
     roster: tuple[str, ...] | None = None
     require_machine: bool = False
+    schedule: Schedule | None = None
+    importer: str | None = field(default=None, compare=False)
+    sha256: str | None = field(default=None, compare=False)
+    calendars: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
+    _schedules: dict[str, Schedule] = field(init=False, default_factory=dict, repr=False, compare=False)
     roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
     _reach: dict[str, frozenset[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _counts_ahead: dict[str, bool] = field(init=False, default_factory=dict, repr=False, compare=False)
@@ -344,6 +382,24 @@ class Chart:
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
         object.__setattr__(self, "roster_set", None if self.roster is None else frozenset(self.roster))
+        self._resolve_schedules()
+
+    def _resolve_schedules(self) -> None:
+        for name, state in self.states.items():
+            schedule = self.schedule if state.schedule is None else state.schedule.within(self.schedule)
+            if schedule is not None and schedule.can_close:
+                self._schedules[name] = schedule
+        named = (schedule.calendars or () for schedule in self._schedules.values())
+        object.__setattr__(self, "calendars", frozenset(name for names in named for name in names))
+
+    @property
+    def can_close(self) -> bool:
+        """Whether there is a state that is not always open."""
+        return bool(self._schedules)
+
+    def find_schedule(self, state: str) -> Schedule | None:
+        """Return when `state` is open; None if it always is."""
+        return self._schedules.get(state)
 
     def can_reach(self, origin: str, target: str) -> bool:
         """True if transitions lead from the state `origin` to the state `target`, or both are the same state."""

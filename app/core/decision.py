@@ -10,6 +10,7 @@ from datetime import datetime
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.core.position import Entry, Kind, Position, Reason, Report, Slot, Step, Verdict, Visit, next_due
+from app.core.window import Hours
 
 # The most clock transitions in one step, and so in one transaction; a cycle of clock guards continues in the next step.
 MOVES_PER_STEP = 100
@@ -57,6 +58,11 @@ class Decision:
     def is_other_run(self, run: int | None) -> bool:
         """Return whether the client means a `run` that is not the current one."""
         return run is not None and run != self.position.run
+
+    def is_own_change(self, person: str | None) -> bool:
+        """Return whether `person` would approve the version that they imported, and the state forbids that."""
+        rule = self.state.approvers
+        return rule is not None and rule.not_importer and person is not None and person == self.chart.importer
 
     def accept(self, reason: Reason) -> Step:
         """Finish with a yes."""
@@ -178,8 +184,8 @@ class Decision:
             self.position = replace(self.position, succeeded=succeeded)
         return before, values[key]
 
-    def withdraw(self, machine: str, key: str | None) -> None:
-        """Take back the report of `machine` on `key` in this visit, because the machine does not take part any more.
+    def withdraw(self, machine: str, key: str | None, reason: str, note: str | None = None) -> None:
+        """Take back the report of `machine` on `key` in this visit; `reason` and `note` are those of the log row.
 
         If the state has no such attribute, or counts nothing, no value changes. The machine keeps its slot.
         """
@@ -196,12 +202,22 @@ class Decision:
             value_before=before,
             value_after=after,
             machine=machine,
-            reason=f"{machine} is not on the roster",
+            reason=reason,
+            note=note,
         )
         holder_reports = {name: held for name, held in here.holder_reports.items() if name != machine}
         succeeded = here.succeeded - (counts and key == self.state.default_key)
         self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
         self.withdrawn.append(Report(here.visit, machine, key))
+
+    def follow_calendars(self, hours: Hours) -> None:
+        """Put the calendars' versions in `hours` in force: one row for each that was another one before."""
+        before = dict(self.position.hours.calendars)
+        for name, version in hours.calendars:
+            if before.get(name) != version:
+                self.log(Kind.CALENDAR, key=name, value_before=before.get(name), value_after=version)
+        merged = replace(self.position.hours, calendars=hours.calendars, events=hours.events)
+        self.position = replace(self.position, hours=merged)
 
     def give_back(self, machine: str) -> None:
         """Free the slot of `machine`, if it holds one, without a row in the log."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from app.core.errors import LogDamagedError
 from app.core.position import Kind, Position, Slot
+from app.core.window import NO_HOURS, Hours, Interval
 
 # The columns of the first release. This list never changes: old hashes depend on it.
 FIRST_COLUMNS = frozenset(
@@ -165,6 +166,7 @@ class Marker:
                 "archived": self.is_archived,
                 "entered_at": format_instant(here.entered_at),
                 "fence": here.fence,
+                **({} if here.hours == NO_HOURS else {"hours": write_hours(here.hours)}),
                 "hash": self.hash,
                 "paused_at": None if here.paused_at is None else format_instant(here.paused_at),
                 "paused_for": here.paused_for // MICROSECOND,
@@ -202,9 +204,36 @@ def _read(row: LogRow, fields: dict[str, Any]) -> Marker:
         slots={slot["machine"]: _read_slot(slot) for slot in fields["slots"]},
         # A marker that an older release wrote has none.
         renamed=fields.get("renamed", {}),
+        hours=read_hours(fields.get("hours", {})),
     )
     pruned_at = datetime.fromisoformat(fields["pruned_at"])
     return Marker(position, fields["reports"], fields["archived"], fields["hash"], pruned_at)
+
+
+def write_hours(hours: Hours) -> dict[str, Any]:
+    """Return what a log or a table keeps of `hours`, as values for JSON; parts that say nothing are left out."""
+    kept = {
+        "openings": [[format_instant(item.start), format_instant(item.end)] for item in hours.openings],
+        "pauses": [[format_instant(item.start), format_instant(item.end)] for item in hours.pauses],
+        "calendars": dict(hours.calendars),
+    }
+    return {name: value for name, value in kept.items() if value}
+
+
+def read_hours(fields: Mapping[str, Any]) -> Hours:
+    """Return the hours that `write_hours` wrote, without the calendars' events."""
+    if not fields:
+        return NO_HOURS
+    return Hours(
+        openings=tuple(_read_interval(item) for item in fields.get("openings", ())),
+        pauses=tuple(_read_interval(item) for item in fields.get("pauses", ())),
+        calendars=tuple(sorted(fields.get("calendars", {}).items())),
+    )
+
+
+def _read_interval(item: Sequence[str]) -> Interval:
+    start, end = item
+    return Interval(datetime.fromisoformat(start), datetime.fromisoformat(end))
 
 
 def _write_slot(slot: Slot) -> dict[str, Any]:

@@ -13,19 +13,22 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from app.core.chart import FAILED_KEY, Chart
+from app.core.chart import FAILED_KEY, Chart, SlotRule
 from app.core.decision import Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
+from app.core.log import format_instant
 from app.core.position import (
     LEASES_FOLLOW,
     TAKEN_BACK,
     Archive,
     Claim,
     Evict,
+    FollowCalendar,
     Goto,
     Happening,
     Kind,
     LoggedUpdate,
+    Open,
     Pause,
     Position,
     Reason,
@@ -41,6 +44,7 @@ from app.core.position import (
     Visit,
     say_upgrade,
 )
+from app.core.window import NO_HOURS, NO_LABELS, Hours, Labels, judge
 
 
 def step(chart: Chart, position: Position, happening: Happening, now: datetime) -> Step:
@@ -70,16 +74,28 @@ def step(chart: Chart, position: Position, happening: Happening, now: datetime) 
             decision.log(Kind.ARCHIVE, reason=happening.reason)
         case Upgrade():
             _upgrade(decision, happening)
+        case Open():
+            _open(decision, happening)
+        case FollowCalendar():
+            _follow_calendar(decision, happening)
         case Evict():
             _evict(decision, happening)
     return decision.accept(Reason.UPDATED)
 
 
-def start(chart: Chart, version: int, run: int, now: datetime, *, fence: int = 0, sha256: str | None = None) -> Step:
+def start(
+    chart: Chart,
+    version: int,
+    run: int,
+    now: datetime,
+    *,
+    fence: int = 0,
+    hours: Hours = NO_HOURS,
+) -> Step:
     """Decide the first step of a chart's run `run`: it enters its initial state, and the clock runs.
 
-    The reports that the definition has for that state stand in it, because its values include them. `sha256` is the
-    hash of the chart's file, which the log keeps.
+    The reports that the definition has for that state stand in it, because its values include them. `hours` has the
+    calendars that the chart names, in the versions in force.
     """
     reports = chart.states[chart.initial].reports
     position = Position(
@@ -93,9 +109,10 @@ def start(chart: Chart, version: int, run: int, now: datetime, *, fence: int = 0
         succeeded=sum(key == chart.states[chart.initial].default_key for key in reports.values()),
     )
     decision = Decision(chart, position, now)
-    decision.log(Kind.IMPORT, note=sha256)
+    decision.log(Kind.IMPORT, note=chart.sha256)
     decision.visits.append(Visit(run, 1, chart.initial))
     decision.reports += [Report(1, machine, key) for machine, key in reports.items()]
+    decision.follow_calendars(hours)
     decision.run_clock()
     return decision.accept(Reason.UPDATED)
 
@@ -186,6 +203,8 @@ def _find_refusal(decision: Decision, request: Update, takes_back: bool) -> Reas
         return Reason.TIME_DRIVEN
     if request.machine is not None and not decision.chart.is_on_roster(request.machine):
         return Reason.NOT_ON_ROSTER
+    if decision.is_own_change(request.machine):
+        return Reason.OWN_CHANGE
     if decision.state.slots is not None and request.machine not in decision.position.slots and not takes_back:
         return Reason.NO_SLOT
     return None
@@ -233,6 +252,9 @@ def _claim(decision: Decision, request: Claim) -> Step:
     held = here.slots.get(request.machine)
     if held is None and not request.again and _has_done_its_part(decision, request):
         return decision.refuse(Reason.DONE)
+    refusal = _find_window_refusal(decision, request, rule)
+    if refusal is not None:
+        return decision.refuse(refusal)
     if held is None and len(here.slots) >= rule.limit(here.succeeded):
         return decision.refuse(Reason.FULL)
     if held is not None and rule.lease is None and held.expires_at is None:
@@ -272,6 +294,24 @@ def _find_claim_refusal(decision: Decision, request: Claim) -> Reason | None:
     if not decision.chart.is_on_roster(request.machine):
         return Reason.NOT_ON_ROSTER
     return None
+
+
+def _find_window_refusal(decision: Decision, request: Claim, rule: SlotRule) -> Reason | None:
+    """Return why the claim comes at the wrong time, if it does. A renewal is judged as a new claim is."""
+    schedule = decision.chart.find_schedule(request.state)
+    if schedule is None:
+        return None
+    opening = judge(schedule, decision.position.hours, decision.now, find_labels(decision, request.machine))
+    if not opening.is_open:
+        return Reason.WINDOW
+    if not schedule.fit or rule.lease is None or opening.closes_at is None:
+        return None
+    return Reason.WINDOW_SHORT if decision.now + rule.lease > opening.closes_at else None
+
+
+def find_labels(decision: Decision, machine: str) -> Labels:
+    """Return the labels of `machine`. Labels come with rosters; without one, no machine has labels."""
+    return NO_LABELS
 
 
 def _release(decision: Decision, request: Release) -> Step:
@@ -314,7 +354,8 @@ def _resume(decision: Decision, reason: str) -> None:
     if not decision.position.is_paused:
         raise ConflictError(f"chart {decision.chart.name!r} is not paused")
     decision.log(Kind.RESUME, reason=reason)
-    decision.position = decision.position.resumed(decision.now)
+    schedule = decision.chart.find_schedule(decision.position.state)
+    decision.position = decision.position.resumed(decision.now, schedule)
     decision.take_first_that_holds()
     decision.run_clock()
 
@@ -337,6 +378,24 @@ def _goto(decision: Decision, state: str, reason: str) -> None:
     decision.run_clock()
 
 
+def _open(decision: Decision, request: Open) -> None:
+    if request.until <= decision.now:
+        raise BadRequestError(f"until {format_instant(request.until)} is past")
+    if not decision.chart.can_close:
+        raise ConflictError(f"chart {decision.chart.name!r} has no windows: it is always open")
+    decision.run_clock()
+    decision.log(Kind.OPEN, reason=request.reason, note=format_instant(request.until))
+    here = decision.position
+    decision.position = replace(here, hours=here.hours.opened(decision.now, request.until))
+    decision.run_clock()
+
+
+def _follow_calendar(decision: Decision, request: FollowCalendar) -> None:
+    decision.run_clock()
+    decision.follow_calendars(request.hours)
+    decision.run_clock()
+
+
 def _upgrade(decision: Decision, request: Upgrade) -> None:
     reported_in = decision.position.visit
     decision.run_clock()
@@ -349,17 +408,21 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
             f"state {old.state!r} is current and version {request.version} has no such state: name its new home"
         )
     old_rule, state = decision.state.slots, request.chart.states[home]
-    decision.chart = request.chart
     upgraded = old.upgraded(request.version, request.chart, home, request.homes)
     after = upgraded.with_leases(old_rule, state.slots, decision.now)
     follows = LEASES_FOLLOW if after != upgraded else ""
+    had_approvers, approved = decision.state.approvers is not None, decision.chart.sha256
+    decision.chart = request.chart
     decision.position = replace(old, version=request.version)
     reason = say_upgrade(old.version, request.version, request.homes, follows)
-    decision.log(Kind.UPGRADE, to_state=home, reason=reason, note=request.sha256)
-    decision.position = after
+    decision.log(Kind.UPGRADE, to_state=home, reason=reason, note=request.chart.sha256)
+    decision.position = replace(after, hours=old.hours.of_calendars(request.chart.calendars))
+    decision.follow_calendars(request.hours)
     for name in sorted(reports):
-        if not request.chart.is_on_roster(name):
-            decision.withdraw(name, reports[name])
+        if had_approvers:
+            decision.withdraw(name, reports[name], f"version {old.version} was approved", approved)
+        elif not request.chart.is_on_roster(name):
+            decision.withdraw(name, reports[name], f"{name} is not on the roster")
     if not decision.position.is_paused:
         decision.take_first_that_holds()
         decision.run_clock()

@@ -65,7 +65,8 @@ def find_next_clock(state: State, position: Position) -> tuple[datetime, Transit
 
     Of several that come due together it is the first in the chart file. None if the state has no clock transition.
     """
-    clocks = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
+    dues = [(item.guard.due_at(position), item) for item in state.transitions if item.guard.is_clock]
+    clocks = [(due_at, item) for due_at, item in dues if due_at is not None]
     return min(clocks, key=lambda clock: clock[0], default=None)
 
 

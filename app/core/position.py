@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.core.chart import Chart, OnExpire, SlotRule, State
+from app.core.window import NO_HOURS, Hours, Schedule
 
 
 class Kind(StrEnum):
@@ -35,6 +36,10 @@ class Kind(StrEnum):
     EVICT = "evict"
     # A report that no longer counts, because its machine is not on the roster of the version that took over.
     WITHDRAW = "withdraw"
+    # An operator opened the chart until the instant that is the row's note, whatever its windows say.
+    OPEN = "open"
+    # Another version of the calendar `key` is in force: `value_before` and `value_after` are the versions.
+    CALENDAR = "calendar"
     # The checkpoint row that replaces the rows deleted by a prune.
     PRUNE = "prune"
 
@@ -96,6 +101,9 @@ class Reason(StrEnum):
     FULL = "full"
     DONE = "done"
     OTHER_RUN = "other_run"
+    WINDOW = "window"
+    WINDOW_SHORT = "window_short"
+    OWN_CHANGE = "own_change"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +152,7 @@ class Position:
     stand on the state's first attribute, and `holder_reports` says on which attribute each slot holder that reported
     did; these two are filled in only if the state has slots. `renamed` has each name that a state of this run had
     before an upgrade, with the name it has now: machines that know the old one may still ask about their reports.
+    `hours` says, beside the windows, when the chart is open.
     """
 
     version: int
@@ -159,6 +168,7 @@ class Position:
     succeeded: int = 0
     holder_reports: Mapping[str, str | None] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    hours: Hours = NO_HOURS
 
     @property
     def is_paused(self) -> bool:
@@ -184,6 +194,7 @@ class Position:
             slots={},
             succeeded=0,
             holder_reports={},
+            hours=self.hours.entered(now),
         )
 
     def upgraded(self, version: int, chart: Chart, name: str, homes: Mapping[str, str]) -> Position:
@@ -210,15 +221,17 @@ class Position:
         start = self.paused_at or now
         return replace(self, slots={name: slot.under(old, new, start) for name, slot in self.slots.items()})
 
-    def resumed(self, now: datetime) -> Position:
+    def resumed(self, now: datetime, schedule: Schedule | None = None) -> Position:
         """Return the position with its clock running again.
 
-        The length of the pause is added to `paused_for` and to every lease that is running.
+        The length of the pause is added to `paused_for` and to every lease that is running. If the state has a
+        `schedule`, the pause itself is kept, because only its open part is to be taken from the open time.
         """
         paused_for = self.pause_in_visit(now)
         pause = paused_for - self.paused_for
         slots = {name: slot.extended(pause) for name, slot in self.slots.items()}
-        return replace(self, paused_at=None, paused_for=paused_for, slots=slots)
+        hours = self.hours if schedule is None else self.hours.paused(now - pause, now)
+        return replace(self, paused_at=None, paused_for=paused_for, slots=slots, hours=hours)
 
     def with_slot(self, slot: Slot) -> Position:
         """Return the position with `slot` held."""
@@ -320,14 +333,30 @@ class Upgrade:
     """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in.
 
     `reports` maps each machine that reported in the current visit to its attribute; it may be empty if `chart` has no
-    roster. `sha256` is the hash of the chart's file, which the log keeps.
+    roster and the current state no approvers. `hours` has the calendars that `chart` names, in the versions in force.
     """
 
     chart: Chart
     version: int
     homes: Mapping[str, str] = field(default_factory=dict)
     reports: Mapping[str, str | None] = field(default_factory=dict)
-    sha256: str | None = None
+    hours: Hours = NO_HOURS
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An operator opens the chart `until` then, whatever its windows say."""
+
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowCalendar:
+    """A calendar that the chart names has a new version; `hours` has the version and its events."""
+
+    name: str
+    hours: Hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +391,9 @@ class Evict:
     reason: str
 
 
-Happening = Update | Tick | Pause | Resume | Reset | Goto | Archive | Upgrade | Claim | Release | Evict
+Happening = (
+    Update | Tick | Pause | Resume | Reset | Goto | Archive | Upgrade | Open | FollowCalendar | Claim | Release | Evict
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
 from app.core.errors import LogDamagedError
@@ -53,7 +54,8 @@ class Replay:
             case Kind.PAUSE:
                 self.position = replace(here, paused_at=row.at)
             case Kind.RESUME:
-                self.position = here.resumed(row.at)
+                schedule = self.chart_of(row.version).find_schedule(row.from_state)
+                self.position = here.resumed(row.at, schedule)
             case Kind.ARCHIVE:
                 self.is_archived = True
             case Kind.UPGRADE:
@@ -68,6 +70,10 @@ class Replay:
                 self._expire(row)
             case Kind.WITHDRAW:
                 self._withdraw(row)
+            case Kind.OPEN:
+                self._open(row)
+            case Kind.CALENDAR:
+                self._follow_calendar(row)
         if row.kind in _MOVES:
             self._enter(row)
 
@@ -154,7 +160,8 @@ class Replay:
 
     def _upgrade(self, row: LogRow) -> None:
         here, state = self._here(), self._state(row.version, row.to_state)
-        self.position = here.upgraded(row.version, self.chart_of(row.version), row.to_state, self._homes(row))
+        upgraded = here.upgraded(row.version, self.chart_of(row.version), row.to_state, self._homes(row))
+        self.position = replace(upgraded, hours=here.hours.of_calendars(self.chart_of(row.version).calendars))
         if (row.reason or "").endswith(LEASES_FOLLOW):
             old_rule = self._state(here.version, row.from_state).slots
             self.position = self.position.with_leases(old_rule, state.slots, row.at)
@@ -166,6 +173,24 @@ class Replay:
             return read_homes(row.reason)
         except ValueError:
             raise LogDamagedError(f"{row.chart}: seq {row.seq}: the upgrade's map cannot be read") from None
+
+    def _open(self, row: LogRow) -> None:
+        here = self._here()
+        try:
+            until = datetime.fromisoformat(row.note or "")
+        except ValueError:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} opens until {row.note!r}, which is no instant") from None
+        self.position = replace(here, hours=here.hours.opened(row.at, until))
+
+    def _follow_calendar(self, row: LogRow) -> None:
+        here = self._here()
+        before = dict(here.hours.calendars).get(row.key or "")
+        if row.key is None or row.value_after is None or row.value_before != before:
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} replaces version {row.value_before} of the calendar {row.key!r}, the log"
+                f" before it gives {before}"
+            )
+        self.position = replace(here, hours=here.hours.with_calendar(row.key, row.value_after))
 
     def _withdraw(self, row: LogRow) -> None:
         here, values = self._here(), dict(self._here().values)

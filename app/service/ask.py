@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from app import store
 from app.core.chart import Chart
 from app.core.errors import ChartNotFoundError, StateServiceError
 from app.core.position import Reason
+from app.core.window import NO_HOURS, NO_LABELS, Labels, Opening, judge
 from app.db import Connection, asking, retrying
 from app.service.context import Service
+from app.service.hours import Closed, describe_closed, read_labels
 from app.service.put import Answer
 
 
@@ -58,7 +61,7 @@ def answer_all(service: Service, questions: Sequence[Question]) -> list[Found | 
         views = {}
         for name, row in rows.items():
             is_due = row.due_at is not None and row.due_at <= now
-            views[name] = _View(connection, row, service.definitions.get(connection, row), is_due)
+            views[name] = _View(connection, row, service.definitions.get(connection, row), now, is_due=is_due)
         done = _find_done(connection, views, questions)
         return [
             views[question.chart].find(question, is_done=_report_of(views, question) in done)
@@ -93,12 +96,18 @@ def _report_of(views: Mapping[str, _View], question: Question) -> store.machines
 class _View:
     """Where a chart stood when it was read; answers any number of questions."""
 
-    def __init__(self, connection: Connection, row: store.charts.ChartRow, chart: Chart, is_due: bool) -> None:
+    def __init__(
+        self, connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime, *, is_due: bool
+    ) -> None:
         self.row = row
         self.first_key = chart.states[row.state].default_key
         self._connection = connection
         self._chart = chart
+        self._now = now
         self._is_due = is_due
+        self._schedule = chart.find_schedule(row.state)
+        self._openings: dict[str | None, tuple[Opening, Labels]] = {}
+        self._hours = NO_HOURS if self._schedule is None else store.charts.find_hours(row)
         self._entered = {row.state: True}
         self._renamed = store.charts.read_renamed(row)
 
@@ -117,6 +126,7 @@ class _View:
             is_yes=is_yes,
             reason=reason,
             needs_slot=here.slots is not None if question.state is None else None,
+            closed=self._find_closed(question) if reason is Reason.WINDOW else None,
         )
         return Found(answer, is_yes or self._is_settled(question, reason), self._is_due)
 
@@ -135,10 +145,30 @@ class _View:
         if question.machine is not None and not self._chart.is_on_roster(question.machine):
             return Reason.NOT_ON_ROSTER
         if question.state is not None:
-            return Reason.CURRENT if question.state == row.state else Reason.NOT_CURRENT
-        if here.is_final:
+            if question.state != row.state:
+                return Reason.NOT_CURRENT
+        elif here.is_final:
             return Reason.FINAL
-        return Reason.CURRENT if here.is_counting else Reason.TIME_DRIVEN
+        elif not here.is_counting:
+            return Reason.TIME_DRIVEN
+        return Reason.CURRENT if self._is_open(question.machine) else Reason.WINDOW
+
+    def _is_open(self, machine: str | None) -> bool:
+        schedule = self._schedule
+        if schedule is None:
+            return True
+        # Who asks makes a difference only if the machine's own time zone counts.
+        asked = machine if schedule.needs_labels else None
+        if asked not in self._openings:
+            found = {} if asked is None else read_labels(self._connection, self.row, self._chart, {asked})
+            labels = NO_LABELS if asked is None else found.get(asked, NO_LABELS)
+            self._openings[asked] = judge(schedule, self._hours, self._now, labels), labels
+        return self._openings[asked][0].is_open
+
+    def _find_closed(self, question: Question) -> Closed | None:
+        asked = question.machine if self._schedule is not None and self._schedule.needs_labels else None
+        labels = self._openings[asked][1]
+        return describe_closed(self._chart, self.row.state, self._hours, self._now, reason=Reason.WINDOW, labels=labels)
 
     def _is_settled(self, question: Question, reason: Reason) -> bool:
         """True if a no cannot become a yes by waiting. An operator's goto or reset is not waited for."""

@@ -18,9 +18,11 @@ from app import store
 from app.core.chart import FAILED_KEY, Chart, State
 from app.core.plan import find_edge, find_next_clock, list_on_plan, list_planned
 from app.core.position import Position
+from app.core.window import find_closing
+from app.core.window import judge as judge_window
 from app.service.because import Departure, Told, find_departure, say_edge, say_last_report
 from app.service.forecast import Forecast, Pace, find_forecast, find_pace
-from app.service.words import name_some, say_number, say_span
+from app.service.words import name_some, say_number, say_opening, say_span
 
 # Before this share of the time allowed is over, a slow start says nothing about the end.
 EARLIEST = 0.25
@@ -169,8 +171,24 @@ def judge(chart: Chart, row: store.charts.ChartRow, position: Position, now: dat
         sentence = f"{who} paused it {say_span(now - position.paused_at)} ago: {row.pause_reason}"
         return Verdict(Condition.PAUSED, position.paused_at, sentence)
     return (
-        stuck or _judge_pace(chart, row, position, now) or _judge_waiting(state, position, now) or _run(state, position)
+        stuck
+        or _judge_window(chart, position, now)
+        or _judge_pace(chart, row, position, now)
+        or _judge_waiting(state, position, now)
+        or _run(state, position)
     )
+
+
+def _judge_window(chart: Chart, position: Position, now: datetime) -> Verdict | None:
+    """A state that is closed now for every machine; nobody is late while no machine may work."""
+    schedule = chart.find_schedule(position.state)
+    if schedule is None or schedule.needs_labels:
+        return None
+    opening = judge_window(schedule, position.hours, now)
+    if opening.is_open:
+        return None
+    since = max(find_closing(schedule, position.hours, now) or position.entered_at, position.entered_at)
+    return Verdict(Condition.WAITING, since, f"{position.state} waits for its window: {say_opening(opening, now)}")
 
 
 def _judge_leases(position: Position, now: datetime) -> Verdict | None:

@@ -32,6 +32,8 @@ LOCKED_CHART_THREADS = 4
 READING_THREADS = 2
 # How often a waiting request looks again while the database is away, in seconds.
 AWAY_SECONDS = 1.0
+# A waiting request looks again this many seconds after a window has opened, so that it does not come too early.
+OPENING_MARGIN = 0.01
 # The key of the batches for any chart; no chart has this name.
 ANY_CHART = ""
 
@@ -87,7 +89,8 @@ class Machines:
             outcome = await self._send(Sent(chart, claim, author))
             return outcome.answer, outcome.answer.is_yes or not outcome.may_change
 
-        return await self.wait_until(Topic(chart, rows=True), wait, attempt, claim.machine)
+        topic = Topic(chart, rows=True)
+        return await self.wait_until(topic, wait, attempt, claim.machine, opens_in=_seconds_to_opening)
 
     async def release(self, chart: str, release: Release, author: Author) -> Answer:
         """Take a slot back without a report; the answer is yes also if the machine held none.
@@ -109,7 +112,7 @@ class Machines:
                 found = await self._questions.ask(ANY_CHART, question)
             return found.answer, found.is_settled
 
-        return await self.wait_until(Topic(question.chart), wait, attempt)
+        return await self.wait_until(Topic(question.chart), wait, attempt, opens_in=_seconds_to_opening)
 
     async def read(self, read: Callable[[], T]) -> T:
         """Run `read`, which asks the database something short, on a reading thread."""
@@ -140,12 +143,19 @@ class Machines:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def wait_until(
-        self, topic: Topic, seconds: float, attempt: Callable[[], Awaitable[tuple[T, bool]]], machine: str | None = None
+        self,
+        topic: Topic,
+        seconds: float,
+        attempt: Callable[[], Awaitable[tuple[T, bool]]],
+        machine: str | None = None,
+        *,
+        opens_in: Callable[[T], float | None] = lambda answer: None,
     ) -> T:
         """Repeat `attempt`, which returns an answer and whether it is final, whenever the chart may have changed.
 
         Return the last answer: a final one, or the one when `seconds` are over or the server was told to stop.
-        `machine` is shown among those that wait for a slot. Raises TooManyWaitersError.
+        `machine` is shown among those that wait for a slot. `opens_in` says in how many seconds the clock alone may
+        change an answer. Raises TooManyWaitersError.
         """
         answer, is_settled = await attempt()
         if seconds == 0 or is_settled:
@@ -161,7 +171,8 @@ class Machines:
                     left = min(left, AWAY_SECONDS)
                 if is_settled:
                     return answer
-                await waiter.sleep(left)
+                opening = opens_in(answer)
+                await waiter.sleep(left if opening is None else min(left, opening + OPENING_MARGIN))
             if not self.service.hub.is_closed:
                 # Time is up: the last answer is a fresh one.
                 answer, _ = await attempt()
@@ -196,6 +207,10 @@ class Machines:
 
     def _answer(self, key: str, batch: Sequence[Question]) -> Sequence[Found | StateServiceError]:
         return answer_all(self.service, batch)
+
+
+def _seconds_to_opening(answer: Answer) -> float | None:
+    return None if answer.closed is None else answer.closed.seconds
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

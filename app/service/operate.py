@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 from app import chart_file, store
 from app.core import machine
 from app.core.chart import Chart
-from app.core.errors import BadRequestError, Problem, ReasonRequiredError
+from app.core.errors import BadRequestError, ChartFileError, Problem, ReasonRequiredError
 from app.core.log import Author
-from app.core.position import Archive, Entry, Evict, Goto, Happening, Pause, Reset, Resume, Step, Upgrade
+from app.core.position import Archive, Entry, Evict, Goto, Happening, Open, Pause, Reset, Resume, Step, Upgrade
 from app.db import Connection, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
 from app.service.locked import LockedChart, lock, locked_chart, record
@@ -107,6 +107,7 @@ def import_chart(service: Service, request: ImportRequest, author: Author) -> Im
     # For a warning this process's clock is good enough: a bad file is refused without asking the database.
     now = service.now(datetime.now(UTC))
     parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name, now=now)
+    parsed = replace(parsed, chart=replace(parsed.chart, importer=author.actor, sha256=parsed.sha256))
     with suppress(_DryRunError), transaction(service.database, is_long=True) as connection:
         imported, step = _import(service, connection, parsed, request, author)
         if request.dry_run:
@@ -124,6 +125,8 @@ def _import(
     author: Author,
 ) -> tuple[Imported, Step | None]:
     """Do the import; return what it did, and the step if there was one."""
+    if parsed.calendars:
+        raise ChartFileError(tuple(sorted(parsed.calendars.values())))
     row = store.charts.lock_chart_even_archived(connection, parsed.chart.name)
     if row is None:
         outcome = Outcome.CREATED
@@ -146,7 +149,7 @@ def _create(
 ) -> tuple[Status, Step]:
     chart = parsed.chart
     now = service.now(store.charts.read_now(connection))
-    step = machine.start(chart, 1, 1, now, sha256=parsed.sha256)
+    step = machine.start(chart, 1, 1, now)
     first = store.record.DecidedStep(step, author)
     row = store.record.create_chart(connection, chart.name, first, now, log_key=service.database.log_key)
     store.definitions.add_version(
@@ -166,7 +169,7 @@ def _bring_back(
     chart = parsed.chart
     row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
     held = locked_chart(service, connection, row)
-    step = machine.start(chart, row.version + 1, row.run + 1, held.now, fence=row.fence, sha256=parsed.sha256)
+    step = machine.start(chart, row.version + 1, row.run + 1, held.now, fence=row.fence)
     held.take(step, author)
     row = record(service, connection, held)
     store.definitions.add_version(
@@ -190,7 +193,7 @@ def _upgrade(
     homes = read_homes(maps, held.chart, chart)
     # Only a roster can withdraw reports, and there may be many.
     reports = {} if chart.roster is None else store.machines.read_reports(connection, row)
-    step = held.decide(Upgrade(chart, row.version + 1, homes, reports, parsed.sha256), author)
+    step = held.decide(Upgrade(chart, row.version + 1, homes, reports), author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
@@ -361,6 +364,11 @@ def reset(service: Service, name: str, reason: str, author: Author) -> Status:
 def goto(service: Service, name: str, state: str, reason: str, author: Author) -> Status:
     """Begin a visit of `state` without asking the guards."""
     return act(service, name, Goto(state, require_reason(reason)), author)
+
+
+def open_chart(service: Service, name: str, until: datetime, reason: str, author: Author) -> Status:
+    """Open the chart until then, whatever its windows and calendars say. A later act takes the place of this one."""
+    return act(service, name, Open(until, require_reason(reason)), author)
 
 
 def archive(service: Service, name: str, reason: str, author: Author) -> Status:

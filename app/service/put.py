@@ -34,6 +34,7 @@ from app.core.position import (
 )
 from app.db import Connection, asking, retrying, snapshot, transaction
 from app.service.context import Service
+from app.service.hours import Closed, describe_closed
 from app.service.locked import LockedChart, locked, locked_charts, record_all
 from app.service.metrics import lock_is_held
 
@@ -68,11 +69,15 @@ class Answer:
     value: int | None = None
     slots: SlotCount | None = None
     needs_slot: bool | None = None
+    closed: Closed | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The answer as the HTTP interface gives it to a client that accepts JSON."""
         fields = asdict(self)
         is_yes, slots, needs_slot = fields.pop("is_yes"), fields.pop("slots"), fields.pop("needs_slot")
+        del fields["closed"]
+        if self.closed is not None:
+            fields |= self.closed.as_json()
         if needs_slot is not None:
             fields["slots"] = needs_slot
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
@@ -227,7 +232,7 @@ class PriorReports:
 # Charts that one pass of the sweeper looks at; the rest follow in the next pass.
 SWEEP_LIMIT = 500
 # Reasons of a no that waiting may change.
-_MAY_CHANGE = frozenset({Reason.FULL, Reason.NOT_CURRENT, Reason.PAUSED})
+_MAY_CHANGE = frozenset({Reason.FULL, Reason.NOT_CURRENT, Reason.PAUSED, Reason.WINDOW, Reason.WINDOW_SHORT})
 # Why the report of a machine that held a slot a moment ago is refused.
 _SLOT_IS_GONE = frozenset({Reason.NO_SLOT, Reason.NOT_CURRENT, Reason.LATE, Reason.UNKNOWN_STATE, Reason.FINAL})
 
@@ -297,7 +302,12 @@ def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | Sta
         and chart.chart.states[state].slots is not None
         and chart.chart.can_reach(step.position.state, state)
     )
-    return Applied(replace(answer, slots=_count_slots(chart.chart, step.position, sent.what.machine)), may_change)
+    slots = _count_slots(chart.chart, step.position, sent.what.machine)
+    return Applied(replace(answer, slots=slots, closed=_find_closed(chart, state, step)), may_change)
+
+
+def _find_closed(chart: LockedChart, state: str, step: Step) -> Closed | None:
+    return describe_closed(chart.chart, state, step.position.hours, chart.now, reason=step.reason)
 
 
 def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str, Happening]:

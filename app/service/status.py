@@ -12,11 +12,12 @@ from app.core.chart import Chart, CountGuard, State
 from app.core.log import format_instant
 from app.core.plan import find_next_clock
 from app.core.position import Position, Slot
+from app.core.window import judge
 from app.db import Connection
 from app.service.because import Told
 from app.service.condition import Health, judge_health
 from app.service.forecast import Forecast
-from app.service.words import name_some, say_span
+from app.service.words import name_some, say_opening, say_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,20 @@ class SlotStatus:
         return {"slots": self.limit, "held": len(self.holders), "holders": holders, "waiting": list(self.waiting)}
 
 
+@dataclass(frozen=True, slots=True)
+class WindowStatus:
+    """Whether the current state is open; `is_open` is None if that differs by machine.
+
+    `opened_until` is when an operator's act of opening ends, if one is in force.
+    """
+
+    is_open: bool | None
+    opens_at: datetime | None
+    closes_at: datetime | None
+    opened_until: datetime | None
+    says: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A chart's status at `read_at`. `waits_for` is one sentence for people; `health` is its condition and why."""
@@ -77,6 +92,7 @@ class Status:
     read_at: datetime
     health: Health
     slots: SlotStatus | None = None
+    window: WindowStatus | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The status as the HTTP interface and `--json` give it. Instants are texts, ISO 8601 in UTC."""
@@ -87,6 +103,7 @@ class Status:
         fields["progress"] = None if self.progress is None else _fields(self.progress)
         fields["deadline"] = None if self.deadline is None else _fields(self.deadline)
         fields["slots"] = None if self.slots is None else self.slots.as_json(self.read_at)
+        fields["window"] = None if self.window is None else _fields(self.window)
         health = self.health
         fields["condition"] = str(health.condition)
         fields["condition_since"] = format_instant(health.since)
@@ -105,6 +122,8 @@ class Status:
             lines.append(values)
         if self.slots is not None:
             lines.append(say_slots(self.slots, self.read_at))
+        if self.window is not None:
+            lines.append(f"window: {self.window.says}")
         health = self.health
         lines.append(f"{health.condition} since {format_instant(health.since)}: {health.because}")
         if health.forecast is not None:
@@ -135,6 +154,7 @@ def describe_status(
     what the log and the reports say, if it is not what they say now.
     """
     state = chart.states[position.state]
+    window = find_window(chart, position, now)
     return Status(
         chart=row.name,
         description=chart.description,
@@ -154,11 +174,28 @@ def describe_status(
         expect=chart.expect,
         entered_at=row.entered_at,
         updated_at=row.updated_at,
-        waits_for=say_what_it_waits_for(state, row, position, now, missing),
+        waits_for=say_what_it_waits_for(state, row, position, now, missing, window=window),
         read_at=now,
         health=judge_health(told or Told(connection, row), chart, position, now),
         slots=find_slots(state, position, waiting),
+        window=window,
     )
+
+
+def find_window(chart: Chart, position: Position, now: datetime) -> WindowStatus | None:
+    """Whether the current state is open, and when that changes; None if nothing ever closes it."""
+    schedule = chart.find_schedule(position.state)
+    if schedule is None:
+        return None
+    opening, opened_until = judge(schedule, position.hours, now), position.hours.opened_until
+    if opened_until is not None and opened_until <= now:
+        opened_until = None
+    if schedule.needs_labels and not opening.is_open:
+        labels = ", ".join(sorted({window.label for window in schedule.windows or () if window.label is not None}))
+        says = f"opens for each machine in its own time zone (label {labels})"
+        return WindowStatus(None, opening.opens_at, None, opened_until, says)
+    says = say_opening(opening, now) + (", opened by an operator" if opened_until is not None else "")
+    return WindowStatus(opening.is_open, opening.opens_at, opening.closes_at, opened_until, says)
 
 
 def find_progress(state: State, position: Position) -> Progress | None:
@@ -217,7 +254,13 @@ def _say_holder(slot: Slot, now: datetime) -> str:
 
 
 def say_what_it_waits_for(
-    state: State, row: store.charts.ChartRow, position: Position, now: datetime, missing: Sequence[str] = ()
+    state: State,
+    row: store.charts.ChartRow,
+    position: Position,
+    now: datetime,
+    missing: Sequence[str] = (),
+    *,
+    window: WindowStatus | None = None,
 ) -> str:
     """One sentence: what each guard still needs, which machines are missing, and the next deadline.
 
@@ -229,6 +272,8 @@ def say_what_it_waits_for(
     if state.is_final:
         return f"nothing: {state.name} is final"
     parts = _say_expired(position, now)
+    if window is not None and not window.is_open:
+        parts.append(f"its window, which {window.says}")
     parts += [
         _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]

@@ -1,9 +1,11 @@
-"""How sentences for people write lengths of time, numbers and lists of names."""
+"""How sentences for people write lengths of time, numbers, lists of names, and when it opens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from app.core.window import HORIZON, OUTSIDE, Opening, load_zone
 
 # A sentence names at most this many machines, and counts the others.
 MAX_NAMED = 10
@@ -42,3 +44,21 @@ def say_reported(reported: int, expect: int | None, verb: str = "had") -> str:
     """How many machines of those expected reported by name: `1,237 of 2,000 had reported`."""
     of = "" if expect is None else f" of {say_number(expect)}"
     return f"{say_number(reported)}{of} {verb} reported"
+
+
+def say_opening(opening: Opening, now: datetime) -> str:
+    """When it opens or closes, in local time: `opens Mon 22:00 Europe/Berlin, in 3 h`."""
+    if opening.is_open:
+        if opening.closes_at is None:
+            return "is open"
+        return f"closes {_say_local(opening.closes_at, opening.zone, now)}"
+    why = "" if opening.why == OUTSIDE else f"{opening.why}; "
+    if opening.opens_at is None:
+        return f"{why}does not open within {HORIZON.days} days"
+    return f"{why}opens {_say_local(opening.opens_at, opening.zone, now)}"
+
+
+def _say_local(instant: datetime, zone: str, now: datetime) -> str:
+    local, span = instant.astimezone(load_zone(zone)), instant - now
+    day = f"{local:%a}" if span < timedelta(days=6) else f"{local:%a %Y-%m-%d}"
+    return f"{day} {local:%H:%M} {zone}, in {say_span(span)}"

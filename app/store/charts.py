@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
 
 from app.core.errors import ChartNotFoundError
-from app.core.log import MICROSECOND, format_instant
+from app.core.log import MICROSECOND, format_instant, read_hours, write_hours
 from app.core.position import Position, Step
+from app.core.window import NO_HOURS, Hours
 from app.db import Connection
 from app.db.connection import Prepared, among, recordset
 from app.models import attribute_values, charts
@@ -36,6 +37,8 @@ class ChartRow(NamedTuple):
     pause_reason: str | None
     # Microseconds.
     paused_for: int
+    # JSON, see app/models.py.
+    hours: str | None
     due_at: datetime | None
     fence: int
     seq: int
@@ -171,7 +174,7 @@ def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[s
     return list(connection.execute(query).scalars())
 
 
-_MARK = ("version", "run", "visit", "state", "paused_at", "archived_at")
+_MARK = ("version", "run", "visit", "state", "paused_at", "archived_at", "hours")
 
 
 def list_marks(connection: Connection, names: Sequence[str]) -> dict[str, tuple[tuple[object, ...], int]]:
@@ -243,6 +246,7 @@ def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
         paused_for=timedelta(microseconds=row.paused_for),
         fence=row.fence,
         renamed=read_renamed(row),
+        hours=find_hours(row),
     )
 
 
@@ -250,6 +254,11 @@ def read_renamed(row: ChartRow) -> dict[str, str]:
     """Return the names that states of this run had before an upgrade, each with the name it has now."""
     names: dict[str, str] = {} if row.renamed is None else json.loads(row.renamed)
     return names
+
+
+def find_hours(row: ChartRow) -> Hours:
+    """Return what opens and closes the chart beside its windows, without the calendars' events."""
+    return NO_HOURS if row.hours is None else read_hours(json.loads(row.hours))
 
 
 # Writing positions
@@ -262,6 +271,7 @@ _POSITION_COLUMNS = (
     "entered_at",
     "paused_at",
     "paused_for",
+    "hours",
     "due_at",
     "fence",
     "seq",
@@ -282,6 +292,7 @@ def position_columns(step: Step, now: datetime, seq: int, last_hash: str) -> dic
         "entered_at": after.entered_at,
         "paused_at": after.paused_at,
         "paused_for": after.paused_for // MICROSECOND,
+        "hours": None if after.hours == NO_HOURS else json.dumps(write_hours(after.hours), sort_keys=True),
         "due_at": step.due_at,
         "fence": after.fence,
         "seq": seq,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from sqlalchemy import Row, insert, select
 
 from app.core.chart import (
+    Approvers,
     Attribute,
     Chart,
     ClockGuard,
@@ -29,6 +30,7 @@ from app.core.chart import (
 )
 from app.core.errors import VersionNotFoundError
 from app.core.log import MICROSECOND, format_instant
+from app.core.window import DAYS, Schedule, Window
 from app.db import Connection
 from app.models import attributes, chart_versions, roster, states, transitions
 
@@ -93,6 +95,7 @@ def add_version(
         "require_machine": chart.require_machine,
         "imported_at": now,
         "imported_by": actor,
+        "schedule": _write_schedule(chart.schedule),
     }
     version_id = connection.execute(insert(chart_versions).returning(chart_versions.c.id), values).scalar_one()
     _insert_all(
@@ -152,18 +155,50 @@ def _state_row(version_id: int, position: int, state: State) -> dict[str, Any]:
         "lease_us": None if rule is None or rule.lease is None else rule.lease // MICROSECOND,
         "on_expire": None if rule is None else rule.on_expire,
         "reported": json.dumps(state.reported) if state.reported else None,
+        "schedule": _write_schedule(state.schedule),
+        "who": None if state.approvers is None else "approvers",
+        "who_not": "importer" if state.approvers is not None and state.approvers.not_importer else None,
     }
 
 
+def _write_schedule(schedule: Schedule | None) -> str | None:
+    if schedule is None:
+        return None
+    windows = None if schedule.windows is None else [_write_window(window) for window in schedule.windows]
+    parts = {"windows": windows, "except": schedule.calendars, "fit": schedule.fit}
+    return json.dumps({name: value for name, value in parts.items() if value is not None})
+
+
+def _write_window(window: Window) -> dict[str, Any]:
+    days = [DAYS[day] for day in window.days]
+    return {"days": days, "from": f"{window.start:%H:%M}", "to": f"{window.end:%H:%M}", "zone": window.zone}
+
+
+def _load_schedule(text: str | None) -> Schedule | None:
+    if text is None:
+        return None
+    parts = json.loads(text)
+    return Schedule(
+        windows=tuple(_load_window(item) for item in parts["windows"]) if "windows" in parts else None,
+        calendars=tuple(parts["except"]) if "except" in parts else None,
+        fit=parts.get("fit"),
+    )
+
+
+def _load_window(parts: dict[str, Any]) -> Window:
+    days = tuple(DAYS.index(day) for day in parts["days"])
+    return Window(time.fromisoformat(parts["from"]), time.fromisoformat(parts["to"]), parts["zone"], days)
+
+
 def _guard_columns(guard: Guard) -> dict[str, Any]:
-    columns: dict[str, Any] = {"op": None, "threshold": None, "age": None, "instant": None}
+    columns: dict[str, Any] = {"op": None, "threshold": None, "age": None, "instant": None, "of_time": None}
     match guard:
         case CountGuard():
             columns |= {"op": guard.op, "threshold": guard.threshold}
         case ClockGuard():
             columns |= {"instant": guard.instant}
         case ElapsedGuard():
-            columns |= {"age": guard.age // MICROSECOND}
+            columns |= {"age": guard.age // MICROSECOND, "of_time": None if guard.schedule is None else "open"}
     return {"key": guard.key, "value": guard.written, **columns}
 
 
@@ -173,14 +208,18 @@ def load_chart(connection: Connection, chart_id: int, name: str, version: int) -
     row = connection.execute(query).one_or_none()
     if row is None:
         raise VersionNotFoundError(f"chart {name!r} has no version {version}")
+    schedule = _load_schedule(row.schedule)
     return Chart(
         name=name,
         initial=row.initial_state,
-        states=_load_states(connection, row.id),
+        states=_load_states(connection, row.id, schedule),
         description=row.description,
         expect=row.expect,
         roster=_load_roster(connection, row.id) if row.has_roster else None,
         require_machine=row.require_machine,
+        schedule=schedule,
+        importer=row.imported_by,
+        sha256=row.sha256,
     )
 
 
@@ -189,30 +228,40 @@ def _load_roster(connection: Connection, version_id: int) -> tuple[str, ...]:
     return tuple(connection.execute(query).scalars())
 
 
-def _load_states(connection: Connection, version_id: int) -> dict[str, State]:
+def _load_states(connection: Connection, version_id: int, common: Schedule | None) -> dict[str, State]:
     found_attributes: dict[int, list[Attribute]] = {}
     for row in connection.execute(_of_version(attributes, version_id)):
         found_attributes.setdefault(row.state_id, []).append(Attribute(row.key, row.value))
-    found_transitions: dict[int, list[Transition]] = {}
+    found_transitions: dict[int, list[Row[Any]]] = {}
     for row in connection.execute(_of_version(transitions, version_id)):
-        found_transitions.setdefault(row.state_id, []).append(Transition(row.target, _load_guard(row)))
+        found_transitions.setdefault(row.state_id, []).append(row)
     query = select(states).where(states.c.version_id == version_id).order_by(states.c.position)
     return {
-        row.name: State(
-            name=row.name,
-            func=None if row.func is None else Func(row.func),
-            attributes=tuple(found_attributes.get(row.id, ())),
-            transitions=tuple(found_transitions.get(row.id, ())),
-            slots=_load_slots(row),
-            description=row.description,
-            reported=_load_reported(row),
-        )
+        row.name: _load_state(row, found_attributes.get(row.id, []), found_transitions.get(row.id, []), common)
         for row in connection.execute(query)
     }
 
 
 def _load_reported(row: Row[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((key, tuple(machines)) for key, machines in json.loads(row.reported or "[]"))
+
+
+def _load_state(
+    row: Row[Any], found_attributes: list[Attribute], moves: list[Row[Any]], common: Schedule | None
+) -> State:
+    own = _load_schedule(row.schedule)
+    schedule = common if own is None else own.within(common)
+    return State(
+        name=row.name,
+        func=None if row.func is None else Func(row.func),
+        attributes=tuple(found_attributes),
+        transitions=tuple(Transition(move.target, _load_guard(move, schedule)) for move in moves),
+        slots=_load_slots(row),
+        description=row.description,
+        reported=_load_reported(row),
+        schedule=own,
+        approvers=None if row.who is None else Approvers(not_importer=row.who_not is not None),
+    )
 
 
 def _of_version(table: Any, version_id: int) -> Any:
@@ -224,12 +273,12 @@ def _of_version(table: Any, version_id: int) -> Any:
     )
 
 
-def _load_guard(row: Row[Any]) -> Guard:
+def _load_guard(row: Row[Any], schedule: Schedule | None) -> Guard:
     if row.threshold is not None:
         return CountGuard(row.key, Op(row.op), row.threshold, row.value)
     if row.instant is not None:
         return ClockGuard(row.instant, row.value)
-    return ElapsedGuard(timedelta(microseconds=row.age), row.value)
+    return ElapsedGuard(timedelta(microseconds=row.age), row.value, schedule=None if row.of_time is None else schedule)
 
 
 def _load_slots(row: Row[Any]) -> SlotRule | None:

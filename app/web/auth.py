@@ -51,6 +51,7 @@ RULES: dict[str, Role | None] = {
     "operate.post_resume": Role.OPERATOR,
     "operate.post_reset": Role.OPERATOR,
     "operate.post_goto": Role.OPERATOR,
+    "operate.post_open": Role.OPERATOR,
     "operate.post_archive": Role.ADMIN,
     "operate.post_evict": Role.OPERATOR,
     # The chart is in the body: the views check the pattern themselves.

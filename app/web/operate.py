@@ -11,6 +11,7 @@ from app.core.position import Archive, Goto, Happening, Reset
 from app.service import operate
 from app.web.guard import check_json_type
 from app.web.request import MACHINE_LENGTH, NAME_LENGTH, check_text, current_author, current_service, read_query
+from app.web.values import read_instant
 
 blueprint = Blueprint("operate", __name__)
 # Characters.
@@ -46,6 +47,17 @@ def post_goto(name: str) -> Response:
         return Goto(state, reason)
 
     return _act_or_rehearse(name, go)
+
+
+@blueprint.post("/charts/<chart:name>/open", provide_automatic_options=False)
+def post_open(name: str) -> Response:
+    """Open the chart until the instant that the body names, whatever its windows say."""
+    reason = read_reason()
+    until = read_field("until", 40)
+    if until is None:
+        raise BadRequestError('until is missing: {"until": "2030-01-31T22:00:00Z", "reason": "..."}')
+    instant = read_instant("until", until)
+    return jsonify(operate.open_chart(current_service(), name, instant, reason, current_author()).as_json())
 
 
 @blueprint.post("/charts/<chart:name>/archive", provide_automatic_options=False)

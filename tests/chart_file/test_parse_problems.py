@@ -39,7 +39,7 @@ WORDS = {
     ),
     "unknown key of a guard": (
         counted("{key: count, value: 1, ¦zzz: 2}"),
-        "unknown key 'zzz' (known: key, value, op)",
+        "unknown key 'zzz' (known: key, value, op, of)",
     ),
     "unknown func": (
         SEED.replace("increment", "¦incremnt", 1),

@@ -82,8 +82,8 @@ SITE: Edits = {
     "app/core/log.py": [
         ("    note: str | None = None\n\n", "    note: str | None = None\n    site: str | None = None\n\n")
     ],
-    "app/models.py": [('    Column("reason", Text),\n', '    Column("reason", Text),\n    Column("site", Text),\n')],
-    "app/store/log.py": [("        reason=entry.reason,\n", '        reason=entry.reason,\n        site="north",\n')],
+    "app/models.py": [('    Column("note", Text),\n', '    Column("note", Text),\n    Column("site", Text),\n')],
+    "app/store/log.py": [("        note=entry.note,\n", '        note=entry.note,\n        site="north",\n')],
 }
 
 # Whatever the code does with a chart: read it, write it, describe it, draw it, keep it in tables.

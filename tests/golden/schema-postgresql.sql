@@ -19,6 +19,7 @@ chart_versions.has_roster boolean NOT NULL
 chart_versions.require_machine boolean NOT NULL
 chart_versions.imported_at timestamp with time zone NOT NULL
 chart_versions.imported_by character varying(255)
+chart_versions.schedule text
 charts.id bigint NOT NULL DEFAULT nextval('charts_id_seq'::regclass)
 charts.name character varying(128) NOT NULL
 charts.version integer NOT NULL
@@ -38,6 +39,7 @@ charts.created_at timestamp with time zone NOT NULL
 charts.updated_at timestamp with time zone NOT NULL
 charts.archived_at timestamp with time zone
 charts.renamed text
+charts.hours text
 reports.chart_id bigint NOT NULL
 reports.run integer NOT NULL
 reports.visit integer NOT NULL
@@ -66,6 +68,9 @@ states.lease character varying(64)
 states.lease_us bigint
 states.on_expire character varying(8)
 states.reported text
+states.schedule text
+states.who character varying(16)
+states.who_not character varying(16)
 tokens.id bigint NOT NULL DEFAULT nextval('tokens_id_seq'::regclass)
 tokens.name character varying(128) NOT NULL
 tokens.sha256 character varying(64) NOT NULL
@@ -104,6 +109,7 @@ transitions.value character varying(64) NOT NULL
 transitions.threshold bigint
 transitions.age bigint
 transitions.instant timestamp with time zone
+transitions.of_time character varying(8)
 v_current.chart character varying(128)
 v_current.version integer
 v_current.run integer
