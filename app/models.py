@@ -128,6 +128,8 @@ chart_versions = Table(
     Column("expect", BigInteger),
     Column("has_roster", Boolean, nullable=False),
     Column("require_machine", Boolean, nullable=False),
+    # JSON: what the chart promises with `never` and `always`; null if it promises nothing.
+    Column("promises", Text),
     Column("imported_at", UtcDateTime, nullable=False),
     Column("imported_by", String(255)),
     # The windows for all states, JSON: {"windows": [...], "except": [...], "fit": true}; NULL if there are none.

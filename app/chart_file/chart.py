@@ -40,6 +40,7 @@ from app.chart_file.nodes import (
     quote,
     read_nodes,
 )
+from app.chart_file.promises import PROMISE_KEYS, hold_to_promises, read_promises
 from app.chart_file.windows import (
     PEOPLE_KEYS,
     SCHEDULE_KEYS,
@@ -226,7 +227,16 @@ def expect_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
     return meant
 
 
-CHART_KEYS = ("chart", "description", "current_state", "expect", "require_machine", *SCHEDULE_KEYS, "states")
+CHART_KEYS = (
+    "chart",
+    "description",
+    "current_state",
+    "expect",
+    "require_machine",
+    *SCHEDULE_KEYS,
+    *PROMISE_KEYS,
+    "states",
+)
 MAX_STATES = 10_000
 
 
@@ -269,11 +279,12 @@ def read_chart(
     scope = replace(scope, schedule=schedule)
     drafts = [read_state(state_map, scope) for state_map in state_maps]
     initial = _read_initial(fields.find("current_state"), drafts, scope)
+    states = {draft.state.name: draft.state for draft in drafts}
+    found = read_promises(fields, states, scope)
     if problems or name is None or initial is None:
         return None
-    states = {draft.state.name: draft.state for draft in drafts}
     collect_warnings(states, initial, scope.state_names, warnings)
-    return Chart(
+    chart = Chart(
         name=name,
         initial=initial,
         states=states,
@@ -282,7 +293,10 @@ def read_chart(
         roster=scope.expect.roster,
         require_machine=require_machine or False,
         schedule=schedule,
+        promises=found.promises,
     )
+    hold_to_promises(chart, found, problems, warnings, now)
+    return None if problems else chart
 
 
 def _read_chart_name(fields: MapNode, names: Names, problems: Problems, warnings: Problems) -> str | None:

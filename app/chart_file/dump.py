@@ -9,6 +9,7 @@ import yaml
 from app.chart_file.checks import reach
 from app.chart_file.windows import APPROVERS, IMPORTER, OPEN
 from app.core.chart import Attribute, Chart, ElapsedGuard, Func, Guard, OnExpire, SlotRule, State, Transition
+from app.core.promises import Promises
 from app.core.window import DAYS, Schedule, Window
 
 try:
@@ -17,6 +18,7 @@ except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeDumper as Dumper  # type: ignore[assignment]  # the same methods, no common base
 
 TEXT_TAG, INTEGER_TAG, BOOLEAN_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "bool"))
+LIST_TAG = "tag:yaml.org,2002:seq"
 # The widest line there is, so that lines are never folded.
 LINE_WIDTH = 2**31 - 1
 
@@ -45,9 +47,23 @@ def dump(
     if chart.require_machine:
         pairs.append(("require_machine", _boolean(True)))
     pairs.extend(_dump_schedule(chart.schedule))
-    pairs.append(("states", yaml.SequenceNode("tag:yaml.org,2002:seq", live, flow_style=False)))
+    pairs += _dump_promises(chart.promises)
+    pairs.append(("states", yaml.SequenceNode(LIST_TAG, live, flow_style=False)))
     written: str = yaml.serialize(_map(pairs, is_flow=False), Dumper=Dumper, allow_unicode=True, width=LINE_WIDTH)
     return written
+
+
+def _dump_promises(promises: Promises) -> Pairs:
+    never = [_map([(one.measure, _text(one.written)), (one.place, _text(one.state))]) for one in promises.never]
+    always = [
+        _map(
+            [("ends", _one_or_list([_text(name) for name in one.ends]))]
+            + ([("within", _text(one.within_written))] if one.within_written is not None else [])
+        )
+        for one in promises.always
+    ]
+    kinds = (("never", never), ("always", always))
+    return [(kind, yaml.SequenceNode(LIST_TAG, nodes, flow_style=False)) for kind, nodes in kinds if nodes]
 
 
 def _order_states(chart: Chart) -> list[State]:
@@ -160,7 +176,7 @@ def _number_or_text(written: str) -> yaml.Node:
 
 
 def _list(nodes: Sequence[yaml.Node]) -> yaml.Node:
-    return yaml.SequenceNode("tag:yaml.org,2002:seq", list(nodes), flow_style=True)
+    return yaml.SequenceNode(LIST_TAG, list(nodes), flow_style=True)
 
 
 def _one_or_list(nodes: Sequence[yaml.Node]) -> yaml.Node:

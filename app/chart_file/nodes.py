@@ -63,10 +63,10 @@ class Problems:
         """Note a problem at `place`."""
         self.add_at(place.line, place.column, message)
 
-    def add_at(self, line: int, column: int, message: str) -> None:
-        """Note a problem at a line and column, both from 1."""
+    def add_at(self, line: int, column: int, message: str, story: str = "") -> None:
+        """Note a problem at a line and column, both from 1, and the story that shows it."""
         if len(self._found) < MAX_PROBLEMS:
-            self._found.append(Problem(line, column, message))
+            self._found.append(Problem(line, column, message, story))
         else:
             self._left_out += 1
 

@@ -10,8 +10,10 @@ import re
 from app.chart_file.chart import FUNC_WORDS, MAX_STATES
 from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
 from app.chart_file.guards import CLOCK_KEYS, COUNTING_WORDS, ON_EXPIRE_WORDS, OP_WORDS
+from app.chart_file.promises import PLACES
 from app.chart_file.windows import APPROVERS, CLOCK, IMPORTER, OPEN
 from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
+from app.core.promises import LIMIT, MEASURES
 from app.core.window import DAYS
 
 Schema = dict[str, object]
@@ -31,6 +33,8 @@ def json_schema() -> Schema:
                 "expect": _expect(),
                 "require_machine": _flag("Whether a PUT without a machine's id is an error."),
                 **_schedule(),
+                "never": _one_or_many("never", "What may never happen; a chart that can do it is refused."),
+                "always": _one_or_many("always", "How every run ends; a chart that can end otherwise is refused."),
                 "states": {
                     "description": "The states; the first one counts as a start, too.",
                     "type": "array",
@@ -46,6 +50,8 @@ def json_schema() -> Schema:
             "attribute": _attribute(),
             "target": _target(),
             "guard": _guard(),
+            "never": _never(),
+            "always": _always(),
             "integer": _integer(),
             "age": _age(),
             "limit": _limit(),
@@ -155,6 +161,22 @@ def _window() -> Schema:
         "zone": _text("An IANA time zone, or '$LABEL': the zone that this label of the machine names."),
     }
     return _object(properties, required=["from", "to"])
+
+
+def _never() -> Schema:
+    limit: Schema = {"type": "string", "pattern": _whole(re.sub(r"\(\?P<\w+>", "(", LIMIT.pattern))}
+    state = _scalar(NAME.pattern, "At any moment of a visit of this state, or when it is entered.")
+    shape = _object({**dict.fromkeys(MEASURES, limit), **dict.fromkeys(PLACES, state)}, required=[])
+    return shape | {"minProperties": 2, "maxProperties": 2}
+
+
+def _always() -> Schema:
+    ends = _scalar(NAME.pattern, "A final state.")
+    properties: Schema = {
+        "ends": {"anyOf": [ends, {"type": "array", "minItems": 1, "items": ends}]},
+        "within": {"description": "How long a run takes at most.", "$ref": "#/$defs/age"},
+    }
+    return _object(properties, required=["ends"])
 
 
 def _expect() -> Schema:

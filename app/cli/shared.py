@@ -112,6 +112,8 @@ def print_problems(file: str, problems: Iterable[errors.Problem], *, kind: str =
     """Print one line for each problem on standard error, in the form that editors can jump to."""
     for problem in problems:
         click.echo(f"{file}:{problem.line}:{problem.column}: {kind}: {problem.message}", err=True)
+        for line in problem.story.splitlines():
+            click.echo(f"    {line}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, Self
 
 from app.core.errors import AttributeRangeError
+from app.core.promises import Promises
 from app.core.window import Hours, Schedule, find_end_of_open_time
 
 INT64_MIN = -(2**63)
@@ -25,6 +26,7 @@ CHART_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.:-]{1,128}")
 CHART_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . - : (nor '.' or '..')"
 # The attribute that counts failures; `on_expire: fail` counts on it, and the pages show it.
 FAILED_KEY = "failed"
+NO_PROMISES = Promises()
 
 
 class Op(StrEnum):
@@ -361,6 +363,7 @@ class Chart:
     `require_machine` is what the file says; `needs_machine` is what follows from the file. `schedule` is the one of
     every state that says no other. `importer` is who imported this version, and `sha256` the hash of its file; None if
     that is not known. `calendars` are the names of all calendars that the file names.
+    `promises` are what may never, and must always, happen.
     """
 
     name: str
@@ -375,6 +378,7 @@ class Chart:
     sha256: str | None = field(default=None, compare=False)
     calendars: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _schedules: dict[str, Schedule] = field(init=False, default_factory=dict, repr=False, compare=False)
+    promises: Promises = NO_PROMISES
     roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
     _reach: dict[str, frozenset[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _counts_ahead: dict[str, bool] = field(init=False, default_factory=dict, repr=False, compare=False)

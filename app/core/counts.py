@@ -21,7 +21,7 @@ from app.core.errors import StateServiceError
 # Stands for "any number of machines" if nothing limits how many come.
 UNLIMITED = 10**12
 # How many combinations of counts are looked at before a proof is given up.
-BUDGET = 2_000_000
+BUDGET = 500_000
 
 
 class TooManyCountsError(StateServiceError):
@@ -97,7 +97,12 @@ class Counts:
         self.machines = machines
         self.budget = Budget() if budget is None else budget
         self.keys = [attribute.key for attribute in state.attributes]
-        self._start = {attribute.key: attribute.value for attribute in state.attributes}
+        self._step = 0 if state.func is None or not state.is_counting else state.func.apply("", 0)
+        # What an exported chart says was reported before counts as reported in this visit.
+        before = {key: len(names) for key, names in state.reported}
+        self._start = {
+            attribute.key: attribute.value - self._step * before.get(attribute.key, 0) for attribute in state.attributes
+        }
         self._guards: dict[str, list[tuple[int, CountGuard]]] = {key: [] for key in self.keys}
         for number, transition in enumerate(state.transitions):
             if isinstance(transition.guard, CountGuard):
@@ -108,10 +113,7 @@ class Counts:
 
     def value_at(self, key: str, count: int) -> int:
         """Return the value of attribute `key` once `count` reports stand on it."""
-        func = self.state.func
-        assert func is not None
-        step = func.apply(key, 0)
-        return self._start[key] + step * count
+        return self._start[key] + self._step * count
 
     def find_move(self, key: str, count: int) -> int | None:
         """Return the first transition whose guard holds if `count` reports stand on `key`; None if no guard does."""

@@ -11,18 +11,23 @@ class StateServiceError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong with a chart file, and its place; line and column count from 1."""
+    """One thing that is wrong with a chart file, and its place; line and column count from 1.
+
+    `story` shows how a promise of the chart can be broken, as a story file has it; it is empty for any other problem.
+    """
 
     line: int
     column: int
     message: str
+    story: str = ""
 
     def __str__(self) -> str:
         return f"{self.line}:{self.column}: {self.message}"
 
     def as_json(self) -> dict[str, int | str]:
         """Return the problem as the HTTP interface and `--json` show it."""
-        return {"line": self.line, "column": self.column, "message": self.message}
+        shown: dict[str, int | str] = {"line": self.line, "column": self.column, "message": self.message}
+        return shown | ({"story": self.story} if self.story else {})
 
 
 class ChartFileError(StateServiceError):

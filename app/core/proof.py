@@ -38,6 +38,26 @@ class Leg:
         return self.peak.move
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The visits on a way through a chart, the last one first: a chart may have 10,000 states, and as many ways."""
+
+    before: Way | None
+    leg: Leg
+
+    def list_legs(self) -> tuple[Leg, ...]:
+        """Return the visits in their order."""
+        legs, here = [self.leg], self.before
+        while here is not None:
+            legs.append(here.leg)
+            here = here.before
+        return tuple(reversed(legs))
+
+
+def _legs(way: Way | None) -> tuple[Leg, ...]:
+    return () if way is None else way.list_legs()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """The most machines of a measure; `most` is None if nothing limits them, and `because` says why.
@@ -57,7 +77,7 @@ class _Best:
     """The most so far on the ways to a state; `value` is None before any state with slots, `free` names one without."""
 
     value: int | None = None
-    legs: tuple[Leg, ...] = ()
+    way: Way | None = None
     free: str | None = None
 
     @property
@@ -78,7 +98,7 @@ class Proof:
         self.budget = Budget() if budget is None else budget
         self.counts: dict[str, Counts] = {}
         self.moves: dict[str, dict[int, Peak]] = {}
-        self.shortest: dict[str, tuple[Leg, ...]] = {}
+        self.shortest: dict[str, Way | None] = {}
         self._peaks: dict[tuple[str, int, Measure], Peak | None] = {}
         self._walk()
 
@@ -86,19 +106,19 @@ class Proof:
 
     def _walk(self) -> None:
         """Find the shortest way to every state that can be entered (Dijkstra's algorithm, by the number of acts)."""
-        ahead: list[tuple[int, int, str, tuple[Leg, ...]]] = [(0, 0, self.chart.initial, ())]
+        ahead: list[tuple[int, int, str, Way | None]] = [(0, 0, self.chart.initial, None)]
         number = 0
         while ahead:
-            cost, _, name, legs = heapq.heappop(ahead)
+            cost, _, name, way = heapq.heappop(ahead)
             if name in self.shortest:
                 continue
-            self.shortest[name] = legs
+            self.shortest[name] = way
             self.moves[name] = self._find_moves(self.chart.states[name])
             for peak in self.moves[name].values():
                 number += 1
-                self.budget.spend(1 + len(legs))
+                self.budget.spend()
                 target = self.chart.states[name].transitions[peak.move].target
-                heapq.heappush(ahead, (cost + 1 + sum(peak.size), number, target, (*legs, Leg(name, peak))))
+                heapq.heappush(ahead, (cost + 1 + sum(peak.size), number, target, Way(way, Leg(name, peak))))
 
     def _find_moves(self, state: State) -> dict[int, Peak]:
         """Return the transitions by which the state can be left, each with its shortest way out."""
@@ -112,6 +132,10 @@ class Proof:
         found = {number: counts.find_shortest(number) for number in numbers}
         return {number: peak for number, peak in found.items() if peak is not None}
 
+    def way_to(self, name: str) -> tuple[Leg, ...]:
+        """Return the visits on the shortest way to the state."""
+        return _legs(self.shortest[name])
+
     def population(self, state: State) -> int:
         """Return how many machines may report in the state: any number if reports need no machine id."""
         return self.machines if state.slots is not None or self.chart.needs_machine else UNLIMITED
@@ -124,16 +148,16 @@ class Proof:
         if best is None:
             return Bound(most=0)
         if best.free is not None:
-            return Bound(most=None, because=_say_no_slots(best.free), legs=best.legs)
+            return Bound(most=None, because=_say_no_slots(best.free), legs=_legs(best.way))
         if best.value is None:
-            return Bound(most=None, because="no state on the way there has slots", legs=best.legs)
-        return self._limit(Bound(most=best.value, legs=best.legs), measure)
+            return Bound(most=None, because="no state on the way there has slots", legs=_legs(best.way))
+        return self._limit(Bound(most=best.value, legs=_legs(best.way)), measure)
 
     def find_bound_within(self, measure: Measure, name: str) -> Bound:
         """Return the most machines of `measure` at any moment of a visit of the state `name`."""
         if name not in self.shortest:
             return Bound(most=0)
-        state, way = self.chart.states[name], self.shortest[name]
+        state, way = self.chart.states[name], self.way_to(name)
         if state.slots is None:
             return Bound(most=None, because=_say_no_slots(name), legs=way)
         peak = self.counts[name].find_peak_within(begun=measure is Measure.BEGUN)
@@ -195,18 +219,18 @@ class Proof:
         plain = Leg(name, self.moves[name][move])
         if not state.is_counting:
             # Nobody reports here, so those who were down before still are.
-            return _Best(best.value, (*best.legs, plain), best.free)
+            return _Best(best.value, Way(best.way, plain), best.free)
         is_begun = measure is Measure.BEGUN
         if state.slots is None:
-            return _Best(None, (*best.legs, plain), name)
+            return _Best(None, Way(best.way, plain), name)
         if is_begun and best.free is not None:
-            return _Best(None, (*best.legs, plain), best.free)
+            return _Best(None, Way(best.way, plain), best.free)
         peak = self.find_peak(name, move, measure)
         if peak is None or not is_begun:
-            legs = (*self.shortest[name], plain if peak is None else Leg(name, peak))
-            return _Best(0 if peak is None else peak.value, legs)
+            leg = plain if peak is None else Leg(name, peak)
+            return _Best(0 if peak is None else peak.value, Way(self.shortest[name], leg))
         total = self.machines if is_circle else min(self.machines, (best.value or 0) + peak.value)
-        return _Best(total, (*best.legs, Leg(name, peak)))
+        return _Best(total, Way(best.way, Leg(name, peak)))
 
     # How long it takes
 

@@ -26,6 +26,7 @@ MAX_ACTS = 30_000
 NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>[0-9]+)")
 # Scalars that YAML reads as they are, in a flow mapping too.
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*")
 TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]*[A-Za-z]")
 NOT_TEXT = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 
@@ -36,11 +37,15 @@ class StoryTooLongError(StateServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A machine claims a slot (`verb` is `claim`), or reports on `key` (`put`)."""
+    """A machine claims a slot (`verb` is `claim`), or reports on `key` (`put`).
+
+    `again` is the claim of a machine that was counted on the first attribute before.
+    """
 
     verb: str
     machine: str
     key: str | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ class Stage:
         falling = [self.standing[first].pop() for _ in falls]
         last = self._find_last(peak, falling)
         working = [] if held <= 0 else self._find_holders(held)
-        self._claim([*rising, *falling, *([] if last is None else [last]), *working])
+        self._claim([*rising, *falling, *([] if last is None else [last]), *working], done=falling)
         for name in rising:
             self._put(name, first)
         for name, key in zip(falling, falls, strict=True):
@@ -179,8 +184,9 @@ class Stage:
         self.used += 1
         return self.name_of(self.used - 1)
 
-    def _claim(self, names: Iterable[str]) -> None:
-        self.acts += [Said("claim", name) for name in names]
+    def _claim(self, names: Iterable[str], done: Iterable[str] = ()) -> None:
+        counted = {*done, *self.standing[self.counts.keys[0]]}
+        self.acts += [Said("claim", name, again=name in counted) for name in names]
 
     def _put(self, name: str, key: str) -> None:
         self.acts.append(Said("put", name, key))
@@ -217,7 +223,8 @@ class Course:
                 self.now = max(self.now, self.now + span if instant is None else instant)
                 return self._take(Tick())
             case Said("claim", name):
-                step = self._take(Claim(self.position.state, name))
+                claim = Claim(self.position.state, name, again=act.again, report=self.reports.get(name))
+                step = self._take(claim)
                 if step.verdict is Verdict.ACCEPTED:
                     self.begun.add(name)
                 return step
@@ -229,7 +236,7 @@ class Course:
     def _take(self, happening: Tick | Claim | Update, machine_id: str | None = None) -> Step:
         before = self.position
         step = machine.step(self.chart, self._with_holders(), happening, self.now)
-        down = {name for name in self.down if name != machine_id}
+        down = {name for name in self.down if name != machine_id} if step.visits else set()
         for report in step.reports:
             if report.visit == before.visit:
                 self.reports[report.machine] = report
@@ -266,6 +273,12 @@ def play(chart: Chart, story: Story) -> Course | None:
     return course
 
 
+def write_file(file: str, tales: str) -> str:
+    """Return the story file about the chart in `file` with these tales."""
+    name = file if PLAIN_PATH.fullmatch(file) else _word(file)
+    return f"chart: {name}\nstory:\n{tales}" if tales else f"chart: {name}\nstory: []\n"
+
+
 def write_tale(chart: Chart, name: str, story: Story, expect: str) -> str:
     """Return the story as an item of a story file, which `chart test` plays.
 
@@ -291,7 +304,7 @@ def write_tale(chart: Chart, name: str, story: Story, expect: str) -> str:
 
 
 def _write_acts(acts: Sequence[Act]) -> Iterator[str]:
-    for verb, key, names in _gather(acts):
+    for verb, key, _is_again, names in _gather(acts):
         if isinstance(names, Waited):
             at = names.instant
             yield f"      - pass: {_age(names.span)}" if at is None else f"      - at: {_instant(at)}"
@@ -300,14 +313,14 @@ def _write_acts(acts: Sequence[Act]) -> Iterator[str]:
         yield f"      - {verb}: {{machine: {_word(names)}{more}}}"
 
 
-def _gather(acts: Sequence[Act]) -> Iterator[tuple[str, str | None, str | Waited]]:
+def _gather(acts: Sequence[Act]) -> Iterator[tuple[str, str | None, bool, str | Waited]]:
     """Yield each act, or a range of machines that do the same one after another."""
     number = 0
     while number < len(acts):
         act = acts[number]
         number += 1
         if isinstance(act, Waited):
-            yield "pass", None, act
+            yield "pass", None, False, act
             continue
         last = act
         while number < len(acts) and _follows(last, acts[number]):
@@ -315,7 +328,7 @@ def _gather(acts: Sequence[Act]) -> Iterator[tuple[str, str | None, str | Waited
             assert isinstance(following, Said)
             last, number = following, number + 1
         names = act.machine if last is act else f"{act.machine}..{last.machine}"
-        yield act.verb, act.key, names
+        yield act.verb, act.key, act.again, names
 
 
 def _follows(one: Said, other: Act) -> bool:

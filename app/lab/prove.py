@@ -12,7 +12,7 @@ from typing import Any
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State, Transition
 from app.core.counts import UNLIMITED, Counts, Exit, Peak
 from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
-from app.core.witness import write_tale
+from app.core.witness import write_file, write_tale
 
 ASSUMES = (
     "as many machines take part as expected, and each has one id",
@@ -150,7 +150,7 @@ class Proved:
 
 
 def _as_file(stories: str | None, file: str) -> str | None:
-    return None if stories is None else f"chart: {file}\nstory:\n{stories or '  []'}"
+    return None if stories is None else write_file(file, stories)
 
 
 def _indent(story: str | None) -> list[str]:
@@ -260,7 +260,7 @@ def _tell_failures(proof: Proof, state: State, number: int) -> str | None:
     others = min(counts.find_most(first), counts.machines - number)
     after = {**dict.fromkeys(counts.keys, 0), FAILED_KEY: number, first: others}
     peak = Peak(value=0, counts=after, held=0, leftover_from=others, move=-1, exit=None)
-    story = proof.show((*proof.shortest[state.name], Leg(state.name, peak)))
+    story = proof.show((*proof.way_to(state.name), Leg(state.name, peak)))
     title = f"{_machines(number)} {'fails' if number == 1 else 'fail'} for good in {state.name}"
     return None if story is None else write_tale(proof.chart, title, story, state.name)
 
@@ -271,7 +271,7 @@ def _find_stuck(proof: Proof) -> Iterator[Finding]:
         clock, _ = list_clock_moves(state)
         if clock:
             continue
-        way = proof.shortest[state.name]
+        way = proof.way_to(state.name)
         slots = state.slots
         if not proof.moves[state.name]:
             because = f"no transition of {state.name} can be taken, whatever {_say_machines(proof)} report"

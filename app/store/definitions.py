@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Row, insert, select
 
 from app.core.chart import (
+    NO_PROMISES,
     Approvers,
     Attribute,
     Chart,
@@ -30,6 +31,7 @@ from app.core.chart import (
 )
 from app.core.errors import VersionNotFoundError
 from app.core.log import MICROSECOND, format_instant
+from app.core.promises import read_promises
 from app.core.window import DAYS, Schedule, Window
 from app.db import Connection
 from app.models import attributes, chart_versions, roster, states, transitions
@@ -93,6 +95,7 @@ def add_version(
         "expect": chart.expect,
         "has_roster": chart.roster is not None,
         "require_machine": chart.require_machine,
+        "promises": json.dumps(chart.promises.as_json()) if chart.promises else None,
         "imported_at": now,
         "imported_by": actor,
         "schedule": _write_schedule(chart.schedule),
@@ -220,6 +223,7 @@ def load_chart(connection: Connection, chart_id: int, name: str, version: int) -
         schedule=schedule,
         importer=row.imported_by,
         sha256=row.sha256,
+        promises=NO_PROMISES if row.promises is None else read_promises(json.loads(row.promises)),
     )
 
 

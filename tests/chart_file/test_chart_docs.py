@@ -21,6 +21,8 @@ ELSEWHERE = {
     "not UTF-8: the byte 0xE9",
     "the chart has 10001 states, over 10000",
     "the chart has no name: add 'chart: NAME'",
+    "down: '<5' is not a limit such as '>5', '>=6' or '>2%'",
+    "never down >2 at halted can be broken: 3 machines can be down",
 }
 
 

@@ -94,7 +94,7 @@ def _try_all(chart: Chart, spot: Spot, names: list[str], found: Found, counts_be
             said = Update(state=spot.state, machine=name, key=attribute.key, report=report, was_entered=True)
             yield _follow(chart, spot, machine.step(chart, here, said, T0), found, name)
         if state.slots is not None:
-            yield _follow(chart, spot, machine.step(chart, here, Claim(spot.state, name), T0), found, None)
+            yield _follow(chart, spot, machine.step(chart, here, Claim(spot.state, name, again=True), T0), found, None)
             if not counts_begun:
                 yield _follow(chart, spot, machine.step(chart, here, Release(spot.state, name), T0), found, None)
     yield from _let_time_pass(chart, spot, here, found)

@@ -20,6 +20,7 @@ chart_versions.require_machine boolean NOT NULL
 chart_versions.imported_at timestamp with time zone NOT NULL
 chart_versions.imported_by character varying(255)
 chart_versions.schedule text
+chart_versions.promises text
 charts.id bigint NOT NULL DEFAULT nextval('charts_id_seq'::regclass)
 charts.name character varying(128) NOT NULL
 charts.version integer NOT NULL

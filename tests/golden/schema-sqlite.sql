@@ -32,7 +32,7 @@ CREATE TABLE chart_versions (
     has_roster BOOLEAN NOT NULL,
     require_machine BOOLEAN NOT NULL,
     imported_at VARCHAR(27) NOT NULL,
-    imported_by VARCHAR(255), schedule TEXT,
+    imported_by VARCHAR(255), schedule TEXT, promises TEXT,
     CONSTRAINT pk_chart_versions PRIMARY KEY (id),
     CONSTRAINT fk_chart_versions_chart_id_charts FOREIGN KEY(chart_id) REFERENCES charts (id),
     CONSTRAINT uq_chart_versions_chart_id_version UNIQUE (chart_id, version)
