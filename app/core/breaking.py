@@ -131,7 +131,10 @@ def _check_always(proof: Proof, always: Always, now: datetime | None) -> Iterato
 
 def _describe_endless(proof: Proof, always: Always, state: State) -> Broken:
     name = state.name
-    if list_clock_moves(state)[0]:
+    deadlines = [state.transitions[number].guard for number in list_clock_moves(state)[0]]
+    if deadlines and all(isinstance(guard, ElapsedGuard) and guard.schedule is not None for guard in deadlines):
+        because = f"the deadline of {name!r} counts open time alone, so nobody can say when it passes"
+    elif deadlines:
         because = f"it can go round through {name!r} for ever"
     else:
         because = f"no deadline ends {name!r}, so it can be there for ever"
@@ -194,6 +197,9 @@ class Times:
         clock, _ = list_clock_moves(state)
         for number, item in enumerate(state.transitions):
             if number not in clock:
+                continue
+            if isinstance(item.guard, ElapsedGuard) and item.guard.schedule is not None:
+                # How long that takes depends on when it is open; this deadline limits nothing that can be said.
                 continue
             if isinstance(item.guard, ElapsedGuard):
                 latest = min(latest, here + item.guard.age if here < ENDLESS - item.guard.age else ENDLESS)

@@ -138,6 +138,9 @@ class Proof:
 
     def population(self, state: State) -> int:
         """Return how many machines may report in the state: any number if reports need no machine id."""
+        if state.approvers is not None:
+            # People report there, and nobody says how many there are.
+            return UNLIMITED
         return self.machines if state.slots is not None or self.chart.needs_machine else UNLIMITED
 
     # The measures
@@ -158,6 +161,8 @@ class Proof:
         if name not in self.shortest:
             return Bound(most=0)
         state, way = self.chart.states[name], self.way_to(name)
+        if not state.is_counting or state.approvers is not None:
+            return Bound(most=0, legs=way)
         if state.slots is None:
             return Bound(most=None, because=_say_no_slots(name), legs=way)
         peak = self.counts[name].find_peak_within(begun=measure is Measure.BEGUN)
@@ -217,8 +222,8 @@ class Proof:
         """Return the most after the visit of the state `name` that ends with the transition `move`."""
         state = self.chart.states[name]
         plain = Leg(name, self.moves[name][move])
-        if not state.is_counting:
-            # Nobody reports here, so those who were down before still are.
+        if not state.is_counting or state.approvers is not None:
+            # No machine works here, so those that were down before still are.
             return _Best(best.value, Way(best.way, plain), best.free)
         is_begun = measure is Measure.BEGUN
         if state.slots is None:
@@ -298,7 +303,9 @@ def list_clock_moves(state: State) -> tuple[set[int], bool]:
 
 def _comes_first(earlier: ClockGuard | ElapsedGuard, later: ClockGuard | ElapsedGuard) -> bool:
     if isinstance(earlier, ElapsedGuard) and isinstance(later, ElapsedGuard):
-        return earlier.age <= later.age
+        # Open time is never longer than the time that has passed.
+        is_alike = earlier.schedule is None or earlier.schedule == later.schedule
+        return is_alike and earlier.age <= later.age
     if isinstance(earlier, ClockGuard) and isinstance(later, ClockGuard):
         return earlier.instant <= later.instant
     return False

@@ -304,12 +304,12 @@ def write_tale(chart: Chart, name: str, story: Story, expect: str) -> str:
 
 
 def _write_acts(acts: Sequence[Act]) -> Iterator[str]:
-    for verb, key, _is_again, names in _gather(acts):
+    for verb, key, is_again, names in _gather(acts):
         if isinstance(names, Waited):
             at = names.instant
             yield f"      - pass: {_age(names.span)}" if at is None else f"      - at: {_instant(at)}"
             continue
-        more = f", key: {_word(key)}" if key is not None else ""
+        more = (f", key: {_word(key)}" if key is not None else "") + (", again: true" if is_again else "")
         yield f"      - {verb}: {{machine: {_word(names)}{more}}}"
 
 

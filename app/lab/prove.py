@@ -195,7 +195,8 @@ def _tell(proof: Proof, bound: Bound, measure: Measure, title: str, expect: str)
 
 
 def _counting(proof: Proof) -> Iterator[State]:
-    return (state for state in proof.chart.states.values() if state.is_counting and state.name in proof.shortest)
+    states = (state for state in proof.chart.states.values() if state.name in proof.shortest)
+    return (state for state in states if state.is_counting and state.approvers is None)
 
 
 def _find_lasting(proof: Proof) -> Iterator[Finding]:
