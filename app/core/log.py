@@ -248,11 +248,16 @@ def _read_slot(fields: dict[str, Any]) -> Slot:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who caused a row of the log, and from which address."""
+    """Who caused a row of the log, and from which address.
+
+    `may_report` and `may_approve` say on which states the author may report: those of machines, those of approvers.
+    """
 
     actor: str | None = None
     remote_addr: str | None = None
     idempotency_key: str | None = None
+    may_report: bool = True
+    may_approve: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,8 +191,9 @@ def _upgrade(
     chart = parsed.chart
     held = locked_chart(service, connection, row)
     homes = read_homes(maps, held.chart, chart)
-    # Only a roster can withdraw reports, and there may be many.
-    reports = {} if chart.roster is None else store.machines.read_reports(connection, row)
+    # Only a roster and a state of approvers can withdraw reports, and there may be many.
+    has_approvers = held.chart.states[row.state].approvers is not None
+    reports = {} if chart.roster is None and not has_approvers else store.machines.read_reports(connection, row)
     step = held.decide(Upgrade(chart, row.version + 1, homes, reports), author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor

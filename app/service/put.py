@@ -16,7 +16,14 @@ from typing import Any
 
 from app import store
 from app.core.chart import Chart
-from app.core.errors import ChartNotFoundError, ConflictError, DatabaseUnavailableError, StateServiceError
+from app.core.errors import (
+    BadRequestError,
+    ChartNotFoundError,
+    ConflictError,
+    DatabaseUnavailableError,
+    ForbiddenError,
+    StateServiceError,
+)
 from app.core.log import Author
 from app.core.position import (
     CLOCK_KINDS,
@@ -257,9 +264,11 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
         lock_is_held(asked_at)
         charts = locked_charts(service, connection, rows)
         for chart in charts:
-            prior = PriorReports(service, connection, chart, [batch[place] for place in by_chart[chart.row.name]])
-            for place in by_chart[chart.row.name]:
-                found[place] = _judge(chart, prior, batch[place])
+            named = {place: name_approver(chart, batch[place]) for place in by_chart[chart.row.name]}
+            found |= {place: sent for place, sent in named.items() if isinstance(sent, StateServiceError)}
+            judged = {place: sent for place, sent in named.items() if isinstance(sent, Sent)}
+            prior = PriorReports(service, connection, chart, list(judged.values()))
+            found |= {place: _judge(chart, prior, sent) for place, sent in judged.items()}
         record_all(service, connection, charts)
     for chart in charts:
         for step in chart.steps:
@@ -280,6 +289,29 @@ def apply_one(service: Service, chart: str, what: Put | Claim | ClaimCurrent | R
     if isinstance(found, StateServiceError):
         raise found
     return found.answer
+
+
+def name_approver(chart: LockedChart, sent: Sent) -> Sent | StateServiceError:
+    """Return what was sent; if it is a report on a state of approvers, with the sender's name as the machine.
+
+    The answer is an error if the sender may not report on the state.
+    """
+    put, author = sent.what, sent.author
+    if not isinstance(put, Put):
+        return sent
+    state = chart.chart.states.get(chart.position.renamed.get(put.state, put.state))
+    if state is None or state.approvers is None:
+        if author.may_report:
+            return sent
+        return ForbiddenError(f"token {author.actor!r} is an approver's: it reports only on states of approvers")
+    if not author.may_approve:
+        return ForbiddenError(f"only approvers report on {put.state!r}, and token {author.actor!r} is none")
+    name = put.machine if author.actor is None else author.actor
+    if name is None:
+        return BadRequestError(f"machine is missing: the name of the person who reports on {put.state!r}")
+    if put.machine not in (None, name):
+        return ForbiddenError(f"token {author.actor!r} cannot report as {put.machine!r}")
+    return replace(sent, what=replace(put, machine=name))
 
 
 def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | StateServiceError:

@@ -25,7 +25,7 @@ from app.service.context import Service
 from app.service.machines import Machines
 from app.service.put import Answer
 from app.service.reading import has_rows
-from app.service.tokens import Holder
+from app.service.tokens import Holder, Role
 from app.web.values import read_whole
 
 # A WSGI environment.
@@ -78,7 +78,7 @@ class Request:
     def author_with(self, idempotency_key: str | None) -> Author:
         """As `author`, with the Idempotency-Key of a PUT."""
         assert self.holder is not None  # app/web/auth.py let the request in
-        return Author(self.holder.name, self.remote_addr, idempotency_key)
+        return Author(self.holder.name, self.remote_addr, idempotency_key, may_approve=self.holder.may(Role.ADMIN))
 
 
 def request_from_environ(environ: Environ) -> Request:
