@@ -5,6 +5,7 @@ Alembic takes a tenth of a second to import, and few processes migrate: the func
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -40,9 +41,9 @@ _LOCK_NOT_AVAILABLE = "55P03"
 # An arbitrary number that only this service uses.
 ADVISORY_LOCK = 0x57A7E5E2
 
+# The text of each trigger once all migrations have run, for each database; a test compares it with a new database.
+TRIGGERS = MIGRATIONS / "triggers.json"
 VIEWS = frozenset({"v_current", "v_machine_reports", "v_state_durations"})
-DEFINITIONS = ("attributes", "chart_versions", "roster", "states", "transitions")
-_REFUSALS = {"sqlite": ("update", "delete"), "postgresql": ("update", "delete", "truncate")}
 
 # Alembic's context is global to the process, so one thread at a time may run a command.
 _one_command = threading.Lock()
@@ -194,15 +195,33 @@ def check(engine: Engine) -> list[str]:
             *_model_differences(connection),
             *_check_constraint_differences(connection),
             *_missing("view", VIEWS, inspect(connection).get_view_names()),
-            *_missing("trigger", triggers(connection.dialect.name), _triggers_in_force(connection)),
+            *_trigger_differences(connection),
         ]
 
 
-def triggers(dialect_name: str) -> frozenset[str]:
-    """Return the names of the triggers that the database must have."""
-    tables = ("transition_log", *DEFINITIONS)
-    refusals = {f"{table}_refuses_{act}" for table in tables for act in _REFUSALS[dialect_name]}
-    return frozenset({"transition_log_checks_insert", *refusals})
+def _trigger_differences(connection: Connection) -> list[str]:
+    there = read_triggers(connection)
+    expected: dict[str, str] = json.loads(TRIGGERS.read_text())[connection.dialect.name]
+    changed = sorted(name for name, text in expected.items() if name in there and there[name] != text)
+    return [
+        *_missing("trigger", expected, there),
+        *(f"changed trigger: {name}: it does not say what the migrations made it say" for name in changed),
+    ]
+
+
+def read_triggers(connection: Connection) -> dict[str, str]:
+    """Return the text of each trigger that is in force; on PostgreSQL with the body of the function that it calls."""
+    if connection.dialect.name == "sqlite":
+        found = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+        return dict(found.all())
+    # `tgenabled`: a trigger that fires for replicas alone, or never, guards nothing.
+    query = text(
+        "SELECT t.tgname, replace(pg_get_triggerdef(t.oid), quote_ident(current_schema()) || '.', ''), p.prosrc"
+        " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
+        " WHERE c.relnamespace = quote_ident(current_schema())::regnamespace AND NOT t.tgisinternal"
+        " AND t.tgenabled IN ('O', 'A')"
+    )
+    return {name: f"{definition}: {body.strip()}" for name, definition, body in connection.execute(query)}
 
 
 def compare_options(connection: Connection) -> dict[str, Any]:
@@ -319,17 +338,6 @@ def _check_constraints() -> set[str]:
         for constraint in table.constraints
         if isinstance(constraint, CheckConstraint)
     }
-
-
-def _triggers_in_force(connection: Connection) -> Iterable[str]:
-    if connection.dialect.name == "sqlite":
-        return connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
-    return connection.scalars(
-        text(
-            "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
-            " WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal AND t.tgenabled <> 'D'"
-        )
-    )
 
 
 def _missing(what: str, expected: Iterable[str], there: Iterable[str]) -> list[str]:

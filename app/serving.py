@@ -28,19 +28,21 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from app.config import Config
 from app.core.errors import StateServiceError
-from app.logs import JsonFormatter
+from app.logs import JsonFormatter, JsonMessage
 from app.metric_files import FOLDER, prepare_files
 from app.service import metrics
 from app.service.batching import ThreadPool
 from app.service.context import Service
 from app.service.machines import Machines
 from app.service.put import sweep
+from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply, describe, problem_reply
 from app.web.request import CAN_WAIT, HAS_WAITED, MAX_BODY, REQUEST, Environ, MustWait, Request, request_from_scope
 from app.web.state import Route, StateDoor
 
 logger = logging.getLogger("stateservice.serving")
+heads_logger = logging.getLogger("stateservice.heads")
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -52,6 +54,8 @@ DRAIN_SECONDS = 2.0
 # Seconds that a client has to send the head of its first request, and a body.
 HEAD_SECONDS = 30.0
 BODY_SECONDS = 60.0
+# How often the heads of the logs are written to the service's log.
+HEADS_SECONDS = 300.0
 # What tells a process to end.
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -69,6 +73,7 @@ class Sweeper:
     def __init__(self, service: Service, seconds: float) -> None:
         self._service = service
         self._seconds = seconds
+        self._heads: dict[str, SignedHead] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -87,10 +92,23 @@ class Sweeper:
             try:
                 sweep(self._service)
                 metrics.sweep_is_done()
+                self._write_heads()
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:
                 logger.exception("the sweeper failed, and will try again")
+
+    def _write_heads(self) -> None:
+        """Write the head of every log that has grown since this process wrote it; one worker of the server at a time.
+
+        With the key, nobody else can sign a head; without it, a head is at least in another place than the database.
+        """
+        if not self._service.hub.places.take_turn(HEADS_SECONDS):
+            return
+        for head in list_heads(self._service):
+            if self._heads.get(head.chart) != head:
+                self._heads[head.chart] = head
+                heads_logger.info(JsonMessage({"event": "log head", **head.as_json()}))
 
 
 def start(app: Flask, places: Places | None = None) -> None:

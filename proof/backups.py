@@ -23,7 +23,7 @@ from app.core.errors import StateServiceError
 from app.db import snapshot
 from app.db.engine import normalize_url
 from app.service.context import Service
-from app.service.upkeep import list_logged_charts, verify
+from app.service.verifying import list_logged_charts, verify
 from app.wiring import create_app, service_of
 from proof.campaign import CHARTS, TERMS, Progress, Report, judge, read_chart
 from proof.checker import Row

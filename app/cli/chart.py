@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from app.service.past import get_past_status
 from app.service.reading import as_csv, as_json_array, as_ndjson
 from app.service.roll import RollQuery, Which, list_roll
 from app.service.status import Status
-from app.service.upkeep import list_logged_charts, verify
+from app.service.verifying import Head, list_logged_charts, verify
 
 FORMATS = {"json": as_json_array, "csv": as_csv, "ndjson": as_ndjson}
 HISTORY_HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON")
@@ -412,18 +413,41 @@ def _to_second(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}"
 
 
+class _Head(click.ParamType[Head]):
+    """The row that a log once ended with, as `SEQ:HASH`."""
+
+    name = "SEQ:HASH"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Head:
+        """Return the row; fail if the text is no such pair."""
+        seq, _, row_hash = value.partition(":")
+        if not re.fullmatch("[1-9][0-9]{0,18}", seq) or not re.fullmatch("[0-9a-fA-F]{64}", row_hash):
+            self.fail(f"{value!r} is not SEQ:HASH, a number and 64 hexadecimal digits", param, ctx)
+        return Head(int(seq), row_hash)
+
+
 @group.command("verify", epilog="Example: ./state_service chart verify kernel-rollout")
 @click.argument("names", nargs=-1)
+@click.option(
+    "--expect",
+    type=_Head(),
+    help="The log must have had this row, and must have it still: the service logs such heads.",
+)
 @JSON
 @click.pass_context
 @exits_on_error
-def verify_(context: click.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """Replay and check the logs of the charts NAMES, or of all charts, and their hashes. Exit 1 on a difference."""
+def verify_(context: click.Context, names: tuple[str, ...], expect: Head | None, as_json: bool) -> None:
+    """Replay and check the logs of the charts NAMES, or of all charts, and compare them with all tables.
+
+    Exit 1 on a difference.
+    """
+    if expect is not None and len(names) != 1:
+        raise click.UsageError("--expect needs the name of one chart")
     service = open_service(config_of(context))
     verified = []
     for name in names or list_logged_charts(service):
         with progress(name) as show:
-            verified.append(verify(service, name, show))
+            verified.append(verify(service, name, show, expect))
         if not as_json:
             click.echo(verified[-1].as_text(), nl=False)
     if as_json:

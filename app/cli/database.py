@@ -13,7 +13,8 @@ from app.cli.shared import NO, Age, config_of, current_author, exits_on_error, o
 from app.config import Config
 from app.db.engine import open_engine
 from app.service.context import Service
-from app.service.upkeep import Pruned, backup, count_old_rows, list_logged_charts, prune
+from app.service.upkeep import Pruned, backup, count_old_rows, prune
+from app.service.verifying import list_logged_charts
 
 
 @click.group("db", short_help="The database: upgrade, check, backup, prune.")

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Self
@@ -128,11 +128,35 @@ _INSTANTS = ("claimed_at", "renewed_at", "expires_at", "expired_at")
 
 
 @dataclass(frozen=True, slots=True)
+class Imported:
+    """What the row of a version's import or upgrade says: the SHA-256 of its text, when, and who.
+
+    A row that an older release wrote has no hash. After a prune only the hash is known.
+    """
+
+    sha256: str | None
+    at: datetime | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pauser:
+    """Who paused a chart, and why; both None if it is not paused."""
+
+    paused_by: str | None
+    reason: str | None
+
+
+NOT_PAUSED = Pauser(None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
     """The checkpoint that `prune` writes: where a chart stood after the last row that was deleted.
 
     `hash` is that row's hash, to which the next row is chained. `reports` maps each machine that reported in the
-    visit to the attribute that it counted on, or to None if an upgrade has dropped that attribute.
+    visit to the attribute that it counted on, or to None if an upgrade has dropped that attribute. `imports` has the
+    hash of each version's text, as far as the rows had it. `pauser` is None in a marker that an older release wrote.
     """
 
     position: Position
@@ -140,6 +164,8 @@ class Marker:
     is_archived: bool
     hash: str
     pruned_at: datetime
+    imports: Mapping[int, Imported] = field(default_factory=dict)
+    pauser: Pauser | None = None
 
     def as_row(self, last: LogRow, actor: str | None) -> LogRow:
         """Return the row that replaces `last`; it keeps `at`, so that the log is still in the order of time."""
@@ -168,12 +194,14 @@ class Marker:
                 "fence": here.fence,
                 **({} if here.hours == NO_HOURS else {"hours": write_hours(here.hours)}),
                 "hash": self.hash,
+                "pause": None if self.pauser is None else [self.pauser.paused_by, self.pauser.reason],
                 "paused_at": None if here.paused_at is None else format_instant(here.paused_at),
                 "paused_for": here.paused_for // MICROSECOND,
                 "pruned_at": format_instant(self.pruned_at),
                 "renamed": dict(here.renamed),
                 "reports": dict(self.reports),
                 "slots": [_write_slot(slot) for slot in here.slots.values()],
+                "texts": {str(version): item.sha256 for version, item in self.imports.items() if item.sha256},
                 "values": dict(here.values),
             },
             sort_keys=True,
@@ -206,8 +234,17 @@ def _read(row: LogRow, fields: dict[str, Any]) -> Marker:
         renamed=fields.get("renamed", {}),
         hours=read_hours(fields.get("hours", {})),
     )
-    pruned_at = datetime.fromisoformat(fields["pruned_at"])
-    return Marker(position, fields["reports"], fields["archived"], fields["hash"], pruned_at)
+    # A marker that an older release wrote has neither.
+    texts, pause = fields.get("texts", {}), fields.get("pause")
+    return Marker(
+        position=position,
+        reports=fields["reports"],
+        is_archived=fields["archived"],
+        hash=fields["hash"],
+        pruned_at=datetime.fromisoformat(fields["pruned_at"]),
+        imports={int(version): Imported(sha256) for version, sha256 in texts.items()},
+        pauser=None if pause is None else Pauser(*pause),
+    )
 
 
 def write_hours(hours: Hours) -> dict[str, Any]:

@@ -6,10 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
+from app.core.chart import FAILED_KEY, Chart, CountGuard, ElapsedGuard, OnExpire, SlotRule, State, Transition
 from app.core.errors import LogDamagedError
-from app.core.log import LogRow, chain_hash, read_marker
+from app.core.log import NOT_PAUSED, Imported, LogRow, Pauser, chain_hash, read_marker
 from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, Position, Slot, read_homes
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLine:
+    """A machine's latest report in a visit. After a prune the `seq` and time of older ones are not known (None)."""
+
+    key: str | None
+    seq: int | None
+    at: datetime | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Stay:
+    """A visit as the log tells it.
+
+    `state` is None if it is not known: an upgrade by a release that did not log the new names of states may have
+    renamed it.
+    """
+
+    run: int
+    visit: int
+    state: str | None
+    entered_at: datetime
+    left_at: datetime | None = None
+    reports: dict[str, ReportLine] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +52,10 @@ class Replay:
     reports: dict[str, str | None] = field(default_factory=dict)
     last_hash: str = ""
     rows: int = 0
+    stays: list[Stay] = field(default_factory=list)
+    end_run: Callable[[list[Stay]], None] = lambda stays: None
+    imports: dict[int, Imported] = field(default_factory=dict)
+    pauser: Pauser | None = NOT_PAUSED
 
     def read(self, row: LogRow, row_hash: str, log_key: bytes | None = None) -> None:
         """Check the row's hash and apply the row. Raises LogDamagedError if either contradicts the rows before."""
@@ -51,13 +80,19 @@ class Replay:
         match row.kind:
             case Kind.UPDATE | Kind.TRANSITION if row.key is not None:
                 self._count(row)
+                self._judge_report(row)
+            case Kind.TRANSITION | Kind.TIMEOUT:
+                self._judge_move(row)
             case Kind.PAUSE:
                 self.position = replace(here, paused_at=row.at)
+                self.pauser = Pauser(row.actor or row.remote_addr, row.reason)
             case Kind.RESUME:
                 schedule = self.chart_of(row.version).find_schedule(row.from_state)
                 self.position = here.resumed(row.at, schedule)
+                self.pauser = NOT_PAUSED
             case Kind.ARCHIVE:
                 self.is_archived = True
+                self.stays[-1].left_at = row.at
             case Kind.UPGRADE:
                 self._upgrade(row)
             case Kind.RESET:
@@ -87,6 +122,14 @@ class Replay:
         self.reports = dict(marker.reports)
         self.is_archived = marker.is_archived
         self.last_hash = marker.hash
+        self.imports = dict(marker.imports)
+        self.pauser = marker.pauser
+        here = marker.position
+        reports = {name: ReportLine(key, None, None) for name, key in marker.reports.items()}
+        stay = Stay(run=here.run, visit=here.visit, state=here.state, entered_at=here.entered_at, reports=reports)
+        # Nothing follows the row of an archive: if the chart is archived, the marker has that row's time.
+        stay.left_at = row.at if marker.is_archived else None
+        self.stays = [stay]
 
     def _begin(self, row: LogRow) -> None:
         here = self.position
@@ -106,6 +149,16 @@ class Replay:
         )
         self.reports = dict(state.reports)
         self.is_archived = False
+        self.pauser = NOT_PAUSED
+        self.imports[row.version] = Imported(row.note, row.at, row.actor)
+        reports = {name: ReportLine(key, row.seq, row.at) for name, key in state.reports.items()}
+        self._end_run(Stay(run=row.run, visit=1, state=row.to_state, entered_at=row.at, reports=reports))
+
+    def _end_run(self, first: Stay) -> None:
+        """Begin another run with the visit `first`."""
+        if self.stays:
+            self.end_run(self.stays)
+        self.stays = [first]
 
     def _checked_position(self, row: LogRow) -> Position:
         here = self.position
@@ -127,8 +180,49 @@ class Replay:
             raise LogDamagedError(f"version {version} has no state {name!r}") from None
 
     def _enter(self, row: LogRow) -> None:
-        self.position = self._here().entered(self._state(row.version, row.to_state), row.at)
+        here = self._here().entered(self._state(row.version, row.to_state), row.at)
+        self.position = here
         self.reports = {}
+        self.stays[-1].left_at = row.at
+        stay = Stay(run=here.run, visit=here.visit, state=here.state, entered_at=row.at)
+        if row.kind == Kind.RESET:
+            self._end_run(stay)
+        else:
+            self.stays.append(stay)
+
+    def _judge_report(self, row: LogRow) -> None:
+        """Raise LogDamagedError if the report moved the chart without a guard that held, or failed to move it."""
+        here = self._here()
+        if not _can_judge(self._state(row.version, row.from_state), here):
+            return
+        taken = None if here.is_paused else _first_that_holds(self._state(row.version, row.from_state), here, row.at)
+        if row.kind == Kind.UPDATE:
+            if taken is not None:
+                guard = taken.guard.log_text
+                raise LogDamagedError(f"{row.chart}: seq {row.seq} stays in {row.from_state!r}, although {guard} held")
+        elif taken is None or taken.target != row.to_state:
+            self._refuse_move(row)
+
+    def _judge_move(self, row: LogRow) -> None:
+        """Raise LogDamagedError if the chart moved, without a report, and no guard led there."""
+        here, state = self._here(), self._state(row.version, row.from_state)
+        if not _can_judge(state, here):
+            return
+        if row.key is None:
+            taken = _first_that_holds(state, here, row.at)
+            is_right = taken is not None and isinstance(taken.guard, CountGuard) and not here.is_paused
+        else:
+            moves = (move for move in state.transitions if move.guard.is_clock and move.guard.holds(here, row.at))
+            taken = next(moves, None)
+            is_right = taken is not None and taken.guard.key == row.key
+        if taken is None or not is_right or taken.target != row.to_state:
+            self._refuse_move(row)
+
+    def _refuse_move(self, row: LogRow) -> None:
+        raise LogDamagedError(
+            f"{row.chart}: seq {row.seq} ({row.kind}) moves from {row.from_state!r} to {row.to_state!r}, which no guard"
+            " allowed"
+        )
 
     def _count(self, row: LogRow) -> None:
         here = self._here()
@@ -144,6 +238,7 @@ class Replay:
             if moved_from is not None and moved_from in values and moved_from != row.key:
                 values[moved_from] = func.undo(moved_from, values[moved_from])
             self.reports[row.machine] = row.key
+            self.stays[-1].reports[row.machine] = ReportLine(row.key, row.seq, row.at)
         if values[row.key] != row.value_before:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} found {row.key} at {row.value_before}, the log before it gives"
@@ -167,6 +262,23 @@ class Replay:
             self.position = self.position.with_leases(old_rule, state.slots, row.at)
         values = self.position.values
         self.reports = {name: key if key in values else None for name, key in self.reports.items()}
+        self.imports[row.version] = Imported(row.note, row.at, row.actor)
+        self._upgrade_stays(row)
+
+    def _upgrade_stays(self, row: LogRow) -> None:
+        """Give the visits of this run their new names, and drop the attributes that their states have no longer."""
+        chart, homes = self.chart_of(row.version), self._homes(row)
+        for stay in self.stays:
+            stay.state = None if stay.state is None else homes.get(stay.state, stay.state)
+            if row.note is None and stay.state not in chart.states:
+                stay.state = None
+            state = None if stay.state is None else chart.states.get(stay.state)
+            if state is None:
+                continue
+            for machine, line in stay.reports.items():
+                if line.key is not None and not state.has_attribute(line.key):
+                    stay.reports[machine] = replace(line, key=None)
+        self.stays[-1].state = row.to_state
 
     def _homes(self, row: LogRow) -> dict[str, str]:
         try:
@@ -196,6 +308,7 @@ class Replay:
         here, values = self._here(), dict(self._here().values)
         if row.machine is None or row.machine not in self.reports:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} withdraws a report of {row.machine!r}, which made none")
+        self.stays[-1].reports.pop(row.machine, None)
         key, func = self.reports.pop(row.machine), self._state(row.version, row.from_state).func
         if func is None or not func.is_counting or key not in values:
             key = None
@@ -216,7 +329,9 @@ class Replay:
         if rule is None or row.machine is None or row.value_after is None:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims a slot of a state without slots")
         held = here.slots.get(row.machine)
-        if held is None and len(here.slots) >= self._find_limit(row, rule):
+        # The report count alone is the wider limit most often, and counting the successes reads every report.
+        is_over = held is None and len(here.slots) >= rule.limit(len(self.reports))
+        if is_over and len(here.slots) >= self._find_limit(row, rule):
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
         fences = (None, here.fence + 1) if held is None else (held.fence, held.fence)
         if (row.value_before, row.value_after) != fences:
@@ -258,6 +373,20 @@ class Replay:
         if slot is None or (row.key is None and row.value_before != slot.fence):
             raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} does not hold this slot")
         return slot
+
+
+def _can_judge(state: State, here: Position) -> bool:
+    """Return False if a guard counts open time by calendars, whose events are not part of the log."""
+    if not here.hours.calendars:
+        return True
+    return not any(isinstance(move.guard, ElapsedGuard) and move.guard.schedule for move in state.transitions)
+
+
+def _first_that_holds(state: State, here: Position, at: datetime) -> Transition | None:
+    for transition in state.transitions:
+        if transition.guard.holds(here, at):
+            return transition
+    return None
 
 
 def _check(row: LogRow, version: int, run: int, visit: int, state: str) -> None:

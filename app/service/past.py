@@ -26,7 +26,8 @@ from app.service.because import Told
 from app.service.context import Service
 from app.service.locked import NOBODY
 from app.service.status import Status, describe_status
-from app.service.upkeep import Progress, mark
+from app.service.upkeep import mark
+from app.service.verifying import Progress
 from app.store.machines import MachineReport
 
 # Rows between two checkpoints: what a question replays at most once the log has been read.

@@ -1,4 +1,4 @@
-"""The care of a database: is it ready, does each log verify, pruning old rows, and backups."""
+"""The care of a database: is it ready, pruning old rows, and backups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shlex
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,18 +16,14 @@ from typing import Any
 from sqlalchemy import URL
 
 from app import schema, store
-from app.core.errors import BadRequestError, ConflictError, DatabaseUnavailableError, StateServiceError
-from app.core.log import Author, HistoryFilter, LogRow, Marker, chain_hash, format_instant
-from app.core.position import next_due
+from app.core.errors import BadRequestError, ConflictError, DatabaseUnavailableError
+from app.core.log import Author, HistoryFilter, LogRow, Marker, chain_hash
 from app.core.replay import Replay
 from app.db import Connection, asking, require_writable, retrying, snapshot, transaction
 from app.db.sqlite import open_sqlite, private_files
 from app.service.context import Service
+from app.service.verifying import Progress, verify
 
-# Called now and then with the rows that are done, and the rows there are in all.
-Progress = Callable[[int, int], None]
-# A verification reports its progress each time it has read so many rows.
-PROGRESS_ROWS = 1000
 # A prune takes at most this many rows in one transaction, because writers wait until it ends.
 CHUNK = 5000
 # A prune pauses for this long between two transactions, so that waiting writers get their turn.
@@ -51,100 +46,6 @@ def check_ready(service: Service) -> None:
             f"the database is at revision {revision or 'none'}, this service needs {schema.head_revision()}:"
             " run ./state_service db upgrade"
         )
-
-
-# Verifying
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The result of verifying a chart's log: the rows read, and what is wrong. Without `differences` all is well."""
-
-    chart: str
-    rows: int
-    differences: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """The verification as `--json` gives it."""
-        return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
-
-    def as_text(self) -> str:
-        """One line if all is well, else one line for each difference."""
-        if not self.differences:
-            return f"{self.chart}: {self.rows} rows, chain and position as they should be\n"
-        return "".join(f"{difference}\n" for difference in self.differences)
-
-
-def list_logged_charts(service: Service) -> list[str]:
-    """Return the names of all charts, also of archived charts: each has a log."""
-    with snapshot(service.database) as connection:
-        return store.charts.list_all_chart_names(connection)
-
-
-def verify(service: Service, name: str, progress: Progress = lambda read, of: None) -> Verification:
-    """Verify a chart's log: check its hash chain, replay it, and compare the result with the chart's tables.
-
-    The chart may be archived. Raises ChartNotFoundError.
-    """
-    with snapshot(service.database) as connection:
-        row = store.charts.get_chart_even_archived(connection, name)
-        replay = Replay(chart_of=lambda version: service.definitions.get_version(connection, row, version))
-        damage = _replay_log(service, connection, row, replay, progress)
-        if damage is not None:
-            return Verification(name, replay.rows, (damage,))
-        return Verification(name, replay.rows, tuple(_compare(connection, row, replay)))
-
-
-def _replay_log(
-    service: Service, connection: Connection, row: store.charts.ChartRow, replay: Replay, progress: Progress
-) -> str | None:
-    """Let `replay` read the whole log. Return what is wrong with it; None if it can be replayed to its end."""
-    try:
-        for logged in store.log.stream_history(connection, row.name):
-            replay.read(logged.row, logged.hash, service.database.log_key)
-            if replay.rows % PROGRESS_ROWS == 0:
-                progress(replay.rows, row.seq - replay.seq + replay.rows)
-    except StateServiceError as error:
-        return str(error)
-    except (ValueError, TypeError, AttributeError) as error:
-        # SQLite does not check a column's type, so a row changed from outside may hold a value of any type.
-        return f"{row.name}: the row after seq {replay.seq} cannot be read: {error}"
-    progress(replay.rows, replay.rows)
-    return None
-
-
-def _compare(connection: Connection, row: store.charts.ChartRow, replay: Replay) -> list[str]:
-    position = replay.position
-    if position is None:
-        return [f"{row.name}: the log is empty"]
-    held = store.machines.read_held_slots(connection, row)
-    due_at = None if replay.is_archived else next_due(replay.chart_of(position.version), position)
-    pairs = [
-        ("seq", replay.seq, row.seq),
-        ("hash of the last row", replay.last_hash, row.last_hash),
-        ("version", position.version, row.version),
-        ("run", position.run, row.run),
-        ("visit", position.visit, row.visit),
-        ("state", position.state, row.state),
-        ("entered_at", position.entered_at, row.entered_at),
-        ("paused_at", position.paused_at, row.paused_at),
-        ("paused_for", position.paused_for, timedelta(microseconds=row.paused_for)),
-        ("due_at", due_at, row.due_at),
-        ("archived", replay.is_archived, row.archived_at is not None),
-        ("values", dict(position.values), store.charts.read_values(connection, row.id)),
-        ("reports", replay.reports, store.machines.read_reports(connection, row)),
-        ("slots", dict(position.slots), held),
-        ("fence", position.fence, row.fence),
-    ]
-    return [
-        f"{row.name}: {name}: the log gives {_shown(logged)}, the tables have {_shown(live)}"
-        for name, logged, live in pairs
-        if logged != live
-    ]
-
-
-def _shown(value: Any) -> str:
-    return format_instant(value) if isinstance(value, datetime) else repr(value)
 
 
 # Pruning
@@ -226,7 +127,15 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
 def mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
     """Return the marker from which a replay can go on after the row `last`."""
     assert replay.position is not None  # a log begins with an import, or with a marker that has a position
-    marker = Marker(replay.position, replay.reports, replay.is_archived, replay.last_hash, now)
+    marker = Marker(
+        position=replay.position,
+        reports=replay.reports,
+        is_archived=replay.is_archived,
+        hash=replay.last_hash,
+        pruned_at=now,
+        imports=replay.imports,
+        pauser=replay.pauser,
+    )
     return marker.as_row(last, author.actor)
 
 

@@ -160,6 +160,12 @@ def list_all_chart_names(connection: Connection) -> list[str]:
     return list(connection.execute(select(charts.c.name).order_by(charts.c.name)).scalars())
 
 
+def list_heads(connection: Connection) -> list[tuple[str, int, str]]:
+    """List each chart's name and the `seq` and hash of its last log row. Used by: the heads in the service's log."""
+    query = select(charts.c.name, charts.c.seq, charts.c.last_hash).order_by(charts.c.name)
+    return [(name, seq, last_hash) for name, seq, last_hash in connection.execute(query)]
+
+
 def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
     """List charts that are due and whose lock is free, the longest overdue first. Used by: the sweeper."""
     # A transaction that holds a chart's lock runs that chart's clock itself. If the sweeper waited for the lock,

@@ -204,6 +204,24 @@ def stream_history(connection: Connection, chart: str, after: int = 0, last: int
             yield _as_hashed_row(row)
 
 
+def list_chart_names(connection: Connection) -> list[str]:
+    """List the charts whose logs have rows. Used by: verify, to find a log without its chart."""
+    # From one chart's first row to the next chart's: an index finds each, and the rows between are not read.
+    names: list[str] = []
+    while (name := connection.execute(_NEXT_NAME, {"after": names[-1] if names else ""}).scalar_one()) is not None:
+        names.append(name)
+    return names
+
+
+_NEXT_NAME = select(func.min(_log.chart)).where(_log.chart > bindparam("after"))
+
+
+def count_rows(connection: Connection, chart: str) -> int:
+    """Count the rows of a chart's log. Used by: verify, for a log without its chart."""
+    rows: int = connection.execute(select(func.count()).where(_log.chart == chart)).scalar_one()
+    return rows
+
+
 def _filtered(chart: str, wanted: HistoryFilter) -> Select[Any]:
     query = select(*_COLUMNS_AND_HASH).where(_log.chart == chart, _log.seq > wanted.after)
     if wanted.kind is not None:

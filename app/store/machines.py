@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, union, update
 
 from app.core.chart import Chart
 from app.core.log import format_instant
@@ -83,7 +83,7 @@ def list_visits(connection: Connection, row: ChartRow, limit: int) -> list[Visit
 
 
 def list_visits_of_runs(connection: Connection, row: ChartRow, first: int, last: int) -> list[VisitRow]:
-    """List the visits of the runs from `first` to `last`, oldest first. Used by: the comparison of runs."""
+    """List the visits of the runs from `first` to `last`, oldest first. Used by: the comparison of runs, verify."""
     query = (
         select(*(visits.c[name] for name in VisitRow.__slots__))
         .where(visits.c.chart_id == row.id, visits.c.run.between(first, last))
@@ -105,6 +105,12 @@ def find_visit(
         query = query.where(visits.c.visit == visit)
     found = connection.execute(query.order_by(visits.c.visit.desc()).limit(1)).one_or_none()
     return None if found is None else VisitRow(*found)
+
+
+def list_runs(connection: Connection, row: ChartRow) -> list[int]:
+    """List the runs of which there are visits or reports. Used by: verify."""
+    found = [select(table.c.run).where(table.c.chart_id == row.id) for table in (visits, reports)]
+    return sorted(connection.execute(union(*found)).scalars())
 
 
 # Writing visits
@@ -322,6 +328,17 @@ def list_reports_of_machine(connection: Connection, machine: str, limit: int) ->
     return found
 
 
+def stream_reports_of_run(connection: Connection, row: ChartRow, run: int) -> Iterator[tuple[int, MachineReport]]:
+    """Yield every report of a run with the number of its visit, visit by visit. Used by: verify."""
+    query = (
+        select(reports.c.visit, *_REPORT_COLUMNS)
+        .where(reports.c.chart_id == row.id, reports.c.run == run)
+        .order_by(reports.c.visit)
+    )
+    for visit, *found in connection.execute(query):
+        yield visit, MachineReport(*found)
+
+
 def list_reports_page(
     connection: Connection, row: ChartRow, visit: int, wanted: MachineFilter
 ) -> tuple[list[MachineReport], int]:
@@ -414,7 +431,7 @@ def count_reports_of_visits(connection: Connection, row: ChartRow) -> dict[int, 
 def count_reports_of_runs(
     connection: Connection, row: ChartRow, first: int, last: int
 ) -> dict[tuple[int, int], dict[str | None, int]]:
-    """Count the machines that reported on each attribute, by run and visit. Used by: the comparison of runs."""
+    """Count the machines that reported on each attribute, by run and visit. Used by: the comparison of runs, verify."""
     query = (
         select(reports.c.run, reports.c.visit, reports.c.key, func.count())
         .where(reports.c.chart_id == row.id, reports.c.run.between(first, last))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -87,6 +88,16 @@ def test_schema_equals_the_golden_file(engine: Engine) -> None:
     if os.environ.get("UPDATE_GOLDEN") == "1":
         golden.write_text(dump)
     assert dump == golden.read_text(), "if the change is intended, run UPDATE_GOLDEN=1 make test and read the diff"
+
+
+def test_triggers_are_those_that_a_check_compares_with(engine: Engine) -> None:
+    name = engine.dialect.name
+    with engine.connect() as connection:
+        found = schema.read_triggers(connection)
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        known = json.loads(schema.TRIGGERS.read_text()) | {name: dict(sorted(found.items()))}
+        schema.TRIGGERS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    assert json.loads(schema.TRIGGERS.read_text())[name] == found, "run UPDATE_GOLDEN=1 make test and read the diff"
 
 
 # Several upgrades at once
@@ -271,6 +282,14 @@ DAMAGES: dict[str, tuple[dict[str, str] | str, str]] = {
         },
         "missing trigger: transition_log_refuses_update",
     ),
+    "a trigger that refuses nothing": (
+        {
+            "sqlite": "CREATE TRIGGER transition_log_refuses_update BEFORE UPDATE ON slots BEGIN SELECT 1; END",
+            "postgresql": "CREATE OR REPLACE FUNCTION check_log_insert() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NEW; END'",
+        },
+        "changed trigger: transition_log_",
+    ),
     "a missing index": ("DROP INDEX ix_charts_due_at", "add index: Index('ix_charts_due_at', "),
     "a missing table": ("DROP TABLE slots", "add table: slots"),
     "a foreign column": ("ALTER TABLE tokens ADD COLUMN salt text", "remove column: tokens "),
@@ -281,6 +300,8 @@ DAMAGES: dict[str, tuple[dict[str, str] | str, str]] = {
 def test_check_names_the_difference(engine: Engine, damage: str) -> None:
     statement, line = DAMAGES[damage]
     with engine.begin() as connection:
+        if damage == "a trigger that refuses nothing" and engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("DROP TRIGGER transition_log_refuses_update")
         connection.exec_driver_sql(statement if isinstance(statement, str) else statement[engine.dialect.name])
 
     problems = schema.check(engine)

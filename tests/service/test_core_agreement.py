@@ -6,6 +6,7 @@ several in one transaction, slots, an operator's acts, upgrades, archives, and a
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -234,7 +235,7 @@ class Agreement(RuleBasedStateMachine):
         if text == self.text and not self.model.is_archived:
             return Outcome.UNCHANGED, (), self.model.here.state
         is_new = self.model.position is None or self.model.is_archived
-        step = self.model.import_chart(chart, self.clock.now, homes)
+        step = self.model.import_chart(chart, self.clock.now, homes, hashlib.sha256(text.encode()).hexdigest())
         self.text = text
         return Outcome.CREATED if is_new else Outcome.UPGRADED, step.entries, step.position.state
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import text
 
 from app.core.errors import ChartNotFoundError
+from app.core.log import chain_hash
 from app.db import transaction
 from app.service import operate
-from app.service.context import Definitions, Service
-from app.service.upkeep import list_logged_charts, verify
-from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, alter, import_text, put
+from app.service.context import Service
+from app.service.put import sweep
+from app.service.verifying import Head, list_logged_charts, verify
+from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, alter, get_row, import_text, put, query, rows
 from tests.support import requests
 
 ROW_COLUMNS = (
@@ -152,7 +157,7 @@ LIVE = {
     "seq": "UPDATE charts SET seq = seq + 1",
     "hash of the last row": f"UPDATE charts SET last_hash = '{'0' * 64}'",
     "archived": "UPDATE charts SET archived_at = updated_at, due_at = NULL",
-    "reports": "UPDATE reports SET key = NULL WHERE machine = 'm1' AND visit = 2",
+    "reports: run 1, visit 2: 'm1'": "UPDATE reports SET key = NULL WHERE machine = 'm1' AND visit = 2",
 }
 
 
@@ -181,7 +186,6 @@ def test_verify_finds_a_slot_that_its_holder_did_not_claim(service: Service) -> 
 
 def test_verify_finds_a_changed_definition(service: Service) -> None:
     """A definition has no hash, but the replay of the log does not fit a changed one."""
-    service.definitions = Definitions()
     alter_definition = "UPDATE attributes SET value = 5 WHERE key = 'count'"
     with transaction(service.database) as connection:
         if service.database.is_sqlite:
@@ -202,3 +206,153 @@ def test_verify_reports_its_progress(service: Service) -> None:
     told: list[int] = []
     verify(service, "web", lambda read, of: told.append(read))
     assert told[-1] == 7
+
+
+def forbidding_nothing(service: Service, *statements: str) -> None:
+    """Change rows of any table, also those that the database's triggers guard."""
+    drop_triggers(service)
+    if not service.database.is_sqlite:
+        tables = ("chart_versions", "states", "attributes", "transitions", "roster")
+        alter(service, *(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables))
+    alter(service, *statements)
+
+
+SHA256_OF_X = hashlib.sha256(b"x").hexdigest()
+EDITS = {
+    "a threshold": ("UPDATE transitions SET threshold = 7 WHERE threshold = 5", "its rows are not what its text says"),
+    "a target": ("UPDATE transitions SET target = 'rollback' WHERE threshold = 5", "in the state 'soak'"),
+    "a text": ("UPDATE chart_versions SET text = replace(text, 'value: 5', 'value: 7')", "text's SHA-256"),
+    "a text and its hash": (f"UPDATE chart_versions SET text = 'x', sha256 = '{SHA256_OF_X}'", "the log has"),
+    "who imported it": ("UPDATE chart_versions SET imported_by = 'eve'", "the log says that ann imported it"),
+    "a later version": (
+        (
+            "INSERT INTO chart_versions (chart_id, version, text, sha256, description, initial_state, has_roster,"
+            " require_machine, imported_at) SELECT chart_id, 2, text, sha256, description, initial_state, has_roster,"
+            " require_machine, imported_at FROM chart_versions"
+        ),
+        "versions: the log gives [1], the tables have [1, 2]",
+    ),
+    "a visit's state": (
+        "UPDATE visits SET state = 'done' WHERE visit = 1",
+        "visits: run 1, visit 1: the log gives 'canary'",
+    ),
+    "the time of a visit": ("UPDATE visits SET left_at = NULL", "visits: run 1, visit 1"),
+    "a visit that was not": (
+        "INSERT INTO visits SELECT chart_id, 1, 9, state, entered_at, left_at FROM visits WHERE visit = 1",
+        "visits: the tables have run 1, visit 9",
+    ),
+    "a visit that was": ("DELETE FROM visits WHERE visit = 1", "visits: the tables lack run 1, visit 1 of 'canary'"),
+    "a run that was not": (
+        "INSERT INTO visits SELECT chart_id, 7, visit, state, entered_at, left_at FROM visits WHERE visit = 1",
+        "the tables have run 7",
+    ),
+    "an old report": (
+        "UPDATE reports SET key = 'failed' WHERE machine = 'm1' AND visit = 1",
+        "run 1, visit 1: 'm1': the log gives 'count', the tables have 'failed'",
+    ),
+    "the row of a report": ("UPDATE reports SET seq = 1 WHERE machine = 'm1' AND visit = 1", "the log gives seq 2"),
+    "a report that was not": (
+        (
+            "INSERT INTO reports SELECT chart_id, run, visit, 'eve', key, seq, reported_at FROM reports"
+            " WHERE machine = 'm1' AND visit = 1"
+        ),
+        "'eve': the log gives none",
+    ),
+    "a report that was": ("DELETE FROM reports WHERE visit = 1", "run 1, visit 1: 'm1': the tables have none"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_verify_finds_an_edit_of(service: Service, what: str) -> None:
+    statement, told = EDITS[what]
+    forbidding_nothing(service, statement)
+    assert told in " ".join(differences(service))
+
+
+@pytest.mark.parametrize("column", ["pause_reason", "paused_by"])
+def test_verify_finds_another_pause(service: Service, column: str) -> None:
+    operate.pause(service, "web", "look", ANN)
+    assert differences(service) == ()
+    alter(service, f"UPDATE charts SET {column} = 'eve'")
+    assert f"web: {column}: the log gives" in differences(service)[0]
+
+
+def test_verify_finds_a_log_without_its_chart(service: Service) -> None:
+    forbidding_nothing(
+        service,
+        "DELETE FROM transitions",
+        "DELETE FROM attributes",
+        "DELETE FROM states",
+        *(f"DELETE FROM {table}" for table in ("chart_versions", "attribute_values", "visits", "reports", "charts")),
+    )
+    assert list_logged_charts(service) == ["web"]
+    assert differences(service) == ("web: the log has 7 rows, but there is no such chart",)
+
+
+def test_verify_expects_a_row_that_the_log_once_had(service: Service) -> None:
+    row = get_row(service)
+    put(service, "soak", "m3")
+    assert verify(service, "web", expected=Head(row.seq, row.last_hash)).differences == ()
+    assert "seq 7 has the hash" in verify(service, "web", expected=Head(7, "0" * 64)).differences[0]
+    told = verify(service, "web", expected=Head(9, "0" * 64)).differences
+    assert told == ("web: the log ends at seq 8, but it once had seq 9: its newest rows are gone",)
+
+
+def test_verify_expects_a_row_of_a_log_that_was_cut_short_with_its_chart(service: Service) -> None:
+    """Whoever has the database's password, and the key, can make a shorter log that fits the tables."""
+    before, head = get_row(service), query(service, "SELECT seq, hash FROM transition_log WHERE seq = 6")[0]
+    forbidding_nothing(
+        service,
+        "DELETE FROM transition_log WHERE seq = 7",
+        f"UPDATE charts SET seq = 6, last_hash = '{head[1]}'",
+        "UPDATE attribute_values SET value = value - 1",
+        "DELETE FROM reports WHERE seq = 7",
+        "UPDATE charts SET updated_at = entered_at",
+    )
+    assert differences(service) == ()
+    assert (
+        "its newest rows are gone" in verify(service, "web", expected=Head(before.seq, before.last_hash)).differences[0]
+    )
+
+
+MOVES = {
+    "a report that moved too early": ("UPDATE transitions SET threshold = 3 WHERE threshold = 2", "no guard allowed"),
+    "a report that did not move": (
+        "UPDATE transitions SET threshold = 1 WHERE threshold = 2",
+        "although count >= 2 held",
+    ),
+    "a move to another state": ("UPDATE transitions SET target = 'done' WHERE threshold = 2", "no guard allowed"),
+}
+
+
+@pytest.mark.parametrize("what", MOVES)
+def test_verify_judges_each_transition_by_its_guards(service: Service, what: str) -> None:
+    statement, told = MOVES[what]
+    forbidding_nothing(service, statement)
+    assert told in differences(service)[0]
+
+
+def test_verify_judges_each_transition_of_the_clock(service: Service, clock: Clock) -> None:
+    clock.advance(100)
+    sweep(service)
+    assert (get_row(service).state, differences(service)) == ("done", ())
+    forbidding_nothing(service, "UPDATE transitions SET age = age * 2 WHERE key = 'elapsed'")
+    assert "seq 8 (timeout) moves from 'soak' to 'done', which no guard allowed" in differences(service)[0]
+
+
+def test_verify_of_a_version_that_an_earlier_release_imported(service: Service) -> None:
+    """Earlier releases wrote no hash of the text, and rounded shares in another way."""
+    text = CANARY.replace("chart: web", "chart: old\nexpect: 14").replace(
+        "{key: failed, value: 1}", "{key: failed, op: '>', value: '10%'}"
+    )
+    import_text(service, text)
+    forbidding_nothing(service, "UPDATE transitions SET threshold = 2 WHERE op = '>'")
+    assert "its rows are not what its text says" in verify(service, "old").differences[0]
+    row = rows(service, "old")[0]
+    old_hash = chain_hash("", replace(row, note=None))
+    alter(
+        service,
+        f"UPDATE transition_log SET note = NULL, hash = '{old_hash}' WHERE chart = 'old'",
+        f"UPDATE charts SET last_hash = '{old_hash}' WHERE name = 'old'",
+    )
+    assert verify(service, "old").differences == ()

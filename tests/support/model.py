@@ -72,25 +72,27 @@ class Model:
         counted = (Kind.UPDATE, Kind.TRANSITION)
         return next(row.seq for row in reversed(self.rows) if row.kind in counted and row.key is not None)
 
-    def import_chart(self, chart: Chart, now: datetime, homes: Mapping[str, str] | None = None) -> Step:
+    def import_chart(
+        self, chart: Chart, now: datetime, homes: Mapping[str, str] | None = None, sha256: str | None = None
+    ) -> Step:
         """Create the chart, bring it back, or upgrade it. Raises ConflictError."""
         if self.position is not None and not self.is_archived:
-            return self._upgrade(chart, now, homes or {})
+            reports = dict(self.current_reports)
+            return self._upgrade(Upgrade(chart, self.here.version + 1, homes or {}, reports, sha256), now)
         before = self.position
         version, run, fence = (1, 1, 0) if before is None else (before.version + 1, before.run + 1, before.fence)
         self.versions[version] = chart
-        step = machine.start(chart, version, run, now, fence=fence)
+        step = machine.start(chart, version, run, now, fence=fence, sha256=sha256)
         self.is_archived = False
         return self._take(step, run, now)
 
-    def _upgrade(self, chart: Chart, now: datetime, homes: Mapping[str, str]) -> Step:
-        version = self.here.version + 1
-        step = machine.step(self.chart, self.here, Upgrade(chart, version, homes, dict(self.current_reports)), now)
-        self.versions[version] = chart
+    def _upgrade(self, upgrade: Upgrade, now: datetime) -> Step:
+        step = machine.step(self.chart, self.here, upgrade, now)
+        self.versions[upgrade.version] = upgrade.chart
         self._take(step, self.here.run, now)
-        self.visits = [replace(item, state=self._home(item, homes)) for item in self.visits]
+        self.visits = [replace(item, state=self._home(item, upgrade.homes)) for item in self.visits]
         for visit in self.visits:
-            self._drop_keys(visit, chart)
+            self._drop_keys(visit, upgrade.chart)
         return step
 
     def _home(self, visit: Visit, homes: Mapping[str, str]) -> str:

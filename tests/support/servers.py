@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 
 from app.db.engine import open_engine
 from app.db.postgresql import APPLICATION_NAME
-from app.service.upkeep import list_logged_charts, verify
+from app.service.verifying import list_logged_charts, verify
 from app.waiting.places import MAX_WORKERS
 from app.waiting.watching import LISTENER_NAME
 from tests.service.support import opened_service
