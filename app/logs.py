@@ -1,4 +1,4 @@
-"""Logging: one JSON object per line on standard error, or what a `--logger` file says."""
+"""Logging: one JSON object per line on standard error, short lines on a terminal, or what a `--logger` file says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import yaml
 
@@ -48,6 +48,32 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Formats an access record as one short line for a person at a terminal, coloured unless NO_COLOR is set."""
+
+    COLOURS: ClassVar = {"yes": "32", "no": "33", "refused": "31", "failed": "31"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return `06:44:02 PUT /state green_state by web-01 -> yes, transitioned (200) 11 ms`."""
+        said = record.msg
+        if not isinstance(said, JsonMessage):
+            return JsonFormatter().format(record)
+        about = [said["state"] and f" {said['state']}", said["machine"] and f" by {said['machine']}"]
+        reason = f", {said['reason']}" if said["reason"] else ""
+        request = f"{said['method']} {said['path']}{''.join(part for part in about if part)}"
+        outcome = said["outcome"]
+        colour = None if os.environ.get("NO_COLOR") else self.COLOURS.get(outcome)
+        word = outcome if colour is None else f"\x1b[{colour}m{outcome}\x1b[0m"
+        at = datetime.fromtimestamp(record.created).astimezone()
+        rest = f"{_printable(reason)} ({said['status']}) {said['milliseconds']:.0f} ms"
+        return f"{at:%H:%M:%S} {_printable(request)} -> {word}{rest}"
+
+
+def _printable(text: str) -> str:
+    # No name that a client sends may move the cursor or begin another line.
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class BatchHandler(logging.Handler):
@@ -109,14 +135,20 @@ def _pieces(lines: Sequence[str]) -> Iterator[str]:
 
 
 def configure_logging(path: str | None, level: str = "INFO") -> None:
-    """Set up logging, from the YAML file `path` if given. Raises SettingError with the file's name if it is bad."""
+    """Set up logging, from the YAML file `path` if given. Raises SettingError with the file's name if it is bad.
+
+    On a terminal the access log has one short line a request; elsewhere each line is JSON.
+    """
     if path is not None:
         _configure_from(Path(path))
         return
     logger = logging.getLogger("stateservice")
     logger.setLevel(level)
     _set_handler(logger, logging.StreamHandler())
-    _set_handler(logging.getLogger("stateservice.access"), BatchHandler(sys.stderr))
+    access = logging.getLogger("stateservice.access")
+    _set_handler(access, BatchHandler(sys.stderr))
+    if sys.stderr.isatty():
+        access.handlers[0].setFormatter(ConsoleFormatter())
 
 
 def _set_handler(logger: logging.Logger, handler: logging.Handler) -> None:

@@ -21,13 +21,15 @@ from app.core.window import Schedule
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
 INTEGER = re.compile(r"[+-]?[0-9]+")
 PERCENTAGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-SIMPLE_AGE = re.compile(r"(?P<number>[0-9]+)(?P<unit>[smhd])")
+# `1h30m`, as Go, systemd and Prometheus write it: each unit once, the largest first.
+SIMPLE_AGE = re.compile(
+    r"(?=[0-9])(?:(?P<days>[0-9]+)d)?(?:(?P<hours>[0-9]+)h)?(?:(?P<minutes>[0-9]+)m)?(?:(?P<seconds>[0-9]+)s)?"
+)
 ISO_AGE = re.compile(
     r"P(?=[0-9T])(?:(?P<weeks>[0-9]+)W)?(?:(?P<days>[0-9]+)D)?"
     r"(?:T(?=[0-9])(?:(?P<hours>[0-9]+)H)?(?:(?P<minutes>[0-9]+)M)?"
     r"(?:(?P<seconds>[0-9]+)(?:\.(?P<fraction>[0-9]{1,6}))?S)?)?"
 )
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 TRUE_WORDS = frozenset({"true", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "no", "off"})
 MAX_MACHINE_ID = 255
@@ -122,7 +124,7 @@ def round_share(exact: Fraction, op: Op) -> int:
 
 
 def to_age(text: str) -> timedelta:
-    """Return the text as a length of time: `90s`, `30m`, `6h`, `2d`, or ISO 8601 without years and months."""
+    """Return the text as a length of time: `90s`, `30m`, `1h30m`, `2d`, or ISO 8601 without years and months."""
     parts = _split_age(text) if len(text) <= MAX_LENGTH else None
     if parts is None:
         raise ScalarError(f"{quote(text)} is not a length of time such as 90s, 30m, 6h, 2d or PT30M")
@@ -156,7 +158,7 @@ def to_instant(text: str) -> datetime:
 
 def _split_age(text: str) -> dict[str, int] | None:
     if simple := SIMPLE_AGE.fullmatch(text):
-        return {UNITS[simple["unit"]]: int(simple["number"])}
+        return {unit: int(number) for unit, number in simple.groupdict().items() if number}
     if iso := ISO_AGE.fullmatch(text):
         parts = {unit: int(number) for unit, number in iso.groupdict().items() if number and unit != "fraction"}
         return parts | {"microseconds": int((iso["fraction"] or "0").ljust(6, "0"))}

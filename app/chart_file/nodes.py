@@ -218,7 +218,7 @@ def read_nodes(text: str, problems: Problems) -> Node | None:
     finally:
         parser.dispose()
     if builder.root is None and not builder.has_given_up:
-        problems.add_at(1, 1, "the chart file is empty")
+        problems.add_at(1, 1, _say_empty(text))
     return None if builder.has_given_up else builder.root
 
 
@@ -332,6 +332,17 @@ class _Builder:
         return None
 
 
+# An op, or a percent sign, that YAML takes for one of its own signs.
+_SIGN = re.compile(r"[>%@`][>=<!]*")
+
+
+def _say_empty(text: str) -> str:
+    if text.startswith("#") and len(LINE_BREAK.split(text.rstrip())) == 1:
+        # `curl -d @FILE` takes the line ends out, so the comment at the top swallows the whole file.
+        return "the chart file is empty: its only line is a comment. curl -d joins lines, --data-binary @FILE does not"
+    return "the chart file is empty"
+
+
 def _report_syntax(error: yaml.MarkedYAMLError, text: str, problems: Problems) -> None:
     mark = error.problem_mark or error.context_mark
     lines = LINE_BREAK.split(text)
@@ -343,4 +354,6 @@ def _report_syntax(error: yaml.MarkedYAMLError, text: str, problems: Problems) -
         message += f", {error.context} (from line {error.context_mark.line + 1} on)"
     if lines[line][column : column + 1] == "\t":
         message += " (a tab: YAML is indented with spaces)"
+    if sign := _SIGN.match(lines[line], column):
+        message += f' (write it in quotes: "{sign[0]}")'
     problems.add_at(line + 1, column + 1, message)

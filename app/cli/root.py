@@ -21,6 +21,9 @@ Examples:
 @click.option(
     "--chart", "charts", multiple=True, metavar="FILE", help="A chart file to import; the first is the default chart."
 )
+@click.option(
+    "--take-file", is_flag=True, help="Import a --chart file also if it has the text of an earlier version: a rollback."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on.")
 @click.option("--database", metavar="URL", help="sqlite:///FILE or postgresql://…; else STATE_SERVICE_DATABASE_URL.")
@@ -32,6 +35,7 @@ Examples:
 def main(
     context: click.Context,
     charts: tuple[str, ...],
+    take_file: bool,
     host: str,
     port: int,
     database: str | None,
@@ -46,7 +50,7 @@ def main(
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     context.obj = load_config(database_url=database, workers=workers, logger=logger, bind=bind)
     if context.invoked_subcommand is None:
-        serve(context.obj, charts, host, debug=debug)
+        serve(context.obj, charts, host, debug=debug, take_file=take_file)
 
 
 for command in (*lab.COMMANDS, prove.command):

@@ -19,11 +19,14 @@ from app.config import HOME, PREFIX, Config, is_loopback, require_auth
 from app.core.errors import ChartFileError
 from app.db.engine import normalize_url
 from app.logs import configure_logging
-from app.service.operate import ImportRequest, import_chart
+from app.service.operate import ImportRequest, find_behind, import_chart
 
 
-def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> None:
-    """Migrate the database, import `charts` (the first is the default chart), and serve. Does not return."""
+def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool, take_file: bool = False) -> None:
+    """Migrate the database, import `charts` (the first is the default chart), and serve. Does not return.
+
+    A file with the text of an earlier version is imported only if `take_file` says so.
+    """
     if config.auth is None and is_loopback(host):
         config = replace(config, auth="open")
     require_auth(config)
@@ -33,10 +36,11 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool) -> N
     requests = {file: read_chart(file) for file in charts}
     with reserved(config.bind):
         migrate(config)
-        names = [import_file(config, file, requests[file]) for file in charts]
+        names = [import_file(config, file, requests[file], take_file=take_file) for file in charts]
     if names:
         config = replace(config, default_chart=names[0])
-    click.echo(f"serving on http://{config.bind} (default chart: {config.default_chart or 'the only one'})", err=True)
+    default = config.default_chart or "none is set; /state asks the only chart there is"
+    click.echo(f"serving on http://{config.bind} (default chart: {default})", err=True)
     become_gunicorn(config, debug=debug)
 
 
@@ -72,9 +76,21 @@ def read_chart(file: str) -> ImportRequest:
     return request
 
 
-def import_file(config: Config, file: str, request: ImportRequest) -> str:
-    """Import a chart file, print the outcome, and return the chart's name."""
-    imported = import_chart(open_service(config), request, current_author())
+def import_file(config: Config, file: str, request: ImportRequest, *, take_file: bool) -> str:
+    """Import a chart file, print the outcome, and return the chart's name.
+
+    A restart must not undo an upgrade: a file that was left behind is not imported unless `take_file` says so.
+    """
+    service = open_service(config)
+    behind = None if take_file else find_behind(service, request)
+    if behind is not None:
+        click.echo(
+            f"{behind.chart}: {file} is version {behind.file}, and version {behind.running} runs;"
+            " left alone (--take-file rolls back)",
+            err=True,
+        )
+        return behind.chart
+    imported = import_chart(service, request, current_author())
     print_problems(file, imported.warnings, kind="warning")
     status = imported.status
     click.echo(f"{status.chart}: {imported.outcome}, version {status.version}, in {status.current_state}", err=True)

@@ -15,10 +15,10 @@ from typing import Any
 from app import chart_file, store
 from app.core import machine
 from app.core.chart import Chart
-from app.core.errors import BadRequestError, ChartFileError, Problem, ReasonRequiredError
+from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, Problem, ReasonRequiredError
 from app.core.log import Author
 from app.core.position import Archive, Entry, Evict, Goto, Happening, Open, Pause, Reset, Resume, Step, Upgrade
-from app.db import Connection, retrying, transaction
+from app.db import Connection, asking, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
 from app.service.locked import LockedChart, lock, locked_chart, record
 from app.service.status import Status, describe_status
@@ -115,6 +115,31 @@ def import_chart(service: Service, request: ImportRequest, author: Author) -> Im
     if step is not None and not request.dry_run:
         service.tell(parsed.chart.name, step)
     return imported
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A chart file that has the text of the version `file`, although the later version `running` runs."""
+
+    chart: str
+    file: int
+    running: int
+
+
+def find_behind(service: Service, request: ImportRequest) -> Behind | None:
+    """Return how far a chart file is behind its chart; None if it is new, changed, or what runs.
+
+    Raises ChartFileError.
+    """
+    parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name)
+    name = parsed.chart.name
+    with asking(service.database) as connection, suppress(ChartNotFoundError):
+        row = store.charts.get_chart(connection, name)
+        if store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
+            return None
+        earlier = store.definitions.find_version_of_text(connection, row.id, parsed.text)
+        return None if earlier is None else Behind(name, earlier, row.version)
+    return None
 
 
 def _import(

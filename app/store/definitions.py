@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, func, insert, select
 
 from app.core.chart import (
     NO_PROMISES,
@@ -79,6 +79,15 @@ def get_version(connection: Connection, chart_id: int, version: int) -> Version:
     if row is None:
         raise VersionNotFoundError(f"the chart has no version {version}")
     return Version(**row)
+
+
+def find_version_of_text(connection: Connection, chart_id: int, text: str) -> int | None:
+    """Return the latest version whose text is `text`; None if there is none. Used by: a start with chart files."""
+    query = select(func.max(chart_versions.c.version)).where(
+        chart_versions.c.chart_id == chart_id, chart_versions.c.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    )
+    found: int | None = connection.execute(query).scalar_one()
+    return found
 
 
 def add_version(

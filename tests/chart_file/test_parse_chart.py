@@ -176,6 +176,8 @@ def test_parse_reads_an_integer(written: str) -> None:
         ("6h", timedelta(hours=6)),
         ("2d", timedelta(days=2)),
         ("0s", timedelta(0)),
+        ("1h30m", timedelta(hours=1, minutes=30)),
+        ("1d2h3m4s", timedelta(days=1, hours=2, minutes=3, seconds=4)),
         ("PT30M", timedelta(minutes=30)),
         ("P1DT2H", timedelta(days=1, hours=2)),
         ("PT1.5S", timedelta(seconds=1.5)),

@@ -293,6 +293,14 @@ SAFETY = {
         "a:\n¦\t- b",
         "not YAML: found character that cannot start any token (a tab: ",
     ),
+    "op without quotes": (
+        "a: {op: ¦>=, value: 1}",
+        'not YAML: found character that cannot start any token (write it in quotes: ">=")',
+    ),
+    "only a comment": (
+        "¦# a chart that curl -d has joined: a: b",
+        "the chart file is empty: its only line is a comment. ",
+    ),
     "unclosed quote": (
         'a: "b\nc: d¦',
         "not YAML: found unexpected end of stream, while scanning a quoted scalar (from line 1 on)",

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from app.core.log import Author
+from app.service.operate import Behind, ImportRequest, find_behind, import_chart
 from tests.cli.conftest import Run
+from tests.service.support import opened_service
 from tests.support.apps import SEED
 
 RENAMED = SEED.replace("green_state", "lime_state")
@@ -122,3 +125,14 @@ def test_import_exits_2_when_the_file_cannot_be_read(run: Run, file: str) -> Non
     done = run("chart", "import", file)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"state_service: {file}: ")
+
+
+def test_find_behind_names_the_version_that_a_file_has(run: Run, seed: str, database_url: str) -> None:
+    run("chart", "import", seed)
+    changed = SEED + "    description: the end\n"
+    with opened_service(database_url) as service:
+        assert find_behind(service, ImportRequest(changed, name="states")) is None
+        import_chart(service, ImportRequest(changed, name="states"), Author())
+        assert find_behind(service, ImportRequest(changed, name="states")) is None
+        assert find_behind(service, ImportRequest(SEED, name="new")) is None
+        assert find_behind(service, ImportRequest(SEED, name="states")) == Behind("states", 1, 2)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.log import Author
-from app.logs import BatchHandler, _pieces, configure_logging
+from app.logs import BatchHandler, ConsoleFormatter, _pieces, configure_logging
 from app.service.tokens import Role, create_token
 from app.web.observe import may_carry_id
 from app.wiring import service_of
@@ -38,6 +38,19 @@ def lines() -> Iterator[Lines]:
     yield handler
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.mark.parametrize(("no_colour", "word"), [("1", "yes"), ("", "\x1b[32myes\x1b[0m")])
+def test_line_on_a_terminal_is_short_and_cannot_be_forged(
+    client: FlaskClient, lines: Lines, monkeypatch: pytest.MonkeyPatch, no_colour: str, word: str
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    lines.setFormatter(ConsoleFormatter())
+    client.put("/state?state=green_state&machine=web-01")
+    assert f" PUT /state green_state by web-01 -> {word}, transitioned (200) " in lines.written[-1]
+    client.get("/state?state=x%0a%1b[31m")
+    assert "\n" not in lines.written[-1]
+    assert " GET /state x??[31m -> " in lines.written[-1].replace("\x1b[31mfailed\x1b[0m", "failed")
 
 
 def test_put_is_one_line_that_says_who_and_what_came_of_it(client: FlaskClient, lines: Lines) -> None:
