@@ -242,6 +242,22 @@ reports = Table(
     Column("key", NAME),
     Column("seq", BigInteger, nullable=False),
     Column("reported_at", UtcDateTime, nullable=False),
+    # What the machine said with the report.
+    Column("note", Text),
+)
+
+# Idempotency-Keys of PUTs that were answered as a machine's replay: they have no row in the log.
+replayed_keys = Table(
+    "replayed_keys",
+    metadata,
+    Column("chart_id", BigInteger, ForeignKey("charts.id"), primary_key=True),
+    Column("idempotency_key", String(255), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("state", NAME, nullable=False),
+    Column("machine", MACHINE),
+    Column("key", NAME),
+    # The chart's last log row when the PUT was answered. Used by: a prune.
+    Column("seq", BigInteger, nullable=False),
 )
 
 slots = Table(
@@ -278,8 +294,8 @@ transition_log = Table(
     Column("idempotency_key", String(255)),
     Column("reason", Text),
     Column("hash", String(64), nullable=False),
-    # Of an import or an upgrade: the SHA-256 of the chart file; of an act of opening: until when. Hashed only if it is
-    # not NULL, as it came later.
+    # What the machine said with its report; of an import or an upgrade: the SHA-256 of the chart file; of an act of
+    # opening: until when. Hashed only if it is not NULL, as it came later.
     Column("note", Text),
     # Used by: the reasons of a chart's condition and the history on its page, which pass over the rows of machines.
     Index(

@@ -37,9 +37,20 @@ from app.service.machines import Machines
 from app.service.put import sweep
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
-from app.web.replies import Reply, describe, problem_reply
-from app.web.request import CAN_WAIT, HAS_WAITED, MAX_BODY, REQUEST, Environ, MustWait, Request, request_from_scope
+from app.web.replies import Reply, problem_reply
+from app.web.request import (
+    CAN_WAIT,
+    HAS_WAITED,
+    MAX_BODY,
+    MAX_SENT,
+    REQUEST,
+    Environ,
+    MustWait,
+    Request,
+    request_from_scope,
+)
 from app.web.state import Route, StateDoor
+from app.web.values import NOTE_BYTES
 
 logger = logging.getLogger("stateservice.serving")
 heads_logger = logging.getLogger("stateservice.heads")
@@ -47,9 +58,9 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# The largest body of a request on a state; it is thrown away. Of a body that is too large, this much is read after the
-# answer, for DRAIN_SECONDS: a client whose body is cut off may never see the answer. nginx lets 2 MiB through.
-MAX_DRAIN = 2 * 1024 * 1024 + 65536
+# Of a body that is too large, this much is read after the answer, for DRAIN_SECONDS: a client whose body is cut off may
+# never see the answer.
+MAX_DRAIN = MAX_SENT
 DRAIN_SECONDS = 2.0
 # Seconds that a client has to send the head of its first request, and a body.
 HEAD_SECONDS = 30.0
@@ -164,11 +175,8 @@ class Door:
         await body.drain()
 
     async def _answer(self, request: Request, routes: dict[str, Route], body: Body, send: Send) -> None:
-        if not await body.skip():
-            # Before anything is counted: the client must not take a counted report for a failed one.
-            reply = describe(413, f"the body is larger than {MAX_DRAIN} bytes", request)
-        else:
-            reply = await self._state.respond(request, routes)
+        request.body_end = await body.read_end(NOTE_BYTES)
+        reply = await self._state.respond(request, routes)
         await send_reply(send, reply, is_head=request.method == "HEAD")
 
     async def _answer_by_flask(self, scope: Scope, request: Request, body: Body, send: Send) -> None:
@@ -216,9 +224,20 @@ class Body:
         pieces: list[bytes] = []
         return b"".join(pieces) if await self._receive_all(MAX_BODY, pieces.append) else None
 
-    async def skip(self) -> bool:
-        """Receive the whole body and keep nothing; False if it is larger than MAX_DRAIN, or does not come in time."""
-        return await self._receive_all(MAX_DRAIN, lambda piece: None)
+    async def read_end(self, size: int) -> bytes | None:
+        """Receive the whole body and return its last `size` bytes.
+
+        None if the body is larger than MAX_SENT, or does not come in time.
+        """
+        if self._is_over:
+            return b""
+        end = bytearray()
+
+        def keep(piece: bytes) -> None:
+            end.extend(piece)
+            del end[:-size]
+
+        return bytes(end) if await self._receive_all(MAX_SENT, keep) else None
 
     async def _receive_all(self, limit: int, keep: Callable[[bytes], None]) -> bool:
         if self.declared > limit:

@@ -88,7 +88,7 @@ def _check_statuses(attempts: Sequence[Attempt]) -> Iterator[str]:
 
 
 def _is_put(logged: LogRow) -> bool:
-    return logged.kind in (Kind.UPDATE, Kind.TRANSITION) and logged.key is not None
+    return logged.kind in (Kind.UPDATE, Kind.TRANSITION, Kind.LATE) and logged.key is not None
 
 
 class _History:
@@ -220,11 +220,13 @@ class _History:
 
 def _list_states(rows: Sequence[Row]) -> Iterator[str | None]:
     """The state that answers yes after each row; None while the chart is paused."""
-    is_paused = False
+    is_paused, state = False, None
     for row in rows:
         kind = row.logged.kind
+        # A late report is about a state that the chart has left.
+        state = state if kind == Kind.LATE else row.logged.to_state
         is_paused = kind == Kind.PAUSE or (is_paused and kind not in (Kind.RESUME, Kind.RESET, Kind.IMPORT))
-        yield None if is_paused else row.logged.to_state
+        yield None if is_paused else state
 
 
 def _running_maximum(values: Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 
@@ -76,7 +77,9 @@ def is_positional_dataclass(node: ast.ClassDef) -> bool:
 
 
 def count_fields(node: ast.ClassDef) -> int:
-    return sum(isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item.annotation) for item in node.body)
+    """Count the fields that may be given by position: those before KW_ONLY, if the class has it."""
+    types = [ast.unparse(item.annotation) for item in node.body if isinstance(item, ast.AnnAssign)]
+    return sum("ClassVar" not in type_ for type_ in takewhile(lambda type_: type_ != "KW_ONLY", types))
 
 
 def test_dataclass_of_more_than_five_fields_takes_keywords_only() -> None:

@@ -43,12 +43,12 @@ from app.service.status import Status
 from app.service.verifying import Head, list_logged_charts, verify
 
 FORMATS = {"json": as_json_array, "csv": as_csv, "ndjson": as_ndjson}
-HISTORY_HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON")
-# Characters of a reason that the table of `history` shows; --json and --csv have the whole reason.
-MAX_REASON = 200
+HISTORY_HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON", "NOTE")
+# Characters of a reason or a note that a table shows; --json and --csv have the whole text.
+MAX_TEXT = 200
 
 # What the table of `machines` shows of each, by the field's name.
-ROLL_COLUMNS = {"working": ("machine", "fence", "claimed_at"), "reported": ("machine", "key", "reported_at")}
+ROLL_COLUMNS = {"working": ("machine", "fence", "claimed_at"), "reported": ("machine", "key", "reported_at", "note")}
 
 REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the log keeps it.")
 
@@ -246,7 +246,7 @@ def machines(
         click.echo(found.as_text(), nl=False)
     else:
         columns = ROLL_COLUMNS["working" if wanted is Which.WORKING else "reported"]
-        rows = [[entry.as_json()[column] for column in columns] for entry in found.machines]
+        rows = [[_cut(str(entry.as_json()[column] or "")) for column in columns] for entry in found.machines]
         print_table([column.replace("_", " ").upper() for column in columns], rows)
 
 
@@ -404,9 +404,14 @@ def history(
 
 def _cells(logged: HashedRow) -> tuple[Any, ...]:
     row = logged.row
-    reason = row.reason if row.reason is None or len(row.reason) <= MAX_REASON else row.reason[:MAX_REASON] + "…"
     what = (row.kind, row.from_state, row.to_state, row.key, row.value_after)
-    return (row.seq, _to_second(row.at), *what, row.machine, row.actor, reason)
+    return (row.seq, _to_second(row.at), *what, row.machine, row.actor, _cut(row.reason), _cut(row.note))
+
+
+def _cut(text: str | None) -> str:
+    """Return a text in one line, cut to what a table shows."""
+    line = " ".join((text or "").split())
+    return line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + "…"
 
 
 def _to_second(at: datetime) -> str:

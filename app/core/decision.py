@@ -90,6 +90,7 @@ class Decision:
         self,
         kind: Kind,
         *,
+        state: str | None = None,
         to_state: str | None = None,
         visit: int | None = None,
         key: str | None = None,
@@ -99,16 +100,17 @@ class Decision:
         reason: str | None = None,
         note: str | None = None,
     ) -> None:
-        """Add a row to the log; without `to_state` and `visit` it is about the current ones."""
+        """Add a row to the log; without `state`, `to_state` and `visit` it is about the current ones."""
         here = self.position
+        from_state = here.state if state is None else state
         self.entries.append(
             Entry(
                 kind=kind,
                 version=here.version,
                 run=here.run,
                 visit=here.visit if visit is None else visit,
-                from_state=here.state,
-                to_state=here.state if to_state is None else to_state,
+                from_state=from_state,
+                to_state=from_state if to_state is None else to_state,
                 key=key,
                 value_before=value_before,
                 value_after=value_after,
@@ -162,7 +164,9 @@ class Decision:
                 return transition.target
         return None
 
-    def apply_func(self, machine: str | None, key: str, moved_from: str | None) -> tuple[int, int]:
+    def apply_func(
+        self, machine: str | None, key: str, moved_from: str | None, note: str | None = None
+    ) -> tuple[int, int]:
         """Count one report on `key`; return the value before and after.
 
         If the machine counted on the attribute `moved_from` in this visit, that count is taken back. Raises
@@ -177,7 +181,7 @@ class Decision:
         values[key] = func.apply(key, before)
         self.position = replace(self.position, values=values)
         if machine is not None:
-            self.reports.append(Report(self.position.visit, machine, key))
+            self.reports.append(Report(self.position.visit, machine, key, note))
             self.give_back(machine)
             first = self.state.default_key
             succeeded = self.position.succeeded + (key == first) - (moved_from == first)

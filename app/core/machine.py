@@ -134,11 +134,13 @@ def _update(decision: Decision, request: Update) -> Step:
     report = decision.find_report(request.state, request.machine, request.report)
     if report is not None and report.key == key:
         return _replay(decision, request.state, report.machine, key)
+    if report is not None and key is not None and request.state != decision.position.state:
+        return _record(decision, request, report, key)
     takes_back = _takes_back(decision, request, report)
     refusal = _find_refusal(decision, request, takes_back)
     if refusal is not None:
         return decision.refuse(refusal)
-    return _count(decision, request.machine, str(key), report, takes_back)
+    return _count(decision, request, str(key), report, takes_back)
 
 
 def _repeat(decision: Decision, request: Update, logged: LoggedUpdate) -> Step:
@@ -210,16 +212,32 @@ def _find_refusal(decision: Decision, request: Update, takes_back: bool) -> Reas
     return None
 
 
-def _count(decision: Decision, machine: str | None, key: str, report: Report | None, takes_back: bool) -> Step:
+def _record(decision: Decision, request: Update, report: Report, key: str) -> Step:
+    """Keep what a machine that was counted says after the chart has left the state. No value changes."""
+    decision.log(
+        Kind.LATE,
+        state=request.state,
+        visit=report.visit,
+        key=key,
+        machine=request.machine,
+        reason=f"after {report.key}" if report.key is not None else None,
+        note=request.note,
+    )
+    decision.reports.append(Report(report.visit, report.machine, key, request.note))
+    decision.key = key
+    return decision.accept(Reason.RECORDED)
+
+
+def _count(decision: Decision, request: Update, key: str, report: Report | None, takes_back: bool) -> Step:
     """Apply the func, give the slot back, and take the first transition that now holds: one log row.
 
     While the chart is paused, no transition is taken; the resume judges every guard.
     """
-    moved_from = report.key if report is not None else None
+    machine, moved_from = request.machine, report.key if report is not None else None
     reason = None if moved_from is None else f"moved from {moved_from}"
     if takes_back and machine not in decision.position.slots:
         reason = TAKEN_BACK
-    before, after = decision.apply_func(machine, key, moved_from)
+    before, after = decision.apply_func(machine, key, moved_from, request.note)
     decision.key, decision.value = key, after
     target = None if decision.position.is_paused else decision.find_target()
     decision.log(
@@ -230,6 +248,7 @@ def _count(decision: Decision, machine: str | None, key: str, report: Report | N
         value_after=after,
         machine=machine,
         reason=reason,
+        note=request.note,
     )
     if target is None:
         return decision.accept(Reason.UPDATED)

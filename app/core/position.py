@@ -34,6 +34,8 @@ class Kind(StrEnum):
     RELEASE = "release"
     EXPIRE = "expire"
     EVICT = "evict"
+    # A machine that was counted in a state reports another attribute after the chart has left it. It moves nothing.
+    LATE = "late"
     # A report that no longer counts, because its machine is not on the roster of the version that took over.
     WITHDRAW = "withdraw"
     # An operator opened the chart until the instant that is the row's note, whatever its windows say.
@@ -47,7 +49,7 @@ class Kind(StrEnum):
 # Done by the clock, not by the caller whose request made it run; such rows have no actor.
 CLOCK_KINDS = frozenset({Kind.TIMEOUT, Kind.EXPIRE})
 # Rows of these kinds change no answer to "may I?".
-COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT, Kind.WITHDRAW})
+COUNTING_KINDS = frozenset({Kind.UPDATE, Kind.CLAIM, Kind.RELEASE, Kind.EVICT, Kind.LATE, Kind.WITHDRAW})
 
 
 # Ends the reason of an upgrade row that gave the slots already held the leases of the new version. A row from before
@@ -89,6 +91,7 @@ class Reason(StrEnum):
     UPDATED = "updated"
     TRANSITIONED = "transitioned"
     REPLAY = "replay"
+    RECORDED = "recorded"
     NOT_CURRENT = "not_current"
     NOT_REACHED = "not_reached"
     UNKNOWN_STATE = "unknown_state"
@@ -246,11 +249,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The latest report of a machine in a visit; `key` is None once an upgrade has dropped the attribute."""
+    """The latest report of a machine in a visit; `key` is None once an upgrade has dropped the attribute.
+
+    `note` is what the machine said with it.
+    """
 
     visit: int
     machine: str
     key: str | None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,13 +280,14 @@ class Update:
     `report` is the machine's report in the latest visit of `state` in this run, `was_entered` is whether there was
     such a visit, and `repeats` is the accepted PUT that had the same Idempotency-Key. `takes_back` asks for a report
     without a slot if the machine's report is a failure that the end of its lease made; `failed_by_lease` is whether the
-    log says so. `run` is the run that the client means; None means the current one.
+    log says so. `run` is the run that the client means; None means the current one. `note` is for people.
     """
 
     state: str
     machine: str | None = None
     key: str | None = None
     run: int | None = None
+    note: str | None = None
     report: Report | None = None
     was_entered: bool = False
     repeats: LoggedUpdate | None = None

@@ -76,6 +76,9 @@ class Replay:
         if row.kind == Kind.IMPORT:
             self._begin(row)
             return
+        if row.kind == Kind.LATE:
+            self._check_late(row)
+            return
         here = self._checked_position(row)
         match row.kind:
             case Kind.UPDATE | Kind.TRANSITION if row.key is not None:
@@ -160,14 +163,23 @@ class Replay:
             self.end_run(self.stays)
         self.stays = [first]
 
-    def _checked_position(self, row: LogRow) -> Position:
+    def _checked_position(self, row: LogRow, *, is_late: bool = False) -> Position:
         here = self.position
         if here is None or self.is_archived:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} ({row.kind}) comes before an import")
         run, visit = (here.run + 1, 1) if row.kind == Kind.RESET else (here.run, here.visit)
         version = here.version + 1 if row.kind == Kind.UPGRADE else here.version
-        _check(row, version, run, visit, here.state)
+        # A late report is about a state that the chart has left.
+        _check(row, version, run, row.visit if is_late else visit, row.from_state if is_late else here.state)
         return here
+
+    def _check_late(self, row: LogRow) -> None:
+        """Raise LogDamagedError unless the row is about an earlier visit of this run; it moves nothing."""
+        here = self._checked_position(row, is_late=True)
+        state = self._state(row.version, row.from_state)
+        is_report = row.machine is not None and row.key is not None and state.has_attribute(row.key)
+        if row.visit >= here.visit or not is_report or (row.value_before, row.value_after) != (None, None):
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} is no late report of an earlier visit")
 
     def _here(self) -> Position:
         assert self.position is not None  # _checked_position came first

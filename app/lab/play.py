@@ -28,7 +28,7 @@ from app.lab.story import (
 from app.lab.world import World
 
 # Reasons with which a report, a claim or a release is accepted.
-YES = frozenset({str(Reason.UPDATED), str(Reason.TRANSITIONED), str(Reason.REPLAY)})
+YES = frozenset({str(Reason.UPDATED), str(Reason.TRANSITIONED), str(Reason.RECORDED), str(Reason.REPLAY)})
 # Machines that a message names of those that differ.
 MAX_NAMED = 5
 

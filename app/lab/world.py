@@ -94,7 +94,7 @@ class World:
             repeats=self._keys.get(idempotency_key or ""),
         )
         step = self.do(update)
-        if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
+        if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED):
             entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
             default_key = self.chart.states[entry.from_state].default_key
             self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)

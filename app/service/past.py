@@ -182,7 +182,7 @@ class ToldThen(Told):
             elif row.key is not None and (row.kind != Kind.EXPIRE or row.value_before != row.value_after):
                 state = self._chart.states.get(row.from_state)
                 kept = state is None or state.has_attribute(row.key)
-                reports[name] = MachineReport(name, row.key if kept else None, row.at, row.seq)
+                reports[name] = MachineReport(name, row.key if kept else None, row.at, row.seq, row.note)
         return list(reports.values())
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any
 
 from app import store
@@ -90,11 +90,15 @@ class Answer:
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
 
 
+# Reasons of a yes that has a log row of its own.
+_COUNTED = frozenset({Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED})
+
+
 def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
     """The answer that a decided PUT comes to, `seq` being the chart's last log row before it."""
     here = step.position
     run, visit, last_seq = here.run, here.visit, seq + len(step.entries)
-    if step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
+    if step.reason in _COUNTED:
         # What the clock did by itself comes before and after the PUT's own row; a tick has no row of its own.
         for offset, entry in enumerate(step.entries, 1):
             if entry.kind not in CLOCK_KINDS:
@@ -125,7 +129,9 @@ class Put:
     state: str
     machine: str | None = None
     key: str | None = None
+    _: KW_ONLY
     run: int | None = None
+    note: str | None = None
     takes_back: bool = False
 
 
@@ -166,6 +172,8 @@ class PriorReports:
         self._reports: dict[tuple[int, str], Report] = {}
         self._keys: dict[str, LoggedUpdate] = {}
         self._failed_by_lease: set[str] = set()
+        # Idempotency-Keys to remember that no log row has.
+        self.replayed: list[store.log.UsedKey] = []
         self._read_reports(connection, row, [item.what for item in sent if isinstance(item.what, Put | Claim)])
         keys = {item.author.idempotency_key for item in sent if isinstance(item.what, Put)}
         self._read_keys(service, connection, row, {key for key in keys if key is not None})
@@ -180,6 +188,7 @@ class PriorReports:
             machine=put.machine,
             key=put.key,
             run=put.run,
+            note=put.note,
             report=report,
             was_entered=visit is not None,
             repeats=repeats,
@@ -196,13 +205,24 @@ class PriorReports:
         return replace(claim, report=self._reports.get((visit, claim.machine)))
 
     def follow(self, chart: Chart, idempotency_key: str | None, step: Step) -> None:
-        """Take in what `step` decided, for the PUTs that are judged after it."""
+        """Take in what `step` decided, for the PUTs that are judged after it.
+
+        `idempotency_key` is that of the PUT, if `step` answers one.
+        """
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
         self._reports.update(((report.visit, report.machine), report) for report in step.reports)
-        if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED):
+        if idempotency_key is not None and step.reason in _COUNTED:
             entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
-            default_key = chart.states[entry.from_state].default_key
-            self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
+            self._keys[idempotency_key] = _logged(chart, entry.from_state, entry.machine, entry.key)
+
+    def remember(self, chart: Chart, version: int, sent: Sent, step: Step) -> None:
+        """Keep the Idempotency-Key of a PUT that was answered as its machine's replay, unless it was used before."""
+        put, idempotency_key = sent.what, sent.author.idempotency_key
+        if not isinstance(put, Put) or idempotency_key is None or idempotency_key in self._keys:
+            return
+        if step.reason is Reason.REPLAY:
+            self._keys[idempotency_key] = _logged(chart, put.state, put.machine, step.key)
+            self.replayed.append(store.log.UsedKey(idempotency_key, version, put.state, put.machine, step.key))
 
     def _read_reports(self, connection: Connection, row: store.charts.ChartRow, asked: Sequence[Put | Claim]) -> None:
         named = [item for item in asked if item.machine is not None]
@@ -228,12 +248,16 @@ class PriorReports:
     ) -> None:
         if not keys:
             return
-        for logged in store.log.list_logged_keys(connection, row.name, keys):
+        for used in store.log.list_used_keys(connection, row, keys):
             # What a PUT without `key` meant is what the version of that time made of it.
-            chart = service.definitions.get_version(connection, row, logged.version)
-            default_key = chart.states[logged.from_state].default_key
-            update = LoggedUpdate(logged.from_state, logged.machine, logged.key, default_key)
-            self._keys[str(logged.idempotency_key)] = update
+            chart = service.definitions.get_version(connection, row, used.version)
+            self._keys[used.idempotency_key] = _logged(chart, used.state, used.machine, used.key)
+
+
+def _logged(chart: Chart, state: str, machine: str | None, key: str | None) -> LoggedUpdate:
+    # A state that an upgrade has renamed still answers replays. Its PUT without `key` meant the report's attribute.
+    default_key = chart.states[state].default_key if state in chart.states else key
+    return LoggedUpdate(state, machine, key, default_key)
 
 
 # Charts that one pass of the sweeper looks at; the rest follow in the next pass.
@@ -269,6 +293,8 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
             judged = {place: sent for place, sent in named.items() if isinstance(sent, Sent)}
             prior = PriorReports(service, connection, chart, list(judged.values()))
             found |= {place: _judge(chart, prior, sent) for place, sent in judged.items()}
+            if prior.replayed:
+                store.log.remember_keys(connection, chart.row.id, chart.seq, prior.replayed)
         record_all(service, connection, charts)
     for chart in charts:
         for step in chart.steps:
@@ -325,6 +351,7 @@ def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | Sta
     except StateServiceError as error:
         return error
     prior.follow(chart.chart, key if isinstance(sent.what, Put) else None, step)
+    prior.remember(chart.chart, step.position.version, sent, step)
     answer = answer_step(sent.chart, seq, state, step)
     if isinstance(sent.what, Put | Tick):
         return Applied(answer)

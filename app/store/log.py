@@ -10,16 +10,32 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import CTE, Row, Select, and_, bindparam, case, delete, func, insert, literal, or_, select, text, update
+from sqlalchemy import (
+    CTE,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    union_all,
+    update,
+)
 
 from app.core.chart import OnExpire
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
 from app.core.position import CLOCK_KINDS, Entry, Kind
 from app.db import Connection
 from app.db.connection import Prepared, among, recordset
-from app.models import charts, transition_log
+from app.models import charts, replayed_keys, transition_log
 from app.store.charts import ChartRow
 
 _log = transition_log.c
@@ -49,7 +65,7 @@ def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Auth
     # The clock's rows have no author. The Idempotency-Key stands for the client's own update alone, not for the
     # clock's transitions in the same step.
     is_clock = entry.kind in CLOCK_KINDS
-    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
+    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION, Kind.LATE) and entry.key is not None
     return LogRow(
         chart=chart,
         version=entry.version,
@@ -109,19 +125,44 @@ def _append_in_one_statement(
 
 # Reading
 
+_replayed = replayed_keys.c
 _WITH_KEYS = Prepared(
     {
-        dialect: select(*_COLUMNS).where(_log.chart == bindparam("chart"), is_wanted)
-        for dialect, is_wanted in among(_log.idempotency_key, "keys").items()
+        dialect: union_all(
+            select(_log.idempotency_key, _log.version, _log.from_state, _log.machine, _log.key).where(
+                _log.chart == bindparam("chart"), is_logged
+            ),
+            select(
+                _replayed.idempotency_key, _replayed.version, _replayed.state, _replayed.machine, _replayed.key
+            ).where(_replayed.chart_id == bindparam("chart_id"), among(_replayed.idempotency_key, "keys")[dialect]),
+        )
+        for dialect, is_logged in among(_log.idempotency_key, "keys").items()
     }
 )
+_REMEMBER_KEY = Prepared(insert(replayed_keys).values({item.name: bindparam(item.name) for item in _replayed}))
 # Rows fetched at a time, so that a long history is read with little memory.
 BATCH = 2000
 
 
-def list_logged_keys(connection: Connection, chart: str, keys: Collection[str]) -> list[LogRow]:
-    """List the rows of a chart's log that have one of the Idempotency-Keys `keys`. Used by: every PUT with a key."""
-    return [_as_log_row(found) for found in _WITH_KEYS.rows(connection, {"chart": chart, "keys": list(keys)})]
+class UsedKey(NamedTuple):
+    """An Idempotency-Key, and what it was accepted with in the chart's version `version`."""
+
+    idempotency_key: str
+    version: int
+    state: str
+    machine: str | None
+    key: str | None
+
+
+def list_used_keys(connection: Connection, row: ChartRow, keys: Collection[str]) -> list[UsedKey]:
+    """Return those of the Idempotency-Keys `keys` that PUTs on the chart have used. Used by: every PUT with a key."""
+    parameters = {"chart": row.name, "chart_id": row.id, "keys": list(keys)}
+    return [UsedKey(*found) for found in _WITH_KEYS.rows(connection, parameters)]
+
+
+def remember_keys(connection: Connection, chart_id: int, seq: int, used: Sequence[UsedKey]) -> None:
+    """Keep the keys of PUTs that were answered as a machine's replay; `seq` is the chart's last log row."""
+    _REMEMBER_KEY.run_all(connection, [{"chart_id": chart_id, "seq": seq, **item._asdict()} for item in used])
 
 
 def list_history(connection: Connection, chart: str, wanted: HistoryFilter) -> list[HashedRow]:
@@ -144,7 +185,8 @@ def list_latest_history(
 
 
 # In these words, so that the databases see that the partial index on the log covers it.
-_IS_ACT = text("transition_log.kind NOT IN ('update', 'claim', 'release')")
+# A late report is none, and its visit is an earlier one than that of the rows around it.
+_IS_ACT = and_(text("transition_log.kind NOT IN ('update', 'claim', 'release')"), _log.kind != str(Kind.LATE))
 
 
 def list_acts(connection: Connection, row: ChartRow, limit: int) -> list[LogRow]:
@@ -336,7 +378,7 @@ def list_reported(connection: Connection, row: ChartRow, visit: int) -> list[Log
 
     Used by: a status of the past.
     """
-    kinds = [str(kind) for kind in (Kind.UPDATE, Kind.TRANSITION, Kind.EXPIRE, Kind.WITHDRAW)]
+    kinds = [str(kind) for kind in (Kind.UPDATE, Kind.TRANSITION, Kind.LATE, Kind.EXPIRE, Kind.WITHDRAW)]
     query = (
         select(*_COLUMNS)
         .where(_log.chart == row.name, _log.seq >= find_first_seq(connection, row), _log.seq <= row.seq)
@@ -396,6 +438,8 @@ def replace_rows(connection: Connection, marker: LogRow, marker_hash: str) -> No
     values = {name: getattr(marker, name) for name in COLUMNS}
     with _triggers_lifted(connection):
         connection.execute(delete(transition_log).where(_log.chart == marker.chart, _log.seq < marker.seq))
+        chart_id = select(charts.c.id).where(charts.c.name == marker.chart).scalar_subquery()
+        connection.execute(delete(replayed_keys).where(_replayed.chart_id == chart_id, _replayed.seq <= marker.seq))
         here = (_log.chart == marker.chart, _log.seq == marker.seq)
         connection.execute(update(transition_log).where(*here).values(**values, hash=marker_hash))
 

@@ -162,6 +162,7 @@ class MachineReport:
     key: str | None
     reported_at: datetime
     seq: int
+    note: str | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as the HTTP interface gives it."""
@@ -170,6 +171,7 @@ class MachineReport:
             "key": self.key,
             "reported_at": format_instant(self.reported_at),
             "seq": self.seq,
+            "note": self.note,
         }
 
 
@@ -199,7 +201,8 @@ class VisitReport:
     def as_text(self) -> str:
         """Return the report in one line."""
         report = self.report
-        return f"{format_instant(report.reported_at)} {report.key or '-'} in {self.state}, run {self.run}"
+        note = "" if report.note is None else f": {' '.join(report.note.split())}"
+        return f"{format_instant(report.reported_at)} {report.key or '-'} in {self.state}, run {self.run}{note}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +454,9 @@ def _current_visit(row: ChartRow) -> dict[str, int]:
 
 _UPSERT_REPORT = Prepared(
     {
-        dialect: upsert(dialect, reports, ("chart_id", "run", "visit", "machine"), ("key", "seq", "reported_at"))
+        dialect: upsert(
+            dialect, reports, ("chart_id", "run", "visit", "machine"), ("key", "seq", "reported_at", "note")
+        )
         for dialect in DIALECTS
     }
 )

@@ -138,7 +138,7 @@ def _write_reports(connection: Connection, written: Sequence[_Written], now: dat
 def _report_rows(item: _Written, now: datetime) -> list[dict[str, Any]]:
     decisions = item.change.decisions
     latest = {
-        (decision.step.position.run, report.visit, report.machine): report.key
+        (decision.step.position.run, report.visit, report.machine): report
         for decision in decisions
         for report in decision.step.reports
     }
@@ -153,11 +153,12 @@ def _report_rows(item: _Written, now: datetime) -> list[dict[str, Any]]:
             "run": run,
             "visit": visit,
             "machine": machine,
-            "key": key,
+            "key": report.key,
             "seq": seqs.get((run, visit, machine), item.rows[0].seq),
             "reported_at": now,
+            "note": report.note,
         }
-        for (run, visit, machine), key in latest.items()
+        for (run, visit, machine), report in latest.items()
     ]
 
 

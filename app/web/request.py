@@ -26,7 +26,7 @@ from app.service.machines import Machines
 from app.service.put import Answer
 from app.service.reading import has_rows
 from app.service.tokens import Holder, Role
-from app.web.values import read_whole
+from app.web.values import NOTE_BYTES, read_note, read_whole
 
 # A WSGI environment.
 Environ = dict[str, Any]
@@ -41,6 +41,8 @@ MAX_WAIT = 55
 # Headers of ours that say something once. WSGI joins repeated headers with a comma, and so two machines would become
 # a third.
 ONCE = ("x-machine", "idempotency-key")
+# The largest body of a request of a machine. nginx lets 2 MiB through.
+MAX_SENT = 2 * 1024 * 1024 + 65536
 # The largest body that is read for a view: a chart file is at most 1 MiB; whatever is larger cannot be meant.
 MAX_BODY = 1024 * 1024 + 1024
 
@@ -50,6 +52,8 @@ class Request:
     """One request. `headers` have lower-case names; `path` and `query_string` are Latin-1, as WSGI has them.
 
     `started` is when it came (perf_counter). The fields from `chart` on are filled in on the way to the answer.
+    `body_end` is the last NOTE_BYTES of the body of a machine's request; None if the body was larger than MAX_SENT, or
+    did not come.
     """
 
     method: str
@@ -65,6 +69,7 @@ class Request:
     holder: Holder | None = None
     answer: Answer | None = None
     problem: str | None = None
+    body_end: bytes | None = b""
 
     def __post_init__(self) -> None:
         sent = self.headers.get("x-request-id")
@@ -91,6 +96,23 @@ def request_from_environ(environ: Environ) -> Request:
         headers=headers,
         remote_addr=environ.get("REMOTE_ADDR"),
     )
+
+
+def read_body_end(environ: Environ) -> bytes | None:
+    """Return the last NOTE_BYTES of a WSGI request's body; None if it is larger than MAX_SENT, or does not come."""
+    declared, stream = environ.get("CONTENT_LENGTH") or "", environ["wsgi.input"]
+    is_declared = declared.isascii() and declared.isdigit()
+    if is_declared and int(declared) > MAX_SENT:
+        return None
+    # A chunked body has no declared length; only a server that says so ends its stream where the body ends.
+    limit = int(declared) if is_declared else (MAX_SENT + 1) * bool(environ.get("wsgi.input_terminated"))
+    size, end = 0, bytearray()
+    while size < limit and (piece := stream.read(min(limit - size, 65536))):
+        size += len(piece)
+        end += piece
+        del end[:-NOTE_BYTES]
+    is_whole = size == limit if is_declared else size <= MAX_SENT
+    return bytes(end) if is_whole else None
 
 
 def request_of(environ: Environ) -> Request:
@@ -207,6 +229,13 @@ class Query:
     def find_wait(self) -> int:
         """How many seconds the request may wait; 0 if it does not say."""
         return self.find_number("wait", 0, MAX_WAIT) or 0
+
+    def find_note(self) -> str | None:
+        """What the query, else the body, says with a report. Raises BadRequestError."""
+        sent = self._values.get("note")
+        if sent is not None and len(sent) != 1:
+            raise BadRequestError(f"note is given {len(sent)} times")
+        return read_note(sent[0] if sent else None, self._request.body_end or b"")
 
     def find_flag(self, name: str) -> bool:
         """Whether a parameter is 1; it may be 0, and it is if it is not sent. Raises BadRequestError."""

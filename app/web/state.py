@@ -23,7 +23,17 @@ from app.service.put import Answer, Put
 from app.web import guard, observe
 from app.web.auth import Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, Environ, Query, Request, normalize_host, request_of
+from app.web.request import (
+    MACHINE_LENGTH,
+    MAX_SENT,
+    NAME_LENGTH,
+    Environ,
+    Query,
+    Request,
+    normalize_host,
+    read_body_end,
+    request_of,
+)
 
 _PATH = re.compile(
     r"(?:/charts/(?P<chart>(?!\.{1,2}/)[A-Za-z0-9_.:\-]{1,128}))?/(?P<resource>state|reached|slot|turn)/?"
@@ -31,7 +41,7 @@ _PATH = re.compile(
 # What the log has for a caller that hung up before its answer, as nginx does.
 CLIENT_GONE = 499
 # A GET ignores `key` and a PUT `wait`: clients use one URL for both.
-STATE_PARAMETERS = ("state", "machine", "key", "wait", "run", "again")
+STATE_PARAMETERS = ("state", "machine", "key", "wait", "run", "again", "note")
 MAX_RUN = 2**31 - 1
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
@@ -78,7 +88,11 @@ async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
     query = Query(request, STATE_PARAMETERS)
     key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
     put = Put(
-        query.get("state", NAME_LENGTH), query.find_machine(), query.find("key", NAME_LENGTH), run=_find_run(query)
+        query.get("state", NAME_LENGTH),
+        query.find_machine(),
+        query.find("key", NAME_LENGTH),
+        run=_find_run(query),
+        note=query.find_note(),
     )
     return await machines.put(chart, put, request.author_with(key))
 
@@ -152,7 +166,10 @@ class StateDoor:
         rule = None if route is None else route.rule
         try:
             guard.check_request(self._config, request)
-            if route is None:
+            if request.body_end is None:
+                # Before anything is counted: the client must not take a counted report for a failed one.
+                reply = describe(413, f"the body is larger than {MAX_SENT} bytes", request)
+            elif route is None:
                 reply = _refuse_method(request, routes)
             else:
                 reply = answer_reply(await self._answer(request, route), request)
@@ -201,6 +218,7 @@ class StateRoutes:
         routes = self._door.find_routes(request)
         if routes is None:
             return self._behind(environ, start_response)
+        request.body_end = read_body_end(environ)
         reply = self._door.machines.call(self._door.respond(request, routes))
         return reply.send(start_response, is_head=request.method == "HEAD")
 

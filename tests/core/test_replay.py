@@ -107,6 +107,7 @@ def full_life() -> Model:
     made.do(Archive("over"), after(186))
     made.import_chart(canary(1), after(187))
     made.put("canary", after(188), "m1")
+    made.put("canary", after(189), "m1", "failed")
     return made
 
 
@@ -116,7 +117,7 @@ LIFE = full_life()
 def test_replay_reads_rows_of_every_kind() -> None:
     kinds = {row.kind for row in LIFE.rows}
     wanted = "import upgrade update transition timeout pause resume reset goto archive claim release expire evict"
-    wanted += " withdraw"
+    wanted += " withdraw late"
     assert kinds == set(wanted.split())
     assert agrees(LIFE)
 
@@ -183,6 +184,10 @@ DAMAGES = {
     "a reset that skips a run": changing("reset", run=9),
     "a withdrawal of no report": changing("withdraw", machine="m9"),
     "a withdrawal with another value": changing("withdraw", value_after=7),
+    "a late report of the current visit": changing("late", visit=2),
+    "a late report on a key that the state lacks": changing("late", key="x"),
+    "a late report that counts": changing("late", value_after=1),
+    "a late report that moves": changing("late", to_state="done"),
     "a withdrawal on another key": changing("withdraw", key="x"),
 }
 

@@ -100,10 +100,25 @@ def test_machine_without_a_report_is_late() -> None:
     assert made.put("canary", NOON, "m2").reason is Reason.LATE
 
 
-def test_machine_with_a_report_on_another_attribute_is_late() -> None:
+def test_machine_that_was_counted_may_say_more_after_the_move_and_nothing_moves() -> None:
     made = model(canary(1))
     made.put("canary", NOON, "m1")
-    assert made.put("canary", NOON, "m1", "failed").reason is Reason.LATE
+    before = made.here
+    step = made.put("canary", NOON, "m1", "failed")
+    assert (step.verdict, step.reason, step.key) == (Verdict.ACCEPTED, Reason.RECORDED, "failed")
+    assert (made.here, step.visits, step.moves) == (before, (), False)
+    (entry,) = step.entries
+    assert (entry.kind, entry.from_state, entry.to_state, entry.visit) == (Kind.LATE, "canary", "canary", 1)
+    assert (entry.key, entry.machine, entry.value_before, entry.value_after) == ("failed", "m1", None, None)
+    # Sent again, it is a replay of the machine's latest report.
+    assert made.put("canary", NOON, "m1", "failed").reason is Reason.REPLAY
+
+
+def test_late_report_is_recorded_while_the_chart_is_paused() -> None:
+    made = model(canary(1))
+    made.put("canary", NOON, "m1")
+    made.do(Pause("look"), NOON)
+    assert made.put("canary", NOON, "m1", "failed").reason is Reason.RECORDED
 
 
 def test_machine_may_report_in_every_state() -> None:

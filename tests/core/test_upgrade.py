@@ -261,6 +261,6 @@ def test_withdrawal_leaves_the_machine_its_slot_and_narrows_the_stages() -> None
     made.import_chart(rolling(1, 2), NOON)
     made.do(Claim("reboot", "m1"), NOON)
     made.put("reboot", NOON, "m1")
-    made.do(Claim("reboot", "m1"), NOON)
+    made.do(Claim("reboot", "m1", again=True), NOON)
     step = made.import_chart(replace(rolling(1, 2), roster=("m2", "m3"), expect=2), NOON)
     assert (list(step.position.slots), step.position.succeeded, dict(step.position.holder_reports)) == (["m1"], 0, {})

@@ -461,7 +461,7 @@ def test_machine_reports_name_the_state_of_their_visit(filled_engine: Engine) ->
     query = text("SELECT * FROM v_machine_reports ORDER BY seq")
     with filled_engine.connect() as connection:
         rows = [dict(row) for row in connection.execute(query).mappings()]
-    assert list(rows[0]) == ["chart", "run", "visit", "state", "machine", "key", "reported_at", "seq"]
+    assert list(rows[0]) == ["chart", "run", "visit", "state", "machine", "key", "reported_at", "seq", "note"]
     assert [(row["state"], row["machine"], row["key"], row["seq"]) for row in rows] == [
         ("boot", "web-01", "count", 3),
         ("canary", "web-01", "count", 5),

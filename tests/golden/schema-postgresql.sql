@@ -41,6 +41,13 @@ charts.updated_at timestamp with time zone NOT NULL
 charts.archived_at timestamp with time zone
 charts.renamed text
 charts.hours text
+replayed_keys.chart_id bigint NOT NULL
+replayed_keys.idempotency_key character varying(255) NOT NULL
+replayed_keys.version integer NOT NULL
+replayed_keys.state character varying(128) NOT NULL
+replayed_keys.machine character varying(255)
+replayed_keys.key character varying(128)
+replayed_keys.seq bigint NOT NULL
 reports.chart_id bigint NOT NULL
 reports.run integer NOT NULL
 reports.visit integer NOT NULL
@@ -48,6 +55,7 @@ reports.machine character varying(255) NOT NULL
 reports.key character varying(128)
 reports.seq bigint NOT NULL
 reports.reported_at timestamp with time zone NOT NULL
+reports.note text
 roster.version_id bigint NOT NULL
 roster.machine character varying(255) NOT NULL
 roster.position integer NOT NULL
@@ -136,6 +144,7 @@ v_machine_reports.machine character varying(255)
 v_machine_reports.key character varying(128)
 v_machine_reports.reported_at timestamp with time zone
 v_machine_reports.seq bigint
+v_machine_reports.note text
 v_state_durations.chart character varying(128)
 v_state_durations.run integer
 v_state_durations.visit integer
@@ -163,6 +172,8 @@ charts.ck_charts_counted_from_one CHECK (((version >= 1) AND (run >= 1) AND (vis
 charts.ck_charts_never_negative CHECK (((paused_for >= 0) AND (fence >= 0)))
 charts.pk_charts PRIMARY KEY (id)
 charts.uq_charts_name UNIQUE (name)
+replayed_keys.fk_replayed_keys_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
+replayed_keys.pk_replayed_keys PRIMARY KEY (chart_id, idempotency_key)
 reports.fk_reports_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 reports.pk_reports PRIMARY KEY (chart_id, run, visit, machine)
 roster.fk_roster_version_id_chart_versions FOREIGN KEY (version_id) REFERENCES chart_versions(id)
@@ -197,6 +208,7 @@ CREATE UNIQUE INDEX pk_attribute_values ON public.attribute_values USING btree (
 CREATE UNIQUE INDEX pk_attributes ON public.attributes USING btree (id)
 CREATE UNIQUE INDEX pk_chart_versions ON public.chart_versions USING btree (id)
 CREATE UNIQUE INDEX pk_charts ON public.charts USING btree (id)
+CREATE UNIQUE INDEX pk_replayed_keys ON public.replayed_keys USING btree (chart_id, idempotency_key)
 CREATE UNIQUE INDEX pk_reports ON public.reports USING btree (chart_id, run, visit, machine)
 CREATE UNIQUE INDEX pk_roster ON public.roster USING btree (version_id, machine)
 CREATE UNIQUE INDEX pk_slots ON public.slots USING btree (chart_id, machine)
@@ -306,7 +318,8 @@ v_machine_reports AS  SELECT c.name AS chart,
     r.machine,
     r.key,
     r.reported_at,
-    r.seq
+    r.seq,
+    r.note
    FROM reports r
      JOIN charts c ON c.id = r.chart_id
      LEFT JOIN visits v ON v.chart_id = r.chart_id AND v.run = r.run AND v.visit = r.visit

@@ -64,6 +64,19 @@ CREATE TABLE charts (
     CONSTRAINT uq_charts_name UNIQUE (name)
 );
 
+-- table replayed_keys
+CREATE TABLE replayed_keys (
+    chart_id BIGINT NOT NULL,
+    idempotency_key VARCHAR(255) NOT NULL,
+    version INTEGER NOT NULL,
+    state VARCHAR(128) NOT NULL,
+    machine VARCHAR(255),
+    "key" VARCHAR(128),
+    seq BIGINT NOT NULL,
+    CONSTRAINT pk_replayed_keys PRIMARY KEY (chart_id, idempotency_key),
+    CONSTRAINT fk_replayed_keys_chart_id_charts FOREIGN KEY(chart_id) REFERENCES charts (id)
+);
+
 -- table reports
 CREATE TABLE reports (
     chart_id BIGINT NOT NULL,
@@ -72,7 +85,7 @@ CREATE TABLE reports (
     machine VARCHAR(255) NOT NULL,
     "key" VARCHAR(128),
     seq BIGINT NOT NULL,
-    reported_at VARCHAR(27) NOT NULL,
+    reported_at VARCHAR(27) NOT NULL, note TEXT,
     CONSTRAINT pk_reports PRIMARY KEY (chart_id, run, visit, machine),
     CONSTRAINT fk_reports_chart_id_charts FOREIGN KEY(chart_id) REFERENCES charts (id)
 );
@@ -274,7 +287,7 @@ WHERE c.archived_at IS NULL;
 
 -- view v_machine_reports
 CREATE VIEW v_machine_reports AS
-SELECT c.name AS chart, r.run, r.visit, v.state, r.machine, r.key, r.reported_at, r.seq
+SELECT c.name AS chart, r.run, r.visit, v.state, r.machine, r.key, r.reported_at, r.seq, r.note
 FROM reports r
 JOIN charts c ON c.id = r.chart_id
 LEFT JOIN visits v ON v.chart_id = r.chart_id AND v.run = r.run AND v.visit = r.visit;

@@ -49,6 +49,8 @@ SETTINGS = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
+# Reasons of a yes that has a row of its own.
+COUNTED = (Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED)
 LENGTHS = st.sampled_from([0, 1, 20, 100])
 _numbers = itertools.count(1)
 
@@ -184,7 +186,7 @@ class Agreement(RuleBasedStateMachine):
 
     def _model_put(self, put: RandomPut) -> Outcomes:
         step = self.model.put(put.state, self.clock.now, put.machine, put.key, put.idempotency_key)
-        seq = self.model.find_update() if step.reason in (Reason.UPDATED, Reason.TRANSITIONED) else len(self.model.rows)
+        seq = self.model.find_update() if step.reason in COUNTED else len(self.model.rows)
         return step.verdict is Verdict.ACCEPTED, step.reason, step.key, step.value, seq, step.position.state
 
     def _act(self, happening: Happening) -> None:

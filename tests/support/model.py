@@ -16,11 +16,13 @@ from app.core.errors import StateServiceError
 from app.core.log import LogRow
 from app.core.position import (
     Archive,
+    Claim,
     Entry,
     Happening,
     Kind,
     LoggedUpdate,
     Position,
+    Reason,
     Report,
     Step,
     Update,
@@ -40,7 +42,7 @@ class Model:
     rows: list[LogRow] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
     reports: dict[tuple[int, int], Reports] = field(default_factory=dict)
-    keys: dict[str, LogRow] = field(default_factory=dict)
+    keys: dict[str, LoggedUpdate] = field(default_factory=dict)
     due_at: datetime | None = None
     is_archived: bool = False
 
@@ -69,7 +71,7 @@ class Model:
 
     def find_update(self) -> int:
         """Return the seq of the latest accepted PUT."""
-        counted = (Kind.UPDATE, Kind.TRANSITION)
+        counted = (Kind.UPDATE, Kind.TRANSITION, Kind.LATE)
         return next(row.seq for row in reversed(self.rows) if row.kind in counted and row.key is not None)
 
     def import_chart(
@@ -114,14 +116,15 @@ class Model:
     ) -> Step:
         """Apply a PUT. Raises BadRequestError, KeyReusedError, ConflictError."""
         was_entered, report = self._standing(state, machine_id)
-        repeats = None
-        if idempotency_key in self.keys:
-            repeats = self._logged(self.keys[idempotency_key])
-        return self.do(
+        repeats = self.keys.get(idempotency_key or "")
+        step = self.do(
             Update(state=state, machine=machine_id, key=key, report=report, was_entered=was_entered, repeats=repeats),
             now,
             idempotency_key,
         )
+        if idempotency_key is not None and idempotency_key not in self.keys and step.reason is Reason.REPLAY:
+            self.keys[idempotency_key] = self._logged(state, machine_id, step.key)
+        return step
 
     def _standing(self, state: str, machine_id: str | None) -> tuple[bool, Report | None]:
         state = self.here.renamed.get(state, state)
@@ -133,12 +136,15 @@ class Model:
             return True, None
         return True, Report(max(stays), machine_id, reports[machine_id])
 
-    def _logged(self, row: LogRow) -> LoggedUpdate:
-        default = self.versions[row.version].states[row.from_state].default_key
-        return LoggedUpdate(row.from_state, row.machine, row.key, default)
+    def _logged(self, state: str, machine_id: str | None, key: str | None) -> LoggedUpdate:
+        known = self.chart.states.get(state)
+        return LoggedUpdate(state, machine_id, key, key if known is None else known.default_key)
 
     def do(self, happening: Happening, now: datetime, idempotency_key: str | None = None) -> Step:
         """Decide `happening` and remember the result. If `machine.step` raises, nothing changes."""
+        if isinstance(happening, Claim):
+            _, report = self._standing(self.here.state, happening.machine)
+            happening = replace(happening, report=report)
         step = machine.step(self.chart, self.here, happening, now)
         self._take(step, self.here.run, now, idempotency_key)
         if isinstance(happening, Archive):
@@ -158,7 +164,7 @@ class Model:
             row = self._row(entry, now, idempotency_key)
             self.rows.append(row)
             if row.idempotency_key is not None:
-                self.keys[row.idempotency_key] = row
+                self.keys[row.idempotency_key] = self._logged(row.from_state, row.machine, row.key)
         for report in step.withdrawn:
             del self.reports[run, report.visit][report.machine]
         for report in step.reports:
@@ -170,7 +176,7 @@ class Model:
         return step
 
     def _row(self, entry: Entry, now: datetime, idempotency_key: str | None) -> LogRow:
-        is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION) and entry.key is not None
+        is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION, Kind.LATE) and entry.key is not None
         return LogRow(
             chart="web",
             version=entry.version,
@@ -187,4 +193,5 @@ class Model:
             machine=entry.machine,
             idempotency_key=idempotency_key if is_update else None,
             reason=entry.reason,
+            note=entry.note,
         )
