@@ -29,6 +29,7 @@ from app.chart_file.fields import (
     to_name,
 )
 from app.chart_file.guards import CLOCK_KEYS, SLOT_KEYS, Counted, read_guard, read_slots
+from app.chart_file.meaning import warn_of_meaning
 from app.chart_file.nodes import (
     ListNode,
     MapNode,
@@ -295,6 +296,7 @@ def read_chart(
         schedule=schedule,
         promises=found.promises,
     )
+    warn_of_meaning(chart, scope.state_names, warnings)
     hold_to_promises(chart, found, problems, warnings, now)
     return None if problems else chart
 

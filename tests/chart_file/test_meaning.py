@@ -1,0 +1,69 @@
+"""Warnings of meaning: each fires on the mistake that it names, and is silent once the mistake is mended."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.chart_file import parse
+
+CHART = """chart: x
+current_state: canary
+expect: 20
+states:
+  - name: canary
+    func: increment
+    slots: 2
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target:
+      - {name: halted, when: {key: failed, value: 2}}
+      - {name: fleet, when: {key: count, value: 5}}
+      - {name: halted, when: {key: elapsed, value: 1h}}
+  - name: fleet
+    func: increment
+    slots: 4
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target:
+      - {name: halted, when: {key: failed, value: 2}}
+      - {name: done, when: {key: count, value: "100%"}}
+      - {name: halted, when: {key: elapsed, value: 1d}}
+  - name: done
+  - name: halted
+"""
+DEADLINE = "      - {name: halted, when: {key: elapsed, value: 1d}}\n"
+# What to replace, by what, and how the warning begins.
+MISTAKES = {
+    "a count without slots": ("    slots: 2\n", "", "'count >= 5' does not keep 'canary' to 5 machines"),
+    "slots that never bind": ("slots: 4", "slots: [20, 30]", "the slots of 'fleet' never bind: there are 20, and 20"),
+    "a plain PUT counts a failure": (
+        "slots: 4\n    current: [{key: count, value: 0}, {key: failed, value: 0}]",
+        "slots: 4\n    current: [{key: failed, value: 0}, {key: count, value: 0}]",
+        "a plain PUT on 'fleet' counts a failure",
+    ),
+    "failed that no guard reads": (
+        "      - {name: halted, when: {key: failed, value: 2}}\n      - {name: done",
+        "      - {name: done",
+        "no guard of 'fleet' reads 'failed'",
+    ),
+    "100% without a way out": (DEADLINE, "", "one failure that lasts leaves no way out of 'fleet'"),
+    "a guard behind another": (
+        DEADLINE,
+        DEADLINE + "      - {name: halted, when: {key: failed, value: 3}}\n",
+        "the transition to 'halted' at 'failed >= 3' is never taken: 'failed >= 2' holds before",
+    ),
+    "a deadline behind another": (
+        DEADLINE,
+        DEADLINE + "      - {name: done, when: {key: elapsed, value: 2d}}\n",
+        "the transition to 'done' at 'elapsed 2d' is never taken: a deadline that is listed before it comes first",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "start"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_warned_of_at_its_state(old: str, new: str, start: str) -> None:
+    assert CHART.count(old) == 1
+    found = [warning for warning in parse(CHART.replace(old, new)).warnings if warning.message.startswith(start)]
+    assert [(warning.line, warning.column) for warning in found] == [(5 if "canary" in start else 13, 11)]
+
+
+def test_chart_without_mistakes_is_not_warned_of() -> None:
+    assert parse(CHART).warnings == ()
