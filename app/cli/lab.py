@@ -5,16 +5,22 @@ They belong to the group `chart`; root.py puts them there.
 
 from __future__ import annotations
 
+import os
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
+from app import chart_file
+from app.chart_file.fields import ScalarError, to_age, to_share
 from app.cli.chart import JSON
 from app.cli.shared import (
     NO,
     USAGE,
+    Age,
+    Instant,
     config_of,
     exits_on_error,
     fail,
@@ -22,13 +28,26 @@ from app.cli.shared import (
     print_json,
     print_problems,
     print_table,
+    progress,
     read_file,
 )
+from app.core.chart import Chart
 from app.core.errors import ChartFileError
+from app.diagram.plots import draw_spread
+from app.lab.fleet import Assumptions
 from app.lab.play import Coverage, Result, play
+from app.lab.simulate import Simulation, list_assumptions, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
-from app.service.runs import MAX_RUNS, list_runs, list_states, say_ending, say_stays
+from app.service.reading import get_definition
+from app.service.runs import (
+    MAX_RUNS,
+    learn_from_run,
+    list_runs,
+    list_states,
+    say_ending,
+    say_stays,
+)
 from app.service.words import say_span
 
 # Stories
@@ -165,4 +184,183 @@ def runs(context: click.Context, name: str, limit: int, before: int | None, as_j
     print_table(("", *(f"RUN {run.run}" for run in found)), lines)
 
 
-COMMANDS = (test, new, runs)
+# Simulations
+
+
+class Percent(click.ParamType[float]):
+    """A share such as `0.5%`."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share, from 0 to 1. Raises click.BadParameter if the text cannot be read."""
+        if isinstance(value, float):
+            return value
+        try:
+            share = float(to_share(str(value)))
+        except ScalarError as error:
+            self.fail(f"{error}, such as 0.5%", param, ctx)
+        if share > 1:
+            self.fail(f"{value} is over 100%", param, ctx)
+        return share
+
+
+class Span(click.ParamType[tuple[timedelta, timedelta]]):
+    """A length of time, or two of them as in `10m..40m`."""
+
+    name = "span"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[timedelta, timedelta]:
+        """Return the shortest and the longest. Raises click.BadParameter if the text cannot be read."""
+        if isinstance(value, tuple):
+            return value
+        first, dots, last = str(value).partition("..")
+        try:
+            shortest, longest = to_age(first), to_age(last if dots else first)
+        except ScalarError as error:
+            self.fail(str(error), param, ctx)
+        if longest < shortest:
+            self.fail(f"{last} is shorter than {first}", param, ctx)
+        return shortest, longest
+
+
+@click.command(
+    "simulate", epilog="Example: ./state_service chart simulate charts/canary.yaml --fail 0.5% --work 10m..40m"
+)
+@click.argument("target", metavar="FILE|CHART")
+@click.option(
+    "--runs", "count", default=1000, show_default=True, type=click.IntRange(1, 100_000), help="How many runs."
+)
+@click.option(
+    "--machines", type=click.IntRange(1, 100_000), help="How many machines; by default as many as the chart expects."
+)
+@click.option(
+    "--fail", "failing", type=Percent(), metavar="SHARE", help="Which share of the tries fails; 1% by default."
+)
+@click.option("--lost", default="0%", type=Percent(), metavar="SHARE", help="Which share begins and never reports.")
+@click.option(
+    "--work", default="10m..40m", show_default=True, type=Span(), metavar="SPAN", help="How long a machine works."
+)
+@click.option("--poll", default="30m", show_default=True, type=Age(), metavar="SPAN", help="How often a machine asks.")
+@click.option("--retry", is_flag=True, help="A machine that failed tries again at its next poll.")
+@click.option(
+    "--from-run",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Work and failures as in run N of the CHART.",
+)
+@click.option("--start", type=Instant(), metavar="INSTANT", help="When the run begins; now by default.")
+@click.option("--seed", default=1, show_default=True, type=int, help="Another seed, other luck.")
+@click.option("--jobs", type=click.IntRange(1, 256), help="Processes; by default one for each processor.")
+@click.option("--svg", metavar="FILE", help="Draw into FILE which share of the runs had ended how by when.")
+@JSON
+@click.pass_context
+@exits_on_error
+def simulate_(
+    context: click.Context,
+    target: str,
+    count: int,
+    machines: int | None,
+    failing: float | None,
+    lost: float,
+    work: tuple[timedelta, timedelta],
+    poll: timedelta,
+    retry: bool,
+    from_run: int | None,
+    start: datetime | None,
+    seed: int,
+    jobs: int | None,
+    svg: str | None,
+    as_json: bool,
+) -> None:
+    """Let fleets of machines run through a chart FILE, or the CHART of that name; print how and when they end.
+
+    Prints for each ending when it is reached, and how many machines are down and have begun by then, and what the
+    figures take for granted.
+    """
+    chart = _read_chart(context, target)
+    if not poll:
+        fail("--poll must be longer than zero", USAGE)
+    learned = None if from_run is None else learn_from_run(open_service(config_of(context)), chart.name, from_run)
+    if failing is None:
+        failing = 0.01 if learned is None else learned.fail
+    assumed = Assumptions(
+        start=start or datetime.now(UTC),
+        machines=_count_machines(chart, machines),
+        fail=failing,
+        lost=lost,
+        shortest=work[0],
+        longest=work[1],
+        poll=poll,
+        retries=retry,
+        spans=() if learned is None else learned.spans,
+    )
+    with progress(f"{count} runs") as show:
+        found = simulate(chart, assumed, count, seed=seed, jobs=jobs or len(os.sched_getaffinity(0)), progress=show)
+    if svg is not None:
+        curves = [(group.name, [item.after.total_seconds() for item in group.endings]) for group in found.list_groups()]
+        Path(svg).write_text(draw_spread(curves, count, lambda seconds: say_time(timedelta(seconds=seconds))))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        _print_simulation(found)
+
+
+def _read_chart(context: click.Context, target: str) -> Chart:
+    """Return the chart in a file, or else the chart of that name in the database."""
+    if target != "-" and not Path(target).is_file():
+        return get_definition(open_service(config_of(context)), target)
+    try:
+        return chart_file.parse(read_file(target), default_name=Path(target).stem if target != "-" else "chart").chart
+    except ChartFileError as error:
+        print_problems(target, error.problems)
+        sys.exit(USAGE)
+
+
+def _count_machines(chart: Chart, machines: int | None) -> int:
+    if chart.roster is not None:
+        if machines not in (None, len(chart.roster)):
+            fail(f"chart {chart.name!r} has a roster of {len(chart.roster)} machines: leave --machines out", USAGE)
+        return len(chart.roster)
+    if machines is None and chart.expect is None:
+        fail(f"chart {chart.name!r} does not say how many machines it expects: add --machines", USAGE)
+    return machines or chart.expect or 1
+
+
+def _print_simulation(found: Simulation) -> None:
+    runs = len(found.endings)
+    click.echo(f"{found.chart}: {runs:,} runs of {found.assumed.machines:,} machines, seed {found.seed}\n")
+    headings = (
+        "ENDING",
+        "FROM",
+        "RUNS",
+        "P5",
+        "P50",
+        "P90",
+        "P95",
+        "DOWN P50",
+        "P95",
+        "MOST",
+        "BEGUN P50",
+        "P95",
+        "MOST",
+    )
+    lines = []
+    for group in found.list_groups():
+        after = [say_time(timedelta(seconds=seconds)) for seconds in group.after.percentiles]
+        counts = [
+            f"{int(value):,}"
+            for spread in (group.down, group.begun)
+            for value in (spread.percentiles[1], spread.percentiles[3], spread.most)
+        ]
+        name = group.state if group.state is not None else "never ends"
+        lines.append((name, group.origin, f"{len(group.endings) / runs:.1%}", *after, *counts))
+    print_table(headings, lines)
+    click.echo("\nAssumed:")
+    for sentence in list_assumptions(found.assumed):
+        click.echo(f"  {sentence}")
+
+
+COMMANDS = (test, new, runs, simulate_)

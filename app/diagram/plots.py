@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -79,3 +79,47 @@ def draw_stay(entered: datetime, span: timedelta, start: datetime, end: datetime
 def _x(at: datetime, start: datetime, end: datetime) -> float:
     whole = (end - start) or MICROSECOND
     return min(max((at - start) / whole, 0.0), 1.0) * WIDTH
+
+
+SPREAD_WIDTH, SPREAD_HEIGHT, MARGIN = 720.0, 280.0, 44.0
+SPREAD_COLOURS = ("#2f6f4f", "#b3372f", "#a36a00", "#3a5fa8", "#7a4a9e", "#5a6169")
+
+
+def draw_spread(curves: Sequence[tuple[str, Sequence[float]]], runs: int, say: Callable[[float], str]) -> str:
+    """Return a picture of which share of the `runs` had come to each ending by which time.
+
+    A curve is an ending's name and the seconds after which its runs ended; `say` writes such a length for people.
+    """
+    longest = max((max(ends) for _, ends in curves if ends), default=1.0) or 1.0
+    width, height = SPREAD_WIDTH - 2 * MARGIN, SPREAD_HEIGHT - 2 * MARGIN
+    drawn = ""
+    for share in (0.0, 0.5, 1.0):
+        y = MARGIN + height * (1 - share)
+        drawn += tag("path", d=f"M{MARGIN},{y}h{width}", stroke="#9aa0a6", stroke_opacity=0.4, fill="none")
+        drawn += tag("text", clean(f"{share:.0%}"), x=MARGIN - 6, y=y + 4, text_anchor="end")
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        drawn += tag(
+            "text", clean(say(longest * part)), x=MARGIN + width * part, y=SPREAD_HEIGHT - 22, text_anchor="middle"
+        )
+    for number, (name, ends) in enumerate(curves):
+        colour = SPREAD_COLOURS[number % len(SPREAD_COLOURS)]
+        x, y = MARGIN, MARGIN + height
+        path = f"M{x:.1f},{y:.1f}"
+        for count, end in enumerate(sorted(ends), 1):
+            x, y = MARGIN + width * end / longest, MARGIN + height * (1 - count / runs)
+            path += f"H{x:.1f}V{y:.1f}"
+        path += f"H{MARGIN + width:.1f}"
+        drawn += tag("path", d=path, stroke=colour, stroke_width=2, fill="none")
+        legend = f"{name}: {len(ends)} of {runs}"
+        drawn += tag("text", clean(legend), x=MARGIN + 8, y=14 + 14 * number, fill=colour, font_weight="bold")
+    title = tag("title", clean("Which share of the runs had ended how, by the time since the start"))
+    return tag(
+        "svg",
+        title + drawn,
+        xmlns="http://www.w3.org/2000/svg",
+        role="img",
+        viewBox=f"0 0 {SPREAD_WIDTH:.0f} {SPREAD_HEIGHT:.0f}",
+        font_family="system-ui, sans-serif",
+        font_size=12,
+        fill="currentColor",
+    )

@@ -10,8 +10,10 @@ from typing import Any
 
 from app import store
 from app.core.chart import FAILED_KEY, Chart
+from app.core.errors import BadRequestError
 from app.core.log import format_instant
 from app.core.plan import list_failed_endings
+from app.core.position import Kind
 from app.db import Connection, snapshot
 from app.service.context import Service
 from app.service.words import say_span
@@ -170,6 +172,50 @@ def _build(
         span=max(taken, timedelta(0)),
         stays=stays,
     )
+
+
+# What a run teaches
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What the machines of a run did: how long each piece of work took, from its claim on, and which share failed.
+
+    `reports` is how many reports the share is of.
+    """
+
+    spans: tuple[timedelta, ...]
+    fail: float
+    reports: int
+
+
+def learn_from_run(service: Service, name: str, run: int) -> Learned:
+    """Return what a run of a chart teaches a simulation. Raises ChartNotFoundError, BadRequestError."""
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart(connection, name)
+        if not 1 <= run <= row.run:
+            raise BadRequestError(f"chart {name!r} has had {row.run} runs: there is no run {run}")
+        first = store.log.find_first_seq(connection, row._replace(run=run))
+        claimed: dict[str, datetime] = {}
+        spans: list[timedelta] = []
+        reports = failed = 0
+        for logged in store.log.stream_history(connection, name, first - 1):
+            row_of = logged.row
+            if row_of.run != run:
+                break
+            machine = row_of.machine
+            if row_of.kind == Kind.CLAIM and machine is not None:
+                claimed.setdefault(machine, row_of.at)
+            elif row_of.kind in (Kind.RELEASE, Kind.EVICT, Kind.EXPIRE):
+                claimed.pop(machine or "", None)
+            elif row_of.kind in (Kind.UPDATE, Kind.TRANSITION) and row_of.key is not None:
+                reports += 1
+                failed += row_of.key == FAILED_KEY
+                if machine in claimed:
+                    spans.append(row_of.at - claimed.pop(machine))
+    if not reports:
+        raise BadRequestError(f"no machine reported in run {run} of chart {name!r}: it teaches nothing")
+    return Learned(tuple(spans), failed / reports, reports)
 
 
 # For people

@@ -100,3 +100,53 @@ def test_new_chart_needs_a_name_and_a_template(bare: Run, tmp_path: Path) -> Non
     assert bare("chart", "new", "web", "--template", "canray", *folder).code == 2
     assert bare("chart", "new", "web", *folder).code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+SIMULATE = ("chart", "simulate", str(ROOT / "tests" / "lab" / "charts" / "rolling-reboot.yaml"), "--jobs", "1")
+
+
+def test_simulation_prints_endings_and_what_it_assumes(bare: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "spread.svg"
+    done = bare(*SIMULATE, "--runs", "30", "--fail", "20%", "--work", "5m..15m", "--svg", str(picture))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("rolling-reboot: 30 runs of 20 machines, seed 1\n\nENDING")
+    assert "\nhalted " in done.out
+    assert (
+        "  20 % of the tries fail; a machine that failed reports it and does not try again in that state\n" in done.out
+    )
+    assert picture.read_text().startswith("<svg xmlns=")
+    again = bare(*SIMULATE, "--runs", "30", "--fail", "20%", "--work", "5m..15m")
+    assert again.out.split("the run begins at ")[0] == done.out.split("the run begins at ")[0]
+
+
+def test_simulation_as_json_has_spreads(bare: Run) -> None:
+    found = bare(*SIMULATE, "--runs", "20", "--start", "2030-01-01", "--json").json()
+    assert (found["chart"], found["runs"], found["assumed"]["machines"]) == ("rolling-reboot", 20, 20)
+    assert found["assumed"]["start"] == "2030-01-01T00:00:00.000000Z"
+    assert sum(ending["runs"] for ending in found["endings"]) == 20
+    assert list(found["endings"][0]["begun"]) == ["p5", "p50", "p90", "p95", "most"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--fail", "2"),
+        ("--fail", "101%"),
+        ("--work", "soon"),
+        ("--work", "40m..10m"),
+        ("--poll", "0s"),
+        ("--runs", "0"),
+        ("--machines", "21"),
+    ],
+)
+def test_simulation_refuses_what_makes_no_sense(bare: Run, options: tuple[str, ...]) -> None:
+    assert bare(*SIMULATE, *options).code == 2
+
+
+def test_simulation_learns_from_a_run(run: Run) -> None:
+    chart = ROOT / "tests" / "lab" / "charts" / "rolling-reboot.yaml"
+    assert run("chart", "import", str(chart)).code == 0
+    taught = run("chart", "simulate", "rolling-reboot", "--runs", "2", "--jobs", "1", "--from-run", "1")
+    assert (taught.code, "it teaches nothing" in taught.err) == (2, True)
+    assert run("chart", "simulate", "rolling-reboot", "--runs", "2", "--jobs", "1").code == 0
+    assert run("chart", "simulate", "nothing", "--runs", "2").code == 1

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from app.core.errors import BadRequestError
+from app.core.position import Claim
 from app.service import operate
 from app.service.context import Service
-from app.service.runs import list_runs, say_ending, say_stays
-from tests.service.support import ANN, CANARY, Clock, import_text, put
+from app.service.put import apply_one
+from app.service.runs import learn_from_run, list_runs, say_ending, say_stays
+from tests.service.support import ANN, CANARY, REBOOT, Clock, import_text, put
 
 
 def live(service: Service, clock: Clock) -> None:
@@ -53,3 +58,19 @@ def test_a_run_is_judged_by_its_own_version(service: Service, clock: Clock) -> N
     live(service, clock)
     import_text(service, CANARY.replace("- name: done", "- name: finished").replace("name: done,", "name: finished,"))
     assert [(run.version, run.ending) for run in list_runs(service, "web")] == [(1, "done"), (1, None), (2, "rollback")]
+
+
+def test_a_run_teaches_how_long_work_took_and_what_failed(service: Service, clock: Clock) -> None:
+    import_text(service, REBOOT)
+    for machine, seconds, key in (("m1", 40, None), ("m2", 60, "failed"), ("m3", 20, None)):
+        apply_one(service, "web", Claim("reboot", machine), ANN)
+        clock.advance(seconds)
+        put(service, "reboot", machine, key)
+    operate.reset(service, "web", "again", ANN)
+    learned = learn_from_run(service, "web", 1)
+    assert ([span.total_seconds() for span in learned.spans], learned.reports) == ([40, 60, 20], 3)
+    assert learned.fail == pytest.approx(1 / 3)
+    with pytest.raises(BadRequestError, match="it teaches nothing"):
+        learn_from_run(service, "web", 2)
+    with pytest.raises(BadRequestError, match="there is no run 3"):
+        learn_from_run(service, "web", 3)
