@@ -20,6 +20,9 @@ MAX_PORT = 65535
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 # An address on which gunicorn listens.
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_WEBHOOK_HOST = re.compile(
+    r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*(?:/[0-9]{1,2})?|[0-9a-f:.]*:[0-9a-f:.]*(?:/[0-9]{1,3})?"
+)
 _BIND = re.compile(r"unix:.+|fd://[0-9]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):(?P<port>[0-9]{1,5})")
 
 
@@ -81,6 +84,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _webhook_hosts(text: str) -> tuple[str, ...]:
+    entries = tuple(part.strip().lower().removesuffix(".") for part in text.split(",") if part.strip())
+    for entry in entries:
+        if not _WEBHOOK_HOST.fullmatch(entry):
+            raise ValueError(
+                "must be host names, patterns such as *.example.org, addresses or networks, comma-separated, without a"
+                f" port: {entry!r} is not one"
+            )
+    return entries
+
+
 def _bind(text: str) -> str:
     for part in text.split(","):
         found = _BIND.fullmatch(part.strip())
@@ -133,6 +147,11 @@ class Config:
     )
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
     access_log: bool = _setting(_boolean, True, "one JSON line per request on the logger stateservice.access")
+    webhook_hosts: tuple[str, ...] = _setting(
+        _webhook_hosts,
+        (),
+        "where subscriptions may send: names, *.example.org, addresses, networks; if not set, nowhere",
+    )
     metrics_charts: int = _setting(
         _whole(0, 100_000), 500, "charts with series in /metrics; stateservice_charts_left_out counts the rest"
     )

@@ -326,3 +326,65 @@ tokens = Table(
     Column("revoked_at", UtcDateTime),
     CheckConstraint("role IN ('reader', 'machine', 'operator', 'admin')", name="known_role"),
 )
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("name", NAME, nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    # The service signs with it, so it is kept as it is.
+    Column("secret", Text, nullable=False),
+    # JSON lists: patterns of charts' names; kinds of log rows and conditions.
+    Column("charts", Text, nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("format", String(8), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(255)),
+    Column("updated_at", UtcDateTime, nullable=False),
+    CheckConstraint("format IN ('event', 'text')", name="known_format"),
+)
+
+# How far a subscription has come in a chart's log, and whose turn it is to send the next row.
+subscription_cursors = Table(
+    "subscription_cursors",
+    metadata,
+    Column("subscription_id", BigInteger, ForeignKey("subscriptions.id"), primary_key=True),
+    Column("chart", NAME, primary_key=True),
+    # The last row that was delivered, or passed over because its kind is not wanted.
+    Column("seq", BigInteger, nullable=False),
+    # The condition that was last seen.
+    Column("condition", String(16)),
+    # How often the next row has failed, and when it is tried again.
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", UtcDateTime),
+    # The sender that works on this chart, until when at most.
+    Column("claimed_by", String(64)),
+    Column("claimed_until", UtcDateTime),
+    # Used by: senders, to find what is to be tried again.
+    Index(
+        "ix_subscription_cursors_next_at",
+        "next_at",
+        postgresql_where=text("next_at IS NOT NULL"),
+        sqlite_where=text("next_at IS NOT NULL"),
+    ),
+)
+
+# What was sent, and what came of it: the last thousand of each subscription.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("subscription_id", BigInteger, ForeignKey("subscriptions.id"), nullable=False),
+    Column("webhook_id", String(200), nullable=False),
+    Column("chart", NAME),
+    Column("seq", BigInteger),
+    Column("kind", String(32), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    # The receiver's HTTP status; NULL if it did not answer. `error` says why it was not delivered.
+    Column("status", Integer),
+    Column("error", Text),
+    # Used by: the list of deliveries, newest first, and its pruning.
+    Index("ix_deliveries_subscription_id_id", "subscription_id", "id"),
+)

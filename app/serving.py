@@ -33,6 +33,7 @@ from app.metric_files import FOLDER, prepare_files
 from app.service import metrics
 from app.service.batching import ThreadPool
 from app.service.context import Service
+from app.service.delivering import Deliverer
 from app.service.machines import Machines
 from app.service.put import sweep
 from app.service.verifying import SignedHead, list_heads
@@ -132,8 +133,11 @@ def start(app: Flask, places: Places | None = None) -> None:
     if places is not None:
         service.hub.places = places
     sweeper = app.extensions["stateservice.sweeper"] = Sweeper(service, config.sweep_seconds)
+    deliverer = app.extensions["stateservice.deliverer"] = Deliverer(service)
+    service.after_commit = (*service.after_commit, deliverer.note_commit)
     service.hub.start()
     sweeper.start()
+    deliverer.start()
 
 
 def release_waiters(app: Flask) -> None:
@@ -146,6 +150,7 @@ def stop(app: Flask | None) -> None:
     sweeper = None if app is None else app.extensions.get("stateservice.sweeper")
     if app is not None and sweeper is not None:
         release_waiters(app)
+        app.extensions["stateservice.deliverer"].stop()
         sweeper.stop()
 
 

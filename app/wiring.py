@@ -16,6 +16,7 @@ from app.db.engine import engine_options, normalize_url, prepare_engine
 from app.models import metadata
 from app.service.context import Service
 from app.service.machines import Machines
+from app.service.webhooks import AllowedHosts
 from app.waiting.hub import Hub
 from app.web.request import MAX_BODY
 
@@ -27,7 +28,12 @@ def create_app(config: Config | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # an attribute of Flask's default provider
     database = _open_database(app, settings)
-    service = Service(database, _open_hub(database, settings), default_chart=settings.default_chart)
+    service = Service(
+        database=database,
+        hub=_open_hub(database, settings),
+        default_chart=settings.default_chart,
+        webhook_hosts=AllowedHosts(settings.webhook_hosts),
+    )
     app.extensions["stateservice"] = service
     app.extensions["stateservice.config"] = settings
     machines = Machines(service)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import chart, database, lab, prove, token
+from app.cli import chart, database, lab, prove, subscription, token
 from app.cli.serve import serve
 from app.cli.shared import exits_on_error, load_config
 
@@ -58,3 +58,4 @@ for command in (*lab.COMMANDS, prove.command):
 main.add_command(chart.group)
 main.add_command(database.group)
 main.add_command(token.group)
+main.add_command(subscription.group)

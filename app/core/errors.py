@@ -58,6 +58,14 @@ class VersionNotFoundError(StateServiceError):
     """The chart has no version of that number."""
 
 
+class SubscriptionNotFoundError(StateServiceError):
+    """There is no subscription of that name."""
+
+
+class InvalidSubscriptionError(StateServiceError):
+    """A subscription has a field that cannot be used, or its receiver may not be sent to."""
+
+
 class ConflictError(StateServiceError):
     """The request is well formed, but the chart's current position does not allow it."""
 

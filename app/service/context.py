@@ -15,6 +15,7 @@ from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Connection, Database, asking
+from app.service.webhooks import AllowedHosts
 from app.waiting.hub import Hub
 
 logger = logging.getLogger("stateservice.service")
@@ -60,11 +61,12 @@ class Definitions:
 AfterCommit = Callable[[str, Step], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Service:
     """The service at work, and the waiting requests of this process, which hear of every commit that moved a chart.
 
     `after_commit` is what a use case calls after its commit; waking the waiters of this process comes first.
+    `webhook_hosts` are the receivers that may be sent to.
     """
 
     database: Database
@@ -72,6 +74,7 @@ class Service:
     definitions: Definitions = field(default_factory=Definitions)
     default_chart: str | None = None
     after_commit: tuple[AfterCommit, ...] = ()
+    webhook_hosts: AllowedHosts = field(default_factory=AllowedHosts)
 
     def __post_init__(self) -> None:
         self.after_commit = (self._wake_waiters, *self.after_commit)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app import store
 from app.db import Connection, snapshot
@@ -27,6 +27,12 @@ LOCK_WAIT = Histogram(
     "stateservice_lock_wait_seconds",
     "From asking for a transaction of PUTs to holding the row of their chart: pool, BEGIN and row lock.",
     buckets=BUCKETS,
+    registry=REGISTRY,
+)
+DELIVERIES = Counter(
+    "stateservice_deliveries",
+    "Webhooks that were sent, by what came of them: delivered or failed.",
+    ["subscription", "outcome"],
     registry=REGISTRY,
 )
 LAST_SWEEP = Gauge(
@@ -89,6 +95,12 @@ def lock_is_held(asked_at: float) -> None:
     """
     if _is_counting:
         LOCK_WAIT.observe(time.perf_counter() - asked_at)
+
+
+def delivery_is_done(subscription: str, *, is_delivered: bool) -> None:
+    """Count a webhook that was sent."""
+    if _is_counting:
+        DELIVERIES.labels(subscription, "delivered" if is_delivered else "failed").inc()
 
 
 def sweep_is_done() -> None:

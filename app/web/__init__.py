@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 from app.config import Config
 from app.core.chart import CHART_NAME
 from app.service.machines import Machines
-from app.web import auth, charts, fleetlock, guard, observe, operate, replies, state, ui
+from app.web import auth, charts, fleetlock, guard, observe, operate, replies, state, subscriptions, ui
 from app.web.request import check_known, read_query
 from app.web.values import MAX_DIGITS, MAX_INT
 
@@ -45,7 +45,7 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (operate, fleetlock, charts, observe):
+    for module in (operate, fleetlock, charts, subscriptions, observe):
         app.register_blueprint(module.blueprint)
     ui.register(app)
     observe.register(app)
@@ -69,6 +69,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "operate.post_goto": ("dry_run",),
     "operate.post_reset": ("dry_run",),
     "operate.post_archive": ("dry_run",),
+    "subscriptions.get_deliveries": ("limit",),
     "charts.get_diagram": ("format", "theme"),
     "charts.get_can": ("state", "machine", "wait"),
     "charts.get_did": ("state", "machine", "key"),
@@ -77,5 +78,5 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 def refuse_unknown_parameters() -> None:
     """Raise BadRequestError if the request has a parameter that its route does not know."""
-    if flask_request.blueprint in ("charts", "operate", "observe"):
+    if flask_request.blueprint in ("charts", "operate", "observe", "subscriptions"):
         check_known(read_query().names, PARAMETERS.get(flask_request.endpoint or "", ()))

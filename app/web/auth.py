@@ -54,6 +54,13 @@ RULES: dict[str, Role | None] = {
     "operate.post_open": Role.OPERATOR,
     "operate.post_archive": Role.ADMIN,
     "operate.post_evict": Role.OPERATOR,
+    # A subscription may tell of any chart.
+    "subscriptions.get_subscriptions": Role.ADMIN,
+    "subscriptions.get_subscription": Role.ADMIN,
+    "subscriptions.put_subscription": Role.ADMIN,
+    "subscriptions.delete_subscription": Role.ADMIN,
+    "subscriptions.get_deliveries": Role.ADMIN,
+    "subscriptions.post_test": Role.ADMIN,
     # The chart is in the body: the views check the pattern themselves.
     "fleetlock.post_pre_reboot": Role.MACHINE,
     "fleetlock.post_steady_state": Role.MACHINE,
@@ -81,6 +88,9 @@ RULES: dict[str, Role | None] = {
     "observe.get_healthz": None,
     "observe.get_readyz": None,
 }
+
+# These endpoints may tell of any chart.
+FOR_ALL_CHARTS = ("subscriptions.",)
 
 
 class Access:
@@ -187,6 +197,10 @@ def admit(holder: Holder, endpoint: str, chart: str | None) -> None:
     role = RULES[endpoint]
     if role is not None:
         check(holder, role, chart)
+        if endpoint.startswith(FOR_ALL_CHARTS) and holder.pattern != "*":
+            raise ForbiddenError(
+                f"token {holder.name!r} is for charts {holder.pattern!r}: this needs one for all charts"
+            )
 
 
 def check(holder: Holder, role: Role, chart: str | None) -> None:

@@ -41,6 +41,16 @@ charts.updated_at timestamp with time zone NOT NULL
 charts.archived_at timestamp with time zone
 charts.renamed text
 charts.hours text
+deliveries.id bigint NOT NULL DEFAULT nextval('deliveries_id_seq'::regclass)
+deliveries.subscription_id bigint NOT NULL
+deliveries.webhook_id character varying(200) NOT NULL
+deliveries.chart character varying(128)
+deliveries.seq bigint
+deliveries.kind character varying(32) NOT NULL
+deliveries.at timestamp with time zone NOT NULL
+deliveries.attempt integer NOT NULL
+deliveries.status integer
+deliveries.error text
 replayed_keys.chart_id bigint NOT NULL
 replayed_keys.idempotency_key character varying(255) NOT NULL
 replayed_keys.version integer NOT NULL
@@ -80,6 +90,24 @@ states.reported text
 states.schedule text
 states.who character varying(16)
 states.who_not character varying(16)
+subscription_cursors.subscription_id bigint NOT NULL
+subscription_cursors.chart character varying(128) NOT NULL
+subscription_cursors.seq bigint NOT NULL
+subscription_cursors.condition character varying(16)
+subscription_cursors.attempts integer NOT NULL DEFAULT 0
+subscription_cursors.next_at timestamp with time zone
+subscription_cursors.claimed_by character varying(64)
+subscription_cursors.claimed_until timestamp with time zone
+subscriptions.id bigint NOT NULL DEFAULT nextval('subscriptions_id_seq'::regclass)
+subscriptions.name character varying(128) NOT NULL
+subscriptions.url text NOT NULL
+subscriptions.secret text NOT NULL
+subscriptions.charts text NOT NULL
+subscriptions.kinds text NOT NULL
+subscriptions.format character varying(8) NOT NULL
+subscriptions.created_at timestamp with time zone NOT NULL
+subscriptions.created_by character varying(255)
+subscriptions.updated_at timestamp with time zone NOT NULL
 tokens.id bigint NOT NULL DEFAULT nextval('tokens_id_seq'::regclass)
 tokens.name character varying(128) NOT NULL
 tokens.sha256 character varying(64) NOT NULL
@@ -172,6 +200,8 @@ charts.ck_charts_counted_from_one CHECK (((version >= 1) AND (run >= 1) AND (vis
 charts.ck_charts_never_negative CHECK (((paused_for >= 0) AND (fence >= 0)))
 charts.pk_charts PRIMARY KEY (id)
 charts.uq_charts_name UNIQUE (name)
+deliveries.fk_deliveries_subscription_id_subscriptions FOREIGN KEY (subscription_id) REFERENCES subscriptions(id)
+deliveries.pk_deliveries PRIMARY KEY (id)
 replayed_keys.fk_replayed_keys_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 replayed_keys.pk_replayed_keys PRIMARY KEY (chart_id, idempotency_key)
 reports.fk_reports_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
@@ -185,6 +215,11 @@ states.ck_states_known_on_expire CHECK (((on_expire)::text = ANY ((ARRAY['hold':
 states.fk_states_version_id_chart_versions FOREIGN KEY (version_id) REFERENCES chart_versions(id)
 states.pk_states PRIMARY KEY (id)
 states.uq_states_version_id_name UNIQUE (version_id, name)
+subscription_cursors.fk_subscription_cursors_subscription_id_subscriptions FOREIGN KEY (subscription_id) REFERENCES subscriptions(id)
+subscription_cursors.pk_subscription_cursors PRIMARY KEY (subscription_id, chart)
+subscriptions.ck_subscriptions_known_format CHECK (((format)::text = ANY ((ARRAY['event'::character varying, 'text'::character varying])::text[])))
+subscriptions.pk_subscriptions PRIMARY KEY (id)
+subscriptions.uq_subscriptions_name UNIQUE (name)
 tokens.ck_tokens_known_role CHECK (((role)::text = ANY ((ARRAY['reader'::character varying, 'machine'::character varying, 'operator'::character varying, 'admin'::character varying])::text[])))
 tokens.pk_tokens PRIMARY KEY (id)
 tokens.uq_tokens_name UNIQUE (name)
@@ -202,17 +237,22 @@ visits.pk_visits PRIMARY KEY (chart_id, run, visit)
 
 -- indexes
 CREATE INDEX ix_charts_due_at ON public.charts USING btree (due_at) WHERE (due_at IS NOT NULL)
+CREATE INDEX ix_deliveries_subscription_id_id ON public.deliveries USING btree (subscription_id, id)
+CREATE INDEX ix_subscription_cursors_next_at ON public.subscription_cursors USING btree (next_at) WHERE (next_at IS NOT NULL)
 CREATE INDEX ix_transition_log_chart_seq_acts ON public.transition_log USING btree (chart, seq) WHERE ((kind)::text <> ALL ((ARRAY['update'::character varying, 'claim'::character varying, 'release'::character varying])::text[]))
 CREATE INDEX ix_visits_chart_id_run_state_visit ON public.visits USING btree (chart_id, run, state, visit)
 CREATE UNIQUE INDEX pk_attribute_values ON public.attribute_values USING btree (chart_id, key)
 CREATE UNIQUE INDEX pk_attributes ON public.attributes USING btree (id)
 CREATE UNIQUE INDEX pk_chart_versions ON public.chart_versions USING btree (id)
 CREATE UNIQUE INDEX pk_charts ON public.charts USING btree (id)
+CREATE UNIQUE INDEX pk_deliveries ON public.deliveries USING btree (id)
 CREATE UNIQUE INDEX pk_replayed_keys ON public.replayed_keys USING btree (chart_id, idempotency_key)
 CREATE UNIQUE INDEX pk_reports ON public.reports USING btree (chart_id, run, visit, machine)
 CREATE UNIQUE INDEX pk_roster ON public.roster USING btree (version_id, machine)
 CREATE UNIQUE INDEX pk_slots ON public.slots USING btree (chart_id, machine)
 CREATE UNIQUE INDEX pk_states ON public.states USING btree (id)
+CREATE UNIQUE INDEX pk_subscription_cursors ON public.subscription_cursors USING btree (subscription_id, chart)
+CREATE UNIQUE INDEX pk_subscriptions ON public.subscriptions USING btree (id)
 CREATE UNIQUE INDEX pk_tokens ON public.tokens USING btree (id)
 CREATE UNIQUE INDEX pk_transition_log ON public.transition_log USING btree (id)
 CREATE UNIQUE INDEX pk_transitions ON public.transitions USING btree (id)
@@ -221,6 +261,7 @@ CREATE UNIQUE INDEX uq_attributes_state_id_key ON public.attributes USING btree 
 CREATE UNIQUE INDEX uq_chart_versions_chart_id_version ON public.chart_versions USING btree (chart_id, version)
 CREATE UNIQUE INDEX uq_charts_name ON public.charts USING btree (name)
 CREATE UNIQUE INDEX uq_states_version_id_name ON public.states USING btree (version_id, name)
+CREATE UNIQUE INDEX uq_subscriptions_name ON public.subscriptions USING btree (name)
 CREATE UNIQUE INDEX uq_tokens_name ON public.tokens USING btree (name)
 CREATE UNIQUE INDEX uq_tokens_sha256 ON public.tokens USING btree (sha256)
 CREATE UNIQUE INDEX uq_transition_log_chart_idempotency_key ON public.transition_log USING btree (chart, idempotency_key)
@@ -231,7 +272,9 @@ CREATE UNIQUE INDEX uq_transitions_state_id_position ON public.transitions USING
 attributes_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 chart_versions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 charts_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
+deliveries_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 states_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
+subscriptions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 tokens_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 transition_log_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 transitions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807

@@ -64,6 +64,22 @@ CREATE TABLE charts (
     CONSTRAINT uq_charts_name UNIQUE (name)
 );
 
+-- table deliveries
+CREATE TABLE deliveries (
+    id INTEGER NOT NULL,
+    subscription_id BIGINT NOT NULL,
+    webhook_id VARCHAR(200) NOT NULL,
+    chart VARCHAR(128),
+    seq BIGINT,
+    kind VARCHAR(32) NOT NULL,
+    at VARCHAR(27) NOT NULL,
+    attempt INTEGER NOT NULL,
+    status INTEGER,
+    error TEXT,
+    CONSTRAINT pk_deliveries PRIMARY KEY (id),
+    CONSTRAINT fk_deliveries_subscription_id_subscriptions FOREIGN KEY(subscription_id) REFERENCES subscriptions (id)
+);
+
 -- table replayed_keys
 CREATE TABLE replayed_keys (
     chart_id BIGINT NOT NULL,
@@ -129,6 +145,37 @@ CREATE TABLE states (
     CONSTRAINT ck_states_known_on_expire CHECK (on_expire IN ('hold', 'free', 'fail')),
     CONSTRAINT fk_states_version_id_chart_versions FOREIGN KEY(version_id) REFERENCES chart_versions (id),
     CONSTRAINT uq_states_version_id_name UNIQUE (version_id, name)
+);
+
+-- table subscription_cursors
+CREATE TABLE subscription_cursors (
+    subscription_id BIGINT NOT NULL,
+    chart VARCHAR(128) NOT NULL,
+    seq BIGINT NOT NULL,
+    condition VARCHAR(16),
+    attempts INTEGER DEFAULT 0 NOT NULL,
+    next_at VARCHAR(27),
+    claimed_by VARCHAR(64),
+    claimed_until VARCHAR(27),
+    CONSTRAINT pk_subscription_cursors PRIMARY KEY (subscription_id, chart),
+    CONSTRAINT fk_subscription_cursors_subscription_id_subscriptions FOREIGN KEY(subscription_id) REFERENCES subscriptions (id)
+);
+
+-- table subscriptions
+CREATE TABLE subscriptions (
+    id INTEGER NOT NULL,
+    name VARCHAR(128) NOT NULL,
+    url TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    charts TEXT NOT NULL,
+    kinds TEXT NOT NULL,
+    format VARCHAR(8) NOT NULL,
+    created_at VARCHAR(27) NOT NULL,
+    created_by VARCHAR(255),
+    updated_at VARCHAR(27) NOT NULL,
+    CONSTRAINT pk_subscriptions PRIMARY KEY (id),
+    CONSTRAINT ck_subscriptions_known_format CHECK (format IN ('event', 'text')),
+    CONSTRAINT uq_subscriptions_name UNIQUE (name)
 );
 
 -- table tokens
@@ -206,6 +253,12 @@ CREATE TABLE visits (
 
 -- index ix_charts_due_at
 CREATE INDEX ix_charts_due_at ON charts (due_at) WHERE due_at IS NOT NULL;
+
+-- index ix_deliveries_subscription_id_id
+CREATE INDEX ix_deliveries_subscription_id_id ON deliveries (subscription_id, id);
+
+-- index ix_subscription_cursors_next_at
+CREATE INDEX ix_subscription_cursors_next_at ON subscription_cursors (next_at) WHERE next_at IS NOT NULL;
 
 -- index ix_transition_log_chart_seq_acts
 CREATE INDEX ix_transition_log_chart_seq_acts ON transition_log (chart, seq) WHERE kind NOT IN ('update', 'claim', 'release');

@@ -116,7 +116,7 @@ def opened_service(url: str, *, pool_size: int = 10, log_key: bytes | None = Non
     """The service on the database at `url`; its connections are closed at the end."""
     engine = open_engine(url, pool_size=pool_size)
     database = Database(engine, log_key=log_key)
-    yield Service(database, Hub(database))
+    yield Service(database=database, hub=Hub(database))
     engine.dispose()
 
 

@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 from app.config import Config
 from app.service import operate
 from app.service.tokens import Role, create_token
+from app.service.webhooks import AllowedHosts
 from app.web import replies
 from app.web.observe import SOURCE
 from app.wiring import create_app, service_of
@@ -37,6 +38,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "evict": {"json": {"machine": "m1", "reason": "x"}},
     "goto": {"json": {"state": "canary", "reason": "x"}},
     "{chart}": {"data": ROLLOUT},
+    "{subscription}": {"json": {"url": "http://127.0.0.1:9/x"}},
     "pre-reboot": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
     "steady-state": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
 }
@@ -57,7 +59,9 @@ def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestRespo
     sent = NEEDED.get(last, default)
     chart = given.pop("chart", "web")
     version = given.pop("version", "1")
-    return client.open(path.format(chart=chart, version=version, machine="m0"), method=method, **(sent | given))
+    subscription = given.pop("subscription", "pager")
+    path = path.format(chart=chart, version=version, machine="m0", subscription=subscription)
+    return client.open(path, method=method, **(sent | given))
 
 
 def named(status: str) -> list[tuple[str, str]]:
@@ -139,7 +143,8 @@ def test_403_outside_the_pattern(database_url: str, method: str, path: str) -> N
 
 @pytest.mark.parametrize(("method", "path"), named("404"))
 def test_404_for_an_unknown_chart(client: FlaskClient, method: str, path: str) -> None:
-    response = send(client, method, path, chart="no such name" if (method, path) == PUT_CHART else "gone")
+    chart = "no such name" if (method, path) == PUT_CHART else "gone"
+    response = send(client, method, path, chart=chart, subscription="gone")
     assert response.status_code == 404
     assert_fits(method, path, response)
 
@@ -147,7 +152,9 @@ def test_404_for_an_unknown_chart(client: FlaskClient, method: str, path: str) -
 @pytest.fixture
 def broken_client(tmp_path: Any) -> Iterator[FlaskClient]:
     """A client of a service whose database does not exist."""
-    app = create_app(Config(database_url=f"sqlite:///{tmp_path}/gone.db", default_chart="web"))
+    app = create_app(
+        Config(database_url=f"sqlite:///{tmp_path}/gone.db", default_chart="web", webhook_hosts=("127.0.0.1",))
+    )
     yield app.test_client()
     service_of(app).database.engine.dispose()
 
@@ -182,6 +189,7 @@ def test_400_for_a_malformed_request(app: Flask, method: str, path: str) -> None
     bad = {"json": None, "data": "[1"} if method == "POST" else {"query_string": "machine=a&machine=b&state=%01"}
     bad |= {"query_string": "dry_run=maybe"} if (method, path) == PUT_CHART else {}
     bad |= {"query_string": "format=png"} if path.endswith("/diagram") else {}
+    bad |= {"query_string": "when=now"} if path.endswith("/test") else {}
     response = send(app.test_client(), method, path, **bad)
     assert response.status_code == 400
     assert_fits(method, path, response)
@@ -281,6 +289,14 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": ""}),
     ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": "format=csv"}),
     ("GET", "/charts/{chart}/history", 200, ROLLOUT, {"query_string": "format=ndjson"}),
+    ("GET", "/subscriptions", 200, ROLLOUT, {}),
+    ("GET", "/subscriptions/{subscription}", 200, ROLLOUT, {}),
+    ("PUT", "/subscriptions/{subscription}", 200, ROLLOUT, {}),
+    ("PUT", "/subscriptions/{subscription}", 201, ROLLOUT, {"subscription": "new"}),
+    ("PUT", "/subscriptions/{subscription}", 422, ROLLOUT, {"json": {"url": "http://10.0.0.1/"}}),
+    ("DELETE", "/subscriptions/{subscription}", 200, ROLLOUT, {}),
+    ("GET", "/subscriptions/{subscription}/deliveries", 200, ROLLOUT, {}),
+    ("POST", "/subscriptions/{subscription}/test", 200, ROLLOUT, {}),
     ("GET", "/healthz", 200, ROLLOUT, {}),
     ("GET", "/readyz", 200, ROLLOUT, {}),
     ("GET", "/metrics", 200, ROLLOUT, {}),
@@ -305,6 +321,8 @@ def prepare(app: Flask, chart: str) -> FlaskClient:
     """A chart with some reports, and a chart whose slots are all held."""
     client = app.test_client()
     import_text(service_of(app), chart.removeprefix("paused "))
+    service_of(app).webhook_hosts = AllowedHosts(["127.0.0.1"])
+    assert send(client, "PUT", "/subscriptions/{subscription}").status_code == 201
     if "slots" in chart:
         for machine in ("m1", "m2"):
             assert client.put(f"/charts/web/slot?state=reboot&machine={machine}").status_code == 200
