@@ -34,6 +34,9 @@ try:
 except SettingError as error:
     sys.stderr.write(f"{error}\n")
     sys.exit(2)
+if _config.machine_header and not _config.proxy_hops:
+    _warning = "STATE_SERVICE_MACHINE_HEADER is not read while STATE_SERVICE_PROXY_HOPS is 0"
+    sys.stderr.write(f"state_service: warning: {_warning}\n")
 for _variable in find_unknown(os.environ):
     sys.stderr.write(f"state_service: warning: unknown setting {_variable}\n")
 

@@ -19,6 +19,7 @@ MAX_PORT = 65535
 # A host name (with a leading dot: every name below it) or an IPv6 address in brackets.
 _HOST = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 # An address on which gunicorn listens.
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _WEBHOOK_HOST = re.compile(
     r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*(?:/[0-9]{1,2})?|[0-9a-f:.]*:[0-9a-f:.]*(?:/[0-9]{1,3})?"
@@ -113,6 +114,12 @@ def _secret(text: str) -> str:
     return text
 
 
+def _header(text: str) -> str:
+    if not _HEADER.fullmatch(text):
+        raise ValueError("must be a header's name, such as X-Certified-Machine")
+    return text
+
+
 def _setting(read: Callable[[str], Any], default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"read": read, "meaning": meaning})
 
@@ -146,6 +153,9 @@ class Config:
         _hosts, (), "the Host names that are answered, comma-separated; if not set, any, but on loopback its own"
     )
     proxy_hops: int = _setting(_whole(0, 5), 0, "how many proxies in front set X-Forwarded-For")
+    machine_header: str | None = _setting(
+        _header, None, "the header in which such a proxy names the machine of the client's certificate"
+    )
     access_log: bool = _setting(_boolean, True, "one JSON line per request on the logger stateservice.access")
     webhook_hosts: tuple[str, ...] = _setting(
         _webhook_hosts,

@@ -324,7 +324,43 @@ tokens = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", String(255)),
     Column("revoked_at", UtcDateTime),
-    CheckConstraint("role IN ('reader', 'machine', 'operator', 'admin')", name="known_role"),
+    # The machines that the token may name, with `*` and `?` as in a shell; NULL if it may name any.
+    Column("machine", String(255)),
+    Column("expires_at", UtcDateTime),
+    # To the hour.
+    Column("last_used_at", UtcDateTime),
+    CheckConstraint(
+        "role IN ('reader', 'machine', 'operator', 'admin', 'enrol', 'approver')",
+        name="known_role",
+    ),
+)
+
+# People who have signed in to the pages. A row goes when its session ends.
+sessions = Table(
+    "sessions",
+    metadata,
+    # Of the secret in the browser's cookie.
+    Column("sha256", String(64), primary_key=True),
+    Column("token_id", BigInteger, ForeignKey("tokens.id"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    # Of the last page that the person opened, to the minute.
+    Column("used_at", UtcDateTime, nullable=False),
+)
+
+# Who made and revoked which token. Append-only, as transition_log.
+token_log = Table(
+    "token_log",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("token", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("pattern", String(256), nullable=False),
+    Column("machine", String(255)),
+    Column("expires_at", UtcDateTime),
+    Column("actor", String(255)),
+    Column("remote_addr", String(64)),
 )
 
 subscriptions = Table(

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -82,10 +82,12 @@ class Sweeper:
     Every worker runs one; the chart's row lock, and judging again under it, make each transition happen once.
     """
 
-    def __init__(self, service: Service, seconds: float) -> None:
+    def __init__(self, service: Service, seconds: float, chores: Sequence[Callable[[], None]] = ()) -> None:
+        """`chores` are what else is done after each pass, each in a short transaction of its own."""
         self._service = service
         self._seconds = seconds
         self._heads: dict[str, SignedHead] = {}
+        self._chores = chores
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -105,6 +107,8 @@ class Sweeper:
                 sweep(self._service)
                 metrics.sweep_is_done()
                 self._write_heads()
+                for chore in self._chores:
+                    chore()
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:
@@ -132,7 +136,9 @@ def start(app: Flask, places: Places | None = None) -> None:
     config: Config = app.extensions["stateservice.config"]
     if places is not None:
         service.hub.places = places
-    sweeper = app.extensions["stateservice.sweeper"] = Sweeper(service, config.sweep_seconds)
+    sweeper = app.extensions["stateservice.sweeper"] = Sweeper(
+        service, config.sweep_seconds, [app.extensions["stateservice.access"].write_uses]
+    )
     deliverer = app.extensions["stateservice.deliverer"] = Deliverer(service)
     service.after_commit = (*service.after_commit, deliverer.note_commit)
     service.hub.start()

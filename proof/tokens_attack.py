@@ -48,6 +48,7 @@ ANY_CHART = frozenset(
         "ui.get_index",
         "ui.get_nothing",
         "ui.get_import",
+        "tokens.post_enrol",
     }
 )
 
@@ -137,7 +138,7 @@ def list_requests(chart: str, endpoints: Collection[str]) -> list[Request]:
 
 
 def _request(urls: Any, rule: Rule, chart: str) -> Request:
-    values = {"name": chart, "version": 1, "act": "archive", "rest": "x"}
+    values = {"name": chart, "version": 1, "act": "archive", "rest": "x", "token": "other"}
     path = urls.bind("localhost").build(rule.endpoint, {name: values[name] for name in rule.arguments})
     method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))
     if rule.endpoint.startswith("fleetlock."):
@@ -308,7 +309,7 @@ def _make_tokens(database_url: str) -> dict[str, str]:
     try:
         secrets = {str(role): create_token(service, str(role), role, PATTERN, author) for role in Role}
         secrets[REVOKED] = create_token(service, REVOKED, Role.ADMIN, "*", author)
-        revoke_token(service, REVOKED)
+        revoke_token(service, REVOKED, author)
         return secrets | {"owner": create_token(service, "owner", Role.ADMIN, "*", author)}
     finally:
         service.database.engine.dispose()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import click
 
-from app.cli.shared import config_of, current_author, exits_on_error, open_service, print_json, print_table
+from app.cli.shared import Age, config_of, current_author, exits_on_error, open_service, print_json, print_table
 from app.service import tokens
 from app.service.tokens import Role
 
@@ -14,22 +16,47 @@ def group() -> None:
     """Tokens: who may do what to which charts."""
 
 
-@group.command("create", epilog='Example: ./state_service token create web-fleet --role machine --charts "web-*"')
+@group.command(
+    "create",
+    epilog="Example: ./state_service token create web-01 --role machine --machine web-01 --expires 90d",
+)
 @click.argument("name")
 @click.option("--role", required=True, type=click.Choice([str(role) for role in Role]), help="What the token allows.")
 @click.option("--charts", "pattern", default="*", show_default=True, metavar="PATTERN", help="The charts it is for.")
+@click.option("--machine", metavar="PATTERN", help="The machines that it may name; else any.")
+@click.option(
+    "--expires", "lifetime", type=Age(), metavar="AGE", help="How long it is good for, such as 90d; else ever."
+)
 @click.pass_context
 @exits_on_error
-def create(context: click.Context, name: str, role: str, pattern: str) -> None:
+def create(
+    context: click.Context, name: str, role: str, pattern: str, machine: str | None, lifetime: timedelta | None
+) -> None:
     """Create a token called NAME, and print its secret, which is not stored.
 
     The log records NAME as the actor of every request with this token. In PATTERN, * stands for any characters and
-    ? for one.
+    ? for one. With --machine, a request that names another machine is refused, and one that names none is about that
+    machine.
     """
     service = open_service(config_of(context))
-    secret = tokens.create_token(service, name, tokens.read_role(role), pattern, current_author())
+    secret = tokens.create_token(
+        service, name, tokens.read_role(role), pattern, current_author(), machine=machine, lifetime=lifetime
+    )
     click.echo("Shown only once. Send it as: curl -H 'Authorization: Bearer TOKEN' ...", err=True)
     click.echo(secret)
+
+
+COLUMNS = (
+    "name",
+    "role",
+    "pattern",
+    "machine",
+    "created_at",
+    "created_by",
+    "expires_at",
+    "last_used_at",
+    "revoked_at",
+)
 
 
 @group.command("list", epilog="Example: ./state_service token list --json")
@@ -37,13 +64,12 @@ def create(context: click.Context, name: str, role: str, pattern: str) -> None:
 @click.pass_context
 @exits_on_error
 def list_(context: click.Context, as_json: bool) -> None:
-    """List every token, also those that are revoked; never a secret."""
+    """List every token, also those that are revoked; never a secret. LAST_USED_AT is exact to the hour."""
     found = [row.as_json() for row in tokens.list_tokens(open_service(config_of(context)))]
     if as_json:
         print_json(found)
         return
-    headings = ("name", "role", "pattern", "created_at", "created_by", "revoked_at")
-    print_table([name.upper() for name in headings], [[row[name] for name in headings] for row in found])
+    print_table([name.upper() for name in COLUMNS], [[row[name] for name in COLUMNS] for row in found])
 
 
 @group.command("revoke", epilog="Example: ./state_service token revoke web-fleet")
@@ -52,5 +78,5 @@ def list_(context: click.Context, as_json: bool) -> None:
 @exits_on_error
 def revoke(context: click.Context, name: str) -> None:
     """Revoke the token NAME, in every process within a second. Its name cannot be used again."""
-    tokens.revoke_token(open_service(config_of(context)), name)
+    tokens.revoke_token(open_service(config_of(context)), name, current_author())
     click.echo(f"{name}: revoked")

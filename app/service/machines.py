@@ -79,7 +79,9 @@ class Machines:
         """
         return (await self._send(Sent(chart, put, author))).answer
 
-    async def claim(self, chart: str, claim: Claim, author: Author, wait: float = 0) -> Answer:
+    async def claim(
+        self, chart: str, claim: Claim, author: Author, wait: float = 0, token: int | None = None
+    ) -> Answer:
         """Give a machine a slot, waiting up to `wait` seconds for one; claiming again renews the lease.
 
         Raises ChartNotFoundError, BadRequestError, TooManyWaitersError, DatabaseUnavailableError.
@@ -90,7 +92,7 @@ class Machines:
             return outcome.answer, outcome.answer.is_yes or not outcome.may_change
 
         topic = Topic(chart, rows=True)
-        return await self.wait_until(topic, wait, attempt, claim.machine, opens_in=_seconds_to_opening)
+        return await self.wait_until(topic, wait, attempt, claim.machine, token=token, opens_in=_seconds_to_opening)
 
     async def release(self, chart: str, release: Release, author: Author) -> Answer:
         """Take a slot back without a report; the answer is yes also if the machine held none.
@@ -99,8 +101,10 @@ class Machines:
         """
         return (await self._send(Sent(chart, release, author))).answer
 
-    async def ask(self, question: Question, wait: float = 0) -> Answer:
+    async def ask(self, question: Question, wait: float = 0, token: int | None = None) -> Answer:
         """Answer a question, holding it for up to `wait` seconds until the answer is yes or can no longer become yes.
+
+        `token` is the number of the token that asks.
 
         Raises ChartNotFoundError, TooManyWaitersError, DatabaseUnavailableError.
         """
@@ -112,7 +116,8 @@ class Machines:
                 found = await self._questions.ask(ANY_CHART, question)
             return found.answer, found.is_settled
 
-        return await self.wait_until(Topic(question.chart), wait, attempt, opens_in=_seconds_to_opening)
+        topic = Topic(question.chart)
+        return await self.wait_until(topic, wait, attempt, token=token, opens_in=_seconds_to_opening)
 
     async def read(self, read: Callable[[], T]) -> T:
         """Run `read`, which asks the database something short, on a reading thread."""
@@ -124,7 +129,9 @@ class Machines:
             return self.service.default_chart
         return await self.read(lambda: find_default_chart(self.service))
 
-    async def wait_for_rows(self, chart: str, has_rows: Callable[[], bool], seconds: float) -> None:
+    async def wait_for_rows(
+        self, chart: str, has_rows: Callable[[], bool], seconds: float, token: int | None = None
+    ) -> None:
         """Return once `has_rows`, which asks the database, is true of the chart's log, or when `seconds` are over.
 
         Raises ChartNotFoundError, TooManyWaitersError, DatabaseUnavailableError.
@@ -133,7 +140,7 @@ class Machines:
         async def attempt() -> tuple[None, bool]:
             return None, await self.read(has_rows)
 
-        await self.wait_until(Topic(chart, rows=True), seconds, attempt)
+        await self.wait_until(Topic(chart, rows=True), seconds, attempt, token=token)
 
     def close(self) -> None:
         """End the threads after the work in hand."""
@@ -149,19 +156,20 @@ class Machines:
         attempt: Callable[[], Awaitable[tuple[T, bool]]],
         machine: str | None = None,
         *,
+        token: int | None = None,
         opens_in: Callable[[T], float | None] = lambda answer: None,
     ) -> T:
         """Repeat `attempt`, which returns an answer and whether it is final, whenever the chart may have changed.
 
         Return the last answer: a final one, or the one when `seconds` are over or the server was told to stop.
-        `machine` is shown among those that wait for a slot. `opens_in` says in how many seconds the clock alone may
-        change an answer. Raises TooManyWaitersError.
+        `machine` is shown among those that wait for a slot; `token` is the number of the token that waits. `opens_in`
+        says in how many seconds the clock alone may change an answer. Raises TooManyWaitersError.
         """
         answer, is_settled = await attempt()
         if seconds == 0 or is_settled:
             return answer
         deadline = time.monotonic() + seconds
-        with self.service.hub.waiting(topic, machine) as waiter:
+        with self.service.hub.waiting(topic, machine, token) as waiter:
             while (left := deadline - time.monotonic()) > 0 and not self.service.hub.is_closed:
                 try:
                     # The waiter has its place before this attempt reads: it misses no change after it.

@@ -1,7 +1,4 @@
-"""Tokens: creating, listing and revoking them, and finding out whose token a request carries.
-
-A request carries a token's secret, or a browser session that names a token. A session ends when its token is revoked.
-"""
+"""Tokens: creating, listing and revoking them, enrolling machines, and finding out whose token a request carries."""
 
 from __future__ import annotations
 
@@ -9,56 +6,83 @@ import hashlib
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Generic, TypeVar
 
 from cachetools import TTLCache
 
 from app import store
 from app.core.errors import BadRequestError, ConflictError, UnauthenticatedError
 from app.core.log import Author
-from app.db import asking, retrying, transaction
+from app.db import Connection, asking, retrying, transaction
 from app.service.context import Service
 
 # By this prefix a secret scanner, or a person, recognises a leaked secret as ours.
 PREFIX = "sst_"
 # How long a look-up of a token is believed. A revoked token may be accepted for this long after it was revoked.
 BELIEVED_SECONDS = 0.5
-# Tokens, and sessions, that are remembered.
+# Tokens that are remembered.
 CACHE_SIZE = 10_000
+# The longest life that can be asked for: the databases know no instant after the year 9999.
+MAX_LIFETIME = timedelta(days=36_500)
+NAME_LENGTH = 128
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 _PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,256}")
+# Every printable id but one with a bracket, which in a pattern means something else.
+_MACHINE = re.compile(r"[^\[\]]{1,255}")
+_WILDCARDS = re.compile(r"[*?]")
 
-Found = TypeVar("Found")
+
+class Role(StrEnum):
+    """What a token may do; GRANTS says which roles it may act as."""
+
+    READER = "reader"
+    MACHINE = "machine"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    ENROL = "enrol"
 
 
-class Role(IntEnum):
-    """What a token may do. Each role may also do what the roles before it may."""
-
-    READER = 1
-    MACHINE = 2
-    OPERATOR = 3
-    ADMIN = 4
-
-    def __str__(self) -> str:
-        return self.name.lower()
+# The roles whose acts each role may do.
+GRANTS: dict[Role, frozenset[Role]] = {
+    Role.READER: frozenset({Role.READER}),
+    Role.MACHINE: frozenset({Role.READER, Role.MACHINE}),
+    Role.OPERATOR: frozenset({Role.READER, Role.MACHINE, Role.OPERATOR}),
+    Role.ADMIN: frozenset(Role),
+    Role.ENROL: frozenset({Role.ENROL}),
+}
+# The roles of tokens that may be for some machines alone. The others belong to people.
+MACHINE_ROLES = frozenset({Role.READER, Role.MACHINE, Role.ENROL})
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who sends a request: a token's name, its role and its chart pattern."""
+    """Who sends a request: a token's name, its role, its chart pattern, its machines and its number.
+
+    `machine` is the pattern of the machines that the token may name; None if it may name any.
+    """
 
     name: str | None
     role: Role
     pattern: str = "*"
+    machine: str | None = None
+    id: int | None = None
 
     def may(self, role: Role, chart: str | None = None) -> bool:
-        """True if the holder has at least `role` and, if `chart` is given, its pattern covers that chart."""
-        return self.role >= role and (chart is None or fnmatchcase(chart, self.pattern))
+        """True if the holder may act as `role` and, if `chart` is given, its pattern covers that chart."""
+        return role in GRANTS[self.role] and (chart is None or fnmatchcase(chart, self.pattern))
+
+    @property
+    def own_machine(self) -> str | None:
+        """The one machine that the token is for; None if it is for any, or for several."""
+        return None if self.machine is None or _WILDCARDS.search(self.machine) else self.machine
+
+    def may_name(self, machine: str) -> bool:
+        """True if the token is for this machine."""
+        return self.machine is None or machine == self.machine or fnmatchcase(machine, self.machine)
 
 
 # The sender of every request if tokens are not required: it may do everything, and the log names no actor.
@@ -70,29 +94,115 @@ def read_role(text: str) -> Role:
     try:
         return Role[text.upper()]
     except KeyError:
-        raise BadRequestError(f"role {text!r} is not one of {', '.join(str(role) for role in Role)}") from None
+        raise BadRequestError(f"role {text!r} is not one of {', '.join(Role)}") from None
 
 
 @retrying
-def create_token(service: Service, name: str, role: Role, pattern: str, author: Author) -> str:
+def create_token(
+    service: Service,
+    name: str,
+    role: Role,
+    pattern: str,
+    author: Author,
+    *,
+    machine: str | None = None,
+    lifetime: timedelta | None = None,
+) -> str:
     """Create a token and return its secret, of which the service keeps only a hash.
 
-    Raises BadRequestError for a name or pattern that is not allowed, ConflictError for a name that was used before.
+    Raises BadRequestError for a name or a pattern that is not allowed, ConflictError for a name that was used before.
     """
     if not _NAME.fullmatch(name):
-        raise BadRequestError(f"token name {name!r} must be 1 to 128 characters of A-Z a-z 0-9 _ . : @ -")
+        raise BadRequestError(f"token name {name!r} must be 1 to {NAME_LENGTH} characters of A-Z a-z 0-9 _ . : @ -")
     if not _PATTERN.fullmatch(pattern):
         raise BadRequestError(f"chart pattern {pattern!r} may contain only characters of chart names, * and ?")
-    secret = PREFIX + secrets.token_urlsafe(32)
+    if machine is not None:
+        _check_machine(machine, role)
     with transaction(service.database) as connection:
+        store.tokens.lock_tokens(connection)
         if store.tokens.find_token_named(connection, name) is not None:
             raise ConflictError(f"there is already a token named {name!r}; names are not used twice")
         now = service.now(store.charts.read_now(connection))
         row = store.tokens.TokenRow(
-            name=name, role=str(role), pattern=pattern, created_at=now, created_by=author.actor, revoked_at=None
+            name=name,
+            role=role,
+            pattern=pattern,
+            machine=machine,
+            created_at=now,
+            created_by=author.actor,
+            expires_at=_find_end(now, lifetime),
         )
-        store.tokens.add_token(connection, row, hash_secret(secret))
+        return _add(connection, "create", row, author)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A machine's own new token, and its secret."""
+
+    row: store.tokens.TokenRow
+    secret: str
+
+
+@retrying
+def enrol_machine(
+    service: Service, machine: str, pattern: str, author: Author, lifetime: timedelta | None = None
+) -> Enrolled:
+    """Give a machine a token of its own, for the charts of `pattern`.
+
+    Raises BadRequestError for an id that cannot have one, ConflictError while the machine has one that is not revoked.
+    """
+    _check_machine(machine, Role.MACHINE)
+    if _WILDCARDS.search(machine):
+        raise BadRequestError(f"machine {machine!r} is a pattern: a machine enrols by its own id")
+    with transaction(service.database) as connection:
+        # Two requests at one time must not give the machine two tokens.
+        store.tokens.lock_tokens(connection)
+        there = store.tokens.find_token_of_machine(connection, machine)
+        if there is not None:
+            raise ConflictError(f"machine {machine!r} has the token {there.name!r}; revoke it first")
+        now = service.now(store.charts.read_now(connection))
+        row = store.tokens.TokenRow(
+            name=_find_name(connection, machine),
+            role=Role.MACHINE,
+            pattern=pattern,
+            machine=machine,
+            created_at=now,
+            created_by=author.actor,
+            expires_at=_find_end(now, lifetime),
+        )
+        return Enrolled(row, _add(connection, "enrol", row, author))
+
+
+def _add(connection: Connection, kind: str, row: store.tokens.TokenRow, author: Author) -> str:
+    secret = PREFIX + secrets.token_urlsafe(32)
+    store.tokens.add_token(connection, row, hash_secret(secret))
+    store.tokens.log_token(connection, kind, row, row.created_at, author)
     return secret
+
+
+def _check_machine(machine: str, role: Role) -> None:
+    if role not in MACHINE_ROLES:
+        raise BadRequestError(f"a token of the role {role} is for people: it cannot be for machines alone")
+    if not _MACHINE.fullmatch(machine) or not machine.isprintable() or machine != machine.strip():
+        raise BadRequestError(f"machine {machine!r} must be 1 to 255 printable characters without [ and ]")
+
+
+def _find_end(now: datetime, lifetime: timedelta | None) -> datetime | None:
+    if lifetime is None:
+        return None
+    if not timedelta(0) < lifetime <= MAX_LIFETIME:
+        raise BadRequestError(f"a token lives longer than 0 s, and at most {MAX_LIFETIME.days} d")
+    return now + lifetime
+
+
+def _find_name(connection: Connection, machine: str) -> str:
+    """A name for a machine's token that was never used: the machine's id, with a number from the second one on."""
+    stem = re.sub(r"[^A-Za-z0-9_.:@-]", "_", machine)[: NAME_LENGTH - 10]
+    name, number = stem, 1
+    while store.tokens.find_token_named(connection, name) is not None:
+        number += 1
+        name = f"{stem}:{number}"
+    return name
 
 
 def list_tokens(service: Service) -> list[store.tokens.TokenRow]:
@@ -102,18 +212,21 @@ def list_tokens(service: Service) -> list[store.tokens.TokenRow]:
 
 
 @retrying
-def revoke_token(service: Service, name: str) -> None:
+def revoke_token(service: Service, name: str, author: Author) -> None:
     """Revoke a token. Within a second every server refuses it.
 
     Raises ConflictError if there is no such token, or if it is already revoked.
     """
     with transaction(service.database) as connection:
+        store.tokens.lock_tokens(connection)
         row = store.tokens.find_token_named(connection, name)
         if row is None:
             raise ConflictError(f"there is no token named {name!r}")
         if row.revoked_at is not None:
             raise ConflictError(f"the token {name!r} is already revoked")
-        store.tokens.revoke_token(connection, name, service.now(store.charts.read_now(connection)))
+        now = service.now(store.charts.read_now(connection))
+        store.tokens.revoke_token(connection, name, now)
+        store.tokens.log_token(connection, "revoke", replace(row, revoked_at=now), now, author)
 
 
 def hash_secret(secret: str) -> str:
@@ -121,72 +234,77 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class _HolderCache(Generic[Found]):
-    """What was looked up less than BELIEVED_SECONDS ago. Threads share it."""
+class TokenCache:
+    """The holders of the secrets that clients sent less than BELIEVED_SECONDS ago, so that a busy machine costs one
+    query per half second; and which tokens were used. Threads share it.
+    """
 
     def __init__(self) -> None:
-        self._kept: TTLCache[str, Found] = TTLCache(CACHE_SIZE, BELIEVED_SECONDS)
+        self._kept: TTLCache[str, Holder] = TTLCache(CACHE_SIZE, BELIEVED_SECONDS)
+        # The hour in which tokens were used, by their ids, until `write_uses` has written it.
+        self._uses: dict[int, datetime] = {}
         # Reading needs the lock as well: a TTLCache also changes its order when it is read.
         self._lock = threading.Lock()
 
-    def _find(self, key: str) -> Found | None:
-        """Return what is kept under `key`, if anything is."""
-        # Not `get`: it may raise KeyError itself if the entry expires between its two steps.
-        with self._lock, suppress(KeyError):
-            return self._kept[key]
-        return None
-
-    def _get(self, key: str, read: Callable[[], Found]) -> Found:
-        """Return what is kept under `key`, else what `read` returns. An error that `read` raises is not kept."""
-        try:
-            with self._lock:
-                return self._kept[key]
-        except KeyError:
-            pass
-        # Not under the lock: one slow answer of the database would delay every other request.
-        found = read()
-        with self._lock:
-            self._kept[key] = found
-        return found
-
-
-class TokenCache(_HolderCache[Holder]):
-    """The holders of the secrets that clients sent last, so that a busy machine costs one query per half second."""
-
     def find(self, secret: str) -> Holder | None:
         """Whose secret it is, if it was looked up a moment ago. Does not ask the database."""
-        return self._find(hash_secret(secret))
+        # Not `get`: it may raise KeyError itself if the entry expires between its two steps.
+        with self._lock, suppress(KeyError):
+            return self._kept[hash_secret(secret)]
+        return None
 
     def authenticate(self, service: Service, secret: str) -> Holder:
         """Return whose secret it is. Raises UnauthenticatedError, DatabaseUnavailableError."""
-        sha256 = hash_secret(secret)
-        return self._get(sha256, lambda: _get_holder(service, sha256))
+        found = self.find(secret)
+        if found is not None:
+            return found
+        # Not under the lock: one slow answer of the database would delay every other request.
+        found = self._read(service, hash_secret(secret))
+        with self._lock:
+            self._kept[hash_secret(secret)] = found
+        return found
 
+    def _read(self, service: Service, sha256: str) -> Holder:
+        with asking(service.database) as connection:
+            row = store.tokens.find_token(connection, sha256)
+            if row is None:
+                raise UnauthenticatedError("the token is unknown or revoked")
+            now = service.now(store.charts.read_now(connection))
+        if has_expired(row, now):
+            raise UnauthenticatedError("the token has expired")
+        self.note_use(row, now)
+        return build_holder(row)
 
-class SessionCache(_HolderCache[Holder | None]):
-    """The holders of the sessions that were used last, by the token's name, which is never used twice."""
+    def note_use(self, row: store.tokens.TokenRow, now: datetime) -> None:
+        """Remember that a token was used, until `write_uses`, unless the database has it."""
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        if row.id is not None and (row.last_used_at is None or row.last_used_at < hour):
+            with self._lock:
+                self._uses[row.id] = hour
 
-    def find_holder(self, service: Service, name: str) -> Holder | None:
-        """Return the holder of the token `name`; None within a second after the token was revoked.
+    def write_uses(self, service: Service) -> None:
+        """Write which tokens were used, all in one transaction. Raises DatabaseUnavailableError, and tries again then.
 
-        Raises DatabaseUnavailableError.
+        The requests themselves only note it: thousands of machines use their tokens in the first minute of an hour.
         """
-        return self._get(name, lambda: _find_holder(service, name))
+        with self._lock:
+            uses, self._uses = self._uses, {}
+        if not uses:
+            return
+        try:
+            with transaction(service.database) as connection:
+                store.tokens.note_uses(connection, uses)
+        except BaseException:
+            with self._lock:
+                self._uses = uses | self._uses
+            raise
 
 
-def _get_holder(service: Service, sha256: str) -> Holder:
-    with asking(service.database) as connection:
-        row = store.tokens.find_token(connection, sha256)
-    if row is None:
-        raise UnauthenticatedError("the token is unknown or revoked")
-    return _build_holder(row)
+def has_expired(row: store.tokens.TokenRow, now: datetime) -> bool:
+    """True once a token's time is over."""
+    return row.expires_at is not None and row.expires_at <= now
 
 
-def _find_holder(service: Service, name: str) -> Holder | None:
-    with asking(service.database) as connection:
-        row = store.tokens.find_token_named(connection, name)
-    return None if row is None or row.revoked_at is not None else _build_holder(row)
-
-
-def _build_holder(row: store.tokens.TokenRow) -> Holder:
-    return Holder(row.name, read_role(row.role), row.pattern)
+def build_holder(row: store.tokens.TokenRow) -> Holder:
+    """Who sends a request with this token."""
+    return Holder(row.name, read_role(row.role), row.pattern, row.machine, row.id)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from app.store import charts, definitions, log, machines, overview, record, subscriptions, tokens
+from app.store import charts, definitions, log, machines, overview, record, sessions, subscriptions, tokens
 
-__all__ = ["charts", "definitions", "log", "machines", "overview", "record", "subscriptions", "tokens"]
+__all__ = ["charts", "definitions", "log", "machines", "overview", "record", "sessions", "subscriptions", "tokens"]

@@ -1,48 +1,57 @@
-"""The table `tokens`: a token is found by its hash; the token itself is not stored."""
+"""The tables `tokens` and `token_log`: a token is found by its hash; the token itself is not stored."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 
-from app.core.log import format_instant
+from app.core.log import Author, format_instant
 from app.db import Connection
-from app.models import tokens
+from app.models import token_log, tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """A token without its secret. `pattern` says which charts it is for, with `*` and `?` as in a shell."""
+    """A token without its secret. `pattern` says which charts it is for, with `*` and `?` as in a shell.
+
+    `machine` says in the same way which machines it may name; None if it may name any. `id` is None until it is stored.
+    """
 
     name: str
     role: str
     pattern: str
+    machine: str | None = None
     created_at: datetime
     created_by: str | None
-    revoked_at: datetime | None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+    id: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the token as the command line's `--json` prints it."""
-        return {
-            "name": self.name,
-            "role": self.role,
-            "pattern": self.pattern,
-            "created_at": format_instant(self.created_at),
-            "created_by": self.created_by,
-            "revoked_at": None if self.revoked_at is None else format_instant(self.revoked_at),
-        }
+        """Return the token as HTTP and the command line's `--json` show it."""
+        found = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "id"}
+        return {name: format_instant(value) if isinstance(value, datetime) else value for name, value in found.items()}
 
 
-_COLUMNS = tuple(tokens.c[name] for name in TokenRow.__slots__)
+_NAMES = [item.name for item in fields(TokenRow)]
+_COLUMNS = tuple(tokens.c[name] for name in _NAMES)
 
 
 def add_token(connection: Connection, row: TokenRow, sha256: str) -> None:
     """Write a new token's row."""
-    values = {name: getattr(row, name) for name in TokenRow.__slots__}
+    values = {name: getattr(row, name) for name in _NAMES if name != "id"}
     connection.execute(insert(tokens).values(**values, sha256=sha256))
+
+
+def lock_tokens(connection: Connection) -> None:
+    """Let no other transaction make a token until this one ends. On SQLite no other transaction writes anyway."""
+    if not connection.is_sqlite:
+        connection.execute(text("LOCK TABLE tokens IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def find_token(connection: Connection, sha256: str) -> TokenRow | None:
@@ -62,6 +71,19 @@ def find_token_named(connection: Connection, name: str) -> TokenRow | None:
     return None if found is None else TokenRow(**found)
 
 
+def find_token_with(connection: Connection, token_id: int) -> TokenRow | None:
+    """Return the token with this id, revoked or not. Used by: every request of a browser."""
+    found = connection.execute(select(*_COLUMNS).where(tokens.c.id == token_id)).mappings().one_or_none()
+    return None if found is None else TokenRow(**found)
+
+
+def find_token_of_machine(connection: Connection, machine: str) -> TokenRow | None:
+    """Return a token that is for this machine alone and not revoked; None if there is none."""
+    query = select(*_COLUMNS).where(tokens.c.machine == machine, tokens.c.revoked_at.is_(None)).limit(1)
+    found = connection.execute(query).mappings().first()
+    return None if found is None else TokenRow(**found)
+
+
 def list_tokens(connection: Connection) -> list[TokenRow]:
     """List every token, by name."""
     query = select(*_COLUMNS).order_by(tokens.c.name)
@@ -71,3 +93,17 @@ def list_tokens(connection: Connection) -> list[TokenRow]:
 def revoke_token(connection: Connection, name: str, now: datetime) -> None:
     """Note that a token is refused from now on."""
     connection.execute(update(tokens).where(tokens.c.name == name).values(revoked_at=now))
+
+
+def note_uses(connection: Connection, uses: Mapping[int, datetime]) -> None:
+    """Write when tokens, by their ids, were last used."""
+    # In the order of the ids, as every writer of several rows does.
+    for token_id in sorted(uses):
+        connection.execute(update(tokens).where(tokens.c.id == token_id).values(last_used_at=uses[token_id]))
+
+
+def log_token(connection: Connection, kind: str, row: TokenRow, now: datetime, author: Author) -> None:
+    """Write down who did what to a token, in the log that keeps it."""
+    values = {name: getattr(row, name) for name in ("role", "pattern", "machine", "expires_at")}
+    values |= {"at": now, "kind": kind, "token": row.name, "actor": author.actor, "remote_addr": author.remote_addr}
+    connection.execute(insert(token_log).values(values))

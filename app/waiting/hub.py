@@ -143,13 +143,15 @@ class Hub:
         return list(dict.fromkeys(waiter.machine for waiter in waiters if waiter.machine is not None))
 
     @contextmanager
-    def waiting(self, topic: Topic, machine: str | None = None) -> Iterator[Waiter]:
-        """Take a place among the waiters of `topic`, on the running event loop.
+    def waiting(self, topic: Topic, machine: str | None = None, token: int | None = None) -> Iterator[Waiter]:
+        """Take a place among the waiters of `topic`, on the running event loop, for the token with this number.
 
         Inside the block no change can be missed: read first, then sleep. Raises TooManyWaitersError.
         """
-        if not self.places.take(self._limit):
-            raise TooManyWaitersError(f"{self._limit} requests wait already")
+        if not self.places.take(self._limit, token):
+            is_full = self.places.total() >= self._limit
+            what = "requests wait already" if is_full else "places for waiting: this token holds half of them"
+            raise TooManyWaitersError(f"{self._limit} {what}")
         self._loop = asyncio.get_running_loop()
         room = self._rooms.setdefault(topic, Room())
         waiter = Waiter(room, machine)
@@ -160,7 +162,7 @@ class Hub:
             del room.waiters[waiter]
             if not room.waiters:
                 self._rooms.pop(topic, None)
-            self.places.give_back()
+            self.places.give_back(token)
 
     def _on_loop(self, act: Callable[..., None], *arguments: Topic) -> None:
         if self._loop is not None:

@@ -1,4 +1,7 @@
-"""How many wait, in one process or in all workers of a server."""
+"""How many wait, in one process or in all workers of a server; and how many of them with one token.
+
+A token holds at most half of the places, so that whoever has one token cannot keep all others from waiting.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,17 @@ import mmap
 import os
 import struct
 import time
+from collections import Counter
 from typing import Protocol
 
 MAX_WORKERS = 512
 _COUNT = struct.Struct("=q")
+# Counts for tokens, by the last digits of their numbers. Tokens are numbered one after another, so two that share a
+# count are this far apart; then they share their half, too.
+TOKENS = 1024
 # After the counts: when a worker last took the turn, by the machine's monotonic clock; 0 if none has.
 _TURN = struct.Struct("=d")
-_TURN_OFFSET = MAX_WORKERS * _COUNT.size
+_TURN_OFFSET = MAX_WORKERS * (1 + TOKENS) * _COUNT.size
 
 
 class Places(Protocol):
@@ -22,12 +29,17 @@ class Places(Protocol):
 
     def total(self) -> int: ...
 
-    def take(self, limit: int) -> bool: ...
+    def take(self, limit: int, token: int | None = None) -> bool: ...
 
-    def give_back(self) -> None: ...
+    def give_back(self, token: int | None = None) -> None: ...
 
     def take_turn(self, seconds: float) -> bool:
         """Return True if no worker has taken the turn in the last `seconds`: then this one has it."""
+
+
+def share_of(limit: int) -> int:
+    """How many of `limit` places one token may hold."""
+    return (limit + 1) // 2
 
 
 class OwnPlaces:
@@ -36,21 +48,30 @@ class OwnPlaces:
     def __init__(self) -> None:
         self._count = 0
         self._turn_at = -math.inf
+        self._tokens: Counter[int] = Counter()
 
     def total(self) -> int:
         """How many wait."""
         return self._count
 
-    def take(self, limit: int) -> bool:
-        """Take a place; return False if `limit` are taken."""
+    def take(self, limit: int, token: int | None = None) -> bool:
+        """Take a place; return False if `limit` are taken, or if the token holds its share."""
         if self._count >= limit:
             return False
+        if token is not None:
+            if self._tokens[token] >= share_of(limit):
+                return False
+            self._tokens[token] += 1
         self._count += 1
         return True
 
-    def give_back(self) -> None:
+    def give_back(self, token: int | None = None) -> None:
         """Give one place back."""
         self._count -= 1
+        if token is not None:
+            self._tokens[token] -= 1
+            if not self._tokens[token]:
+                del self._tokens[token]
 
     def take_turn(self, seconds: float) -> bool:
         """Return True if the last turn was `seconds` ago, or never: this one begins now."""
@@ -61,7 +82,10 @@ class OwnPlaces:
 
 
 class SharedPlaces:
-    """The waiters of every worker of a server: a count a worker, in memory that all of them inherit by fork."""
+    """The waiters of every worker of a server: counts of each worker, in memory that all of them inherit by fork.
+
+    The first MAX_WORKERS counts are each worker's waiters; as many follow for each of TOKENS, the workers side by side.
+    """
 
     def __init__(self) -> None:
         # A nameless file in memory: a lock on a file goes with the process that holds it, however that ends, and no
@@ -81,28 +105,35 @@ class WorkerPlaces:
 
     def __init__(self, memory: mmap.mmap, file: int, worker: int) -> None:
         self._memory = memory
+        self._counts = memoryview(memory)[:_TURN_OFFSET].cast("q")
         self._file = file
-        self._offset = worker * _COUNT.size
+        self._worker = worker
 
     def total(self) -> int:
         """How many wait, in all workers."""
-        return sum(count for (count,) in _COUNT.iter_unpack(self._memory[:_TURN_OFFSET]))
+        return self._sum(0)
 
-    def take(self, limit: int) -> bool:
-        """Take a place; return False if all workers have taken `limit`."""
+    def take(self, limit: int, token: int | None = None) -> bool:
+        """Take a place; return False if all workers have taken `limit`, or if the token holds its share."""
         # Two workers must not both take the last place.
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             if self.total() >= limit:
                 return False
-            self._add(1)
+            if token is not None:
+                if self._sum(_group(token)) >= share_of(limit):
+                    return False
+                self._add(_group(token), 1)
+            self._add(0, 1)
             return True
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
-    def give_back(self) -> None:
+    def give_back(self, token: int | None = None) -> None:
         """Give one of this worker's places back."""
-        self._add(-1)
+        self._add(0, -1)
+        if token is not None:
+            self._add(_group(token), -1)
 
     def take_turn(self, seconds: float) -> bool:
         """Return True if no worker has taken the turn in the last `seconds`: then this one has it."""
@@ -118,9 +149,16 @@ class WorkerPlaces:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def clear(self) -> None:
-        """Set the count to 0: the worker is gone."""
-        _COUNT.pack_into(self._memory, self._offset, 0)
+        """Set the counts to 0: the worker is gone."""
+        for group in range(1 + TOKENS):
+            self._counts[group * MAX_WORKERS + self._worker] = 0
 
-    def _add(self, change: int) -> None:
-        (count,) = _COUNT.unpack_from(self._memory, self._offset)
-        _COUNT.pack_into(self._memory, self._offset, count + change)
+    def _sum(self, group: int) -> int:
+        return sum(self._counts[group * MAX_WORKERS : (group + 1) * MAX_WORKERS])
+
+    def _add(self, group: int, change: int) -> None:
+        self._counts[group * MAX_WORKERS + self._worker] += change
+
+
+def _group(token: int) -> int:
+    return 1 + token % TOKENS

@@ -16,12 +16,17 @@ from werkzeug.datastructures import Authorization
 from app.config import Config
 from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.service.context import Service
-from app.service.tokens import ANYBODY, Holder, Role, SessionCache, TokenCache
+from app.service.sessions import MAX_AGE, begin_session, end_session, find_session_holder
+from app.service.tokens import ANYBODY, Holder, Role, TokenCache
 from app.web.guard import SAFE_METHODS
-from app.web.request import Request, current_request
+from app.web.request import Request, current_request, current_service
 
 COOKIE = "stateservice_session"
-MAX_AGE = 12 * 3600
+# Before the name of each cookie behind TLS. A browser takes such a cookie only from this host itself, over TLS: no
+# other host of the same domain can put one in its place.
+HOST_PREFIX = "__Host-"
+# Seconds for which a browser talks to this host over TLS alone, once it has.
+TLS_SECONDS = 31_536_000
 
 # The role that each endpoint needs; None means that it is open to everybody.
 RULES: dict[str, Role | None] = {
@@ -85,6 +90,10 @@ RULES: dict[str, Role | None] = {
     "ui.get_tokens": Role.ADMIN,
     "ui.post_token": Role.ADMIN,
     "ui.post_revoke": Role.ADMIN,
+    "tokens.get_tokens": Role.ADMIN,
+    "tokens.put_token": Role.ADMIN,
+    "tokens.delete_token": Role.ADMIN,
+    "tokens.post_enrol": Role.ENROL,
     "observe.get_healthz": None,
     "observe.get_readyz": None,
 }
@@ -105,7 +114,6 @@ class Access:
         )
         self._service = service
         self._tokens = TokenCache()
-        self._sessions = SessionCache()
 
     def find_known(self, request: Request) -> Holder | None:
         """Who sends the request, if that can be told without asking the database; else None."""
@@ -135,21 +143,34 @@ class Access:
         """The holder of a token. Raises UnauthenticatedError, DatabaseUnavailableError."""
         return self._tokens.authenticate(self._service, secret)
 
-    def _find_session(self, request: Request) -> Holder | None:
+    def write_uses(self) -> None:
+        """Write which tokens were used since the last call. Raises DatabaseUnavailableError."""
+        self._tokens.write_uses(self._service)
+
+    def find_session(self, request: Request) -> str | None:
+        """The secret of the session that the request's cookie names, if this service has signed it."""
         value = _find_cookie(request)
         if value is None or self.serializer is None:
             return None
         try:
-            name = self.serializer.loads(value, max_age=MAX_AGE)
+            return str(self.serializer.loads(value, max_age=int(MAX_AGE.total_seconds())))
         except BadSignature:
             return None
-        return self._sessions.find_holder(self._service, str(name))
+
+    def _find_session(self, request: Request) -> Holder | None:
+        secret = self.find_session(request)
+        if secret is None:
+            return None
+        # A browser says `navigate` of the pages that a person opens; our script fetches the page and its news.
+        is_person = request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+        return find_session_holder(self._service, self._tokens, secret, is_person=is_person)
 
 
 def register(app: Flask, access: Access) -> None:
     """Have every request that Flask answers judged before its view runs."""
     app.extensions["stateservice.access"] = access
     app.before_request(authorize)
+    app.after_request(_keep_to_tls)
 
 
 def current_access() -> Access:
@@ -163,19 +184,46 @@ def can_start() -> bool:
 
 
 def start(response: Response, holder: Holder) -> None:
-    """Have the browser send `holder` with every request from now on, for half a day."""
+    """Begin a session of `holder`, which the browser names with every request from now on, for half a day."""
     serializer = current_access().serializer
     assert serializer is not None, "sessions need a key"
-    value = str(serializer.dumps(holder.name))
+    assert holder.id is not None, "a session belongs to a token"
+    value = str(serializer.dumps(begin_session(current_service(), holder.id)))
     response.set_cookie(
-        COOKIE, value, max_age=MAX_AGE, httponly=True, samesite="Lax", secure=flask_request.is_secure, path="/"
+        name_cookie(COOKIE, is_secure=flask_request.is_secure),
+        value,
+        max_age=MAX_AGE,
+        httponly=True,
+        samesite="Lax",
+        secure=flask_request.is_secure,
+        path="/",
     )
 
 
 def end(response: Response) -> None:
-    """Have the browser forget its session."""
-    if COOKIE in flask_request.cookies:
-        response.delete_cookie(COOKIE, httponly=True, samesite="Lax", secure=flask_request.is_secure, path="/")
+    """End the session that the browser names, everywhere, and have the browser forget it."""
+    end_session_of_browser()
+    name = name_cookie(COOKIE, is_secure=flask_request.is_secure)
+    if name in flask_request.cookies:
+        response.delete_cookie(name, httponly=True, samesite="Lax", secure=flask_request.is_secure, path="/")
+
+
+def end_session_of_browser() -> None:
+    """End the session that the browser names, if it names one."""
+    secret = current_access().find_session(current_request())
+    if secret is not None:
+        end_session(current_service(), secret)
+
+
+def name_cookie(name: str, *, is_secure: bool) -> str:
+    """The name under which a cookie is kept."""
+    return HOST_PREFIX + name if is_secure else name
+
+
+def _keep_to_tls(response: Response) -> Response:
+    if flask_request.is_secure:
+        response.headers["Strict-Transport-Security"] = f"max-age={TLS_SECONDS}"
+    return response
 
 
 def authorize() -> None:
@@ -206,11 +254,17 @@ def admit(holder: Holder, endpoint: str, chart: str | None) -> None:
 def check(holder: Holder, role: Role, chart: str | None) -> None:
     """Raise ForbiddenError unless `holder` has `role` for `chart`."""
     if not holder.may(role):
-        raise ForbiddenError(
-            f"token {holder.name!r} has the role {holder.role.name.lower()}: this needs {role.name.lower()}"
-        )
+        raise ForbiddenError(f"token {holder.name!r} has the role {holder.role}: this needs {role}")
     if not holder.may(role, chart):
         raise ForbiddenError(f"token {holder.name!r} is for charts {holder.pattern!r}, not for {chart!r}")
+
+
+def check_may_manage_tokens(holder: Holder) -> None:
+    """Raise ForbiddenError unless `holder` may make tokens for any chart: nobody grants more than they hold."""
+    if holder.pattern != "*":
+        raise ForbiddenError(
+            f"token {holder.name!r} is for charts {holder.pattern!r}; managing tokens requires a token for all charts"
+        )
 
 
 def find_secret(request: Request) -> str | None:
@@ -225,7 +279,8 @@ def find_secret(request: Request) -> str | None:
 
 def _find_cookie(request: Request) -> str | None:
     try:
-        morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
+        name = name_cookie(COOKIE, is_secure=request.is_secure)
+        morsel = SimpleCookie(request.headers.get("cookie", "")).get(name)
     except CookieError:
         return None
     return None if morsel is None else morsel.value

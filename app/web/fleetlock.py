@@ -19,7 +19,14 @@ from app.service.tokens import Role
 from app.web import replies
 from app.web.auth import check
 from app.web.replies import json_reply
-from app.web.request import MACHINE_LENGTH, current_author, current_holder, current_service
+from app.web.request import (
+    MACHINE_LENGTH,
+    current_author,
+    current_holder,
+    current_request,
+    current_service,
+    settle_machine,
+)
 
 blueprint = Blueprint("fleetlock", __name__)
 
@@ -103,4 +110,5 @@ def read_client() -> tuple[str, str]:
     if not isinstance(group, str) or not _GROUP.fullmatch(group):
         raise FleetLockError(400, "bad_request", "group is not 1 to 128 characters of a-z A-Z 0-9 . -")
     check(current_holder(), Role.MACHINE, group)
+    settle_machine(current_request(), machine)
     return machine, group

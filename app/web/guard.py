@@ -14,7 +14,7 @@ from flask import request as flask_request
 
 from app.config import Config
 from app.core.errors import BadRequestError, ForbiddenError
-from app.web.request import Request, current_request, normalize_host
+from app.web.request import MACHINE_LENGTH, Request, check_text, current_request, decode_header, normalize_host
 
 # These change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -45,6 +45,27 @@ def check_request(config: Config, request: Request) -> None:
         )
     if request.method not in SAFE_METHODS:
         check_sender(request.headers)
+    if config.proxy_hops:
+        read_proxy(config, request)
+
+
+def read_proxy(config: Config, request: Request) -> None:
+    """Note what the proxy says of the client: whether it uses TLS, and which machine its certificate names.
+
+    Without a proxy these headers are the client's own words, and are not read. Raises BadRequestError.
+    """
+    # As Werkzeug's ProxyFix finds it: the last word is that of the nearest proxy.
+    request.is_secure = request.headers.get("x-forwarded-proto", "").rpartition(",")[2].strip() == "https"
+    if config.machine_header is None:
+        return
+    request.needs_certificate = True
+    sent = request.headers.get(config.machine_header.lower(), "")
+    if sent:
+        # A comma means that the header came twice: once from the client.
+        if "," in sent or sent != sent.strip():
+            raise BadRequestError(f"{config.machine_header} does not name one machine")
+        name = config.machine_header
+        request.certified = check_text(name, decode_header(name, sent), MACHINE_LENGTH)
 
 
 def is_answered(host: str | None, hosts: Collection[str], *, may_be_missing: bool) -> bool:

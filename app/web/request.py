@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from flask import current_app
 from flask import request as flask_request
 
-from app.core.errors import BadRequestError
+from app.core.errors import BadRequestError, ForbiddenError
 from app.core.log import Author, HistoryFilter
 from app.service.context import Service
 from app.service.machines import Machines
@@ -51,7 +51,9 @@ MAX_BODY = 1024 * 1024 + 1024
 class Request:
     """One request. `headers` have lower-case names; `path` and `query_string` are Latin-1, as WSGI has them.
 
-    `started` is when it came (perf_counter). The fields from `chart` on are filled in on the way to the answer.
+    `started` is when it came (perf_counter). `is_secure` says that the client uses TLS, `certified` which machine its
+    certificate names, and `needs_certificate` that it must have one to name a machine; app/web/guard.py finds these out
+    from what the proxy says. The fields from `chart` on are filled in on the way to the answer.
     `body_end` is the last NOTE_BYTES of the body of a machine's request; None if the body was larger than MAX_SENT, or
     did not come.
     """
@@ -64,6 +66,9 @@ class Request:
     repeated: tuple[str, ...] = ()
     started: float = field(default_factory=time.perf_counter)
     request_id: str = ""
+    is_secure: bool = False
+    certified: str | None = None
+    needs_certificate: bool = False
     chart: str | None = None
     parameters: dict[str, list[str]] = field(default_factory=dict)
     holder: Holder | None = None
@@ -74,6 +79,12 @@ class Request:
     def __post_init__(self) -> None:
         sent = self.headers.get("x-request-id")
         self.request_id = sent if sent is not None and _SANE_ID.fullmatch(sent) else secrets.token_hex(8)
+
+    @property
+    def token(self) -> int | None:
+        """The number of the token that the request carries; None if tokens are not required."""
+        assert self.holder is not None  # app/web/auth.py let the request in
+        return self.holder.id
 
     @property
     def author(self) -> Author:
@@ -95,6 +106,7 @@ def request_from_environ(environ: Environ) -> Request:
         query_string=environ.get("QUERY_STRING", ""),
         headers=headers,
         remote_addr=environ.get("REMOTE_ADDR"),
+        is_secure=environ.get("wsgi.url_scheme") == "https",
     )
 
 
@@ -134,6 +146,7 @@ def request_from_scope(scope: Mapping[str, Any], proxy_hops: int) -> Request:
         headers=headers,
         remote_addr=_find_address(client[0] if client else "", headers.get("x-forwarded-for"), proxy_hops),
         repeated=repeated,
+        is_secure=scope.get("scheme") == "https",
     )
 
 
@@ -215,16 +228,19 @@ class Query:
         return value
 
     def get_machine(self) -> str:
-        """The machine that the query or X-Machine names. Raises BadRequestError if neither does."""
+        """The machine that the request is about. Raises BadRequestError if there is none, and as `find_machine`."""
         machine = self.find_machine()
         if machine is None:
             raise BadRequestError("machine is missing")
         return machine
 
     def find_machine(self) -> str | None:
-        """The machine that the query, else X-Machine, names. Raises BadRequestError if its id is not valid."""
+        """The machine that the query, else X-Machine, names; else the one that the token or certificate is for.
+
+        Raises BadRequestError if its id is not valid, ForbiddenError if the sender may not speak for it.
+        """
         machine = self.find("machine", MACHINE_LENGTH, "X-Machine")
-        return None if machine is None else check_machine(machine)
+        return settle_machine(self._request, None if machine is None else check_machine(machine))
 
     def find_wait(self) -> int:
         """How many seconds the request may wait; 0 if it does not say."""
@@ -253,7 +269,37 @@ class Query:
         if name.lower() in self._request.repeated:
             raise BadRequestError(f"{name} is given more than once")
         sent = self._request.headers.get(name.lower())
-        return None if sent is None else check_text(name, _decode_header(name, sent), limit)
+        return None if sent is None else check_text(name, decode_header(name, sent), limit)
+
+
+def settle_machine(request: Request, named: str | None) -> str | None:
+    """The machine for which the sender speaks, who has named `named`.
+
+    Raises ForbiddenError if the token or the certificate is for another one, BadRequestError if a change names none and
+    the token is for several.
+    """
+    holder = request.holder
+    assert holder is not None  # app/web/auth.py let the request in
+    if request.certified is not None:
+        if named not in (None, request.certified):
+            raise ForbiddenError(f"the certificate is for machine {request.certified!r}, not for {named!r}")
+        named = request.certified
+    elif request.needs_certificate and named is not None and holder.machine is None and not is_person(holder):
+        raise ForbiddenError(f"without a client certificate nobody speaks for machine {named!r}")
+    if holder.machine is None:
+        return named
+    if named is None:
+        if holder.own_machine is None and request.method not in ("GET", "HEAD"):
+            raise BadRequestError(f"machine is missing: token {holder.name!r} is for machines {holder.machine!r}")
+        return holder.own_machine
+    if not holder.may_name(named):
+        raise ForbiddenError(f"token {holder.name!r} is for machine {holder.machine!r}, not for {named!r}")
+    return named
+
+
+def is_person(holder: Holder) -> bool:
+    """True for a token that may do what operators do, rather than what machines do."""
+    return holder.name is not None and holder.may(Role.OPERATOR)
 
 
 def check_known(names: Collection[str], known: Collection[str]) -> None:
@@ -295,7 +341,7 @@ def wait_for_rows(chart: str, wanted: HistoryFilter, seconds: float) -> None:
     find = partial(has_rows, machines.service, chart, wanted)
     if seconds == 0 or HAS_WAITED in environ or find():
         return
-    wait = partial(machines.wait_for_rows, chart, find, seconds)
+    wait = partial(machines.wait_for_rows, chart, find, seconds, current_holder().id)
     if CAN_WAIT in environ:
         raise MustWait(wait)
     machines.call(wait())
@@ -337,7 +383,8 @@ def _parse(text: str) -> dict[str, list[str]]:
     return query
 
 
-def _decode_header(name: str, value: str) -> str:
+def decode_header(name: str, value: str) -> str:
+    """Return a header of our own as text. Raises BadRequestError."""
     # Headers are handed over as Latin-1, whatever the sender meant; ours are UTF-8.
     try:
         return value.encode("latin-1").decode()

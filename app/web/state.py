@@ -10,16 +10,19 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import cast
 
 from flask import Flask
 from werkzeug.routing import Rule
 
 from app.config import Config
+from app.core.errors import ForbiddenError, NoDefaultChartError
 from app.core.position import Claim, Release
 from app.service.ask import Question
 from app.service.machines import Machines
 from app.service.put import Answer, Put
+from app.service.tokens import Holder
 from app.web import guard, observe
 from app.web.auth import Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
@@ -66,7 +69,7 @@ async def _ask(machines: Machines, request: Request, chart: str, *, reached: boo
         run=_find_run(query),
         again=query.find_flag("again"),
     )
-    return await machines.ask(question, query.find_wait())
+    return await machines.ask(question, query.find_wait(), request.token)
 
 
 async def get_turn(machines: Machines, request: Request, chart: str) -> Answer:
@@ -75,7 +78,7 @@ async def get_turn(machines: Machines, request: Request, chart: str) -> Answer:
     question = Question(
         chart=chart, state=None, machine=query.get_machine(), run=_find_run(query), again=query.find_flag("again")
     )
-    return await machines.ask(question, query.find_wait())
+    return await machines.ask(question, query.find_wait(), request.token)
 
 
 def _find_run(query: Query) -> int | None:
@@ -103,7 +106,7 @@ async def put_slot(machines: Machines, request: Request, chart: str) -> Answer:
     claim = Claim(
         query.get("state", NAME_LENGTH), query.get_machine(), run=_find_run(query), again=query.find_flag("again")
     )
-    return await machines.claim(chart, claim, request.author, query.find_wait())
+    return await machines.claim(chart, claim, request.author, query.find_wait(), request.token)
 
 
 async def delete_slot(machines: Machines, request: Request, chart: str) -> Answer:
@@ -191,11 +194,24 @@ class StateDoor:
             admit(holder, route.endpoint, request.chart)
         if request.chart is not None:
             return await route.answer(self.machines, request, request.chart)
-        chart = await self.machines.find_default_chart()
-        if self._access.uses_tokens:
-            # The default chart is guarded as if it were named.
-            admit(holder, route.endpoint, chart)
+        chart = await self._find_default_chart(holder)
         return await route.answer(self.machines, request, chart)
+
+    async def _find_default_chart(self, holder: Holder) -> str:
+        """The default chart, guarded as if it were named. Raises ForbiddenError, NoDefaultChartError."""
+        if holder.pattern == "*":
+            return await self.machines.find_default_chart()
+        try:
+            chart = await self.machines.find_default_chart()
+        except NoDefaultChartError:
+            chart = ""
+        if not fnmatchcase(chart, holder.pattern):
+            # In the same words in both cases: a token does not learn of charts that it is not for.
+            raise ForbiddenError(
+                f"token {holder.name!r} is for charts {holder.pattern!r}: the default chart is not one of them, or"
+                " there is none"
+            )
+        return chart
 
 
 def _refuse_method(request: Request, routes: dict[str, Route]) -> Reply:

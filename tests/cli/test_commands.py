@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import click
 import pytest
@@ -248,3 +249,13 @@ def test_progress_is_shown_only_on_a_terminal(
     assert out == ""
     assert "web" in err
     assert "100%" in err
+
+
+def test_token_list_shows_machine_expiry_and_last_use(run: Commands) -> None:
+    run("token", "create", "web-01", "--role", "machine", "--machine", "web-01", "--expires", "90d")
+    (row,) = json.loads(run("token", "list", "--json").stdout)
+    assert (row["machine"], row["last_used_at"]) == ("web-01", None)
+    assert datetime.fromisoformat(row["expires_at"]) - datetime.fromisoformat(row["created_at"]) == timedelta(days=90)
+    assert "LAST_USED_AT" in run("token", "list").stdout
+    assert run("token", "create", "x", "--role", "admin", "--machine", "web-01", code=2).stdout == ""
+    assert run("token", "create", "x", "--role", "reader", "--expires", "soon", code=2).stdout == ""

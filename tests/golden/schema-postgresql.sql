@@ -69,6 +69,10 @@ reports.note text
 roster.version_id bigint NOT NULL
 roster.machine character varying(255) NOT NULL
 roster.position integer NOT NULL
+sessions.sha256 character varying(64) NOT NULL
+sessions.token_id bigint NOT NULL
+sessions.created_at timestamp with time zone NOT NULL
+sessions.used_at timestamp with time zone NOT NULL
 slots.chart_id bigint NOT NULL
 slots.machine character varying(255) NOT NULL
 slots.fence bigint NOT NULL
@@ -108,6 +112,16 @@ subscriptions.format character varying(8) NOT NULL
 subscriptions.created_at timestamp with time zone NOT NULL
 subscriptions.created_by character varying(255)
 subscriptions.updated_at timestamp with time zone NOT NULL
+token_log.id bigint NOT NULL DEFAULT nextval('token_log_id_seq'::regclass)
+token_log.at timestamp with time zone NOT NULL
+token_log.kind character varying(16) NOT NULL
+token_log.token character varying(128) NOT NULL
+token_log.role character varying(16) NOT NULL
+token_log.pattern character varying(256) NOT NULL
+token_log.machine character varying(255)
+token_log.expires_at timestamp with time zone
+token_log.actor character varying(255)
+token_log.remote_addr character varying(64)
 tokens.id bigint NOT NULL DEFAULT nextval('tokens_id_seq'::regclass)
 tokens.name character varying(128) NOT NULL
 tokens.sha256 character varying(64) NOT NULL
@@ -116,6 +130,9 @@ tokens.pattern character varying(256) NOT NULL
 tokens.created_at timestamp with time zone NOT NULL
 tokens.created_by character varying(255)
 tokens.revoked_at timestamp with time zone
+tokens.machine character varying(255)
+tokens.expires_at timestamp with time zone
+tokens.last_used_at timestamp with time zone
 transition_log.id bigint NOT NULL DEFAULT nextval('transition_log_id_seq'::regclass)
 transition_log.chart character varying(128) NOT NULL
 transition_log.version integer NOT NULL
@@ -208,6 +225,8 @@ reports.fk_reports_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 reports.pk_reports PRIMARY KEY (chart_id, run, visit, machine)
 roster.fk_roster_version_id_chart_versions FOREIGN KEY (version_id) REFERENCES chart_versions(id)
 roster.pk_roster PRIMARY KEY (version_id, machine)
+sessions.fk_sessions_token_id_tokens FOREIGN KEY (token_id) REFERENCES tokens(id)
+sessions.pk_sessions PRIMARY KEY (sha256)
 slots.fk_slots_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 slots.pk_slots PRIMARY KEY (chart_id, machine)
 states.ck_states_known_func CHECK (((func)::text = ANY ((ARRAY['increment'::character varying, 'decrement'::character varying, 'time'::character varying])::text[])))
@@ -220,7 +239,8 @@ subscription_cursors.pk_subscription_cursors PRIMARY KEY (subscription_id, chart
 subscriptions.ck_subscriptions_known_format CHECK (((format)::text = ANY ((ARRAY['event'::character varying, 'text'::character varying])::text[])))
 subscriptions.pk_subscriptions PRIMARY KEY (id)
 subscriptions.uq_subscriptions_name UNIQUE (name)
-tokens.ck_tokens_known_role CHECK (((role)::text = ANY ((ARRAY['reader'::character varying, 'machine'::character varying, 'operator'::character varying, 'admin'::character varying])::text[])))
+token_log.pk_token_log PRIMARY KEY (id)
+tokens.ck_tokens_known_role CHECK (((role)::text = ANY ((ARRAY['reader'::character varying, 'machine'::character varying, 'operator'::character varying, 'admin'::character varying, 'enrol'::character varying, 'approver'::character varying])::text[])))
 tokens.pk_tokens PRIMARY KEY (id)
 tokens.uq_tokens_name UNIQUE (name)
 tokens.uq_tokens_sha256 UNIQUE (sha256)
@@ -249,10 +269,12 @@ CREATE UNIQUE INDEX pk_deliveries ON public.deliveries USING btree (id)
 CREATE UNIQUE INDEX pk_replayed_keys ON public.replayed_keys USING btree (chart_id, idempotency_key)
 CREATE UNIQUE INDEX pk_reports ON public.reports USING btree (chart_id, run, visit, machine)
 CREATE UNIQUE INDEX pk_roster ON public.roster USING btree (version_id, machine)
+CREATE UNIQUE INDEX pk_sessions ON public.sessions USING btree (sha256)
 CREATE UNIQUE INDEX pk_slots ON public.slots USING btree (chart_id, machine)
 CREATE UNIQUE INDEX pk_states ON public.states USING btree (id)
 CREATE UNIQUE INDEX pk_subscription_cursors ON public.subscription_cursors USING btree (subscription_id, chart)
 CREATE UNIQUE INDEX pk_subscriptions ON public.subscriptions USING btree (id)
+CREATE UNIQUE INDEX pk_token_log ON public.token_log USING btree (id)
 CREATE UNIQUE INDEX pk_tokens ON public.tokens USING btree (id)
 CREATE UNIQUE INDEX pk_transition_log ON public.transition_log USING btree (id)
 CREATE UNIQUE INDEX pk_transitions ON public.transitions USING btree (id)
@@ -275,6 +297,7 @@ charts_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 deliveries_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 states_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 subscriptions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
+token_log_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 tokens_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 transition_log_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 transitions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
@@ -314,6 +337,9 @@ CREATE TRIGGER roster_refuses_update BEFORE UPDATE ON public.roster FOR EACH ROW
 CREATE TRIGGER states_refuses_delete BEFORE DELETE ON public.states FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER states_refuses_truncate BEFORE TRUNCATE ON public.states FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER states_refuses_update BEFORE UPDATE ON public.states FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER token_log_refuses_delete BEFORE DELETE ON public.token_log FOR EACH ROW EXECUTE FUNCTION refuse_change('append-only')
+CREATE TRIGGER token_log_refuses_truncate BEFORE TRUNCATE ON public.token_log FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('append-only')
+CREATE TRIGGER token_log_refuses_update BEFORE UPDATE ON public.token_log FOR EACH ROW EXECUTE FUNCTION refuse_change('append-only')
 CREATE TRIGGER transition_log_checks_insert BEFORE INSERT ON public.transition_log FOR EACH ROW EXECUTE FUNCTION check_log_insert()
 CREATE TRIGGER transition_log_refuses_delete BEFORE DELETE ON public.transition_log FOR EACH ROW EXECUTE FUNCTION refuse_change('append-only')
 CREATE TRIGGER transition_log_refuses_truncate BEFORE TRUNCATE ON public.transition_log FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('append-only')

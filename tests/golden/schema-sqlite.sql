@@ -115,6 +115,16 @@ CREATE TABLE roster (
     CONSTRAINT fk_roster_version_id_chart_versions FOREIGN KEY(version_id) REFERENCES chart_versions (id)
 );
 
+-- table sessions
+CREATE TABLE sessions (
+    sha256 VARCHAR(64) NOT NULL,
+    token_id BIGINT NOT NULL,
+    created_at VARCHAR(27) NOT NULL,
+    used_at VARCHAR(27) NOT NULL,
+    CONSTRAINT pk_sessions PRIMARY KEY (sha256),
+    CONSTRAINT fk_sessions_token_id_tokens FOREIGN KEY(token_id) REFERENCES tokens (id)
+);
+
 -- table slots
 CREATE TABLE slots (
     chart_id BIGINT NOT NULL,
@@ -178,8 +188,23 @@ CREATE TABLE subscriptions (
     CONSTRAINT uq_subscriptions_name UNIQUE (name)
 );
 
+-- table token_log
+CREATE TABLE token_log (
+    id INTEGER NOT NULL,
+    at VARCHAR(27) NOT NULL,
+    kind VARCHAR(16) NOT NULL,
+    token VARCHAR(128) NOT NULL,
+    role VARCHAR(16) NOT NULL,
+    pattern VARCHAR(256) NOT NULL,
+    machine VARCHAR(255),
+    expires_at VARCHAR(27),
+    actor VARCHAR(255),
+    remote_addr VARCHAR(64),
+    CONSTRAINT pk_token_log PRIMARY KEY (id)
+);
+
 -- table tokens
-CREATE TABLE tokens (
+CREATE TABLE "tokens" (
     id INTEGER NOT NULL,
     name VARCHAR(128) NOT NULL,
     sha256 VARCHAR(64) NOT NULL,
@@ -188,8 +213,11 @@ CREATE TABLE tokens (
     created_at VARCHAR(27) NOT NULL,
     created_by VARCHAR(255),
     revoked_at VARCHAR(27),
+    machine VARCHAR(255),
+    expires_at VARCHAR(27),
+    last_used_at VARCHAR(27),
     CONSTRAINT pk_tokens PRIMARY KEY (id),
-    CONSTRAINT ck_tokens_known_role CHECK (role IN ('reader', 'machine', 'operator', 'admin')),
+    CONSTRAINT ck_tokens_known_role CHECK (role IN ('reader', 'machine', 'operator', 'admin', 'enrol', 'approver')),
     CONSTRAINT uq_tokens_name UNIQUE (name),
     CONSTRAINT uq_tokens_sha256 UNIQUE (sha256)
 );
@@ -289,6 +317,12 @@ CREATE TRIGGER states_refuses_delete BEFORE DELETE ON states BEGIN SELECT RAISE(
 
 -- trigger states_refuses_update
 CREATE TRIGGER states_refuses_update BEFORE UPDATE ON states BEGIN SELECT RAISE(ABORT, 'states is immutable: UPDATE is refused'); END;
+
+-- trigger token_log_refuses_delete
+CREATE TRIGGER token_log_refuses_delete BEFORE DELETE ON token_log BEGIN SELECT RAISE(ABORT, 'token_log is append-only: DELETE is refused'); END;
+
+-- trigger token_log_refuses_update
+CREATE TRIGGER token_log_refuses_update BEFORE UPDATE ON token_log BEGIN SELECT RAISE(ABORT, 'token_log is append-only: UPDATE is refused'); END;
 
 -- trigger transition_log_checks_insert
 CREATE TRIGGER transition_log_checks_insert BEFORE INSERT ON transition_log

@@ -27,7 +27,7 @@ from sqlalchemy import Connection
 from app.db.engine import open_engine
 from app.db.postgresql import APPLICATION_NAME
 from app.service.verifying import list_logged_charts, verify
-from app.waiting.places import MAX_WORKERS
+from app.waiting.places import MAX_WORKERS, TOKENS
 from app.waiting.watching import LISTENER_NAME
 from tests.service.support import opened_service
 from tests.support.databases import database_on
@@ -131,7 +131,8 @@ class Server:
 
     def waiters(self) -> int:
         """How many requests the server holds, read from the memory that its workers count in."""
-        counts = b"".join(file.read_bytes() for file in self._find_places().values())
+        # What follows the workers' counts is counted for tokens.
+        counts = b"".join(file.read_bytes()[: MAX_WORKERS * 8] for file in self._find_places().values())
         return sum(int.from_bytes(counts[at : at + 8], sys.byteorder, signed=True) for at in range(0, len(counts), 8))
 
     def _find_places(self) -> dict[int, Path]:
@@ -140,7 +141,7 @@ class Server:
         for file in Path(f"/proc/{self.process.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
                 found = file.stat()
-                if found.st_nlink == 0 and found.st_size == MAX_WORKERS * 8:
+                if found.st_nlink == 0 and found.st_size == MAX_WORKERS * 8 * (1 + TOKENS) + 8:
                     places[found.st_ino] = file
         return places
 

@@ -39,6 +39,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "goto": {"json": {"state": "canary", "reason": "x"}},
     "{chart}": {"data": ROLLOUT},
     "{subscription}": {"json": {"url": "http://127.0.0.1:9/x"}},
+    "{token}": {"json": {"role": "reader"}},
     "pre-reboot": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
     "steady-state": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
 }
@@ -60,13 +61,16 @@ def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestRespo
     chart = given.pop("chart", "web")
     version = given.pop("version", "1")
     subscription = given.pop("subscription", "pager")
-    path = path.format(chart=chart, version=version, machine="m0", subscription=subscription)
+    path = path.format(chart=chart, version=version, machine="m0", subscription=subscription, token="fleet")
     return client.open(path, method=method, **(sent | given))
 
 
 def named(status: str) -> list[tuple[str, str]]:
     """The operations that name a status."""
-    return sorted((method, path) for method, path, item in operations() if status in item["responses"])
+    # /enrol answers only while tokens are required: tests/web/test_tokens.py has its statuses.
+    return sorted(
+        (method, path) for method, path, item in operations() if status in item["responses"] and path != "/enrol"
+    )
 
 
 # The document and the routes
@@ -297,6 +301,11 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("DELETE", "/subscriptions/{subscription}", 200, ROLLOUT, {}),
     ("GET", "/subscriptions/{subscription}/deliveries", 200, ROLLOUT, {}),
     ("POST", "/subscriptions/{subscription}/test", 200, ROLLOUT, {}),
+    ("GET", "/tokens", 200, ROLLOUT, {}),
+    ("PUT", "/tokens/{token}", 201, ROLLOUT, {}),
+    ("PUT", "/tokens/{token}", 409, "fleet " + ROLLOUT, {}),
+    ("DELETE", "/tokens/{token}", 200, "fleet " + ROLLOUT, {}),
+    ("DELETE", "/tokens/{token}", 409, ROLLOUT, {}),
     ("GET", "/healthz", 200, ROLLOUT, {}),
     ("GET", "/readyz", 200, ROLLOUT, {}),
     ("GET", "/metrics", 200, ROLLOUT, {}),
@@ -320,7 +329,9 @@ def test_answer_is_as_described(
 def prepare(app: Flask, chart: str) -> FlaskClient:
     """A chart with some reports, and a chart whose slots are all held."""
     client = app.test_client()
-    import_text(service_of(app), chart.removeprefix("paused "))
+    if chart.startswith("fleet "):
+        create_token(service_of(app), "fleet", Role.READER, "*", ANN)
+    import_text(service_of(app), chart.removeprefix("paused ").removeprefix("fleet "))
     service_of(app).webhook_hosts = AllowedHosts(["127.0.0.1"])
     assert send(client, "PUT", "/subscriptions/{subscription}").status_code == 201
     if "slots" in chart:
@@ -335,6 +346,7 @@ def prepare(app: Flask, chart: str) -> FlaskClient:
 
 def test_every_status_in_the_document_is_tested_here() -> None:
     seen = {(method, path, str(status)) for method, path, status, *_ in OWN}
+    seen |= {("POST", "/enrol", "201"), ("POST", "/enrol", "409")}
     seen |= {("POST", path, "422") for method, path in named("422") if method == "POST"}
     left = {
         (method, path, status)

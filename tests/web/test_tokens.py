@@ -9,36 +9,51 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import product
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.exc import DBAPIError
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
-from app.core.errors import BadRequestError, UnauthenticatedError
+from app.core.errors import BadRequestError, ConflictError, UnauthenticatedError
 from app.service import tokens
 from app.service.context import Service
-from app.service.tokens import Holder, Role, create_token, revoke_token
+from app.service.tokens import GRANTS, Holder, Role, create_token, revoke_token
 from app.web.auth import RULES
 from app.wiring import service_of
-from tests.service.support import ANN, ROLLOUT, import_text, query
+from tests.service.support import ANN, ROLLOUT, Clock, import_text, query
 from tests.support.apps import ROOT, opened_app
 
-# These routes name no chart, so that the pattern of a token does not matter.
+# These routes name no chart, so that the pattern of a token does not matter. Every other route names one: in its path,
+# in QUERIES, in BODIES, or it is about the default chart.
 WITHOUT_CHART = {
+    "charts.get_machine",
     "charts.get_charts",
     "observe.get_metrics",
     "observe.get_openapi",
     "ui.get_index",
     "ui.get_nothing",
-    "ui.get_import",
+    "tokens.post_enrol",
+}
+# These need a token for all charts.
+FOR_ALL_CHARTS = {
     "ui.get_tokens",
     "ui.post_token",
     "ui.post_revoke",
+    "tokens.get_tokens",
+    "tokens.put_token",
+    "tokens.delete_token",
+    *(endpoint for endpoint in RULES if endpoint.startswith("subscriptions.")),
 }
+# These routes get their chart from the query.
+QUERIES = {"ui.get_import": "chart=web"}
+FORM_TOKEN = "f" * 43
 # These routes get their chart from the body.
 BODIES: dict[str, dict[str, Any]] = {
     "fleetlock.post_pre_reboot": {
@@ -49,14 +64,24 @@ BODIES: dict[str, dict[str, Any]] = {
         "json": {"client_params": {"id": "m1", "group": "web"}},
         "headers": {"fleet-lock-protocol": "true"},
     },
-    "ui.post_import": {"data": {"name": "web", "text": ROLLOUT, "dry_run": "1"}},
+    "ui.post_import": {"data": {"name": "web", "text": ROLLOUT}},
     "ui.post_act": {"data": {"reason": "x"}},
+    "ui.post_token": {"data": {"name": "new", "role": "reader"}},
+    "ui.post_revoke": {"data": {"name": "nobody"}},
+    "tokens.put_token": {"json": {"role": "reader"}},
+    "tokens.delete_token": {},
 }
-VALUES = {"name": "web", "subscription": "pager", "version": 1, "act": "pause", "rest": "nowhere", "filename": "x"}
+VALUES = {
+    "name": "web",
+    "subscription": "pager",
+    "version": 1,
+    "act": "pause",
+    "rest": "nowhere",
+    "filename": "x",
+    "token": "new",
+    "machine": "m1",
+}
 PEOPLE = "ui."
-# These pages also need a form's token, or a pattern that covers every chart.
-MORE = ("ui.get_tokens", "ui.post_", "subscriptions.")
-ASK_FOR_MORE = {endpoint for endpoint in RULES if endpoint.startswith(MORE)}
 
 
 @pytest.fixture
@@ -84,16 +109,32 @@ def rules(app: Flask) -> dict[str, Rule]:
     return {rule.endpoint: rule for rule in app.url_map.iter_rules()}
 
 
-def send(app: Flask, endpoint: str, secret: str | None) -> TestResponse:
-    """A valid request on the chart `web`."""
+ACT = {"reason": "x", "state": "done", "machine": "m1"}
+# Routes that take a machine, and most of them a state.
+OF_MACHINES = ("state.", "charts.get_can", "charts.get_did", "tokens.post_enrol")
+
+
+def send(app: Flask, endpoint: str, secret: str | None, chart: str = "web", machine: str | None = "m1") -> TestResponse:
+    """A valid request on a chart. A form is sent as one of our pages sends it."""
     rule = rules(app)[endpoint]
+    values = VALUES | {"name": chart}
     with app.test_request_context():
-        path = app.url_map.bind("localhost").build(endpoint, {name: VALUES[name] for name in rule.arguments})
+        path = app.url_map.bind("localhost").build(endpoint, {name: values[name] for name in rule.arguments})
     method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))
-    sent = dict(BODIES.get(endpoint, {} if method == "GET" else {"json": {"reason": "x", "state": "done"}}))
+    given = json.dumps(BODIES.get(endpoint, {} if method == "GET" else {"json": ACT}))
+    sent = json.loads(given.replace('"web"', f'"{chart}"').replace('"m1"', f'"{machine}"'))
     headers = {**sent.pop("headers", {}), **({} if secret is None else bearer(secret))}
-    path += "?state=canary&machine=m1" if "ui" not in endpoint and endpoint != "charts.put_chart" else ""
-    return app.test_client().open(path, method=method, headers=headers, **sent)
+    client = app.test_client()
+    if endpoint.startswith("ui.post_"):
+        client.set_cookie("stateservice_form", FORM_TOKEN)
+        sent.setdefault("data", {})["form_token"] = FORM_TOKEN
+        sent.pop("json", None)
+        headers["Origin"] = "http://localhost"
+    query = QUERIES.get(endpoint, "").replace("web", chart)
+    if endpoint.startswith(OF_MACHINES):
+        query = "" if "turn" in endpoint or "enrol" in endpoint else "state=canary"
+        query += "" if machine is None else f"&machine={machine}"
+    return client.open(f"{path}?{query}", method=method, headers=headers, **sent)
 
 
 # The table of rules
@@ -113,6 +154,10 @@ def test_route_without_a_rule_is_forbidden_to_every_role(app: Flask, monkeypatch
 CLOSED = sorted(endpoint for endpoint, role in RULES.items() if role is not None)
 
 
+# Each route is asked once with each of these patterns.
+PATTERNS = {"*": True, "w?b": True, "other-*": False}
+
+
 @pytest.mark.parametrize("endpoint", CLOSED)
 def test_route_needs_its_role_and_pattern(sqlite_url: str, endpoint: str) -> None:
     needed = RULES[endpoint]
@@ -120,17 +165,198 @@ def test_route_needs_its_role_and_pattern(sqlite_url: str, endpoint: str) -> Non
     wanted, found = {}, {}
     for app in opened_app(sqlite_url, auth="tokens", default_chart="web"):
         answer_at_once(app)
-        for role, pattern in product(Role, ("w?b", "other-*")):
-            # The next request must find the chart, so an archive or an import here must not change that.
-            import_text(service_of(app), ROLLOUT)
+        import_text(service_of(app), ROLLOUT)
+        for role, pattern in product(Role, PATTERNS):
+            if "archive" in endpoint:
+                # The next request must find the chart.
+                import_text(service_of(app), ROLLOUT)
             secret = make(service_of(app), role, pattern, name=f"{role}-{len(found)}")
             found[role, pattern] = send(app, endpoint, secret).status_code not in (401, 403)
-            is_covered = pattern == "w?b" or endpoint in WITHOUT_CHART
-            wanted[role, pattern] = role >= needed and is_covered
-    if endpoint in ASK_FOR_MORE:
-        assert [who for who, is_allowed in found.items() if is_allowed and not wanted[who]] == []
-    else:
-        assert found == wanted
+            is_covered = PATTERNS[pattern] or endpoint in WITHOUT_CHART
+            if endpoint in FOR_ALL_CHARTS:
+                is_covered = pattern == "*"
+            wanted[role, pattern] = needed in GRANTS[role] and is_covered
+    assert found == wanted
+
+
+@pytest.mark.parametrize("endpoint", sorted(set(CLOSED) - WITHOUT_CHART - FOR_ALL_CHARTS))
+def test_answer_outside_the_pattern_is_the_same_without_the_chart(sqlite_url: str, endpoint: str) -> None:
+    answers = []
+    for there in (False, True):
+        for app in opened_app(sqlite_url, auth="tokens"):
+            answer_at_once(app)
+            if there:
+                import_text(service_of(app), ROLLOUT, name="there")
+            secret = make(service_of(app), Role.ADMIN, "other-*", name=f"token-{there}")
+            response = send(app, endpoint, secret, "there" if there else "gone")
+            text = response.text.replace(f"token-{there}", "T").replace("gone", "there")
+            answers.append((response.status_code, re.sub(r'name="form_token" value="[^"]*"', "", text)))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 403
+
+
+# Machines' own tokens
+
+SPOKEN = sorted(
+    endpoint for endpoint in RULES if endpoint.startswith((*OF_MACHINES, "fleetlock.")) and "enrol" not in endpoint
+)
+
+
+@pytest.mark.parametrize("endpoint", SPOKEN)
+def test_machines_own_token_is_for_that_machine_alone(sqlite_url: str, endpoint: str) -> None:
+    for app in opened_app(sqlite_url, auth="tokens", default_chart="web"):
+        answer_at_once(app)
+        service = service_of(app)
+        import_text(service, ROLLOUT)
+        own = create_token(service, "web-01", Role.MACHINE, "*", ANN, machine="web-01")
+        fleet = create_token(service, "fleet", Role.MACHINE, "*", ANN, machine="web-*")
+        for secret in (own, fleet):
+            assert send(app, endpoint, secret, machine="web-01").status_code not in (401, 403)
+            refused = send(app, endpoint, secret, machine="db-01")
+            assert refused.status_code == 403
+            assert "'db-01'" in refused.text
+        assert send(app, endpoint, own, machine="web-02").status_code == 403
+        assert "db-01" not in str(query(service, "SELECT machine FROM transition_log"))
+
+
+def test_machine_may_be_left_out_with_its_own_token(app: Flask) -> None:
+    service = service_of(app)
+    own = create_token(service, "web-01", Role.MACHINE, "*", ANN, machine="web-01")
+    fleet = create_token(service, "fleet", Role.MACHINE, "*", ANN, machine="web-*")
+    client = app.test_client()
+    url = "/charts/web/state?state=canary"
+    assert [client.put(url, headers=bearer(own)).status_code for _ in "12"] == [200, 200]
+    assert query(service, "SELECT machine FROM reports") == [("web-01",)]
+    # A token for several machines must say which; a question need not.
+    assert client.put(url, headers=bearer(fleet)).status_code == 400
+    assert client.get(url, headers=bearer(fleet)).status_code == 200
+    assert client.get("/charts/web/turn", headers=bearer(own)).get_json(silent=True) is None
+    # In a header, too.
+    assert client.put(url, headers=bearer(own) | {"X-Machine": "web-02"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("role", "machine"),
+    [
+        ("operator", "web-01"),
+        ("admin", "*"),
+        ("machine", "a[b]"),
+        ("machine", " a"),
+        ("machine", "a\n"),
+        ("machine", ""),
+    ],
+)
+def test_token_for_a_machine_is_refused(service: Service, role: str, machine: str) -> None:
+    with pytest.raises(BadRequestError, match="machine"):
+        create_token(service, "x", Role(role), "*", ANN, machine=machine)
+
+
+def enrol(app: Flask, secret: str, machine: str, **query: str) -> TestResponse:
+    asked = {"machine": machine, **query}
+    return app.test_client().post("/enrol", query_string=asked, headers=bearer(secret))
+
+
+def test_machine_enrols_once_until_its_token_is_revoked(app: Flask) -> None:
+    service = service_of(app)
+    secret = create_token(service, "enroller", Role.ENROL, "web*", ANN, machine="web-*")
+    done = enrol(app, secret, "web-01", expires="90d")
+    assert (done.status_code, done.headers["Cache-Control"]) == (201, "no-store")
+    fields = done.get_json()
+    assert (fields["name"], fields["machine"], fields["pattern"]) == ("web-01", "web-01", "web*")
+    url = "/charts/web/state?state=canary"
+    assert app.test_client().put(url, headers=bearer(fields["token"])).status_code == 200
+    assert enrol(app, fields["token"], "web-02").status_code == 403
+    assert enrol(app, secret, "db-01").status_code == 403
+    again = enrol(app, secret, "web-01")
+    assert (again.status_code, "revoke it first" in again.text) == (409, True)
+    revoke_token(service, "web-01", ANN)
+    assert enrol(app, secret, "web-01").get_json()["name"] == "web-01:2"
+    rows = query(service, "SELECT kind, token, actor FROM token_log ORDER BY id")
+    assert rows == [
+        ("create", "enroller", "ann"),
+        ("enrol", "web-01", "enroller"),
+        ("revoke", "web-01", "ann"),
+        ("enrol", "web-01:2", "enroller"),
+    ]
+
+
+def test_enrolment_answers_the_token_alone_as_text(app: Flask) -> None:
+    secret = create_token(service_of(app), "enroller", Role.ENROL, "*", ANN)
+    headers = bearer(secret) | {"Accept": "text/plain"}
+    done = app.test_client().post("/enrol?machine=rack 7 é", headers=headers)
+    assert re.fullmatch(r"sst_[A-Za-z0-9_-]{43}\n", done.text)
+    assert [row.name for row in tokens.list_tokens(service_of(app))] == ["enroller", "rack_7__"]
+
+
+@pytest.mark.parametrize("machine", ["web-*", "a[1]", " a", "x" * 256, ""])
+def test_enrolment_refuses_an_id_that_is_a_pattern(app: Flask, machine: str) -> None:
+    secret = create_token(service_of(app), "enroller", Role.ENROL, "*", ANN)
+    assert enrol(app, secret, machine).status_code == 400
+
+
+def test_two_enrolments_at_one_time_give_one_token(service: Service) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(tokens.enrol_machine, service, "web-01", "*", ANN) for _ in range(4)]
+    failed = [type(one.exception()) for one in asked if one.exception() is not None]
+    assert failed == [ConflictError] * 3
+
+
+def test_open_service_enrols_nobody(sqlite_url: str) -> None:
+    for app in opened_app(sqlite_url, auth="open"):
+        assert app.test_client().post("/enrol?machine=web-01").status_code == 400
+
+
+def test_expired_token_is_refused(app: Flask) -> None:
+    service = service_of(app)
+    clock = service.database.clock = Clock()
+    secret = create_token(service, "short", Role.READER, "*", ANN, lifetime=timedelta(days=90))
+    client = app.test_client()
+    assert client.get("/charts", headers=bearer(secret)).status_code == 200
+    clock.now += timedelta(days=90)
+    time.sleep(tokens.BELIEVED_SECONDS + 0.1)
+    refused = client.get("/charts", headers=bearer(secret))
+    assert (refused.status_code, "expired" in refused.text) == (401, True)
+
+
+def test_last_use_is_kept_to_the_hour(app: Flask) -> None:
+    service = service_of(app)
+    clock = service.database.clock = Clock()
+    secret = create_token(service, "fleet", Role.MACHINE, "*", ANN)
+    app.test_client().get("/charts", headers=bearer(secret))
+    app.extensions["stateservice.access"].write_uses()
+    (row,) = tokens.list_tokens(service)
+    assert row.last_used_at == clock.now.replace(minute=0, second=0, microsecond=0)
+
+
+# Tokens over HTTP
+
+
+def test_administrator_makes_lists_and_revokes_tokens(app: Flask) -> None:
+    service, client = service_of(app), app.test_client()
+    boss = bearer(make(service, Role.ADMIN, name="boss"))
+    body = {"role": "machine", "charts": "web*", "machine": "web-01", "expires": "90d"}
+    made = client.put("/tokens/web-01", json=body, headers=boss)
+    assert (made.status_code, made.headers["Cache-Control"]) == (201, "no-store")
+    assert client.get("/charts/web", headers=bearer(made.get_json()["token"])).status_code == 200
+    assert client.put("/tokens/web-01", json=body, headers=boss).status_code == 409
+    assert client.put("/tokens/x", json={"role": "king"}, headers=boss).status_code == 400
+    assert client.put("/tokens/x", json={"role": "reader", "expires": "soon"}, headers=boss).status_code == 400
+    assert client.put("/tokens/x", json={}, headers=boss).status_code == 400
+    listed = client.get("/tokens", headers=boss)
+    assert made.get_json()["token"] not in listed.text
+    (row,) = [row for row in listed.get_json() if row["name"] == "web-01"]
+    assert (row["role"], row["pattern"], row["machine"], row["created_by"]) == ("machine", "web*", "web-01", "boss")
+    assert row["expires_at"] is not None
+    assert client.delete("/tokens/web-01", headers=boss).status_code == 200
+    assert client.delete("/tokens/web-01", headers=boss).status_code == 409
+    assert client.delete("/tokens/nobody", headers=boss).status_code == 409
+
+
+def test_log_of_tokens_cannot_be_changed(service: Service) -> None:
+    make(service)
+    for statement in ("UPDATE token_log SET actor = 'eve'", "DELETE FROM token_log"):
+        with pytest.raises(DBAPIError, match="append-only"), service.database.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
 
 
 @pytest.mark.parametrize("endpoint", CLOSED)
@@ -156,13 +382,14 @@ def test_each_role_may_do_what_is_documented() -> None:
         Role.READER: {"charts.get_charts", "charts.get_chart", "charts.get_history", "state.get_state"},
         Role.MACHINE: {"state.put_state", "state.put_default_state", "state.put_slot"},
         Role.OPERATOR: {"operate.post_pause", "operate.post_resume", "operate.post_reset", "operate.post_goto"},
-        Role.ADMIN: {"charts.put_chart", "operate.post_archive", "ui.post_token", "ui.post_revoke"},
+        Role.ADMIN: {"charts.put_chart", "operate.post_archive", "ui.post_token", "tokens.get_tokens"},
+        Role.ENROL: {"tokens.post_enrol"},
     }
     for role, endpoints in needs.items():
         assert {RULES[endpoint] for endpoint in endpoints} == {role}
     for endpoint, needed in RULES.items():
         # A receiver's address is often a secret by itself.
-        if ".get_" in endpoint and not endpoint.startswith((PEOPLE, "subscriptions.")):
+        if ".get_" in endpoint and not endpoint.startswith((PEOPLE, "subscriptions.", "tokens.")):
             assert needed in (None, Role.READER), endpoint
 
 
@@ -171,7 +398,9 @@ def test_page_of_tokens_lists_the_rules(app: Flask) -> None:
     wanted = {}
     for rule in app.url_map.iter_rules():
         if rule.rule != "/" and not rule.rule.startswith(("/ui/", "/static/")):
-            path = re.sub(r"<[^:>]+:name>", "C", re.sub(r"<[^:>]+:(version|subscription)>", "N", rule.rule))
+            path = re.sub(
+                r"<[^:>]+:name>", "C", re.sub(r"<[^:>]+:(?:version|token|machine|subscription)>", "N", rule.rule)
+            )
             role = RULES[rule.endpoint]
             for method in (rule.methods or set()) - {"HEAD"}:
                 wanted[f"{method} {path}"] = "no token needed" if role is None else str(role)
@@ -282,7 +511,7 @@ def test_revoked_token_is_refused_within_a_second(app: Flask) -> None:
     service, client = service_of(app), app.test_client()
     secret = make(service)
     assert client.get("/charts", headers=bearer(secret)).status_code == 200
-    revoke_token(service, "token")
+    revoke_token(service, "token", ANN)
     time.sleep(tokens.BELIEVED_SECONDS + 0.1)
     assert client.get("/charts", headers=bearer(secret)).status_code == 401
 

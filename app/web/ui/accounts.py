@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 from flask import Response, redirect, request, url_for
 
-from app.core.errors import BadRequestError, ConflictError, ForbiddenError, UnauthenticatedError
+from app.core.errors import BadRequestError, ConflictError, UnauthenticatedError
 from app.service.tokens import Role, create_token, list_tokens, read_role, revoke_token
 from app.web import auth
 from app.web.request import current_author, current_holder, current_service
+from app.web.tokens import read_lifetime
 from app.web.ui.base import blueprint, go_to, render, uses_tokens
 from app.web.ui.forms import find_field, find_query, get_field
 
@@ -33,6 +34,11 @@ def post_login() -> Response:
         holder = auth.current_access().find_holder(request.form.get("token", "").strip())
     except UnauthenticatedError as error:
         return render("login.html", can_start=True, next=_read_next(), problem=str(error))
+    if not holder.may(Role.READER):
+        problem = f"a token of the role {holder.role} is not for the pages"
+        return render("login.html", can_start=True, next=_read_next(), problem=problem)
+    # Who signs in again leaves the session before.
+    auth.end_session_of_browser()
     response = cast(Response, redirect(_read_next(), code=303))
     auth.start(response, holder)
     return response
@@ -57,18 +63,21 @@ def _read_next() -> str:
 @blueprint.get("/ui/tokens", provide_automatic_options=False)
 def get_tokens() -> Response:
     """All tokens, and the form for a new one."""
-    _check_may_manage()
+    auth.check_may_manage_tokens(current_holder())
     return _tokens_page(said="Revoked." if find_query("done", 20) == "revoke" else None)
 
 
 @blueprint.post("/ui/tokens", provide_automatic_options=False)
 def post_token() -> Response:
     """Create a token and show its secret, this once."""
-    _check_may_manage()
+    auth.check_may_manage_tokens(current_holder())
     try:
         name = get_field("name")
         role, pattern = read_role(get_field("role")), find_field("pattern") or "*"
-        secret = create_token(current_service(), name, role, pattern, current_author())
+        machine, lifetime = find_field("machine"), read_lifetime(find_field("expires", 20))
+        secret = create_token(
+            current_service(), name, role, pattern, current_author(), machine=machine, lifetime=lifetime
+        )
     except (BadRequestError, ConflictError) as error:
         return _tokens_page(problem=str(error))
     return _tokens_page(secret=secret, secret_name=name)
@@ -77,21 +86,12 @@ def post_token() -> Response:
 @blueprint.post("/ui/tokens/revoke", provide_automatic_options=False)
 def post_revoke() -> Response:
     """Revoke a token."""
-    _check_may_manage()
+    auth.check_may_manage_tokens(current_holder())
     try:
-        revoke_token(current_service(), get_field("name"))
+        revoke_token(current_service(), get_field("name"), current_author())
     except ConflictError as error:
         return _tokens_page(problem=str(error))
     return go_to("ui.get_tokens", done="revoke")
-
-
-def _check_may_manage() -> None:
-    # A new token may be for any chart, and must not grant more than its creator holds.
-    holder = current_holder()
-    if holder.pattern != "*":
-        raise ForbiddenError(
-            f"token {holder.name!r} is for charts {holder.pattern!r}; managing tokens requires a token for all charts"
-        )
 
 
 def _tokens_page(**values: object) -> Response:

@@ -14,6 +14,7 @@ from flask import Response, g, request
 
 from app.core.errors import BadRequestError, ForbiddenError
 from app.service.operate import require_reason
+from app.web.auth import name_cookie
 from app.web.guard import is_own_origin
 from app.web.operate import REASON_LENGTH
 from app.web.request import check_text
@@ -29,18 +30,22 @@ MAX_WHOLE = 10**18 - 1
 
 def issue_token() -> str:
     """The form token of this page: the one in the browser's cookie, or a new one."""
-    token: str | None = g.get("form_token") or request.cookies.get(COOKIE)
+    token: str | None = g.get("form_token") or request.cookies.get(_cookie())
     if token is None or len(token) != TOKEN_LENGTH:
         token = secrets.token_urlsafe(32)
     g.form_token = token
     return token
 
 
+def _cookie() -> str:
+    return name_cookie(COOKIE, is_secure=request.is_secure)
+
+
 def keep_token(response: Response) -> None:
     """Set the cookie to the form token that this page's forms carry."""
     token = g.get("form_token")
-    if token is not None and request.cookies.get(COOKIE) != token:
-        response.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=request.is_secure)
+    if token is not None and request.cookies.get(_cookie()) != token:
+        response.set_cookie(_cookie(), token, httponly=True, samesite="Strict", secure=request.is_secure, path="/")
 
 
 def check_form() -> None:
@@ -48,7 +53,7 @@ def check_form() -> None:
     sender = request.headers.get("Origin") or request.headers.get("Referer")
     if sender is None or not is_own_origin(sender, request.host):
         raise ForbiddenError("the form was not sent from a page of this service (Origin)")
-    kept, sent = request.cookies.get(COOKIE, ""), request.form.get(FIELD, "")
+    kept, sent = request.cookies.get(_cookie(), ""), request.form.get(FIELD, "")
     if not kept or not hmac.compare_digest(kept.encode(), sent.encode()):
         raise ForbiddenError("the form is too old or was not sent from a page of this service: open the page again")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flask import Response, request
 
+from app.chart_file import parse
 from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, ConflictError, Problem
 from app.service.operate import MAX_BYTES, Imported, ImportRequest, import_chart
 from app.service.reading import get_status, get_version
@@ -47,6 +48,7 @@ def get_import() -> Response:
     name = find_query("chart", NAME_LENGTH)
     if name is None:
         return render("import.html", form=ImportForm(""))
+    check(current_holder(), Role.ADMIN, name)
     service = current_service()
     text = get_version(service, name, get_status(service, name).version).text
     return render("import.html", form=ImportForm(text, name))
@@ -57,8 +59,9 @@ def post_import() -> Response:
     """Show what the import would do, or do it if the form has the field `apply`."""
     form = _read_form()
     try:
+        # Before anything is locked, and the same answer whether or not there is such a chart.
+        check(current_holder(), Role.ADMIN, _find_chart(form))
         would = _import(form, dry_run=True)
-        check(current_holder(), Role.ADMIN, would.status.chart)
         if request.form.get("apply") is None:
             return render("import.html", form=form, would=would, lines=_compare(form, would))
         done = _import(form, dry_run=False)
@@ -81,6 +84,11 @@ def _read_form() -> ImportForm:
         stem or find_field("default_name", NAME_LENGTH),
         tuple(part.strip() for part in request.form.get("maps", "").splitlines() if part.strip()),
     )
+
+
+def _find_chart(form: ImportForm) -> str:
+    """The chart that the form would import. Raises ChartFileError."""
+    return parse(form.text, name=form.name, default_name=form.default_name).chart.name
 
 
 def _import(form: ImportForm, *, dry_run: bool) -> Imported:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from flask import Flask
 
+from app import schema
+from app.core.log import Author
+from app.db.engine import open_engine
 from app.service.tokens import revoke_token
 from app.wiring import service_of
+from tests.service.support import Clock
 from tests.support.apps import opened_app
 from tests.web.ui.browser import ORIGIN, Browser, make_token
 from tests.web.ui.conftest import KEY
@@ -53,17 +55,38 @@ def test_session_cookie_is_hidden_from_scripts_and_other_sites(guarded: Flask) -
     assert "Secure" not in session
 
 
-def test_cookies_are_secure_over_https(guarded: Flask) -> None:
+TLS = {"base_url": "https://localhost"}
+
+
+def test_cookies_are_bound_to_the_host_over_https(guarded: Flask) -> None:
     client = guarded.test_client()
     secret = make_token(guarded, "reader")
-    base = {"base_url": "https://localhost"}
-    page = client.get("/ui/login", **base)
+    page = client.get("/ui/login", **TLS)
     token = page.text.split('name="form_token" value="')[1].split('"')[0]
     headers = {"Origin": "https://localhost"}
-    response = client.post("/ui/login", data={"form_token": token, "token": secret}, headers=headers, **base)
+    response = client.post("/ui/login", data={"form_token": token, "token": secret}, headers=headers, **TLS)
     assert response.status_code == 303
-    for cookie in page.headers.getlist("Set-Cookie") + response.headers.getlist("Set-Cookie"):
+    cookies = page.headers.getlist("Set-Cookie") + response.headers.getlist("Set-Cookie")
+    assert len(cookies) == 2
+    for cookie in cookies:
+        assert cookie.startswith("__Host-stateservice_")
         assert "Secure" in cookie
+        assert "Path=/" in cookie
+        assert "Domain" not in cookie
+    assert client.get("/", **TLS).status_code == 200
+    assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+def test_cookie_of_another_host_is_not_read_over_https(guarded: Flask, admin: Browser) -> None:
+    cookie = admin.client.get_cookie("stateservice_session")
+    assert cookie is not None
+    client = guarded.test_client()
+    client.set_cookie("stateservice_session", cookie.value)
+    assert client.get("/", **TLS).status_code == 303
+
+
+def test_no_page_demands_tls_without_tls(guarded: Flask) -> None:
+    assert "Strict-Transport-Security" not in guarded.test_client().get("/ui/login").headers
 
 
 def test_secret_is_not_in_a_cookie_or_an_address(guarded: Flask) -> None:
@@ -77,12 +100,66 @@ def test_logout_ends_the_session(admin: Browser) -> None:
     assert admin.get("/").status_code == 303
 
 
-def test_session_ends_within_a_second_of_the_tokens_revocation(guarded: Flask, admin: Browser) -> None:
+def copy_of(browser: Browser, app: Flask) -> Browser:
+    """Another browser with the same cookie, as somebody who has stolen it."""
+    cookie = browser.client.get_cookie("stateservice_session")
+    assert cookie is not None
+    other = Browser(app)
+    other.client.set_cookie("stateservice_session", cookie.value)
+    return other
+
+
+def test_logout_ends_the_session_for_every_copy_of_its_cookie(guarded: Flask, admin: Browser) -> None:
+    thief = copy_of(admin, guarded)
+    assert thief.get("/").status_code == 200
+    admin.post("/ui/logout", {}, page="/")
+    assert thief.get("/").status_code == 303
+    assert thief.get("/charts/rollout").status_code == 401
+
+
+def test_session_ends_with_its_token(guarded: Flask, admin: Browser) -> None:
     assert admin.get("/").status_code == 200
-    revoke_token(service_of(guarded), "admin")
-    time.sleep(1)
+    revoke_token(service_of(guarded), "admin", Author(actor="test"))
     assert admin.get("/").status_code == 303
     assert admin.get("/ui/charts/rollout/changes?after=1").status_code == 401
+
+
+def test_session_ends_after_an_hour_without_a_page(guarded: Flask) -> None:
+    clock = service_of(guarded).database.clock = Clock()
+    browser = Browser(guarded).signed_in(make_token(guarded, "reader"))
+    clock.advance(3500)
+    assert browser.get("/").status_code == 200
+    clock.advance(3500)
+    # The script of an open page asks, and not the person.
+    assert browser.get("/", **{"Sec-Fetch-Mode": "cors"}).status_code == 200
+    clock.advance(101)
+    assert browser.get("/").status_code == 303
+
+
+def test_session_ends_after_half_a_day(guarded: Flask) -> None:
+    clock = service_of(guarded).database.clock = Clock()
+    browser = Browser(guarded).signed_in(make_token(guarded, "reader"))
+    for _ in range(14):
+        clock.advance(3000)
+        assert browser.get("/").status_code == 200
+    clock.advance(1200)
+    assert browser.get("/").status_code == 303
+
+
+def test_session_belongs_to_one_database(guarded: Flask, admin: Browser, sqlite_url: str) -> None:
+    """The other database has a token of the same name, and the same key signs its sessions."""
+    cookie = admin.client.get_cookie("stateservice_session")
+    assert cookie is not None
+    for other in opened_app(sqlite_url + ".other", auth="tokens", secret_key=KEY):
+        schema.upgrade(open_engine(sqlite_url + ".other", create=True))
+        make_token(other, "admin")
+        browser = Browser(other)
+        browser.client.set_cookie("stateservice_session", cookie.value)
+        assert browser.get("/").status_code == 303
+
+
+def test_token_of_the_role_enrol_cannot_sign_in(guarded: Flask) -> None:
+    assert "not for the pages" in Browser(guarded).sign_in(make_token(guarded, "enrol")).text
 
 
 @pytest.mark.parametrize("value", ["", "admin", "ImFkbWluIg.aaaa.bbbb", "x" * 3000])
