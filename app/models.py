@@ -313,6 +313,21 @@ transition_log = Table(
     UniqueConstraint("chart", "idempotency_key"),
 )
 
+calendar_versions = Table(
+    "calendar_versions",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("calendar", NAME, nullable=False),
+    Column("version", Integer, nullable=False),
+    # The iCalendar text, byte for byte as it was imported (UTF-8).
+    Column("text", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("imported_at", UtcDateTime, nullable=False),
+    Column("imported_by", String(255)),
+    UniqueConstraint("calendar", "version"),
+)
+
 tokens = Table(
     "tokens",
     metadata,

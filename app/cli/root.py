@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import chart, database, lab, prove, subscription, token
+from app.cli import calendar, chart, database, lab, prove, subscription, token
 from app.cli.serve import serve
 from app.cli.shared import exits_on_error, load_config
 
@@ -56,6 +56,7 @@ def main(
 for command in (*lab.COMMANDS, prove.command):
     chart.group.add_command(command)
 main.add_command(chart.group)
+main.add_command(calendar.group)
 main.add_command(database.group)
 main.add_command(token.group)
 main.add_command(subscription.group)

@@ -38,6 +38,14 @@ class ChartFileError(StateServiceError):
         self.problems = problems
 
 
+class CalendarFileError(ChartFileError):
+    """A calendar's text has problems, as `ChartFileError` has them."""
+
+
+class CalendarNotFoundError(StateServiceError):
+    """No calendar of that name, or no version of that number."""
+
+
 class BadRequestError(StateServiceError):
     """A parameter is missing, repeated, malformed or does not fit the chart."""
 

@@ -17,7 +17,7 @@ from app.core.position import Reason
 from app.core.window import NO_HOURS, NO_LABELS, Labels, Opening, judge
 from app.db import Connection, asking, retrying
 from app.service.context import Service
-from app.service.hours import Closed, describe_closed, read_labels
+from app.service.hours import CalendarEvents, Closed, describe_closed, read_labels
 from app.service.put import Answer
 
 
@@ -61,7 +61,8 @@ def answer_all(service: Service, questions: Sequence[Question]) -> list[Found | 
         views = {}
         for name, row in rows.items():
             is_due = row.due_at is not None and row.due_at <= now
-            views[name] = _View(connection, row, service.definitions.get(connection, row), now, is_due=is_due)
+            chart = service.definitions.get(connection, row)
+            views[name] = _View(connection, row, chart, now, is_due=is_due, events=service.events)
         done = _find_done(connection, views, questions)
         return [
             views[question.chart].find(question, is_done=_report_of(views, question) in done)
@@ -97,7 +98,14 @@ class _View:
     """Where a chart stood when it was read; answers any number of questions."""
 
     def __init__(
-        self, connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime, *, is_due: bool
+        self,
+        connection: Connection,
+        row: store.charts.ChartRow,
+        chart: Chart,
+        now: datetime,
+        *,
+        is_due: bool,
+        events: CalendarEvents,
     ) -> None:
         self.row = row
         self.first_key = chart.states[row.state].default_key
@@ -107,7 +115,9 @@ class _View:
         self._is_due = is_due
         self._schedule = chart.find_schedule(row.state)
         self._openings: dict[str | None, tuple[Opening, Labels]] = {}
-        self._hours = NO_HOURS if self._schedule is None else store.charts.find_hours(row)
+        self._hours = NO_HOURS
+        if self._schedule is not None:
+            self._hours = events.fill(connection, store.charts.find_hours(row), now, now)
         self._entered = {row.state: True}
         self._renamed = store.charts.read_renamed(row)
 

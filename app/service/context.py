@@ -15,6 +15,7 @@ from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Connection, Database, asking
+from app.service.hours import CalendarEvents
 from app.service.webhooks import AllowedHosts
 from app.waiting.hub import Hub
 
@@ -72,6 +73,7 @@ class Service:
     database: Database
     hub: Hub
     definitions: Definitions = field(default_factory=Definitions)
+    events: CalendarEvents = field(default_factory=CalendarEvents)
     default_chart: str | None = None
     after_commit: tuple[AfterCommit, ...] = ()
     webhook_hosts: AllowedHosts = field(default_factory=AllowedHosts)
@@ -131,16 +133,27 @@ def read_positions(
 ) -> tuple[list[Position], datetime]:
     """As `read_position`, of several charts at one time."""
     values, read = store.charts.read_values_and_now(connection, [row.id for row in rows])
+    now = service.now(read)
     positions = [
-        _build_position(connection, row, chart, values[row.id]) for row, chart in zip(rows, charts, strict=True)
+        _build_position(service, connection, row, chart, values=values[row.id], now=now)
+        for row, chart in zip(rows, charts, strict=True)
     ]
-    return positions, service.now(read)
+    return positions, now
 
 
 def _build_position(
-    connection: Connection, row: store.charts.ChartRow, chart: Chart, values: Mapping[str, int]
+    service: Service,
+    connection: Connection,
+    row: store.charts.ChartRow,
+    chart: Chart,
+    *,
+    values: Mapping[str, int],
+    now: datetime,
 ) -> Position:
     position = store.charts.build_position(row, values)
+    if position.hours.calendars:
+        hours = service.events.fill(connection, position.hours, position.entered_at, now)
+        position = replace(position, hours=hours)
     state = chart.states[row.state]
     if state.slots is None:
         return position
@@ -166,7 +179,8 @@ def list_positions(
     found = []
     for row, chart in charts:
         position = store.charts.build_position(row, values.get(row.id, {}))
-        position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0))
+        hours = service.events.fill(connection, position.hours, position.entered_at, now)
+        position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0), hours=hours)
         found.append((row, chart, position))
     return found, now
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
+from cachetools import LRUCache
+
 from app import store
+from app.chart_file.calendar import parse_calendar
 from app.core.chart import Chart
+from app.core.errors import CalendarNotFoundError
 from app.core.log import format_instant
 from app.core.position import Reason
-from app.core.window import NO_LABELS, Hours, Labels, find_fitting, judge
+from app.core.window import HORIZON, NO_LABELS, Hours, Interval, Labels, find_fitting, judge
 from app.db import Connection
 from app.service.words import say_opening
 
 # The reasons of a no that a window gives.
+# Events are found from this long before they may matter.
+MARGIN = timedelta(days=40)
 WINDOW_REASONS = frozenset({Reason.WINDOW, Reason.WINDOW_SHORT})
 
 
@@ -33,6 +41,58 @@ class Closed:
     def as_json(self) -> dict[str, Any]:
         """The members that an answer has beside the others."""
         return {"opens_at": None if self.opens_at is None else format_instant(self.opens_at), "opens": self.says}
+
+
+class CalendarEvents:
+    """The events of calendars' versions, found once for each month that is asked about; threads share it."""
+
+    def __init__(self, size: int = 64) -> None:
+        self._kept: LRUCache[Any, tuple[Interval, ...]] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def fill(self, connection: Connection, hours: Hours, since: datetime, now: datetime) -> Hours:
+        """Return `hours` with the events of its calendars, from `since` to the horizon."""
+        if not hours.calendars:
+            return hours
+        first = _month(min(since, now) - MARGIN)
+        last = _month(now + HORIZON + MARGIN)
+        return replace(
+            hours,
+            events={
+                name: self._list_events(connection, name, version, first, last) for name, version in hours.calendars
+            },
+        )
+
+    def _list_events(
+        self, connection: Connection, name: str, version: int, first: datetime, last: datetime
+    ) -> tuple[Interval, ...]:
+        # If the database file is replaced by another one, the same name means another calendar.
+        key = (connection.info.get("identity"), name, version, first, last)
+        with self._lock, suppress(KeyError):
+            return self._kept[key]
+        text = store.calendars.get_version(connection, name, version).text
+        found = parse_calendar(text).list_intervals(first, last)
+        with self._lock:
+            self._kept[key] = found
+        return found
+
+
+def _month(instant: datetime) -> datetime:
+    return instant.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def follow_calendars(events: CalendarEvents, connection: Connection, chart: Chart, now: datetime) -> Hours:
+    """Return the newest versions of the calendars that a chart names, with their events.
+
+    Raises CalendarNotFoundError.
+    """
+    versions = []
+    for name in sorted(chart.calendars):
+        newest = store.calendars.find_newest(connection, name)
+        if newest is None:
+            raise CalendarNotFoundError(f"no calendar named {name!r}")
+        versions.append((name, newest.version))
+    return events.fill(connection, Hours(calendars=tuple(versions)), now, now)
 
 
 def describe_closed(

@@ -20,6 +20,7 @@ from app.core.log import Author
 from app.core.position import Archive, Entry, Evict, Goto, Happening, Open, Pause, Reset, Resume, Step, Upgrade
 from app.db import Connection, asking, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
+from app.service.hours import follow_calendars
 from app.service.locked import LockedChart, lock, locked_chart, record
 from app.service.status import Status, describe_status
 from app.service.words import name_some, say_number
@@ -151,7 +152,12 @@ def _import(
 ) -> tuple[Imported, Step | None]:
     """Do the import; return what it did, and the step if there was one."""
     if parsed.calendars:
-        raise ChartFileError(tuple(sorted(parsed.calendars.values())))
+        # Before the chart's row, as the import of a calendar takes its locks.
+        store.calendars.lock_calendars(connection)
+        known = {calendar.calendar for calendar in store.calendars.list_calendars(connection)}
+        missing = [problem for name, problem in parsed.calendars.items() if name not in known]
+        if missing:
+            raise ChartFileError(tuple(sorted(missing)))
     row = store.charts.lock_chart_even_archived(connection, parsed.chart.name)
     if row is None:
         outcome = Outcome.CREATED
@@ -174,7 +180,7 @@ def _create(
 ) -> tuple[Status, Step]:
     chart = parsed.chart
     now = service.now(store.charts.read_now(connection))
-    step = machine.start(chart, 1, 1, now)
+    step = machine.start(chart, 1, 1, now, hours=follow_calendars(service.events, connection, chart, now))
     first = store.record.DecidedStep(step, author)
     row = store.record.create_chart(connection, chart.name, first, now, log_key=service.database.log_key)
     store.definitions.add_version(
@@ -194,7 +200,8 @@ def _bring_back(
     chart = parsed.chart
     row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
     held = locked_chart(service, connection, row)
-    step = machine.start(chart, row.version + 1, row.run + 1, held.now, fence=row.fence)
+    hours = follow_calendars(service.events, connection, chart, held.now)
+    step = machine.start(chart, row.version + 1, row.run + 1, held.now, fence=row.fence, hours=hours)
     held.take(step, author)
     row = record(service, connection, held)
     store.definitions.add_version(
@@ -219,7 +226,8 @@ def _upgrade(
     # Only a roster and a state of approvers can withdraw reports, and there may be many.
     has_approvers = held.chart.states[row.state].approvers is not None
     reports = {} if chart.roster is None and not has_approvers else store.machines.read_reports(connection, row)
-    step = held.decide(Upgrade(chart, row.version + 1, homes, reports), author)
+    hours = follow_calendars(service.events, connection, chart, held.now)
+    step = held.decide(Upgrade(chart, row.version + 1, homes, reports, hours), author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )

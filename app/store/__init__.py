@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from app.store import charts, definitions, log, machines, overview, record, sessions, subscriptions, tokens
+from app.store import (
+    calendars,
+    charts,
+    definitions,
+    log,
+    machines,
+    overview,
+    record,
+    sessions,
+    subscriptions,
+    tokens,
+)
 
-__all__ = ["charts", "definitions", "log", "machines", "overview", "record", "sessions", "subscriptions", "tokens"]
+__all__ = [
+    "calendars",
+    "charts",
+    "definitions",
+    "log",
+    "machines",
+    "overview",
+    "record",
+    "sessions",
+    "subscriptions",
+    "tokens",
+]

@@ -180,6 +180,17 @@ def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[s
     return list(connection.execute(query).scalars())
 
 
+def list_calendar_followers(connection: Connection, calendar: str) -> list[str]:
+    """List the charts that go by a calendar, by name. Used by: the import of a calendar."""
+    query = (
+        select(charts)
+        .where(charts.c.hours.contains(json.dumps(calendar), autoescape=True), charts.c.archived_at.is_(None))
+        .order_by(charts.c.name)
+    )
+    rows = [ChartRow._make(row) for row in connection.execute(query)]
+    return [row.name for row in rows if calendar in dict(find_hours(row).calendars)]
+
+
 _MARK = ("version", "run", "visit", "state", "paused_at", "archived_at", "hours")
 
 

@@ -12,7 +12,20 @@ from werkzeug.routing import BaseConverter
 from app.config import Config
 from app.core.chart import CHART_NAME
 from app.service.machines import Machines
-from app.web import auth, charts, fleetlock, guard, observe, operate, replies, state, subscriptions, tokens, ui
+from app.web import (
+    auth,
+    calendars,
+    charts,
+    fleetlock,
+    guard,
+    observe,
+    operate,
+    replies,
+    state,
+    subscriptions,
+    tokens,
+    ui,
+)
 from app.web.request import check_known, read_query
 from app.web.values import MAX_DIGITS, MAX_INT
 
@@ -45,7 +58,7 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (operate, fleetlock, charts, subscriptions, observe, tokens):
+    for module in (operate, fleetlock, charts, calendars, subscriptions, observe, tokens):
         app.register_blueprint(module.blueprint)
     ui.register(app)
     observe.register(app)
@@ -79,5 +92,5 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 def refuse_unknown_parameters() -> None:
     """Raise BadRequestError if the request has a parameter that its route does not know."""
-    if flask_request.blueprint in ("charts", "operate", "observe", "subscriptions", "tokens"):
+    if flask_request.blueprint in ("charts", "calendars", "operate", "observe", "subscriptions", "tokens"):
         check_known(read_query().names, PARAMETERS.get(flask_request.endpoint or "", ()))

@@ -48,6 +48,11 @@ RULES: dict[str, Role | None] = {
     "charts.get_versions": Role.READER,
     "charts.get_version": Role.READER,
     "charts.put_chart": Role.ADMIN,
+    "calendars.get_calendars": Role.READER,
+    "calendars.get_calendar": Role.READER,
+    "calendars.get_versions": Role.READER,
+    "calendars.get_version": Role.READER,
+    "calendars.put_calendar": Role.ADMIN,
     "charts.get_history": Role.READER,
     "charts.get_machines": Role.READER,
     # Of charts: those that the holder's pattern covers.
@@ -99,7 +104,7 @@ RULES: dict[str, Role | None] = {
 }
 
 # These endpoints may tell of any chart.
-FOR_ALL_CHARTS = ("subscriptions.",)
+FOR_ALL_CHARTS = ("subscriptions.", "calendars.put_calendar")
 
 
 class Access:

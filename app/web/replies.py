@@ -113,6 +113,7 @@ STATUS = {
     errors.ChartNotFoundError: 404,
     errors.VersionNotFoundError: 404,
     errors.SubscriptionNotFoundError: 404,
+    errors.CalendarNotFoundError: 404,
     errors.NoDefaultChartError: 404,
     errors.ConflictError: 409,
     errors.AttributeRangeError: 409,

@@ -25,7 +25,7 @@ from tests.support.schema_dump import dump_schema
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-DEFINITIONS = ("chart_versions", "roster", "states", "attributes", "transitions")
+DEFINITIONS = ("calendar_versions", "chart_versions", "roster", "states", "attributes", "transitions")
 
 
 @pytest.fixture

@@ -7,6 +7,14 @@ attributes.state_id bigint NOT NULL
 attributes.position integer NOT NULL
 attributes.key character varying(128) NOT NULL
 attributes.value bigint NOT NULL
+calendar_versions.id bigint NOT NULL DEFAULT nextval('calendar_versions_id_seq'::regclass)
+calendar_versions.calendar character varying(128) NOT NULL
+calendar_versions.version integer NOT NULL
+calendar_versions.text text NOT NULL
+calendar_versions.sha256 character varying(64) NOT NULL
+calendar_versions.events integer NOT NULL
+calendar_versions.imported_at timestamp with time zone NOT NULL
+calendar_versions.imported_by character varying(255)
 chart_versions.id bigint NOT NULL DEFAULT nextval('chart_versions_id_seq'::regclass)
 chart_versions.chart_id bigint NOT NULL
 chart_versions.version integer NOT NULL
@@ -210,6 +218,8 @@ attribute_values.pk_attribute_values PRIMARY KEY (chart_id, key)
 attributes.fk_attributes_state_id_states FOREIGN KEY (state_id) REFERENCES states(id)
 attributes.pk_attributes PRIMARY KEY (id)
 attributes.uq_attributes_state_id_key UNIQUE (state_id, key)
+calendar_versions.pk_calendar_versions PRIMARY KEY (id)
+calendar_versions.uq_calendar_versions_calendar_version UNIQUE (calendar, version)
 chart_versions.fk_chart_versions_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 chart_versions.pk_chart_versions PRIMARY KEY (id)
 chart_versions.uq_chart_versions_chart_id_version UNIQUE (chart_id, version)
@@ -263,6 +273,7 @@ CREATE INDEX ix_transition_log_chart_seq_acts ON public.transition_log USING btr
 CREATE INDEX ix_visits_chart_id_run_state_visit ON public.visits USING btree (chart_id, run, state, visit)
 CREATE UNIQUE INDEX pk_attribute_values ON public.attribute_values USING btree (chart_id, key)
 CREATE UNIQUE INDEX pk_attributes ON public.attributes USING btree (id)
+CREATE UNIQUE INDEX pk_calendar_versions ON public.calendar_versions USING btree (id)
 CREATE UNIQUE INDEX pk_chart_versions ON public.chart_versions USING btree (id)
 CREATE UNIQUE INDEX pk_charts ON public.charts USING btree (id)
 CREATE UNIQUE INDEX pk_deliveries ON public.deliveries USING btree (id)
@@ -280,6 +291,7 @@ CREATE UNIQUE INDEX pk_transition_log ON public.transition_log USING btree (id)
 CREATE UNIQUE INDEX pk_transitions ON public.transitions USING btree (id)
 CREATE UNIQUE INDEX pk_visits ON public.visits USING btree (chart_id, run, visit)
 CREATE UNIQUE INDEX uq_attributes_state_id_key ON public.attributes USING btree (state_id, key)
+CREATE UNIQUE INDEX uq_calendar_versions_calendar_version ON public.calendar_versions USING btree (calendar, version)
 CREATE UNIQUE INDEX uq_chart_versions_chart_id_version ON public.chart_versions USING btree (chart_id, version)
 CREATE UNIQUE INDEX uq_charts_name ON public.charts USING btree (name)
 CREATE UNIQUE INDEX uq_states_version_id_name ON public.states USING btree (version_id, name)
@@ -292,6 +304,7 @@ CREATE UNIQUE INDEX uq_transitions_state_id_position ON public.transitions USING
 
 -- sequences
 attributes_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
+calendar_versions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 chart_versions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 charts_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 deliveries_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
@@ -328,6 +341,9 @@ $function$
 CREATE TRIGGER attributes_refuses_delete BEFORE DELETE ON public.attributes FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER attributes_refuses_truncate BEFORE TRUNCATE ON public.attributes FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER attributes_refuses_update BEFORE UPDATE ON public.attributes FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER calendar_versions_refuses_delete BEFORE DELETE ON public.calendar_versions FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER calendar_versions_refuses_truncate BEFORE TRUNCATE ON public.calendar_versions FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER calendar_versions_refuses_update BEFORE UPDATE ON public.calendar_versions FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER chart_versions_refuses_delete BEFORE DELETE ON public.chart_versions FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER chart_versions_refuses_truncate BEFORE TRUNCATE ON public.chart_versions FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER chart_versions_refuses_update BEFORE UPDATE ON public.chart_versions FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')

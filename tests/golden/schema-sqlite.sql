@@ -19,6 +19,20 @@ CREATE TABLE attributes (
     CONSTRAINT uq_attributes_state_id_key UNIQUE (state_id, "key")
 );
 
+-- table calendar_versions
+CREATE TABLE calendar_versions (
+    id INTEGER NOT NULL,
+    calendar VARCHAR(128) NOT NULL,
+    version INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    sha256 VARCHAR(64) NOT NULL,
+    events INTEGER NOT NULL,
+    imported_at VARCHAR(27) NOT NULL,
+    imported_by VARCHAR(255),
+    CONSTRAINT pk_calendar_versions PRIMARY KEY (id),
+    CONSTRAINT uq_calendar_versions_calendar_version UNIQUE (calendar, version)
+);
+
 -- table chart_versions
 CREATE TABLE chart_versions (
     id INTEGER NOT NULL,
@@ -299,6 +313,12 @@ CREATE TRIGGER attributes_refuses_delete BEFORE DELETE ON attributes BEGIN SELEC
 
 -- trigger attributes_refuses_update
 CREATE TRIGGER attributes_refuses_update BEFORE UPDATE ON attributes BEGIN SELECT RAISE(ABORT, 'attributes is immutable: UPDATE is refused'); END;
+
+-- trigger calendar_versions_refuses_delete
+CREATE TRIGGER calendar_versions_refuses_delete BEFORE DELETE ON calendar_versions BEGIN SELECT RAISE(ABORT, 'calendar_versions is immutable: DELETE is refused'); END;
+
+-- trigger calendar_versions_refuses_update
+CREATE TRIGGER calendar_versions_refuses_update BEFORE UPDATE ON calendar_versions BEGIN SELECT RAISE(ABORT, 'calendar_versions is immutable: UPDATE is refused'); END;
 
 -- trigger chart_versions_refuses_delete
 CREATE TRIGGER chart_versions_refuses_delete BEFORE DELETE ON chart_versions BEGIN SELECT RAISE(ABORT, 'chart_versions is immutable: DELETE is refused'); END;

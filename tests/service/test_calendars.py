@@ -1,0 +1,195 @@
+"""Calendars: their events close charts, and a new version takes effect at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from app.chart_file.calendar import parse_calendar
+from app.core.errors import CalendarFileError, ChartFileError
+from app.core.position import Reason
+from app.core.window import Interval
+from app.service import calendars, operate, reading
+from app.service.context import Service
+from app.service.upkeep import verify
+from tests.service.support import ANN, Clock, import_text, kinds, rows
+from tests.support.requests import Question, ask
+
+MONDAY = datetime(2026, 11, 30, 20, 30, tzinfo=UTC)
+CHART = """\
+chart: web
+current_state: patch
+except: [freeze]
+states:
+- name: patch
+  func: increment
+  current: {key: count, value: 0}
+  target: [{name: done, when: {key: count, value: 1}}, {name: done, when: {key: elapsed, value: 8h, of: open}}]
+- name: done
+"""
+
+
+def calendar(*lines: str, head: str = "") -> str:
+    return "\n".join(["BEGIN:VCALENDAR", "VERSION:2.0", *filter(None, [head]), *lines, "END:VCALENDAR", ""])
+
+
+def event(*lines: str) -> str:
+    return "\n".join(["BEGIN:VEVENT", "UID:1", *lines, "END:VEVENT"])
+
+
+EVENING = event("DTSTART;TZID=Europe/Berlin:20261130T210000", "DTEND;TZID=Europe/Berlin:20261130T220000")
+FREEZE = calendar(EVENING)
+NOTHING = calendar(event("DTSTART:20200101T000000Z", "DURATION:PT1H"))
+
+
+@pytest.fixture
+def time_source() -> Clock:
+    return Clock(MONDAY)
+
+
+def imported(service: Service, text: str) -> calendars.ImportedCalendar:
+    return calendars.import_calendar(service, "freeze", text, ANN)
+
+
+def test_event_closes_the_chart_and_the_answer_names_the_calendar(service: Service, clock: Clock) -> None:
+    assert imported(service, FREEZE).outcome == "created"
+    import_text(service, CHART)
+    assert kinds(service) == ["import", "calendar"]
+    answer = ask(service, "web", Question("patch"))
+    assert answer.reason is Reason.WINDOW
+    assert answer.as_json()["opens"] == "closed by an event of the calendar 'freeze'; opens Mon 21:00 UTC, in 30 min"
+    clock.advance(1800)
+    assert ask(service, "web", Question("patch")).is_yes
+
+
+def test_chart_that_names_a_calendar_that_does_not_exist_is_refused(service: Service) -> None:
+    with pytest.raises(ChartFileError, match="3:10: there is no calendar 'freeze': import it first"):
+        import_text(service, CHART)
+
+
+def test_new_version_takes_effect_at_once_and_is_a_log_row(service: Service, clock: Clock) -> None:
+    imported(service, FREEZE)
+    import_text(service, CHART)
+    assert imported(service, NOTHING).charts == {"web": "patch"}
+    assert ask(service, "web", Question("patch")).is_yes
+    row = rows(service)[-1]
+    assert (row.kind, row.key, row.value_before, row.value_after, row.actor) == ("calendar", "freeze", 1, 2, "ann")
+    assert imported(service, NOTHING).outcome == "unchanged"
+    # The event no longer takes anything from the open time.
+    assert reading.get_status(service, "web").deadline.at == datetime(2026, 12, 1, 4, 30, tzinfo=UTC)  # type: ignore[union-attr]
+    assert verify(service, "web").differences == ()
+
+
+def test_upgrade_and_reset_keep_the_calendar_and_an_upgrade_may_drop_it(service: Service) -> None:
+    imported(service, FREEZE)
+    import_text(service, CHART)
+    operate.reset(service, "web", "again", ANN)
+    import_text(service, CHART.replace("8h", "9h"))
+    assert not ask(service, "web", Question("patch")).is_yes
+    import_text(service, CHART.replace("except: [freeze]\n", "").replace(", of: open", ""))
+    assert ask(service, "web", Question("patch")).is_yes
+    assert calendars.get_calendar(service, "freeze").charts == ()
+    assert verify(service, "web").differences == ()
+
+
+def test_waiters_hear_of_a_new_version(service: Service) -> None:
+    imported(service, FREEZE)
+    import_text(service, CHART)
+    service.hub.start()
+    later = threading.Timer(0.3, lambda: imported(service, NOTHING))
+    later.start()
+    begun = time.monotonic()
+    assert ask(service, "web", Question("patch"), wait=10).is_yes
+    assert time.monotonic() - begun < 1.8
+    later.join()
+    service.hub.close()
+
+
+def test_versions_are_kept(service: Service) -> None:
+    imported(service, FREEZE)
+    imported(service, NOTHING)
+    assert [item.version for item in calendars.list_versions(service, "freeze")] == [1, 2]
+    assert calendars.get_version(service, "freeze", 1).text == FREEZE
+    assert [view.version.version for view in calendars.list_calendars(service)] == [2]
+
+
+# The text
+
+WEEKS = Interval(datetime(2026, 11, 1, tzinfo=UTC), datetime(2027, 1, 10, tzinfo=UTC))
+
+
+def times(*lines: str, head: str = "") -> list[str]:
+    """Return when an event begins and ends, in UTC, without the year."""
+    found = parse_calendar(calendar(event(*lines), head=head), WEEKS).list_intervals(*WEEKS)
+    return [f"{item.start:%m-%d %H:%M} {item.end:%m-%d %H:%M}" for item in found]
+
+
+def test_whole_days_and_times_without_a_zone_are_in_the_calendars_zone() -> None:
+    days = ("DTSTART;VALUE=DATE:20261224", "DTEND;VALUE=DATE:20261227")
+    assert times(*days) == ["12-24 00:00 12-27 00:00"]
+    assert times(*days, head="X-WR-TIMEZONE:Europe/Berlin") == ["12-23 23:00 12-26 23:00"]
+    assert times("DTSTART:20261224T100000", "DURATION:PT90M", head="X-WR-TIMEZONE:Europe/Berlin") == [
+        "12-24 09:00 12-24 10:30"
+    ]
+    assert times("DTSTART;VALUE=DATE:20261224") == ["12-24 00:00 12-25 00:00"]
+
+
+def test_event_repeats_in_local_time_but_not_on_its_exceptions() -> None:
+    found = times(
+        "DTSTART;TZID=America/New_York:20261025T030000",
+        "DURATION:PT1H",
+        "RRULE:FREQ=WEEKLY;BYDAY=SU;COUNT=5",
+        "EXDATE;TZID=America/New_York:20261108T030000",
+    )
+    # The clock changes on 1 November.
+    assert found == ["11-01 08:00 11-01 09:00", "11-15 08:00 11-15 09:00", "11-22 08:00 11-22 09:00"]
+
+
+def test_cancelled_event_closes_nothing_and_folded_lines_are_one() -> None:
+    assert times("DTSTART:20261224T100000Z", "DURATION:PT1H", "STATUS:CANCELLED") == []
+    assert times("DTSTART:202612\n 24T100000Z", "DURATION:PT1H") == ["12-24 10:00 12-24 11:00"]
+
+
+BASE = ("DTSTART:20261224T100000Z", "DURATION:PT1H")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("hello", "1:1: 'hello' is not a line NAME:VALUE", id="no calendar"),
+        pytest.param("X:1", "1:1: a calendar begins with BEGIN:VCALENDAR", id="no begin"),
+        pytest.param(calendar(), "1:1: the calendar has no event", id="empty"),
+        pytest.param(FREEZE.replace("END:VCALENDAR\n", ""), "7:1: the calendar ends inside VCALENDAR", id="no end"),
+        pytest.param(calendar("BEGIN:VTODO", "END:VTODO"), "3:1: 'VTODO' in VCALENDAR is not honoured", id="todo"),
+        pytest.param(calendar(event("SUMMARY:x")), "3:1: the event has no DTSTART", id="no start"),
+        pytest.param(calendar(event(BASE[0])), "5:1: the event has neither DTEND nor DURATION", id="no length"),
+        pytest.param(calendar(event(*BASE, "DTEND:20261225T100000Z")), "6:1: an event has DTEND or", id="both"),
+        pytest.param(
+            calendar(event(BASE[0], "DTEND:20261224T100000Z")), "6:1: the event ends before it begins", id="no time"
+        ),
+        pytest.param(calendar(event("DTSTART:20261332", BASE[1])), "5:1: DTSTART: '20261332' is not a time", id="date"),
+        pytest.param(calendar(event(BASE[0], "DURATION:1H")), "6:1: DURATION: '1H' is not a duration", id="duration"),
+        pytest.param(
+            calendar(event("DTSTART;TZID=W. Europe Standard Time:20261224T100000", BASE[1])),
+            "5:1: DTSTART: 'W. Europe Standard Time' is not an IANA time zone",
+            id="zone",
+        ),
+        pytest.param(
+            calendar(event(*BASE, "RRULE:FREQ=HOURLY")), "7:1: RRULE: 'FREQ=HOURLY' is not honoured", id="hourly"
+        ),
+        pytest.param(
+            calendar(event(*BASE, "RRULE:FREQ=DAILY;SKIP=OMIT")), "7:1: RRULE: 'SKIP=OMIT' is not honoured", id="part"
+        ),
+        pytest.param(calendar(event(*BASE, "RDATE:20261225T100000Z")), "7:1: RDATE: more dates are not", id="rdate"),
+        pytest.param(
+            calendar(event(*BASE, "RECURRENCE-ID:20261225T100000Z")), "7:1: RECURRENCE-ID: a changed", id="changed"
+        ),
+    ],
+)
+def test_text_that_cannot_be_honoured_is_a_problem_at_its_line(text: str, message: str) -> None:
+    with pytest.raises(CalendarFileError) as caught:
+        parse_calendar(text, WEEKS)
+    assert message in str(caught.value)
