@@ -44,6 +44,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
     ENROL = "enrol"
+    APPROVER = "approver"
 
 
 # The roles whose acts each role may do.
@@ -53,6 +54,7 @@ GRANTS: dict[Role, frozenset[Role]] = {
     Role.OPERATOR: frozenset({Role.READER, Role.MACHINE, Role.OPERATOR}),
     Role.ADMIN: frozenset(Role),
     Role.ENROL: frozenset({Role.ENROL}),
+    Role.APPROVER: frozenset({Role.READER, Role.APPROVER}),
 }
 # The roles of tokens that may be for some machines alone. The others belong to people.
 MACHINE_ROLES = frozenset({Role.READER, Role.MACHINE, Role.ENROL})

@@ -94,7 +94,13 @@ class Request:
     def author_with(self, idempotency_key: str | None) -> Author:
         """As `author`, with the Idempotency-Key of a PUT."""
         assert self.holder is not None  # app/web/auth.py let the request in
-        return Author(self.holder.name, self.remote_addr, idempotency_key, may_approve=self.holder.may(Role.ADMIN))
+        return Author(
+            self.holder.name,
+            self.remote_addr,
+            idempotency_key,
+            may_report=self.holder.may(Role.MACHINE),
+            may_approve=self.holder.may(Role.APPROVER),
+        )
 
 
 def request_from_environ(environ: Environ) -> Request:

@@ -328,6 +328,42 @@ def test_last_use_is_kept_to_the_hour(app: Flask) -> None:
     assert row.last_used_at == clock.now.replace(minute=0, second=0, microsecond=0)
 
 
+# Approvers
+
+APPROVED = """\
+chart: change
+current_state: approve
+states:
+  - name: approve
+    who: approvers
+    func: increment
+    current: [{key: approved, value: 0}, {key: rejected, value: 0}]
+    target: [{name: work, when: {key: approved, value: 2}}, {name: done, when: {key: rejected, value: 1}}]
+  - name: work
+    func: increment
+    current: {key: count, value: 0}
+    target: {name: done, when: {key: count, value: 1}}
+  - name: done
+"""
+
+
+def test_only_approvers_report_on_their_states_and_on_no_other(app: Flask) -> None:
+    service, client = service_of(app), app.test_client()
+    import_text(service, APPROVED, name="change")
+    first, second = (make(service, Role.APPROVER, name=name) for name in ("ann", "ben"))
+    fleet = make(service, Role.OPERATOR, name="fleet")
+    url = "/charts/change/state?state="
+    assert client.put(url + "approve", headers=bearer(fleet)).status_code == 403
+    assert client.put(url + "approve&machine=ben", headers=bearer(first)).status_code == 403
+    # One person counts once.
+    assert [client.put(url + "approve", headers=bearer(first)).status_code for _ in "12"] == [200, 200]
+    assert client.get("/charts/change", headers=bearer(first)).get_json()["current_state"] == "approve"
+    assert client.put(url + "approve", headers=bearer(second)).status_code == 200
+    assert client.get("/charts/change", headers=bearer(first)).get_json()["current_state"] == "work"
+    assert client.put(url + "work", headers=bearer(first)).status_code == 403
+    assert client.put(url + "work&machine=m", headers=bearer(fleet)).status_code == 200
+
+
 # Tokens over HTTP
 
 
