@@ -246,6 +246,9 @@ class Span(click.ParamType[tuple[timedelta, timedelta]]):
 @click.option("--poll", default="30m", show_default=True, type=Age(), metavar="SPAN", help="How often a machine asks.")
 @click.option("--retry", is_flag=True, help="A machine that failed tries again at its next poll.")
 @click.option(
+    "--approve", default="1h", show_default=True, type=Age(), metavar="SPAN", help="When people approve, where they do."
+)
+@click.option(
     "--from-run",
     type=click.IntRange(1),
     metavar="N",
@@ -268,6 +271,7 @@ def simulate_(
     work: tuple[timedelta, timedelta],
     poll: timedelta,
     retry: bool,
+    approve: timedelta,
     from_run: int | None,
     start: datetime | None,
     seed: int,
@@ -295,6 +299,7 @@ def simulate_(
         longest=work[1],
         poll=poll,
         retries=retry,
+        approve=approve,
         spans=() if learned is None else learned.spans,
     )
     with progress(f"{count} runs") as show:

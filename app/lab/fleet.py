@@ -20,6 +20,8 @@ from app.lab.tally import make_engine
 # A run in which the machines have had so much time, or which has had so many visits, is taken never to end.
 PATIENCE = timedelta(days=90)
 MAX_VISITS = 1000
+# People who approve.
+APPROVERS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,8 @@ class Assumptions:
 
     Each machine asks every `poll`, works for a time between `shortest` and `longest`, or as long as one of `spans` if
     there are any, fails with the chance `fail`, and is never heard of again with the chance `lost`. With `retries` a
-    machine that failed tries again at its next poll. `start` is when the chart is imported.
+    machine that failed tries again at its next poll. `start` is when the chart is imported. In a state of approvers,
+    people approve when `approve` has passed.
     """
 
     start: datetime
@@ -39,6 +42,7 @@ class Assumptions:
     longest: timedelta = timedelta(minutes=40)
     poll: timedelta = timedelta(minutes=30)
     retries: bool = False
+    approve: timedelta = timedelta(hours=1)
     spans: Sequence[timedelta] = ()
 
 
@@ -131,6 +135,12 @@ class _Fleet:
         self._keys = frozenset(self._state.initial_values())
         self._first = self._state.default_key or ""
         self._is_stale = True
+        if self._state.approvers is not None:
+            self._waiting = []
+            ready = self._now + self._assumed.approve // MICROSECOND
+            for number in range(APPROVERS):
+                heapq.heappush(self._working, (ready, f"approver {number}", self._state.name, self._first))
+            return
         busy = self._busy
         self._waiting = [item for item in self._polls if item[1] not in busy] if self._state.is_counting else []
 
@@ -141,7 +151,9 @@ class _Fleet:
         waiting = self._waiting
         if not waiting or (self._has_slots and not self._engine.has_room()):
             return
-        since = self._asked if self._asked > self._now else self._now
+        since = self._engine.opens_at(self._asked if self._asked > self._now else self._now)
+        if since is None:
+            return
         self._place = bisect.bisect_left(waiting, (since % self._poll, ""))
         if self._place == len(waiting):
             self._place = 0
@@ -176,7 +188,9 @@ class _Fleet:
         is_counted = self._engine.report(name, state, key, self._now)
         if self._engine.visit != self._visit:
             return
+        if name not in self._phases or not self._state.is_counting or self._state.approvers is not None:
+            return
         has_done_its_part = is_counted and state == self._state.name
-        if self._state.is_counting and (not has_done_its_part or (key == FAILED_KEY and self._assumed.retries)):
+        if not has_done_its_part or (key == FAILED_KEY and self._assumed.retries):
             bisect.insort(self._waiting, (self._phases[name], name))
             self._is_stale = True

@@ -111,6 +111,7 @@ class Simulation:
                 "learned": len(assumed.spans),
                 "poll": assumed.poll.total_seconds(),
                 "retry": assumed.retries,
+                "approve": assumed.approve.total_seconds(),
                 "sentences": list_assumptions(assumed),
             },
             "endings": [
@@ -143,7 +144,7 @@ def list_assumptions(assumed: Assumptions) -> list[str]:
         f"{_percent(assumed.fail)} of the tries fail; a machine that failed reports it and {again}",
         f"{_percent(assumed.lost)} of the machines that begin are never heard of again",
         "a machine whose report comes after the state was left does its work again in the next one",
-        "no operator acts, and every machine asks until the run ends",
+        f"people approve after {say_time(assumed.approve)}; no calendar closes a window, and no operator acts",
         f"the run begins at {format_instant(assumed.start)}",
         f"machines act for {say_time(PATIENCE)} at most, and a run of {MAX_VISITS} visits never ends",
     ]

@@ -30,7 +30,7 @@ from app.chart_file.fields import (
 from app.chart_file.nodes import ListNode, MapNode, Node, Place, Problems, ScalarNode, decode, quote, read_nodes
 from app.core.chart import Chart
 from app.core.errors import ChartFileError
-from app.core.position import Archive, Evict, Goto, Happening, Pause, Reason, Reset, Resume
+from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reason, Reset, Resume
 
 # When a story begins if it does not say so: a Monday at noon.
 BEGINNING = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)
@@ -49,7 +49,7 @@ SAYINGS = {
     "release": ("machine", "state"),
     "work": ("machine", "state", "key", "again"),
 }
-ACTS = ("pause", "resume", "reset", "goto", "archive", "evict")
+ACTS = ("pause", "resume", "reset", "goto", "archive", "evict", "open")
 VERBS = (*SAYINGS, "pass", "at", *ACTS, "upgrade", "expect")
 EXPECTED_KEYS = ("state", "values", "visit", "run", "version", "paused", "held")
 ANSWERS = (*(str(reason) for reason in Reason), ERROR)
@@ -271,7 +271,7 @@ class _Reader:
     # What operators do
 
     def _read_act(self, verb: str, node: Node, answer: str | None) -> Acting | None:
-        other = {"goto": "state", "evict": "machine"}.get(verb)
+        other = {"goto": "state", "evict": "machine", "open": "until"}.get(verb)
         if isinstance(node, ScalarNode) and other is None:
             return Acting(_make_act(verb, node.text, ""))
         known = ("reason",) if other is None else (other, "reason")
@@ -279,6 +279,9 @@ class _Reader:
         if fields is None:
             return None
         reason = self._scalar(fields.find("reason"), "reason", str)
+        if verb == "open":
+            until = self._scalar(fields.find("until"), "until", to_instant)
+            return None if until is None or reason is None else Acting(Open(until, reason))
         if verb == "goto":
             what = self._read_state(fields.find("state"), "state", answer)
         else:

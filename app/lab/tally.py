@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from app.core.chart import (
@@ -29,6 +29,7 @@ from app.core.decision import MOVES_PER_STEP
 from app.core.errors import StateServiceError
 from app.core.log import MICROSECOND
 from app.core.position import Position, Step, Tick, Verdict
+from app.core.window import find_fitting, judge
 from app.lab.world import MOVES, World
 
 # What `Tally` knows of each class of a definition. A chart with anything else in it is left to `step`.
@@ -55,6 +56,9 @@ class Engine(Protocol):
 
     def has_room(self) -> bool:
         """Return whether the state has a slot that nobody holds."""
+
+    def opens_at(self, now: int) -> int | None:
+        """Return the first instant from `now` on at which no window refuses a machine; None if none is known."""
 
     def claim(self, machine: str, now: int) -> bool:
         """Claim a slot of the current state; return whether the machine holds one then."""
@@ -98,12 +102,31 @@ class StepEngine:
         self._start = start
         self._world = World(chart, start)
         self.left_down = 0
+        # The opening that was looked up last; it holds for one visit.
+        self._open_from = self._open_until = 0
         self._follow()
 
     def has_room(self) -> bool:
         """Return whether the state has a slot that nobody holds."""
         rule, here = self._world.chart.states[self.state].slots, self._world.position
         return rule is not None and len(here.slots) < rule.limit(here.succeeded)
+
+    def opens_at(self, now: int) -> int | None:
+        """Return the first instant from `now` on at which no window refuses a machine; None if none is known."""
+        schedule = self._world.chart.find_schedule(self.state)
+        if schedule is None or self._open_from <= now < self._open_until:
+            return now
+        hours, at = self._world.position.hours, self._start + now * MICROSECOND
+        rule = self._world.chart.states[self.state].slots
+        length = rule.lease if rule is not None and schedule.fit else None
+        opens = find_fitting(schedule, hours, at, length or MICROSECOND)
+        if opens is None:
+            return None
+        closes = judge(schedule, hours, opens).closes_at
+        if closes is not None:
+            self._open_from = (opens - self._start) // MICROSECOND
+            self._open_until = (closes - (length or timedelta(0)) - self._start) // MICROSECOND
+        return (opens - self._start) // MICROSECOND
 
     def claim(self, machine: str, now: int) -> bool:
         """Claim a slot of the current state; return whether the machine holds one then."""
@@ -128,6 +151,7 @@ class StepEngine:
         except StateServiceError:
             return None
         for number, move in enumerate(world.moves[moves:]):
+            self._open_from = self._open_until = 0
             if step is not None and world.chart.states[move.from_state].is_counting:
                 # A state that is entered and left in one step had no time for anybody to be down.
                 self.left_down = 0 if number else _count_down(before, reports, step)
@@ -161,10 +185,11 @@ class Tally:
         self._chart = chart
         self._start = start
         self._fence = 0
+        self._clock_moves = 0
         self._enter(chart.initial, 0)
         self.visit = 1
         self.left_down = 0
-        self._run_clock(0)
+        self._begin(0)
 
     def _enter(self, name: str, now: int) -> None:
         state = self._chart.states[name]
@@ -194,10 +219,15 @@ class Tally:
         """Return whether the state has a slot that nobody holds."""
         return self._rule is not None and len(self.held) < self._rule.limit(self._succeeded)
 
+    def opens_at(self, now: int) -> int | None:
+        """Return `now`: a plain chart has no windows."""
+        return now
+
     def claim(self, machine: str, now: int) -> bool:
         """Claim a slot of the current state; return whether the machine holds one then."""
-        self._run_clock(now)
-        if self._rule is None or not self._chart.is_on_roster(machine):
+        state = self.state
+        self._begin(now)
+        if self._rule is None or self.state != state or not self._chart.is_on_roster(machine):
             return False
         held = self.held.get(machine)
         if held is None:
@@ -214,7 +244,7 @@ class Tally:
 
     def report(self, machine: str, state: str, key: str, now: int) -> bool:
         """Report on `state`; return whether the report was accepted."""
-        self._run_clock(now)
+        self._begin(now)
         if state != self.state or not self._state.is_counting:
             return False
         if self._reports.get(machine) == key:
@@ -232,6 +262,11 @@ class Tally:
 
     def tick(self, now: int) -> None:
         """Let the clock act."""
+        self._begin(now)
+
+    def _begin(self, now: int) -> None:
+        """Begin a step: the clock goes first."""
+        self._clock_moves = 0
         self._run_clock(now)
 
     def _count(self, machine: str, key: str) -> None:
@@ -263,12 +298,11 @@ class Tally:
         self.visit += 1
 
     def _run_clock(self, now: int) -> None:
-        moves = 0
-        while self.due is not None and self.due <= now and moves < MOVES_PER_STEP:
+        while self.due is not None and self.due <= now and self._clock_moves < MOVES_PER_STEP:
             if self._clock is not None and self._clock <= now:
                 target = next(target for due, _, target in self._moves if due is not None and due <= now)
                 self._move(target, now)
-                moves += 1
+                self._clock_moves += 1
             else:
                 self._end_lease(now)
 

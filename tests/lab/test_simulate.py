@@ -17,6 +17,7 @@ from app.lab import fleet
 from app.lab.fleet import Assumptions, live
 from app.lab.simulate import Spread, list_assumptions, say_time, simulate
 from app.lab.tally import StepEngine, make_engine
+from app.lab.templates import make_files
 
 OLD = Path(__file__).parent / "charts"
 MINUTE = timedelta(minutes=1)
@@ -124,3 +125,21 @@ def test_time_is_said_in_two_units() -> None:
         timedelta(days=3, hours=4, minutes=5),
     ]
     assert [say_time(span) for span in spans] == ["0 s", "1 min", "2 h 5 s", "3 d 4 h"]
+
+
+def test_no_machine_begins_while_the_window_is_closed() -> None:
+    windows = "windows: [{from: '22:00', to: '04:00', zone: UTC}]\nstates:"
+    for text in (SLOTS, SLOTS.replace("    slots: 2\n", "")):
+        (ending,) = simulate(parse(text.replace("states:", windows)).chart, replace(USUAL, machines=10), 1).endings
+        # It begins at noon; ten hours later the window opens.
+        assert ending.state == "done"
+        assert timedelta(hours=10) < ending.after < timedelta(hours=16)
+
+
+def test_people_approve_and_machines_do_not() -> None:
+    text = make_files("web", "approval")["web.yaml"]
+    assumed = replace(USUAL, machines=50, approve=timedelta(hours=5))
+    (ending,) = simulate(parse(text).chart, assumed, 1).endings
+    assert (ending.state, ending.origin) == ("done", "rollout")
+    assert ending.after > timedelta(hours=5)
+    assert 49 <= ending.begun <= 50

@@ -35,6 +35,9 @@ def test_tally_stands_where_step_stands(definition: Chart, data: st.DataObject) 
     assert is_plain(definition)
     tally, engine, now = Tally(definition, NOON), StepEngine(definition, NOON), 0
     for _ in range(25):
+        if engine.visit > 90:
+            # Its clock goes round in a circle.
+            return
         assert stand(tally) == stand(engine)
         now += data.draw(st.sampled_from([0, 0, 1, 10, 45, 100])) * SECOND
         if engine.due is not None and engine.due < now:

@@ -11,6 +11,8 @@ from app.core.errors import BadRequestError
 TEMPLATES = {
     "canary": "a few machines first, then all, with a budget of failures",
     "rolling-reboot": "a few machines at a time, with slots and leases",
+    "window": "work at night only",
+    "approval": "two people approve before the first machine begins",
 }
 _HERE = Path(__file__).parent
 
