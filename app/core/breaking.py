@@ -63,7 +63,7 @@ def _check_never(proof: Proof, never: Never) -> Iterator[tuple[Broken, bool]]:
     find = proof.find_bound_within if never.is_while else proof.find_bound
     bound = find(measure, never.state)
     if bound.most is None:
-        story = _tell(proof.chart, proof, bound.legs, f"{never.state} without slots", never)
+        story = _tell(proof.chart, proof, bound.legs, f"any machine may act in {never.state}", never)
         yield Broken(never, f"{_say(never)} cannot be kept: {bound.because}", story), True
     elif bound.most > most:
         verb = "be down" if measure is Measure.DOWN else "have begun"

@@ -169,15 +169,55 @@ def _spot(position: Position, reports: dict[str, str], begun: frozenset[str]) ->
 
 
 def random_chart(seed: int, most_machines: int = 6) -> tuple[Chart, int]:
-    """Return a chart and how many machines take part in it. Every transition of a state has its own target."""
+    """Return a chart and how many machines take part in it. Every transition of a state has its own target.
+
+    If more than three machines take part, one state with small thresholds is all there is: what `explore` must try
+    grows fast with the machines.
+    """
     rng = random.Random(seed)
-    machines = rng.randint(1, most_machines)
-    count = rng.randint(1, 2 if machines > 3 else 3)
-    working = [f"s{number}" for number in range(count)]
+    if seed % 10 == 5 and most_machines > 3:
+        return _fewer_slots_later(rng), 4
+    is_large = seed % 10 == 0 and most_machines > 3
+    machines = rng.randint(4, most_machines) if is_large else rng.randint(1, min(3, most_machines))
+    working = [f"s{number}" for number in range(rng.randint(1, 3) if machines < 4 else 1)]
     endings = [f"e{number}" for number in range(4)]
-    states = {name: _random_state(rng, name, [*working, *endings], machines) for name in working}
+    make = _random_state if machines < 4 else _small_state
+    states = {name: make(rng, name, [*working, *endings], machines) for name in working}
     states |= {name: State(name=name) for name in endings}
     return Chart(name="random", initial="s0", states=states, expect=machines, require_machine=True), machines
+
+
+def _fewer_slots_later(rng: random.Random) -> Chart:
+    """Return a chart in which slots are held on that would not be given any more."""
+    count, failed = CountGuard("count", Op.GE, 4, "4"), CountGuard("failed", Op.GE, rng.randint(1, 2), "f")
+    stages = rng.choice([(3, 1), (3, 2), (3, 1, 1)])
+    state = State(
+        name="s0",
+        func=Func.INCREMENT,
+        attributes=(Attribute("count", 0), Attribute("failed", 0)),
+        transitions=(Transition("e1", failed), Transition("e0", count)),
+        slots=SlotRule(stages=stages, written=tuple(map(str, stages))),
+    )
+    states = {"s0": state, "e0": State(name="e0"), "e1": State(name="e1")}
+    return Chart(name="random", initial="s0", states=states, expect=4, require_machine=True)
+
+
+def _small_state(rng: random.Random, name: str, names: list[str], machines: int) -> State:
+    attributes = (Attribute("count", 0), Attribute("failed", 0))
+    limits = [rng.randint(1, 2), 1 if machines > 4 else rng.randint(1, 2)]
+    guards = [CountGuard(one.key, Op.GE, limit, str(limit)) for one, limit in zip(attributes, limits, strict=True)]
+    stages = tuple(rng.randint(1, 2) for _ in range(rng.randint(1, 2)))
+    return State(
+        name=name,
+        func=Func.INCREMENT,
+        attributes=attributes,
+        transitions=(
+            Transition(names[-1], guards[0]),
+            Transition(names[-2], guards[1]),
+            Transition(names[-3], ElapsedGuard(timedelta(hours=1), "1h")),
+        ),
+        slots=SlotRule(stages=stages, written=tuple(map(str, stages))),
+    )
 
 
 def _random_state(rng: random.Random, name: str, names: list[str], machines: int) -> State:
@@ -190,9 +230,6 @@ def _random_state(rng: random.Random, name: str, names: list[str], machines: int
     keys = rng.choice(
         [["count", "failed"], ["count", "failed"], ["count"], ["failed", "count"], ["count", "x", "failed"]]
     )
-    keys = list(keys)
-    if machines > 4:
-        keys = keys[:2]
     func = rng.choice([Func.INCREMENT, Func.INCREMENT, Func.DECREMENT])
     attributes = tuple(Attribute(key, rng.choice([0, 0, 0, 1, -1])) for key in keys)
     moves = [

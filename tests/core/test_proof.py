@@ -1,33 +1,146 @@
-"""The proof finds what trying everything finds; and it does not if it is made wrong on purpose."""
+"""The proof finds what trying everything finds; and each mistake that is put into it on purpose is noticed."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
 import pytest
 
-from app.core.proof import Measure, Proof
-from tests.core.brute import explore, random_chart
+from app.core import counts, proof
+from app.core.chart import Chart, OnExpire, SlotRule, State
+from tests.core.brute import Found, explore, random_chart
 
-SEEDS = 300
+CHARTS = 300
+# Charts on which a mistake must show.
+JUDGES = 80
 
 
-def compare(seed: int, most_machines: int) -> list[str]:
-    """Return how the proof of a random chart differs from what trying everything finds."""
+def with_slots(state: State) -> State:
+    """Return the state so that nobody begins in it unnoticed: with slots that are given back by reports alone."""
+    if not state.is_counting:
+        return state
+    slots = SlotRule((1,), ("1",)) if state.slots is None else replace(state.slots, on_expire=OnExpire.HOLD)
+    return replace(state, slots=slots)
+
+
+@cache
+def try_everything(seed: int, most_machines: int) -> tuple[Chart, int, Found]:
     chart, machines = random_chart(seed, most_machines)
-    found, proof = explore(chart, machines), Proof(chart, machines)
-    taken = {(state, move) for state, moves in proof.moves.items() for move in moves}
-    differences = [f"{seed}: {edge} is taken or not" for edge in taken ^ found.taken]
+    return chart, machines, explore(chart, machines)
+
+
+@cache
+def try_everything_for_begun(seed: int) -> tuple[Chart, int, Found]:
+    chart, machines = random_chart(seed, 3)
+    chart = replace(chart, states={name: with_slots(state) for name, state in chart.states.items()})
+    return chart, machines, explore(chart, machines, counts_begun=True)
+
+
+def compare(seed: int, most_machines: int, module: Any = proof) -> Iterator[str]:
+    """Yield how the proof of a random chart differs from what trying everything finds."""
+    chart, machines, found = try_everything(seed, most_machines)
+    proved = module.Proof(chart, machines)
+    taken = {(state, move) for state, moves in proved.moves.items() for move in moves}
+    yield from (f"{seed}: {edge} is taken or not" for edge in taken ^ found.taken)
     for state, move in sorted(taken & found.taken):
-        peak = proof.find_peak(state, move, Measure.DOWN) if chart.states[state].slots is not None else None
+        peak = proved.find_peak(state, move, module.Measure.DOWN) if chart.states[state].slots is not None else None
         if peak is not None and peak.value != found.down[state, move]:
-            differences.append(f"{seed}: {state} {move}: {peak.value} are down, tried {found.down[state, move]}")
-    for name in proof.shortest:
+            yield f"{seed}: {state} {move}: {peak.value} are down, tried {found.down[state, move]}"
+    for name in proved.shortest:
         if chart.states[name].slots is not None and name in found.down_within:
-            within = proof.find_bound_within(Measure.DOWN, name).most
+            within = proved.find_bound_within(module.Measure.DOWN, name).most
             if within != found.down_within[name]:
-                differences.append(f"{seed}: in {name} {within} are down, tried {found.down_within[name]}")
-    return differences
+                yield f"{seed}: in {name} {within} are down, tried {found.down_within[name]}"
 
 
-@pytest.mark.parametrize("seed", range(25))
+def compare_begun(seed: int, module: Any = proof) -> Iterator[str]:
+    """Yield where the proof differs in how many have begun when an ending is reached."""
+    chart, machines, found = try_everything_for_begun(seed)
+    proved = module.Proof(chart, machines)
+    for name in proved.list_endings():
+        most = proved.find_bound(module.Measure.BEGUN, name).most
+        if name in found.begun and (most or 0) != found.begun[name]:
+            yield f"{seed}: {most} have begun at {name}, tried {found.begun[name]}"
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_proof_finds_what_trying_everything_finds(seed: int) -> None:
-    assert compare(seed, 2) == []
+    assert [*compare(seed, 2)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, CHARTS, 30))
+def test_proof_finds_what_trying_everything_finds_on_300_charts(start: int) -> None:
+    assert [text for seed in range(start, start + 30) for text in compare(seed, 6)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, 100, 20))
+def test_proof_counts_who_has_begun_as_trying_everything_does(start: int) -> None:
+    assert [text for seed in range(start, start + 20) for text in compare_begun(seed)] == []
+
+
+# What is put in the place of what, in which module.
+MISTAKES = {
+    "the end of a track is one too far": (counts, "return count - 1, move", "return count, move"),
+    "a guard with > is met too early": (counts, "(met - 1, met, met + 1)", "(met - 1, met)"),
+    "the machine that reports last is still at work": (counts, "held - (end is not None), others", "held, others"),
+    "slots that are held on are forgotten": (counts, "if held > best:", "if held > best + 10**9:"),
+    "a report gives no slot back": (counts, "self.machines) - away", "self.machines)"),
+    "there is always another machine": (
+        counts,
+        "return self.machines - 1, low, high",
+        "return self.machines, low, high",
+    ),
+    "the last guard that holds is taken": (counts, "yield Exit(min(moves)", "yield Exit(max(moves)"),
+    "a count never falls": (
+        counts,
+        "if self._holding:\n            yield from self._list_falling",
+        "if ():\n            yield from self._list_falling",
+    ),
+    "a report may always move": (counts, "2 if track.key in self._holding else 1", "1"),
+    "the last machine is not needed": (
+        counts,
+        "sum(low.values()) <= room:\n                found",
+        "sum(low.values()) < room:\n                found",
+    ),
+    "the first of two equal deadlines waits": (proof, "earlier.age <= later.age", "earlier.age < later.age"),
+    "every deadline may come first": (
+        proof,
+        "if not any(_comes_first(earlier, guard)",
+        "if True or any(_comes_first(earlier, guard)",
+    ),
+    "nobody has begun before": (proof, "(best.value or 0) + peak.value", "peak.value"),
+    "a failed machine is not down": (counts, "after.get(FAILED_KEY, 0)", "0 * after.get(FAILED_KEY, 0)"),
+}
+
+
+def load(module: ModuleType, source: str) -> ModuleType:
+    made = ModuleType(f"mistaken_{module.__name__.rpartition('.')[2]}")
+    sys.modules[made.__name__] = made
+    exec(compile(source, made.__name__, "exec"), made.__dict__)
+    return made
+
+
+def read_source(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "old", "new"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_in_the_proof_is_noticed(module: ModuleType, old: str, new: str) -> None:
+    sources = {one: read_source(one) for one in (counts, proof)}
+    assert sources[module].count(old) == 1
+    sources[module] = sources[module].replace(old, new)
+    load(counts, sources[counts])
+    mistaken = load(proof, sources[proof].replace("from app.core.counts import", "from mistaken_counts import"))
+    differences = (
+        text for seed in range(JUDGES) for text in (*compare(seed, 4, mistaken), *compare_begun(seed, mistaken))
+    )
+    assert next(differences, None) is not None
