@@ -7,7 +7,7 @@ style sheet change the colours. First come the shapes, then the picture made of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -127,12 +127,14 @@ def octagon(at: Point, width: float, grow: float, **attributes: object) -> str:
     return tag("path", d="M" + "L".join(_at(corner) for corner in corners) + "Z", **attributes)
 
 
-def draw_arrows(lines: Sequence[Line], theme: Theme) -> str:
+def draw_arrows(lines: Sequence[Line], theme: Theme, taken: frozenset[tuple[str, str]] = frozenset()) -> str:
     """Return all arrows: lines, heads and labels. The lines of arrows that only the clock takes are dashed.
+
+    Arrows that the run has `taken` are thick.
 
     Attributes that all arrows share are written once, on a group; otherwise a large picture would be twice as large.
     """
-    paths = "".join(_line(line) for line in lines)
+    paths = "".join(_line(line, (line.arrow.source, line.arrow.target) in taken) for line in lines)
     heads = "".join(head_at(line.corners[-1]) for line in lines)
     labels = "".join(_label(line) for line in lines)
     # The paper-coloured rim keeps a label legible if a line passes beneath it.
@@ -149,9 +151,11 @@ def head_at(tip: Point) -> str:
     return f"M{_at((tip[0] - 1, tip[1]))}l-9,-4.5l0,9Z"
 
 
-def _line(line: Line) -> str:
+def _line(line: Line, is_taken: bool) -> str:
     *before, (x, y) = line.corners
-    return tag("path", d=bent_path((*before, (x - 5, y))), stroke_dasharray="5 4" if line.arrow.is_clock else None)
+    dash = "5 4" if line.arrow.is_clock else None
+    thick = {"class_": "d-taken", "stroke_width": 3.5} if is_taken else {}
+    return tag("path", d=bent_path((*before, (x - 5, y))), stroke_dasharray=dash, **thick)
 
 
 def _label(line: Line) -> str:
@@ -188,19 +192,29 @@ NARROWEST, WIDEST = 104.0, 236.0
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def draw_svg(chart: Chart, snapshot: Snapshot | None, theme: Theme, whole: Chart | None = None, note: str = "") -> str:
-    """Return the picture of a chart, which may be a part of the `whole` one; `note` is a line at the bottom."""
-    return _Picture(chart, snapshot, theme, whole or chart, note).draw()
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What surrounds the states of a picture: the colours, a line at the bottom, and where a passed state links to."""
+
+    theme: Theme = LIGHT
+    note: str = ""
+    link: Callable[[str], str] | None = None
+
+
+def draw_svg(chart: Chart, snapshot: Snapshot | None, frame: Frame, whole: Chart | None = None) -> str:
+    """Return the picture of a chart, which may be a part of the `whole` one."""
+    return _Picture(chart, snapshot, frame, whole or chart).draw()
 
 
 class _Picture:
     """One SVG: the chart, what to mark in it, and its layout in pixels."""
 
-    def __init__(self, chart: Chart, snapshot: Snapshot | None, theme: Theme, whole: Chart, note: str) -> None:
+    def __init__(self, chart: Chart, snapshot: Snapshot | None, frame: Frame, whole: Chart) -> None:
         self.chart = chart
         self.snapshot = snapshot
-        self.theme = theme
-        self.note = note
+        self.theme = frame.theme
+        self.note = frame.note
+        self.link = frame.link
         self.start = whole.initial
         self.failed = list_failed_endings(whole)
         self.on_plan = list_on_plan(whole)
@@ -228,7 +242,7 @@ class _Picture:
         theme, width = self.theme, self.geometry.width
         height = self.geometry.height + (22 if self.note else 0)
         paper = tag("rect", class_="d-paper", width=width, height=height, rx=8, fill=theme.paper)
-        lines = draw_arrows(self.list_lines(), theme)
+        lines = draw_arrows(self.list_lines(), theme, frozenset() if self.snapshot is None else self.snapshot.taken)
         boxes = "".join(self.draw_state(state) for state in self.chart.states.values())
         boxes = tag("g", boxes, class_="d-states", text_anchor="middle", font_size=14, font_weight=500)
         title = tag("title", clean(self.say_title())) + tag("desc", clean(self.say_all()))
@@ -264,7 +278,8 @@ class _Picture:
             content += self.draw_progress(state, at)
         off = " d-off" if state.name not in self.on_plan else ""
         failed = " d-failed" if state.name in self.failed else ""
-        return tag("g", content, class_=f"d-state d-{kind}{off}{failed}")
+        box = tag("g", content, class_=f"d-state d-{kind}{off}{failed}")
+        return box if self.link is None or kind == "ahead" else tag("a", box, href=self.link(state.name))
 
     def kind_of(self, state: State) -> str:
         """Return how a state is shown: `paused`, `current`, `passed` or `ahead`."""

@@ -14,13 +14,15 @@ class Snapshot:
     """Where a chart stands, as a picture shows it. `values` are the attributes of the current state.
 
     `passed` has the states that were left in this run. Each has the number of machines that reported on its first
-    attribute in its latest visit, or None if no report had a machine id.
+    attribute in its latest visit, or None if no report had a machine id. `taken` are the moves of this run, each
+    from one state to another.
     """
 
     state: str
     values: Mapping[str, int] = field(default_factory=dict)
     is_paused: bool = False
     passed: Mapping[str, int | None] = field(default_factory=dict)
+    taken: frozenset[tuple[str, str]] = frozenset()
 
 
 def say_guards(guards: Iterable[Guard]) -> str:

@@ -17,7 +17,20 @@ from app.core import machine
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, Problem, ReasonRequiredError
 from app.core.log import Author
-from app.core.position import Archive, Entry, Evict, Goto, Happening, Open, Pause, Reset, Resume, Step, Upgrade
+from app.core.position import (
+    Archive,
+    Entry,
+    Evict,
+    Goto,
+    Happening,
+    Open,
+    Pause,
+    Position,
+    Reset,
+    Resume,
+    Step,
+    Upgrade,
+)
 from app.db import Connection, asking, retrying, transaction
 from app.service.context import Service, list_missing, list_waiting
 from app.service.hours import follow_calendars
@@ -295,7 +308,7 @@ class Loss:
             parts.append(f"{say_number(self.reports)} reported by name, and count again if the state is entered again")
         if self.machines:
             lose = "machine at work loses its slot" if len(self.machines) == 1 else "machines at work lose their slots"
-            parts.append(f"{say_number(len(self.machines))} {lose}: {name_some(self.machines)}")
+            parts.append(f"{say_number(len(self.machines))} {lose}: {name_some(self.machines, 3)}")
         return "; ".join(parts) or f"nothing is lost: nobody has reported in {self.state}, and no slot is held"
 
 
@@ -346,12 +359,18 @@ def rehearse(service: Service, name: str, happening: Happening, author: Author) 
 
 
 def _find_loss(connection: Connection, held: LockedChart) -> Loss:
-    here, initial = held.position, held.chart.states[held.position.state].initial_values()
+    reports = sum(store.machines.count_reports(connection, held.row, held.position.visit).values())
+    return describe_loss(held.chart, held.position, reports)
+
+
+def describe_loss(chart: Chart, position: Position, reports: int) -> Loss:
+    """Return what the end of the visit takes away; `reports` is how many machines reported in it."""
+    initial = chart.states[position.state].initial_values()
     return Loss(
-        state=here.state,
-        counts={key: value for key, value in here.values.items() if value != initial.get(key)},
-        reports=sum(store.machines.count_reports(connection, held.row, here.visit).values()),
-        machines=tuple(sorted(here.slots)),
+        state=position.state,
+        counts={key: value for key, value in position.values.items() if value != initial.get(key)},
+        reports=reports,
+        machines=tuple(sorted(position.slots)),
     )
 
 

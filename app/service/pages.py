@@ -10,15 +10,18 @@ from itertools import pairwise
 
 from app import store
 from app.core.chart import FAILED_KEY, Chart
+from app.core.errors import BadRequestError
 from app.core.log import HistoryFilter, LogRow
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
+from app.service.operate import Loss, describe_loss
+from app.service.roll import Worker, list_working
 from app.service.status import Status, describe_status
 from app.store.log import Sample
-from app.store.machines import MachineFilter, VisitRow
+from app.store.machines import MachineFilter, ReportFilter, VisitRow
 
 # A picture takes at most this many visits of a run into account.
 MAX_VISITS = 2000
@@ -31,6 +34,9 @@ PAGE_STATES = 60
 VISITS = 60
 POINTS = 160
 PAGE = 20
+
+# The banner of a chart names this many of the machines that failed.
+MAX_FAILED = 200
 
 # How many machines reported on which attribute, for each visit.
 Counts = Mapping[int, Mapping[str | None, int]]
@@ -57,11 +63,13 @@ def read_standing(
 ) -> Snapshot:
     """Return what a picture shows of the chart's position. `counts` are the reports of this run's visits."""
     passed: dict[str, int | None] = {}
-    for visit in store.machines.list_visits(connection, row, MAX_VISITS):
+    visits = store.machines.list_visits(connection, row, MAX_VISITS)
+    for visit in visits:
         if visit.left_at is not None and visit.state in chart.states:
             reported = counts.get(visit.visit)
             passed[visit.state] = None if reported is None else reported.get(chart.states[visit.state].default_key, 0)
-    return Snapshot(row.state, values, row.paused_at is not None, passed)
+    moves = pairwise(visit.state for visit in visits)
+    return Snapshot(row.state, values, row.paused_at is not None, passed, frozenset(moves))
 
 
 # All charts
@@ -159,11 +167,16 @@ def _urgency(glance: Glance) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MachineQuery:
-    """Which machines a page shows. `kind` is `reported`, `failed` or `missing`; pages count from 1."""
+    """Which machines a page shows. `kind` is `reported`, `failed` or `missing`; pages count from 1.
+
+    They are those of the visit numbered `visit`, else of the latest visit of `state`, else of the current visit.
+    """
 
     kind: str = "reported"
     text: str = ""
     page: int = 1
+    state: str | None = None
+    visit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,21 @@ class MachinePage:
     failed: int
     missing: int | None
     has_roster: bool
+    visit: VisitRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """What went wrong in a visit: the machines that failed, of `total`, and those that were at work when it ended.
+
+    `is_over` is whether the chart has left the visit.
+    """
+
+    visit: VisitRow
+    failed: Sequence[store.machines.MachineReport]
+    total: int
+    working: Sequence[Worker]
+    is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +252,8 @@ class Detail:
     machines: MachinePage
     history: HistoryPage
     versions: Sequence[store.definitions.Version]
+    trouble: Trouble | None
+    loss: Loss
 
     @property
     def health(self) -> Health:
@@ -238,18 +268,48 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
         counts = store.machines.count_reports_of_visits(connection, row)
-        waiting = list_waiting(service, row, chart)
+        status = describe_status(connection, chart, row, position, now, waiting=list_waiting(service, row, chart))
+        shown = _find_shown_visit(connection, row, machines)
         return Detail(
             chart=chart,
-            status=describe_status(connection, chart, row, position, now, waiting=waiting),
+            status=status,
             standing=read_standing(connection, row, chart, position.values, counts),
             is_large=is_large(chart, PAGE_STATES),
             stays=_list_stays(connection, row, now, counts),
             samples=_list_samples(connection, row),
-            machines=_get_machines(connection, row, chart, machines, counts.get(row.visit, {})),
+            machines=_get_machines(connection, row, chart, machines, (shown, counts.get(shown.visit, {}))),
             history=_get_history(connection, row, history),
             versions=store.definitions.list_versions(connection, row.id),
+            trouble=_find_trouble(connection, row, status.health, counts),
+            loss=describe_loss(chart, position, sum(counts.get(row.visit, {}).values())),
         )
+
+
+def _find_shown_visit(connection: Connection, row: store.charts.ChartRow, query: MachineQuery) -> VisitRow:
+    """Return the visit whose machines are shown. Raises BadRequestError if this run has no such visit."""
+    current = VisitRow(row.run, row.visit, row.state, row.entered_at, None)
+    if query.visit is None and query.state is None:
+        return current
+    found = store.machines.find_visit(connection, row, row.run, state=query.state, visit=query.visit)
+    if found is None:
+        wanted = f"state {query.state!r}" if query.visit is None else f"visit {query.visit}"
+        raise BadRequestError(f"run {row.run} of chart {row.name!r} has not been in {wanted}")
+    return found
+
+
+def _find_trouble(connection: Connection, row: store.charts.ChartRow, health: Health, counts: Counts) -> Trouble | None:
+    """Return what went wrong where the chart left its main path, or else in the current visit; None if nothing did."""
+    number = row.visit if health.departure is None else health.departure.row.visit
+    visit = store.machines.find_visit(connection, row, row.run, visit=number)
+    if visit is None:
+        return None
+    total = counts.get(number, {}).get(FAILED_KEY, 0)
+    failed = store.machines.list_reports_of(connection, row, visit, ReportFilter(key=FAILED_KEY, limit=MAX_FAILED))
+    is_over = health.departure is not None
+    working = list_working(connection, row, visit) if is_over else ()
+    return (
+        Trouble(visit=visit, failed=failed, total=total, working=working, is_over=is_over) if total or working else None
+    )
 
 
 def find_seq(service: Service, name: str) -> int | None:
@@ -282,8 +342,9 @@ def _get_machines(
     row: store.charts.ChartRow,
     chart: Chart,
     query: MachineQuery,
-    counts: Mapping[str | None, int],
+    shown: tuple[VisitRow, Mapping[str | None, int]],
 ) -> MachinePage:
+    visit, counts = shown
     wanted = MachineFilter(
         text=query.text,
         key=FAILED_KEY if query.kind == "failed" else None,
@@ -293,9 +354,9 @@ def _get_machines(
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
     if query.kind == "missing":
-        absent, total = store.machines.list_missing_page(connection, row, row.visit, wanted)
+        absent, total = store.machines.list_missing_page(connection, row, visit.visit, wanted)
     else:
-        reports, total = store.machines.list_reports_page(connection, row, row.visit, wanted)
+        reports, total = store.machines.list_reports_page(connection, row, visit.visit, wanted)
     reported = sum(counts.values())
     return MachinePage(
         reports=reports,
@@ -305,6 +366,7 @@ def _get_machines(
         failed=counts.get(FAILED_KEY, 0),
         missing=None if chart.expect is None else max(chart.expect - reported, 0),
         has_roster=chart.roster is not None,
+        visit=visit,
     )
 
 

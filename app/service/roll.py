@@ -193,7 +193,7 @@ def _list_entries(
     if visit is None:
         return ()
     if wanted.which is Which.WORKING:
-        return _cut(_list_working(connection, row, visit), wanted)
+        return _cut(list_working(connection, row, visit), wanted)
     filtered = store.machines.ReportFilter(key=key, after=wanted.after, limit=wanted.limit)
     return store.machines.list_reports_of(connection, row, visit, filtered)
 
@@ -232,7 +232,7 @@ def _list_missing(
     return [Missing(name) for name in names if name not in reported][: wanted.limit]
 
 
-def _list_working(connection: Connection, row: store.charts.ChartRow, visit: VisitRow) -> Sequence[Worker]:
+def list_working(connection: Connection, row: store.charts.ChartRow, visit: VisitRow) -> Sequence[Worker]:
     """The machines that hold a slot in a visit that lasts, or that held one when it ended."""
     if (visit.run, visit.visit) == (row.run, row.visit):
         return [Worker.of(slot) for slot in store.machines.read_held_slots(connection, row).values()]

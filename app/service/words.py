@@ -34,10 +34,10 @@ def say_ordinal(number: int) -> str:
     return f"{number:,}{ending}"
 
 
-def name_some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {say_number(len(names) - MAX_NAMED)} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+def name_some(names: Sequence[str], most: int = MAX_NAMED) -> str:
+    """The first names, `most` of them, and how many more there are."""
+    more = f" and {say_number(len(names) - most)} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def say_reported(reported: int, expect: int | None, verb: str = "had") -> str:

@@ -9,7 +9,7 @@ const lost = document.getElementById("lost");
 const said = document.getElementById("said");
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const isInUse = (element) =>
-  element.querySelector(":popover-open") || (element.contains(document.activeElement) && document.activeElement !== element && document.activeElement.matches("input, select, textarea"));
+  element.querySelector(":popover-open, dialog[open], details[open]:has(:focus)") || (element.contains(document.activeElement) && document.activeElement !== element && document.activeElement.matches("input, select, textarea"));
 
 class SignedOut extends Error {}
 
@@ -116,9 +116,10 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+  const text = button.textContent;
   button.textContent = "Copied";
   said.textContent = "Copied.";
-  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  setTimeout(() => { button.textContent = text; }, 2000);
 });
 
 // A filter or a page of a chart's lists changes that list and the address, and reloads nothing else.
@@ -163,6 +164,41 @@ function showCurrent() {
   room.scrollLeft += left + width / 2 - room.getBoundingClientRect().left - room.clientWidth / 2;
 }
 
+// The dialogs of acts are modal with this script. An act that ends a visit says in its dialog what it would take away.
+
+async function rehearse(dialog) {
+  const place = dialog.querySelector("[data-rehearse]");
+  const form = dialog.querySelector("form");
+  if (!place || [...form.querySelectorAll("select")].some((field) => !field.value)) return;
+  const fields = new FormData(form);
+  fields.set("dry_run", "1");
+  const answer = await fetch(form.action, { method: "POST", body: fields, headers: { Accept: "application/json" } });
+  if (!answer.ok) return;
+  const { lost, then } = await answer.json();
+  place.textContent = `${lost[0].toUpperCase()}${lost.slice(1)}. ${then}`;
+}
+
+function openModal(dialog) {
+  if (dialog.open) dialog.close();
+  dialog.removeAttribute("popover");
+  dialog.showModal();
+  rehearse(dialog).catch(() => {});
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[popovertarget]");
+  const dialog = button && document.getElementById(button.getAttribute("popovertarget"));
+  if (!(dialog instanceof HTMLDialogElement)) return;
+  event.preventDefault();
+  button.getAttribute("popovertargetaction") === "hide" ? dialog.close() : openModal(dialog);
+});
+
+document.addEventListener("change", (event) => {
+  const dialog = event.target.closest("dialog.act");
+  if (dialog && event.target.matches("select")) rehearse(dialog).catch(() => {});
+});
+
+for (const dialog of document.querySelectorAll("dialog[data-open]")) openModal(dialog);
 dress();
 showCurrent();
 if (document.querySelector("[data-live]")) watch();

@@ -83,6 +83,7 @@ RULES: dict[str, Role | None] = {
     "ui.post_logout": None,
     "ui.get_index": Role.READER,
     "ui.get_chart": Role.READER,
+    "ui.get_machine": Role.READER,
     "ui.get_changes": Role.READER,
     "ui.get_chart_version": Role.READER,
     "ui.get_chart_runs": Role.READER,

@@ -34,6 +34,7 @@ from tests.support.apps import ROOT, opened_app
 # in QUERIES, in BODIES, or it is about the default chart.
 WITHOUT_CHART = {
     "charts.get_machine",
+    "ui.get_machine",
     "charts.get_charts",
     "observe.get_metrics",
     "observe.get_openapi",

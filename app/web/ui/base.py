@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,6 +80,14 @@ def stamp(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M:%S}"
 
 
+def say_ago(instant: datetime) -> str:
+    """How long ago an instant was, or how long it is until then: `2 h ago`, `in 5 min`, `now`."""
+    span = datetime.now(UTC) - instant
+    if abs(span) < timedelta(seconds=5):
+        return "now"
+    return f"{say_span(span)} ago" if span > timedelta(0) else f"in {say_span(-span)}"
+
+
 def say_percent(value: int, needed: int) -> str:
     """The share of `needed` that `value` is, rounded down: it says 100 % only if nothing is missing."""
     if needed <= 0:
@@ -100,9 +108,19 @@ def _span(value: Any) -> str:
     return say_span(value)
 
 
+@blueprint.app_template_filter("capitalize_first")
+def _capitalize_first(value: str) -> str:
+    return value[:1].upper() + value[1:]
+
+
 # The name `words` in the templates.
 _WORDS = SimpleNamespace(
-    CONDITIONS=CONDITIONS, iso=format_instant, say_change=say_change, say_percent=say_percent, stamp=stamp
+    CONDITIONS=CONDITIONS,
+    iso=format_instant,
+    say_ago=say_ago,
+    say_change=say_change,
+    say_percent=say_percent,
+    stamp=stamp,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -11,8 +11,10 @@ from flask import Response, jsonify, request, url_for
 from markupsafe import Markup
 
 from app.core.chart import Chart
+from app.core.errors import BadRequestError, ConflictError, ReasonRequiredError
 from app.core.log import HistoryFilter
 from app.core.plan import find_main_path
+from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
 from app.diagram import draw
 from app.diagram.plots import draw_growth, draw_stay
 from app.service import operate
@@ -30,14 +32,24 @@ from app.service.reading import get_version, list_kinds
 from app.service.runs import list_runs, list_states, say_ending, say_stays
 from app.service.tokens import Role
 from app.web.auth import check
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, current_author, current_holder, current_service, wait_for_rows
+from app.web.operate import REASON_LENGTH
+from app.web.replies import find_status
+from app.web.request import (
+    MACHINE_LENGTH,
+    NAME_LENGTH,
+    current_author,
+    current_holder,
+    current_request,
+    current_service,
+    wait_for_rows,
+)
 from app.web.ui.base import blueprint, go_to, render, uses_tokens
 from app.web.ui.diff import compare
-from app.web.ui.forms import find_instant, find_query, find_whole, get_field, get_reason
+from app.web.ui.forms import find_field, find_instant, find_query, find_whole, get_field, get_reason
 from app.web.values import read_choice
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
-MACHINE_FIELDS = ("is", "machine", "page")
+MACHINE_FIELDS = ("is", "machine", "state", "visit", "page")
 HISTORY_FIELDS = ("kind", "by", "since", "until", "before")
 # With this page, the number of the first row is still one that the database holds.
 MAX_PAGE = 10**9
@@ -59,12 +71,26 @@ DONE = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An act that could not be done, with what the person had typed, for its dialog to show again."""
+
+    act: str
+    problem: str
+    typed: Mapping[str, str]
+
+
 @blueprint.get("/ui/charts/<chart:name>", provide_automatic_options=False)
 def get_chart(name: str) -> Response:
     """The chart's diagram, progress, machines, history, versions and snippets, and the forms for its acts."""
+    return _render_chart(name)
+
+
+def _render_chart(name: str, status: int = 200, refused: Refused | None = None) -> Response:
     machines, history = _read_machines(), _read_history()
     detail = get_detail(current_service(), name, machines, history)
-    return render("chart.html", machines=machines, history=history, **_template_values(detail))
+    values = _template_values(detail)
+    return render("chart.html", status, machines=machines, history=history, refused=refused, **values)
 
 
 @blueprint.get("/ui/charts/<chart:name>/changes", provide_automatic_options=False)
@@ -112,7 +138,7 @@ def _template_values(detail: Detail) -> dict[str, Any]:
         "page_size": PAGE,
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
-        "diagram": Markup(draw(detail.chart, detail.standing, max_states=PAGE_STATES)),
+        "diagram": Markup(draw(detail.chart, detail.standing, max_states=PAGE_STATES, link=_link_state)),
         "growth": Markup(draw_growth(points, bounds)),
         "entries": int(points[-1][0]) if points else 0,
         "draw_bar": draw_bar,
@@ -123,9 +149,19 @@ def _template_values(detail: Detail) -> dict[str, Any]:
     }
 
 
+def _link_state(state: str) -> str:
+    """Where a state of the diagram leads: to its machines on the same page."""
+    return _with_query("machines", state=state, visit=None, page=None)
+
+
 def _read_machines() -> MachineQuery:
-    kind = read_choice("is", find_query("is", 20) or "reported", MACHINE_CHOICES)
-    return MachineQuery(kind, find_query("machine") or "", find_whole("page", MAX_PAGE) or 1)
+    return MachineQuery(
+        kind=read_choice("is", find_query("is", 20) or "reported", MACHINE_CHOICES),
+        text=find_query("machine") or "",
+        page=find_whole("page", MAX_PAGE) or 1,
+        state=find_query("state", NAME_LENGTH),
+        visit=find_whole("visit", MAX_PAGE),
+    )
 
 
 def _read_history() -> HistoryQuery:
@@ -144,7 +180,8 @@ def _with_query(anchor: str = "", **changes: object) -> str:
     fields = {name: request.args[name] for name in (*MACHINE_FIELDS, *HISTORY_FIELDS) if request.args.get(name)}
     fields |= {name: str(value) for name, value in changes.items() if value is not None}
     kept = {name: value for name, value in fields.items() if changes.get(name, value) is not None}
-    return request.path + (f"?{urlencode(kept)}" if kept else "") + (f"#{anchor}" if anchor else "")
+    page = url_for("ui.get_chart", name=(request.view_args or {})["name"])
+    return page + (f"?{urlencode(kept)}" if kept else "") + (f"#{anchor}" if anchor else "")
 
 
 # The role that each act needs.
@@ -156,27 +193,52 @@ ROLES = {
     "evict": Role.OPERATOR,
     "archive": Role.ADMIN,
 }
-# The acts that need nothing but a reason.
-_PLAIN: dict[str, Callable[..., object]] = {
-    "pause": operate.pause,
-    "resume": operate.resume,
-    "reset": operate.reset,
-    "archive": operate.archive,
+PLAIN_ACTS: dict[str, Callable[[str], Happening]] = {
+    "pause": Pause,
+    "resume": Resume,
+    "reset": Reset,
+    "archive": Archive,
 }
+# The acts that end the visit, which can be tried first.
+ENDING = frozenset({"reset", "goto", "archive"})
 
 
 @blueprint.post("/ui/charts/<chart:name>/<act>", provide_automatic_options=False)
 def post_act(name: str, act: str) -> Response:
-    """Do an act and go to the page that shows its result. Raises ForbiddenError, ReasonRequiredError, ConflictError."""
+    """Do an act and go to the page that shows its result; with the field `dry_run`, say in words what it would do.
+
+    An act that cannot be done is answered with the chart's page, whose dialog has the reason and what was typed. Raises
+    ForbiddenError.
+    """
     check(current_holder(), ROLES[read_choice("act", act, tuple(ROLES))], name)
-    service, author, reason = current_service(), current_author(), get_reason()
-    if act == "goto":
-        operate.goto(service, name, get_field("state", NAME_LENGTH), reason, author)
-    elif act == "evict":
-        operate.evict(service, name, get_field("machine", MACHINE_LENGTH), reason, author)
-    else:
-        _PLAIN[act](service, name, reason, author)
+    is_dry_run = act in ENDING and "dry_run" in request.form
+    try:
+        happening = _read_act(act, find_field("reason", REASON_LENGTH) or "" if is_dry_run else get_reason())
+        if is_dry_run:
+            rehearsal = operate.rehearse(current_service(), name, happening, current_author())
+            return jsonify({"lost": rehearsal.loss.as_text(), "then": _say_then(rehearsal)})
+        operate.act(current_service(), name, happening, current_author())
+    except (ReasonRequiredError, BadRequestError, ConflictError) as error:
+        if is_dry_run:
+            raise
+        current_request().problem = str(error)
+        return _render_chart(name, find_status(error), Refused(act, str(error), request.form))
     return go_to("ui.get_index") if act == "archive" else go_to("ui.get_chart", name=name, done=act)
+
+
+def _read_act(act: str, reason: str) -> Happening:
+    """Return the act that the form describes. Raises BadRequestError."""
+    if act == "goto":
+        return Goto(get_field("state", NAME_LENGTH), reason)
+    if act == "evict":
+        return Evict(get_field("machine", MACHINE_LENGTH), reason)
+    return PLAIN_ACTS[act](reason)
+
+
+def _say_then(rehearsal: operate.Rehearsal) -> str:
+    """Where the chart would be after a rehearsed act, in one sentence."""
+    status = rehearsal.status
+    return f"Then it is in {status.current_state}, run {status.run}: {status.health.because}."
 
 
 # Where the snippets expect the token: a file with the one line `Authorization: Bearer TOKEN` that only root can read.

@@ -6,10 +6,12 @@ import pytest
 from flask import Flask
 
 from app.core.errors import ChartNotFoundError
-from app.core.log import HashedRow, HistoryFilter
+from app.core.log import Author, HashedRow, HistoryFilter
+from app.service.put import Put
 from app.service.reading import get_status, iterate_history
 from app.wiring import service_of
 from tests.support.apps import import_text
+from tests.support.requests import update
 from tests.web.ui.browser import Browser, make_token
 
 
@@ -109,3 +111,31 @@ def test_pattern_hides_and_refuses_other_charts(guarded: Flask) -> None:
     assert browser.get("/ui/charts/other").status_code == 403
     assert browser.post("/ui/charts/other/reset", {"reason": "x"}, page="/ui/charts/rollout").status_code == 403
     assert browser.get("/ui/tokens").status_code == 403
+
+
+@pytest.mark.parametrize(("act", "fields"), [("goto", {"state": "fleet"}), ("reset", {}), ("archive", {})])
+def test_dry_run_in_a_dialog_says_what_would_be_lost(
+    app: Flask, browser: Browser, act: str, fields: dict[str, object]
+) -> None:
+    update(service_of(app), "rollout", Put("canary", "m1"), Author())
+    assert "1 on count in canary is lost" in browser.text("/ui/charts/rollout")
+    answer = browser.act("rollout", act, dry_run="1", **fields)
+    assert (answer.status_code, answer.json["lost"].split(";")[0]) == (200, "1 on count in canary is lost")
+    assert "Then it is in " in answer.json["then"]
+    assert last_row(app).row.kind == "update"
+
+
+def test_goto_has_no_state_preselected(browser: Browser) -> None:
+    page = browser.get("/ui/charts/rollout").text
+    assert '<option value="">Choose…</option>' in page
+    assert " selected" not in page.split('id="goto-state"')[1].split("</select>")[0]
+
+
+def test_refused_act_opens_its_dialog_again_with_what_was_typed(browser: Browser) -> None:
+    response = browser.act("rollout", "goto", state="nowhere", reason="we <know>")
+    dialog = response.text.split('id="act-goto"')[1].split("</dialog>")[0]
+    assert response.status_code == 400
+    assert "chart &#39;rollout&#39; has no state &#39;nowhere&#39;" in dialog
+    assert 'value="we &lt;know&gt;"' in dialog
+    again = browser.act("rollout", "goto", state="fleet", reason=" ").text.split('id="goto-state"')[1]
+    assert "<option selected>fleet</option>" in again.split("</select>")[0]

@@ -81,7 +81,7 @@ def test_missing_machines_are_those_of_the_roster(app: Flask) -> None:
     )
     update(service_of(app), "r", Put("canary", "m2"), Author())
     page = Browser(app).get("/ui/charts/r?is=missing&machine=m").text
-    assert re.findall(r"<li>(m\d)</li>", page) == ["m1", "m3", "m4", "m5"]
+    assert re.findall(r"<li><a [^>]+>(m\d)</a></li>", page) == ["m1", "m3", "m4", "m5"]
 
 
 def test_page_without_a_roster_asks_for_one(rollout: Flask) -> None:
@@ -173,3 +173,35 @@ def test_changes_waits_for_the_next_row(app: Flask) -> None:
 def test_unknown_path_is_404_on_a_page(browser: Browser, path: str) -> None:
     response = browser.get(path)
     assert (response.status_code, response.mimetype) == (404, "text/html")
+
+
+def test_failed_machines_stay_on_the_page_after_the_chart_has_moved_on(rollout: Flask) -> None:
+    for number in range(4):
+        update(service_of(rollout), "rollout", Put("fleet", f"bad-{number}", "failed"), Author("agent"))
+    page = Browser(rollout).get(PAGE).text
+    assert "The 5th failure, limit 4, from bad-3 in fleet; 19 of 400 had reported" not in words_of(page)
+    assert "The 5th failure, limit 4, from bad-3 in fleet; 14 of 400 had reported" in words_of(page)
+    assert "5 failed in fleet" in words_of(page)
+    assert ">bad-0,bad-1,bad-2,bad-3,web-9</span>" in page
+    assert 'class="d-state d-current d-off d-failed"' in page
+
+
+@pytest.mark.parametrize(("query", "names"), [("?state=canary", 5), ("?visit=1&is=failed", 0), ("?visit=2", 10)])
+def test_machines_of_an_earlier_visit_are_shown(rollout: Flask, query: str, names: int) -> None:
+    assert len(rows(Browser(rollout).get(PAGE + query).text, "machine-list")) == names
+
+
+def test_state_that_was_not_entered_has_no_machines_to_show(rollout: Flask) -> None:
+    assert Browser(rollout).get(f"{PAGE}?state=done").status_code == 400
+
+
+def test_states_of_the_diagram_link_to_their_machines_and_the_path_is_thick(rollout: Flask) -> None:
+    page = Browser(rollout).get(PAGE).text
+    assert f'<a href="{PAGE}?state=canary#machines"><g class="d-state d-passed">' in page
+    assert page.count('class="d-taken"') == 1
+
+
+def test_page_of_a_machine_has_its_reports(rollout: Flask) -> None:
+    text = Browser(rollout).text("/ui/machines/web-9")
+    assert "fleet failed" in text
+    assert "No chart has heard of this machine." in Browser(rollout).text("/ui/machines/nobody%2F1")
