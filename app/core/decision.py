@@ -12,17 +12,18 @@ from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.core.position import Entry, Kind, Position, Reason, Report, Slot, Step, Verdict, Visit, next_due
 from app.core.window import Hours
 
-# The most clock transitions in one step, and so in one transaction; a cycle of clock guards continues in the next step.
+# The most clock transitions in one transaction, whatever it carries; a cycle of clock guards continues in the next one.
 MOVES_PER_STEP = 100
 
 
 class Decision:
     """A step being decided: the position so far, and what there will be to write.
 
-    `key` and `value` are the attribute that the answer is about.
+    `key` and `value` are the attribute that the answer is about. `moves` is how many clock transitions it may take.
     """
 
-    def __init__(self, chart: Chart, position: Position, now: datetime) -> None:
+    def __init__(self, chart: Chart, position: Position, now: datetime, moves: int = MOVES_PER_STEP) -> None:
+        self.moves = moves
         self.chart = chart
         self.position = position
         self.now = now
@@ -84,6 +85,7 @@ class Decision:
             withdrawn=tuple(self.withdrawn),
             reports=tuple(self.reports),
             due_at=next_due(self.chart, self.position),
+            clock_moves=self.clock_moves,
         )
 
     def log(
@@ -127,7 +129,7 @@ class Decision:
 
     def run_clock(self) -> None:
         """Take every clock transition and end every lease that is due, one after another."""
-        while not self.position.is_paused and self.clock_moves < MOVES_PER_STEP:
+        while not self.position.is_paused and self.clock_moves < self.moves:
             if not self._take_due_transition() and not self._expire_one_lease():
                 return
 
@@ -213,6 +215,7 @@ class Decision:
         succeeded = here.succeeded - (counts and key == self.state.default_key)
         self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
         self.withdrawn.append(Report(here.visit, machine, key))
+        self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
 
     def follow_calendars(self, hours: Hours) -> None:
         """Put the calendars' versions in `hours` in force: one row for each that was another one before."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.core.chart import FAILED_KEY, Chart, SlotRule
-from app.core.decision import Decision
+from app.core.decision import MOVES_PER_STEP, Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.log import format_instant
 from app.core.position import (
@@ -47,12 +47,14 @@ from app.core.position import (
 from app.core.window import NO_HOURS, NO_LABELS, Hours, Labels, judge
 
 
-def step(chart: Chart, position: Position, happening: Happening, now: datetime) -> Step:
+def step(chart: Chart, position: Position, happening: Happening, now: datetime, *, moves: int = MOVES_PER_STEP) -> Step:
     """Decide what `happening` does to `chart` at `position` when the time is `now`.
+
+    The clock takes at most `moves` transitions: what is left of those that the caller's transaction may take.
 
     Raises BadRequestError, KeyReusedError or ConflictError; then the caller must write nothing.
     """
-    decision = Decision(chart, position, now)
+    decision = Decision(chart, position, now, moves)
     match happening:
         case Update():
             return _update(decision, happening)
@@ -420,7 +422,9 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     decision.run_clock()
     old = decision.position
     # The clock may have begun another visit, which has no reports yet: those of the visit before stand as they are.
-    reports = request.reports if old.visit == reported_in else {}
+    reports = dict(request.reports) if old.visit == reported_in else {}
+    # The end of a lease may have just reported a machine as failed.
+    reports |= {report.machine: report.key for report in decision.reports if report.visit == old.visit}
     home = old.state if old.state in request.chart.states else request.homes.get(old.state)
     if home is None:
         raise ConflictError(
