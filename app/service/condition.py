@@ -240,7 +240,12 @@ def _find_late(pace: Pace, spent: timedelta, allowed: timedelta) -> timedelta | 
 
 
 def _judge_waiting(state: State, position: Position, now: datetime) -> Verdict | None:
-    """A state that the clock ends as planned."""
+    """A state on which people decide, or that the clock ends as planned."""
+    if state.approvers is not None:
+        values = ", ".join(f"{key} {say_number(value)}" for key, value in position.values.items())
+        return Verdict(
+            Condition.WAITING, position.entered_at, f"{state.name} waits for approval: {values}{_say_goal(state)}"
+        )
     first = find_next_clock(state, position)
     if first is None or not all(item.guard.is_clock for item in list_planned(state)):
         return None
@@ -253,9 +258,13 @@ def _judge_waiting(state: State, position: Position, now: datetime) -> Verdict |
 
 def _run(state: State, position: Position) -> Verdict:
     values = ", ".join(f"{key} {say_number(value)}" for key, value in position.values.items())
+    sentence = f"{state.name} has {values or 'no attribute'}{_say_goal(state)}"
+    return Verdict(Condition.RUNNING, position.entered_at, sentence)
+
+
+def _say_goal(state: State) -> str:
     planned = next((move for move in list_planned(state) if not move.guard.is_clock), None)
-    goal = "" if planned is None else f"; {planned.target} follows at {planned.guard.text}"
-    return Verdict(Condition.RUNNING, position.entered_at, f"{state.name} has {values or 'no attribute'}{goal}")
+    return "" if planned is None else f"; {planned.target} follows at {planned.guard.text}"
 
 
 def find_timing(chart: Chart, position: Position, now: datetime) -> Timing:

@@ -45,6 +45,11 @@ def approve(service: Service, name: str, key: str = "approved", **options: bool)
 def test_two_approvers_move_the_chart_and_each_counts_once(service: Service) -> None:
     import_text(service, CHANGE)
     assert approve(service, "bob").value == 1
+    health = reading.get_status(service, "web").health
+    assert (str(health.condition), health.because) == (
+        "waiting",
+        "review waits for approval: approved 1, rejected 0; work follows at approved ≥ 2",
+    )
     assert approve(service, "bob").reason is Reason.REPLAY
     assert approve(service, "cy").reason is Reason.TRANSITIONED
     assert [row.machine for row in rows(service)[1:]] == ["bob", "cy"]
