@@ -1,7 +1,8 @@
 """The tables, which are the same on SQLite and PostgreSQL. Triggers and views are in the migrations.
 
 A version's definition (`chart_versions`, `roster`, `states`, `attributes`, `transitions`) is never changed. A chart's
-position is its row in `charts`, and its live values are rows of `attribute_values`.
+position is its row in `charts`, and its live values are rows of `attribute_values`. The list that a chart file itself
+has is in `roster`; rosters that are objects of their own are in `rosters`, `roster_versions` and `roster_machines`.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ charts = Table(
     Column("archived_at", UtcDateTime),
     # JSON: the names that states of this run had before an upgrade renamed them, each with the name it has now.
     Column("renamed", Text),
+    # How many machines take part in the visit; NULL if the chart file alone says it.
+    Column("expected", BigInteger),
+    # The version in force of each roster that the chart follows, JSON: {"web": 3}; NULL if it follows none.
+    Column("rosters", Text),
     CheckConstraint("version >= 1 AND run >= 1 AND visit >= 1 AND seq >= 1", name="counted_from_one"),
     CheckConstraint("paused_for >= 0 AND fence >= 0", name="never_negative"),
     # Used by: the sweeper, to find the charts that are due.
@@ -134,6 +139,8 @@ chart_versions = Table(
     Column("imported_by", String(255)),
     # The windows for all states, JSON: {"windows": [...], "except": [...], "fit": true}; NULL if there are none.
     Column("schedule", Text),
+    # The roster that the chart names as `expect`, JSON; NULL if it names none.
+    Column("follows", Text),
     UniqueConstraint("chart_id", "version"),
 )
 
@@ -145,6 +152,43 @@ roster = Table(
     Column("position", Integer, nullable=False),
 )
 
+rosters = Table(
+    "rosters",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("name", NAME, nullable=False, unique=True),
+    # The newest version.
+    Column("version", Integer, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+roster_versions = Table(
+    "roster_versions",
+    metadata,
+    Column("roster_id", BigInteger, ForeignKey("rosters.id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("machines", Integer, nullable=False),
+    Column("added", Integer, nullable=False),
+    Column("removed", Integer, nullable=False),
+    Column("changed", Integer, nullable=False),
+    # Of the lines as `GET /rosters/R` gives them.
+    Column("sha256", String(64), nullable=False),
+    Column("imported_at", UtcDateTime, nullable=False),
+    Column("imported_by", String(255)),
+)
+
+roster_machines = Table(
+    "roster_machines",
+    metadata,
+    Column("roster_id", BigInteger, ForeignKey("rosters.id"), primary_key=True),
+    Column("machine", MACHINE, primary_key=True),
+    # The line is part of the versions from `since` on and before `until`; NULL means up to now.
+    Column("since", Integer, primary_key=True),
+    Column("until", Integer),
+    # `rack=r12 shard=7 shard=9`: sorted, one value each.
+    Column("labels", Text, nullable=False),
+)
+
 states = Table(
     "states",
     metadata,
@@ -154,7 +198,8 @@ states = Table(
     Column("name", NAME, nullable=False),
     Column("description", Text, nullable=False),
     Column("func", String(16)),
-    # The slot limits, JSON: {"written": ["1", "5%"], "stages": [1, 250]}; NULL if the state has no slots.
+    # The slot limits, JSON: {"written": ["1", "5%"], "stages": [1, 250]}; NULL if the state has no slots. With limits
+    # of groups, also "per": {"rack": "1"}. A percentage of a set that is looked up has the stage 0.
     Column("slots", Text),
     # The lease as written, and in microseconds.
     Column("lease", String(64)),
@@ -167,6 +212,10 @@ states = Table(
     # `approvers` if people report on the state; and `importer` if whoever imported the version may not.
     Column("who", String(16)),
     Column("who_not", String(16)),
+    # The state's own set of machines, JSON; NULL if it has none.
+    Column("expect", Text),
+    # The states whose machines are counted on entry, JSON: ["canary"]; NULL if there are none.
+    Column("including", Text),
     UniqueConstraint("version_id", "name"),
     CheckConstraint("func IN ('increment', 'decrement', 'time')", name="known_func"),
     CheckConstraint("on_expire IN ('hold', 'free', 'fail')", name="known_on_expire"),
@@ -195,6 +244,7 @@ transitions = Table(
     # The guard's value as written: `5`, `95%`, `30m`, an ISO 8601 instant.
     Column("value", String(64), nullable=False),
     # What the text means: a count, microseconds of the visit's age, or an instant. Exactly one of the three is set.
+    # The count is 0 if the text is a percentage of a set that is looked up.
     Column("threshold", BigInteger),
     Column("age", BigInteger),
     Column("instant", UtcDateTime),

@@ -16,8 +16,10 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
@@ -35,7 +37,7 @@ from app.service.batching import ThreadPool
 from app.service.context import Service
 from app.service.delivering import Deliverer
 from app.service.machines import Machines
-from app.service.put import find_next_due, sweep
+from app.service.put import sweep
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply, problem_reply
@@ -43,6 +45,7 @@ from app.web.request import (
     CAN_WAIT,
     HAS_WAITED,
     MAX_BODY,
+    MAX_ROSTER_BODY,
     MAX_SENT,
     REQUEST,
     Environ,
@@ -102,19 +105,13 @@ class Sweeper:
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        wait = self._seconds
-        while not self._stopping.wait(wait):
-            wait = self._seconds
+        while not self._stopping.wait(self._seconds):
             try:
                 sweep(self._service)
                 metrics.sweep_is_done()
                 self._write_heads()
                 for chore in self._chores:
                     chore()
-                due_in = find_next_due(self._service)
-                # A chart that is due still is a cycle, or one that another transaction holds: it waits for its turn.
-                if due_in is not None and due_in.total_seconds() > 0:
-                    wait = min(wait, due_in.total_seconds())
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:
@@ -197,7 +194,15 @@ class Door:
         await send_reply(send, reply, is_head=request.method == "HEAD")
 
     async def _answer_by_flask(self, scope: Scope, request: Request, body: Body, send: Send) -> None:
-        environ = build_environ(scope, request, await body.read(), body.declared)
+        if is_roster_import(request):
+            try:
+                # Before anything is read: the body may be large.
+                await self._threads.run(partial(self._state.admit_upload, request))
+            except StateServiceError as error:
+                await send_reply(send, problem_reply(error, request), is_head=False)
+                return
+        limit = MAX_ROSTER_BODY if is_roster_import(request) else MAX_BODY
+        environ = build_environ(scope, request, await body.read(limit), body)
         run = FlaskRun(self._app, environ, send)
         try:
             await self._threads.run(run)
@@ -236,10 +241,23 @@ class Body:
         self._expects_leave = "expect" in request.headers
         self._size = 0
 
-    async def read(self) -> bytes | None:
-        """Return the whole body; None if it is larger than MAX_BODY, or does not come in time."""
-        pieces: list[bytes] = []
-        return b"".join(pieces) if await self._receive_all(MAX_BODY, pieces.append) else None
+    @property
+    def size(self) -> int:
+        """How many bytes were received so far."""
+        return self._size
+
+    async def read(self, limit: int = MAX_BODY) -> IO[bytes] | None:
+        """Return the whole body; None if it is larger than `limit`, or does not come in time.
+
+        What is larger than MAX_BODY is kept in a temporary file.
+        """
+        # It is closed when the request is over and nothing refers to it any more.
+        kept: IO[bytes] = SpooledTemporaryFile(max_size=MAX_BODY) if limit > MAX_BODY else io.BytesIO()  # noqa: SIM115  # see above
+        if not await self._receive_all(limit, kept.write):
+            kept.close()
+            return None
+        kept.seek(0)
+        return kept
 
     async def read_end(self, size: int) -> bytes | None:
         """Receive the whole body and return its last `size` bytes.
@@ -256,7 +274,7 @@ class Body:
 
         return bytes(end) if await self._receive_all(MAX_SENT, keep) else None
 
-    async def _receive_all(self, limit: int, keep: Callable[[bytes], None]) -> bool:
+    async def _receive_all(self, limit: int, keep: Callable[[bytes], object]) -> bool:
         if self.declared > limit:
             return False
         try:
@@ -357,7 +375,12 @@ async def send_reply(send: Send, reply: Reply, *, is_head: bool) -> None:
     await send({"type": "http.response.body", "body": b"" if is_head else reply.body})
 
 
-def build_environ(scope: Scope, request: Request, body: bytes | None, declared: int) -> Environ:
+def is_roster_import(request: Request) -> bool:
+    """True if the request imports a roster, whose body may be large."""
+    return request.method == "PUT" and request.path.startswith("/rosters/")
+
+
+def build_environ(scope: Scope, request: Request, content: IO[bytes] | None, body: Body) -> Environ:
     """Return the WSGI environment of a request. A body that was too large (None) keeps the length that it declared."""
     server, client = scope.get("server") or ("", None), scope.get("client")
     environ: Environ = {
@@ -371,7 +394,7 @@ def build_environ(scope: Scope, request: Request, body: bytes | None, declared: 
         "REMOTE_ADDR": client[0] if client else "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
-        "wsgi.input": io.BytesIO(body or b""),
+        "wsgi.input": io.BytesIO() if content is None else content,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
@@ -385,7 +408,8 @@ def build_environ(scope: Scope, request: Request, body: bytes | None, declared: 
         if name not in ("content-type", "content-length", "transfer-encoding"):
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
     environ["CONTENT_TYPE"] = request.headers.get("content-type", "")
-    environ["CONTENT_LENGTH"] = str(max(declared, MAX_BODY + 1) if body is None else len(body))
+    too_large = (MAX_ROSTER_BODY if is_roster_import(request) else MAX_BODY) + 1
+    environ["CONTENT_LENGTH"] = str(max(body.declared, too_large) if content is None else body.size)
     return environ
 
 

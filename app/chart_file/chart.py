@@ -11,9 +11,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.chart_file.checks import StateDraft, check_paths, collect_warnings
+from app.chart_file.expect import (
+    GroupSpot,
+    Spot,
+    check_looking_back,
+    expect_state,
+    list_group_spots,
+    list_roster_spots,
+    read_expect,
+    read_state_names,
+)
 from app.chart_file.fields import (
     NAME,
-    Expect,
     ScalarError,
     Scope,
     expect_type,
@@ -23,7 +32,6 @@ from app.chart_file.fields import (
     read_word,
     to_boolean,
     to_chart_name,
-    to_count,
     to_integer,
     to_machine_id,
     to_name,
@@ -52,8 +60,21 @@ from app.chart_file.windows import (
 )
 from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
+from app.core.expect import FromRoster, Listed
 
-STATE_KEYS = ("name", "description", "func", "current", "reported", "target", *SLOT_KEYS, *SCHEDULE_KEYS, *PEOPLE_KEYS)
+STATE_KEYS = (
+    "name",
+    "description",
+    "expect",
+    "including",
+    "func",
+    "current",
+    "reported",
+    "target",
+    *SLOT_KEYS,
+    *SCHEDULE_KEYS,
+    *PEOPLE_KEYS,
+)
 FUNC_WORDS = tuple(map(str, Func))
 ATTRIBUTE_KEYS = ("key", "value")
 TARGET_KEYS = ("name", "when")
@@ -71,10 +92,12 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
     name = _read_state_name(fields, scope)
     func = _read_func(fields, scope)
     start = _read_start(fields.find("current"), scope)
+    own = read_expect(fields.find("expect"), scope.problems, scope.warnings, scope)
+    scope = replace(scope, expect=scope.common if fields.find("expect") is None else own)
     _check_parts(fields, func, scope)
-    own = read_schedule(fields, scope)
-    check_state_schedule(fields, own, scope)
-    schedule = scope.schedule if own is None else own.within(scope.schedule)
+    schedule_here = read_schedule(fields, scope)
+    check_state_schedule(fields, schedule_here, scope)
+    schedule = scope.schedule if schedule_here is None else schedule_here.within(scope.schedule)
     targets = _read_targets(fields.find("target"), Counted(name or "", func, start, schedule), scope)
     state = State(
         name=name or "",
@@ -84,8 +107,10 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
         slots=read_slots(fields, func, start, scope),
         description=read_scalar(fields.find("description"), "description", str, scope.problems) or "",
         reported=_read_reported(fields.find("reported"), start, scope),
-        schedule=own,
+        schedule=schedule_here,
         approvers=read_approvers(fields, func, scope),
+        expect=own.expected,
+        including=read_state_names(fields.find("including"), "including", scope),
     )
     is_final = "func" not in fields.entries and "target" not in fields.entries
     is_doubtful = targets.has_unknown or not (is_final or targets.names)
@@ -172,7 +197,8 @@ def _read_reported(node: Node | None, start: Mapping[str, int | None] | None, sc
         if not isinstance(one, ListNode):
             expect_type(one, f"reported: {name}", "a list of machine ids", scope.problems)
     lines: dict[str, int] = {}
-    roster = None if scope.expect.roster is None else frozenset(scope.expect.roster)
+    expected = scope.expect.expected
+    roster = frozenset(expected.machines) if isinstance(expected, Listed) else None
     reported = []
     for key, one in lists.items():
         machines = [_read_reporter(item, lines, roster, scope) for item in list_nodes(one)]
@@ -220,14 +246,6 @@ def _read_target_name(node: Node | None, targets: _Targets, scope: Scope) -> str
     return None
 
 
-def expect_state(node: ScalarNode, what: str, scope: Scope) -> str | None:
-    """Note that the node does not name a state; return the state that was probably meant, or None."""
-    meant = scope.problems.find_nearest(node.text, scope.state_names.keys())
-    hint = "" if meant is None else f" (did you mean {quote(meant)}?)"
-    scope.problems.add(node, f"{what} {quote(node.text)} is not a state of this chart{hint}")
-    return meant
-
-
 CHART_KEYS = (
     "chart",
     "description",
@@ -249,6 +267,15 @@ class Names:
     fallback: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadChart:
+    """A chart, and the places of the rosters and groups that it names."""
+
+    chart: Chart
+    rosters: Mapping[str, Spot]
+    groups: tuple[GroupSpot, ...]
+
+
 def read_chart(
     root: Node,
     names: Names,
@@ -257,7 +284,7 @@ def read_chart(
     now: datetime | None = None,
     *,
     calendars: dict[str, Node],
-) -> Chart | None:
+) -> ReadChart | None:
     """Return the chart; None if there are problems, noted here or before. `calendars` gets the place of each name."""
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
@@ -266,19 +293,21 @@ def read_chart(
     description = read_scalar(fields.find("description"), "description", str, problems)
     require_machine = read_scalar(fields.find("require_machine"), "require_machine", to_boolean, problems)
     state_maps = _read_state_maps(fields.find("states"), problems)
-    expect = _read_expect(fields.find("expect"), problems, warnings)
+    expect = read_expect(fields.find("expect"), problems, warnings)
     scope = Scope(
         problems=problems,
         expect=expect,
         state_names=_find_state_names(state_maps),
         warnings=warnings,
         now=now,
+        common=expect,
         calendars=calendars,
     )
     schedule = read_schedule(fields, scope)
     check_chart_schedule(fields, schedule, scope)
     scope = replace(scope, schedule=schedule)
     drafts = [read_state(state_map, scope) for state_map in state_maps]
+    check_looking_back(state_maps, {draft.state.name: draft.state for draft in drafts}, problems)
     initial = _read_initial(fields.find("current_state"), drafts, scope)
     states = {draft.state.name: draft.state for draft in drafts}
     found = read_promises(fields, states, scope)
@@ -290,15 +319,18 @@ def read_chart(
         initial=initial,
         states=states,
         description=description or "",
-        expect=scope.expect.machines,
-        roster=scope.expect.roster,
+        expect=expect.machines,
+        roster=expect.expected.machines if isinstance(expect.expected, Listed) else None,
         require_machine=require_machine or False,
         schedule=schedule,
         promises=found.promises,
+        follows=expect.expected if isinstance(expect.expected, FromRoster) else None,
     )
     warn_of_meaning(chart, scope.state_names, warnings)
     hold_to_promises(chart, found, problems, warnings, now)
-    return None if problems else chart
+    if problems:
+        return None
+    return ReadChart(chart, list_roster_spots(fields, state_maps), tuple(list_group_spots(state_maps)))
 
 
 def _read_chart_name(fields: MapNode, names: Names, problems: Problems, warnings: Problems) -> str | None:
@@ -347,37 +379,6 @@ def _find_state_names(state_maps: Sequence[MapNode]) -> dict[str, ScalarNode]:
     return names
 
 
-def _read_expect(node: Node | None, problems: Problems, warnings: Problems) -> Expect:
-    if node is None:
-        return Expect()
-    if isinstance(node, ListNode):
-        roster = _read_roster(node, problems, warnings)
-        return Expect(machines=len(roster), roster=roster) if roster else Expect(is_unreadable=True)
-    if isinstance(node, MapNode):
-        expect_type(node, "expect", "a number or a list of machine ids", problems)
-        return Expect(is_unreadable=True)
-    machines = read_scalar(node, "expect", to_count, problems)
-    return Expect(machines=machines, is_unreadable=machines is None)
-
-
-def _read_roster(node: ListNode, problems: Problems, warnings: Problems) -> tuple[str, ...] | None:
-    if not node.items:
-        problems.add(node, "expect is an empty list")
-    lines: dict[str, int] = {}
-    spellings: dict[str, str] = {}
-    for item in node.items:
-        machine = read_scalar(item, "expect", to_machine_id, problems)
-        if machine in lines:
-            problems.add(item, f"the machine {quote(machine)} is listed twice (first at line {lines[machine]})")
-        elif machine is not None:
-            lines[machine] = item.line
-            other = spellings.setdefault(machine.casefold().rstrip("."), machine)
-            if other != machine:
-                message = f"the machines {quote(other)} and {quote(machine)} may be one: the ids are compared exactly"
-                warnings.add(item, message)
-    return tuple(lines) if len(lines) == len(node.items) else None
-
-
 def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope) -> str | None:
     """Return the state that runs start in, or the one that was probably meant; check the paths from it."""
     if not drafts:
@@ -393,17 +394,20 @@ def _read_initial(node: Node | None, drafts: Sequence[StateDraft], scope: Scope)
     return initial
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedChart:
     """A chart, warnings about what it may not mean, and the text from which it was read.
 
     `calendars` has for each calendar that the file names what to say at its place if there is no such calendar.
+    `rosters` has the place of each roster that the chart goes by, `groups` those of the limits of groups.
     """
 
     chart: Chart
     warnings: tuple[Problem, ...]
     text: str
     calendars: Mapping[str, Problem] = field(default_factory=dict)
+    rosters: Mapping[str, Spot] = field(default_factory=dict)
+    groups: tuple[GroupSpot, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -424,11 +428,18 @@ def parse(
     root = None if decoded is None else read_nodes(blank_preamble(decoded), problems)
     calendars: dict[str, Node] = {}
     names = Names(name, default_name)
-    chart = None if root is None else read_chart(root, names, problems, warnings, now, calendars=calendars)
-    if decoded is None or chart is None:
+    read = None if root is None else read_chart(root, names, problems, warnings, now, calendars=calendars)
+    if decoded is None or read is None:
         raise ChartFileError(problems.in_order())
     missing = {
         name: Problem(node.line, node.column, f"there is no calendar {quote(name)}: import it first")
         for name, node in calendars.items()
     }
-    return ParsedChart(chart, warnings.in_order(), decoded, missing)
+    return ParsedChart(
+        chart=read.chart,
+        warnings=warnings.in_order(),
+        text=decoded,
+        calendars=missing,
+        rosters=read.rosters,
+        groups=read.groups,
+    )

@@ -9,6 +9,7 @@ import yaml
 from app.chart_file.checks import reach
 from app.chart_file.windows import APPROVERS, IMPORTER, OPEN
 from app.core.chart import Attribute, Chart, ElapsedGuard, Func, Guard, OnExpire, SlotRule, State, Transition
+from app.core.expect import Expect, FromRoster, Listed, Number, Reporters
 from app.core.promises import Promises
 from app.core.window import DAYS, Schedule, Window
 
@@ -40,10 +41,7 @@ def dump(
     if chart.description:
         pairs.append(("description", _text(chart.description)))
     pairs.append(("current_state", _text(state)))
-    if chart.roster is not None:
-        pairs.append(("expect", _list([_text(machine) for machine in chart.roster])))
-    elif chart.expect is not None:
-        pairs.append(("expect", _integer(chart.expect)))
+    pairs.extend(_dump_expect(chart.common))
     if chart.require_machine:
         pairs.append(("require_machine", _boolean(True)))
     pairs.extend(_dump_schedule(chart.schedule))
@@ -82,6 +80,9 @@ def _dump_state(state: State, values: Mapping[str, int], reports: Mapping[str, s
     pairs: Pairs = [("name", _text(state.name))]
     if state.description:
         pairs.append(("description", _text(state.description)))
+    pairs.extend(_dump_expect(state.expect))
+    if state.including:
+        pairs.append(("including", _list([_text(name) for name in state.including])))
     if state.func is not None:
         pairs.append(("func", _text(state.func)))
     if state.slots is not None:
@@ -101,8 +102,25 @@ def _dump_state(state: State, values: Mapping[str, int], reports: Mapping[str, s
     return _map(pairs, is_flow=False)
 
 
+def _dump_expect(expect: Expect | None) -> Pairs:
+    match expect:
+        case Number(machines):
+            return [("expect", _integer(machines))]
+        case Listed():
+            return [("expect", _list([_text(machine) for machine in expect.machines]))]
+        case FromRoster(roster, where):
+            labels = [(label, _one_or_list([_text(value) for value in values])) for label, values in where]
+            return [("expect", _map([("roster", _text(roster)), *([("where", _map(labels))] if where else [])]))]
+        case Reporters(states, key):
+            names = _list([_text(name) for name in states])
+            return [("expect", _map([("reported", names), *([("key", _text(key))] if key is not None else [])]))]
+    return []
+
+
 def _dump_slots(slots: SlotRule) -> Pairs:
-    pairs: Pairs = [("slots", _one_or_list([_number_or_text(text) for text in slots.written]))]
+    total = _one_or_list([_number_or_text(text) for text in slots.written])
+    per = _map([(limit.label, _number_or_text(limit.written)) for limit in slots.per])
+    pairs: Pairs = [("slots", _map([("total", total), ("per", per)]) if slots.per else total)]
     if slots.lease_written is not None:
         pairs.append(("lease", _text(slots.lease_written)))
     if slots.on_expire is not OnExpire.HOLD:

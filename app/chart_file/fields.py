@@ -6,7 +6,6 @@ word once, then continue with the closest match.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,9 @@ from fractions import Fraction
 from typing import TypeVar
 
 from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, UnreadableNode, quote
-from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN, Op
+from app.core.chart import CHART_NAME, CHART_NAME_RULE, INT64_MAX, INT64_MIN, Op, round_share
+from app.core.expect import Expect as ExpectedSet
+from app.core.expect import Fixed
 from app.core.window import Schedule
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]{1,128}")
@@ -105,24 +106,6 @@ def to_share(text: str) -> Fraction:
     return Fraction(match[1]) / 100
 
 
-def round_share(exact: Fraction, op: Op) -> int:
-    """Return the whole number that compares by `op` with every count as the exact number of machines does.
-
-    For `>=` it is at least 1. Raises ScalarError for `==` and `!=` if the exact number is not whole.
-    """
-    match op:
-        case Op.GE:
-            return max(1, math.ceil(exact))
-        case Op.LT:
-            return math.ceil(exact)
-        case Op.GT | Op.LE:
-            return math.floor(exact)
-    if exact.denominator != 1:
-        never = "never holds" if op is Op.EQ else "always holds"
-        raise ScalarError(f"it is {float(exact):.6g} machines, which is not a whole number, so the op '{op}' {never}")
-    return int(exact)
-
-
 def to_age(text: str) -> timedelta:
     """Return the text as a length of time: `90s`, `30m`, `1h30m`, `2d`, or ISO 8601 without years and months."""
     parts = _split_age(text) if len(text) <= MAX_LENGTH else None
@@ -167,29 +150,50 @@ def _split_age(text: str) -> dict[str, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """How many machines take part, or which ones; `is_unreadable` if the file's `expect` could not be read."""
+    """The set that takes part, as far as it could be read; None if the file names no set."""
 
-    machines: int | None = None
-    roster: tuple[str, ...] | None = None
+    expected: ExpectedSet | None = None
     is_unreadable: bool = False
+
+    @property
+    def machines(self) -> int | None:
+        """How many machines take part, if the file says it."""
+        return self.expected.size if isinstance(self.expected, Fixed) else None
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether the size of the set is known only when a guard is judged."""
+        return self.expected is not None and not self.expected.is_fixed
+
+    def find_share(self, text: str) -> Fraction | None:
+        """Return the share that the text is of a set whose size must be looked up; None if it is something else."""
+        return to_share(text) if self.is_looked_up and is_percentage(text) else None
 
     def resolve(self, text: str, to_number: Callable[[str], int], op: Op = Op.GE) -> int | None:
         """Return the number that the text says, as a number or as a percentage of the machines.
 
-        A percentage is rounded so that it compares by `op` as the exact share does. Returns None for a percentage if
-        `expect` could not be read. Raises ScalarError.
+        A percentage is rounded so that it compares by `op` as the exact share does. It is 0 if the number of machines
+        must be looked up, and None if `expect` could not be read. Raises ScalarError.
         """
         if not is_percentage(text):
             return to_number(text)
         share = to_share(text)
         if self.is_unreadable:
             return None
+        if self.is_looked_up:
+            if op in (Op.EQ, Op.NE):
+                raise ScalarError(f"{quote(text)} needs a fixed number of machines with the op '{op}'")
+            return 0
         if self.machines is None:
             raise ScalarError(f"{quote(text)} is a percentage, but the chart has no 'expect'")
-        try:
-            number = round_share(self.machines * share, op)
-        except ScalarError as error:
-            raise ScalarError(f"{quote(text)} of {self.machines}: {error}") from None
+        exact = self.machines * share
+        number = round_share(exact, op)
+        if number is None:
+            never = "never holds" if op is Op.EQ else "always holds"
+            raise ScalarError(
+                f"{quote(text)} of {self.machines}: it is {float(exact):.6g} machines, which is not a whole number, so"
+                f" the op '{op}' {never}"
+            )
         if number > INT64_MAX:
             raise ScalarError(f"{quote(text)} of {self.machines} is out of the 64-bit range")
         return number
@@ -199,8 +203,9 @@ class Expect:
 class Scope:
     """What reading a state needs of its chart: `expect`, the node of each state's name, and the problems so far.
 
-    `now` is the time for which past instants are noted in `warnings`; None notes none. `schedule` is the chart's own.
-    `calendars` collects the place of each calendar's name.
+    `expect` is the set of the state that is being read, `common` the chart's. `now` is the time for which past instants
+    are noted in `warnings`; None notes none. `schedule` is the chart's own. `calendars` collects
+    the place of each calendar's name.
     """
 
     problems: Problems
@@ -210,6 +215,7 @@ class Scope:
     now: datetime | None = None
     schedule: Schedule | None = None
     calendars: dict[str, Node] = field(default_factory=dict)
+    common: Expect = Expect()
 
 
 Value = TypeVar("Value")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from app.chart_file.expect import read_per
 from app.chart_file.fields import (
     Scope,
     list_nodes,
@@ -30,6 +31,7 @@ from app.core.chart import (
     Op,
     SlotRule,
 )
+from app.core.groups import GroupLimit
 from app.core.window import Schedule
 
 GUARD_KEYS = ("key", "value", "op", "of")
@@ -100,7 +102,7 @@ def _read_count_guard(key: str | None, fields: MapNode, counted: Counted, scope:
     )
     if key is None or op is None or threshold is None or not isinstance(value, ScalarNode):
         return None
-    guard = CountGuard(key, op, threshold, value.text)
+    guard = CountGuard(key, op, threshold, value.text, scope.expect.find_share(value.text))
     _check_threshold(guard, value, counted, scope)
     return guard
 
@@ -143,6 +145,7 @@ def _count_needed(guard: CountGuard, start: int, func: Func | None) -> int:
 
 
 SLOT_KEYS = ("slots", "lease", "on_expire")
+TOTAL_KEYS = ("total", "per")
 ON_EXPIRE_WORDS = tuple(map(str, OnExpire))
 
 
@@ -158,7 +161,9 @@ def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] |
         return None
     if func is None or not func.is_counting:
         scope.problems.add(fields.entries["slots"][0], f"'slots' needs func {' or '.join(COUNTING_WORDS)}")
-    stages = _read_stages(fields.entries["slots"][1], scope)
+    total, per = _read_total(fields.entries["slots"][1], scope)
+    stages = [] if total is None else _read_stages(total, scope)
+    shares = tuple(scope.expect.find_share(text) for text, _ in stages)
     lease_node = fields.find("lease")
     return SlotRule(
         stages=tuple(limit for _, limit in stages),
@@ -166,7 +171,17 @@ def read_slots(fields: MapNode, func: Func | None, attributes: Collection[str] |
         lease=lease,
         lease_written=lease_node.text if isinstance(lease_node, ScalarNode) else None,
         on_expire=on_expire,
+        shares=shares if any(shares) else (),
+        per=per,
     )
+
+
+def _read_total(node: Node, scope: Scope) -> tuple[Node | None, tuple[GroupLimit, ...]]:
+    """Return the limits of the state's slots, and the limits of the groups if there are any."""
+    if not isinstance(node, MapNode):
+        return node, ()
+    fields = read_map(node, "slots", TOTAL_KEYS, ("total",), scope.problems)
+    return (None, ()) if fields is None else (fields.find("total"), read_per(fields.find("per"), scope))
 
 
 def _refuse_without_slots(fields: MapNode, scope: Scope) -> None:

@@ -59,6 +59,11 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def count(self) -> int:
+        """How many problems were noted."""
+        return len(self._found) + self._left_out
+
     def add(self, place: Place, message: str) -> None:
         """Note a problem at `place`."""
         self.add_at(place.line, place.column, message)

@@ -140,6 +140,12 @@ def hold_to_promises(
     chart: Chart, found: PromiseNodes, problems: Problems, warnings: Problems, now: datetime | None
 ) -> None:
     """Note each promise that the chart can break, with the story that breaks it; doubts are warnings."""
+    if chart.looks_up and chart.promises:
+        promises: list[Never | Always] = [*chart.promises.never, *chart.promises.always]
+        for place in map(found.find_place, promises):
+            why = "a chart that goes by rosters or by who reported before cannot be held to promises yet"
+            problems.add_at(place.line, place.column, why)
+        return
     checked = check_promises(chart, now)
     for broken in checked.broken:
         _note(broken, found, problems)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from app.chart_file.chart import FUNC_WORDS, MAX_STATES
+from app.chart_file.expect import LABEL
 from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
 from app.chart_file.guards import CLOCK_KEYS, COUNTING_WORDS, ON_EXPIRE_WORDS, OP_WORDS
 from app.chart_file.promises import PLACES
@@ -70,13 +71,12 @@ def _state() -> Schema:
                 "description": "What an accepted PUT does; a state without it is final.",
                 "enum": [*FUNC_WORDS],
             },
+            "expect": _expect() | {"description": "The machines that take part in this state, if not the chart's."},
+            "including": _names("States whose machines, if counted on the first attribute, are counted here, too."),
             "current": _one_or_many("attribute", "The attributes; the first is the one a plain PUT updates."),
             "reported": _reported(),
             "target": _one_or_many("target", "The transitions; the first whose guard holds is taken."),
-            "slots": _one_or_many(
-                "limit",
-                "How many machines may hold a slot at a time; a list widens as machines succeed.",
-            ),
+            "slots": _slots(),
             "lease": {"description": "How long a slot is held at most.", "$ref": "#/$defs/age"},
             "on_expire": {
                 "description": "What becomes of a slot whose lease has run out.",
@@ -179,9 +179,49 @@ def _always() -> Schema:
     return _object(properties, required=["ends"])
 
 
+def _slots() -> Schema:
+    total = _one_or_many("limit", "How many machines may hold a slot at a time; a list widens as machines succeed.")
+    per = {
+        "description": "For each label, how many machines of each of its groups may be down.",
+        "type": "object",
+        "propertyNames": {"pattern": _whole(LABEL.pattern)},
+        "additionalProperties": {"$ref": "#/$defs/limit"},
+    }
+    grouped = _object({"total": total, "per": per}, required=["total"])
+    return {"description": total["description"], "anyOf": [*_forms(total), grouped]}
+
+
+def _forms(schema: Schema) -> list[Schema]:
+    forms = schema["anyOf"]
+    assert isinstance(forms, list)
+    return forms
+
+
+def _names(description: str) -> Schema:
+    one = _scalar(NAME.pattern, "The name of a state.")
+    return {"description": description, "anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
+
+
+def _looked_up() -> list[Schema]:
+    value = {"type": ["string", "number", "boolean"]}
+    where = {
+        "description": "Labels that a machine must have: for each, one of these values.",
+        "type": "object",
+        "propertyNames": {"pattern": _whole(LABEL.pattern)},
+        "additionalProperties": {"anyOf": [value, {"type": "array", "minItems": 1, "items": value}]},
+    }
+    roster = _scalar(CHART_NAME.pattern, "The roster that lists the machines.")
+    reported = _names("Whoever reported in these states of this run.")
+    key = _scalar(NAME.pattern, "Only those whose report is on this attribute.")
+    return [
+        _object({"roster": roster, "where": where}, required=["roster"]),
+        _object({"reported": reported, "key": key}, required=["reported"]),
+    ]
+
+
 def _expect() -> Schema:
     return {
-        "description": "How many machines take part, or the list of their ids.",
+        "description": "How many machines take part, the list of their ids, a roster, or who reported before.",
         "oneOf": [
             {"type": "integer", "minimum": 1, "maximum": INT64_MAX},
             {"type": "string", "pattern": _whole(INTEGER.pattern)},
@@ -191,6 +231,7 @@ def _expect() -> Schema:
                 "uniqueItems": True,
                 "items": _machine(),
             },
+            *_looked_up(),
         ],
     }
 

@@ -11,11 +11,7 @@ from app.service import subscriptions
 from app.service.subscriptions import FORMATS
 
 
-@click.group(
-    "subscription",
-    short_help="Webhooks: set, list, show, test, deliveries, delete.",
-    epilog="Example: ./state_service subscription list",
-)
+@click.group("subscription", short_help="Webhooks: set, list, show, test, deliveries, delete.")
 def group() -> None:
     """Subscriptions: receivers that are told of rows of the log by webhook (docs/notify.md)."""
 

@@ -6,16 +6,20 @@ and other modules ask it instead of naming it.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from fractions import Fraction
 from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, Self
 
 from app.core.errors import AttributeRangeError
+from app.core.expect import Expect, FromRoster, Listed, Number, Reporters
+from app.core.groups import GroupLimit
 from app.core.promises import Promises
 from app.core.window import Hours, Schedule, find_end_of_open_time
 
@@ -27,6 +31,8 @@ CHART_NAME_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . - : (nor '.' or '..')"
 # The attribute that counts failures; `on_expire: fail` counts on it, and the pages show it.
 FAILED_KEY = "failed"
 NO_PROMISES = Promises()
+# States with numbers in the place of percentages that a chart keeps: one for each size that a set has had.
+MAX_SIZED = 256
 
 
 class Op(StrEnum):
@@ -59,6 +65,21 @@ _COMPARE: dict[Op, Callable[[int, int], bool]] = {
 def compare(op: Op, value: int, threshold: int) -> bool:
     """Return whether `value op threshold` is true."""
     return _COMPARE[op](value, threshold)
+
+
+def round_share(exact: Fraction, op: Op) -> int | None:
+    """Return the whole number that compares by `op` with every count as the exact number of machines does.
+
+    For `>=` it is at least 1. None for `==` and `!=` if the exact number is not whole.
+    """
+    match op:
+        case Op.GE:
+            return max(1, math.ceil(exact))
+        case Op.LT:
+            return math.ceil(exact)
+        case Op.GT | Op.LE:
+            return math.floor(exact)
+    return int(exact) if exact.denominator == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +177,25 @@ class Situation(Protocol):
         """What decides, beside its windows, when the chart is open."""
 
 
+class Standing(Protocol):
+    """What the current state is found by (`app.core.position.Position`)."""
+
+    @property
+    def state(self) -> str:
+        """The current state's name."""
+
+    @property
+    def expected(self) -> int | None:
+        """How many machines take part in the visit, if that was looked up."""
+
+
 @dataclass(frozen=True, slots=True)
 class CountGuard:
-    """Holds if the attribute `key` compares by `op` with `threshold`; `written` is the file's text (`12`, `95%`)."""
+    """Holds if the attribute `key` compares by `op` with `threshold`; `written` is the file's text (`12`, `95%`).
+
+    With `share` the threshold is that share of a set whose size must be looked up: `sized` gives the guard with its
+    threshold, and until then there is no answer to whether it holds.
+    """
 
     is_clock: ClassVar[Literal[False]] = False
 
@@ -166,18 +203,35 @@ class CountGuard:
     op: Op
     threshold: int
     written: str
+    share: Fraction | None = None
+
+    @property
+    def is_percentage(self) -> bool:
+        """Whether the file gives the threshold as a percentage."""
+        return self.written.endswith("%")
+
+    def sized(self, machines: int) -> CountGuard:
+        """Return the guard as it is if `machines` take part."""
+        if self.share is None:
+            return self
+        threshold = round_share(machines * self.share, self.op)
+        assert threshold is not None  # such a guard has neither `==` nor `!=`
+        return replace(self, threshold=threshold, share=None)
 
     def due_at(self, position: Situation) -> None:
         """Return None: the clock never makes a count guard hold."""
 
     def holds(self, position: Situation, now: datetime) -> bool:
         """Return whether the attribute has the wanted value; a pause makes no difference."""
+        assert self.share is None, "the guard has no threshold yet"
         return _COMPARE[self.op](position.values[self.key], self.threshold)
 
     @property
     def text(self) -> str:
         """The guard as people read it: `count ≥ 190 (95%)`."""
-        percentage = f" ({self.written})" if self.written.endswith("%") else ""
+        if self.share is not None:
+            return f"{self.key} {self.op.sign} {self.written}"
+        percentage = f" ({self.written})" if self.is_percentage else ""
         return f"{self.key} {self.op.sign} {self.threshold}{percentage}"
 
     @property
@@ -275,14 +329,22 @@ class Transition:
     target: str
     guard: Guard
 
+    def sized(self, machines: int) -> Transition:
+        """Return the transition as it is if `machines` take part."""
+        if self.guard.is_clock or self.guard.share is None:
+            return self
+        return replace(self, guard=self.guard.sized(machines))
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRule:
     """How many machines may hold a slot at a time.
 
     `stages` are the limits, as numbers of machines. Each limit applies until as many machines are counted on the
     state's first attribute as this stage and the stages before it allow in sum; the last limit applies from then on.
-    `written` is the file's text of each limit. If `lease` is None, a claim never expires.
+    `written` is the file's text of each limit. If `lease` is None, a claim never expires. `shares` has, for each stage
+    that is a percentage of a set whose size must be looked up, that share, and for the others None. `per` limits the
+    machines of each group that may be down.
     """
 
     stages: tuple[int, ...]
@@ -290,6 +352,16 @@ class SlotRule:
     lease: timedelta | None = None
     lease_written: str | None = None
     on_expire: OnExpire = OnExpire.HOLD
+    shares: tuple[Fraction | None, ...] = ()
+    per: tuple[GroupLimit, ...] = ()
+
+    def sized(self, machines: int) -> SlotRule:
+        """Return the rule as it is if `machines` take part: shares are rounded up, and at least 1."""
+        stages = [
+            stage if share is None else max(1, math.ceil(machines * share))
+            for stage, share in zip(self.stages, self.shares, strict=True)
+        ]
+        return replace(self, stages=tuple(stages), shares=())
 
     def limit(self, succeeded: int) -> int:
         """Return how many slots there are once `succeeded` machines are counted on the first attribute."""
@@ -317,6 +389,8 @@ class State:
 
     `schedule` is what the file says of this state alone; `Chart.find_schedule` is what is in force. `approvers` is set
     if people report on the state, and not machines.
+    `expect` is the set of machines that take part here; None leaves it to the chart. Whoever was counted on the first
+    attribute of the states `including` in this run is counted here on entry.
     `default_key` names that attribute; it is None if the state has no attributes. Machines report on a state that
     `is_counting`: not on a final one, and not on one that only the clock moves.
     `reported` has, for attributes, the machines whose reports their starting values include; they may not count again
@@ -332,6 +406,8 @@ class State:
     reported: tuple[tuple[str, tuple[str, ...]], ...] = ()
     schedule: Schedule | None = None
     approvers: Approvers | None = None
+    expect: Expect | None = None
+    including: tuple[str, ...] = ()
     is_final: bool = field(init=False, repr=False, compare=False)
     is_counting: bool = field(init=False, repr=False, compare=False)
     default_key: str | None = field(init=False, repr=False, compare=False)
@@ -345,6 +421,11 @@ class State:
     def reports(self) -> dict[str, str]:
         """The attribute of each machine in `reported`."""
         return {machine: key for key, machines in self.reported for machine in machines}
+
+    def sized(self, machines: int) -> State:
+        """Return the state as it is if `machines` take part: its percentages are numbers."""
+        slots = self.slots if self.slots is None or not self.slots.shares else self.slots.sized(machines)
+        return replace(self, transitions=tuple(move.sized(machines) for move in self.transitions), slots=slots)
 
     def has_attribute(self, key: str) -> bool:
         """Return whether the state has an attribute of that name."""
@@ -360,7 +441,12 @@ class Chart:
     """One version of a named state machine.
 
     `expect` is how many machines take part, `roster` their ids; each is None if the chart file does not say so.
-    `require_machine` is what the file says; `needs_machine` is what follows from the file. `schedule` is the one of
+    `follows` is in their place if the file names a roster; `common` is whichever of these the file has. A state may
+    have a set of its own: `expect_of` has what counts in a state. `require_machine` is what the file says;
+    `needs_machine` is what follows from the file. `rosters` are the names of all rosters that the
+    chart and its states go by. `remembered` are the states whose reports later states ask for. A chart that `looks_up`
+    nothing about machines has neither.
+    `schedule` is the one of
     every state that says no other. `importer` is who imported this version, and `sha256` the hash of its file; None if
     that is not known. `calendars` are the names of all calendars that the file names.
     `promises` are what may never, and must always, happen.
@@ -379,13 +465,28 @@ class Chart:
     calendars: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
     _schedules: dict[str, Schedule] = field(init=False, default_factory=dict, repr=False, compare=False)
     promises: Promises = NO_PROMISES
-    roster_set: frozenset[str] | None = field(init=False, default=None, repr=False, compare=False)
+    follows: FromRoster | None = None
+    rosters: tuple[str, ...] = field(init=False, default=(), repr=False, compare=False)
+    remembered: frozenset[str] = field(init=False, default=frozenset(), repr=False, compare=False)
+    looks_up: bool = field(init=False, repr=False, compare=False)
+    common: Expect | None = field(init=False, repr=False, compare=False)
+    _sets: Mapping[str, Expect | None] = field(init=False, repr=False, compare=False)
+    _sized: dict[tuple[str, int], State] = field(init=False, default_factory=dict, repr=False, compare=False)
     _reach: dict[str, frozenset[str]] = field(init=False, default_factory=dict, repr=False, compare=False)
     _counts_ahead: dict[str, bool] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
-        object.__setattr__(self, "roster_set", None if self.roster is None else frozenset(self.roster))
+        common = self._make_common_set()
+        object.__setattr__(self, "common", common)
+        sets = {name: common if state.expect is None else state.expect for name, state in self.states.items()}
+        object.__setattr__(self, "_sets", sets)
+        rosters = {item.roster for item in (common, *sets.values()) if isinstance(item, FromRoster)}
+        object.__setattr__(self, "rosters", tuple(sorted(rosters)))
+        remembered = {name for state in self.states.values() for name in state.including}
+        remembered.update(name for item in sets.values() if isinstance(item, Reporters) for name in item.states)
+        object.__setattr__(self, "remembered", frozenset(remembered))
+        object.__setattr__(self, "looks_up", bool(rosters or remembered))
         self._resolve_schedules()
 
     def _resolve_schedules(self) -> None:
@@ -404,6 +505,47 @@ class Chart:
     def find_schedule(self, state: str) -> Schedule | None:
         """Return when `state` is open; None if it always is."""
         return self._schedules.get(state)
+
+    def _make_common_set(self) -> Expect | None:
+        if self.follows is not None:
+            return self.follows
+        if self.roster is not None:
+            return Listed(self.roster)
+        return None if self.expect is None else Number(self.expect)
+
+    def expect_of(self, state: str) -> Expect | None:
+        """Return the set of machines that take part in a state; None if the chart file does not say it."""
+        return self._sets[state]
+
+    def count_expected(self, position: Standing) -> int | None:
+        """Return how many machines take part in the current state; None if the chart file does not say it."""
+        expect = self._sets[position.state]
+        return expect.size if expect is not None and expect.is_fixed else position.expected
+
+    @property
+    def has_own_sets(self) -> bool:
+        """Whether a state has a set of its own, so that another state may be for other machines."""
+        return any(state.expect is not None for state in self.states.values())
+
+    def find_label_roster(self, state: str) -> str | None:
+        """Return the roster that has the labels of a state's machines: that of its set, else the chart's."""
+        own = self._sets[state]
+        if isinstance(own, FromRoster):
+            return own.roster
+        return None if self.follows is None else self.follows.roster
+
+    def state_at(self, position: Standing) -> State:
+        """Return the current state; if its percentages are of a set that is looked up, with numbers in their place."""
+        machines = position.expected
+        if machines is None:
+            return self.states[position.state]
+        key = (position.state, machines)
+        found = self._sized.get(key)
+        if found is None:
+            if len(self._sized) >= MAX_SIZED:
+                self._sized.clear()
+            found = self._sized[key] = self.states[position.state].sized(machines)
+        return found
 
     def can_reach(self, origin: str, target: str) -> bool:
         """True if transitions lead from the state `origin` to the state `target`, or both are the same state."""
@@ -429,11 +571,18 @@ class Chart:
             ahead += targets
         return frozenset(found)
 
+    def is_on_roster(self, machine: str) -> bool:
+        """Return whether the chart's own list has `machine`; True for every machine if it has no list."""
+        return not isinstance(self.common, Listed) or self.common.has(machine)
+
     @property
     def needs_machine(self) -> bool:
-        """Whether a PUT without a machine's id is an error: the file says so, or it has a roster."""
-        return self.require_machine or self.roster is not None
+        """Whether a PUT without a machine's id is an error in every state: the file says so, or lists the machines."""
+        return self.require_machine or (self.common is not None and self.common.names_machines)
 
-    def is_on_roster(self, machine: str) -> bool:
-        """Return whether `machine` takes part; True for every machine if the chart has no roster."""
-        return self.roster_set is None or machine in self.roster_set
+    def needs_machine_in(self, state: str) -> bool:
+        """Return whether a PUT on `state` without a machine's id is an error."""
+        if self.require_machine:
+            return True
+        expect = self._sets.get(state, self.common)
+        return expect is not None and expect.names_machines

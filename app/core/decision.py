@@ -5,28 +5,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from app.core.arrival import (
+    Recalled,
+    begin,
+    find_entry_move,
+    measure,
+    regroup,
+    write_counted_on_entry,
+    write_taken_over,
+)
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State
+from app.core.expect import NOTHING, FromRoster, Known
 from app.core.position import Entry, Kind, Position, Reason, Report, Slot, Step, Verdict, Visit, next_due
 from app.core.window import Hours
 
-# The most clock transitions in one transaction, whatever it carries; a cycle of clock guards continues in the next one.
+# The most clock transitions in one step, and so in one transaction; a cycle of clock guards continues in the next step.
 MOVES_PER_STEP = 100
 
 
 class Decision:
     """A step being decided: the position so far, and what there will be to write.
 
-    `key` and `value` are the attribute that the answer is about. `moves` is how many clock transitions it may take.
+    `key` and `value` are the attribute that the answer is about, `group` the one that is full. `counted_on_entry` is
+    None, or how many machines were counted on entering the state, if its guards are to be judged for that reason.
     """
 
-    def __init__(self, chart: Chart, position: Position, now: datetime, moves: int = MOVES_PER_STEP) -> None:
-        self.moves = moves
+    def __init__(self, chart: Chart, position: Position, now: datetime, known: Known = NOTHING) -> None:
         self.chart = chart
         self.position = position
         self.now = now
+        self._known = known
+        self._start = position
+        self.counted_on_entry: int | None = None
         self.state_at_start = position.state
         self.clock_moves = 0
         self.entries: list[Entry] = []
@@ -35,11 +49,32 @@ class Decision:
         self.reports: list[Report] = []
         self.key: str | None = None
         self.value: int | None = None
+        self.group: str | None = None
 
     @property
     def state(self) -> State:
         """The current state's definition."""
-        return self.chart.states[self.position.state]
+        return self.chart.state_at(self.position)
+
+    @property
+    def known(self) -> Known:
+        """What is known of machines, with the reports of this step so far."""
+        if not self.reports and not self.withdrawn:
+            return self._known
+        states = {self._start.visit: self._start.state, **{visit.visit: visit.state for visit in self.visits}}
+        return Recalled(self._known, self._start.run, states, self.reports, self.withdrawn)
+
+    def reports_in_visit(self, before: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Return the standing reports in this visit: those of `before` this step, and those of this step."""
+        made = {report.machine: report.key for report in self.reports if report.visit == self.position.visit}
+        return {**before, **made}
+
+    def takes_part(self, machine: str) -> bool:
+        """Return whether `machine` is in the current state's set; True for every machine if no set names them."""
+        expect = self.chart.expect_of(self.position.state)
+        if expect is None or not expect.names_machines:
+            return True
+        return machine in expect.keep([machine], self.position, self.known)
 
     def has_entered(self, name: str) -> bool:
         """Return whether a visit of the state `name` has begun in this step."""
@@ -85,7 +120,7 @@ class Decision:
             withdrawn=tuple(self.withdrawn),
             reports=tuple(self.reports),
             due_at=next_due(self.chart, self.position),
-            clock_moves=self.clock_moves,
+            group=self.group,
         )
 
     def log(
@@ -123,15 +158,68 @@ class Decision:
         )
 
     def enter(self, name: str) -> None:
-        """Begin a visit of the state `name`: values as defined, no reports, no slots."""
+        """Begin a visit of the state `name`: values as defined, no slots, and the reports of the states it includes."""
         self.position = self.position.entered(self.chart.states[name], self.now)
         self.visits.append(Visit(self.position.run, self.position.visit, name))
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Find out who takes part in the visit that has begun, and count those who have done their part before."""
+        self.counted_on_entry = None
+        state, expect = self.chart.states[self.position.state], self.chart.expect_of(self.position.state)
+        if not state.including and (expect is None or expect.is_fixed):
+            return
+        self.position, counted = begin(self.chart, self.position, self.known)
+        self.reports += [Report(self.position.visit, machine, state.default_key) for machine in counted]
+        if counted or self.position.expected == 0:
+            self.counted_on_entry = len(counted)
+
+    def follow(self, roster: str, version: int) -> None:
+        """Go by another version of a roster, in a row of the log with the sizes before and after."""
+        before, old = self.position, self.position.rosters.get(roster)
+        after = replace(before, rosters={**before.rosters, roster: version})
+        expect = self.chart.expect_of(before.state)
+        is_own = isinstance(expect, FromRoster) and expect.roster == roster
+        after = measure(self.chart, after, self.known) if is_own else after
+        self.log(
+            Kind.ROSTER,
+            value_before=self._size_of(before, roster, is_own),
+            value_after=self._size_of(after, roster, is_own),
+            reason=write_taken_over(roster, old, version),
+        )
+        self.position = after
+
+    def _size_of(self, position: Position, roster: str, is_own: bool) -> int | None:
+        """Return the size of the current state's set if it goes by the roster, else that of the roster."""
+        if roster not in position.rosters:
+            return None
+        return position.expected if is_own else self._known.count_machines(roster, position.rosters[roster], ())
+
+    def regroup(self) -> None:
+        """Look the groups of the machines that are down up again."""
+        self.position = regroup(self.chart, self.position, self._known)
 
     def run_clock(self) -> None:
-        """Take every clock transition and end every lease that is due, one after another."""
-        while not self.position.is_paused and self.clock_moves < self.moves:
+        """Take every clock transition and end every lease that is due, one after another.
+
+        A state whose set is empty, or whose machines are counted already, is left as its guards say, too.
+        """
+        while not self.position.is_paused and self.clock_moves < MOVES_PER_STEP:
+            if self.counted_on_entry is not None and self._leave_on_entry(self.counted_on_entry):
+                continue
             if not self._take_due_transition() and not self._expire_one_lease():
                 return
+
+    def _leave_on_entry(self, counted: int) -> bool:
+        """Take the first transition that holds for the machines counted on entry, or because the set is empty."""
+        self.counted_on_entry = None
+        transition = find_entry_move(self.state, self.position, counted, self.now)
+        if transition is None or transition.guard.is_clock:
+            return False
+        self.log(Kind.TRANSITION, to_state=transition.target, reason=write_counted_on_entry(transition.guard, counted))
+        self.enter(transition.target)
+        self.clock_moves += 1
+        return True
 
     def _take_due_transition(self) -> bool:
         for transition in self.state.transitions:
@@ -184,6 +272,8 @@ class Decision:
         self.position = replace(self.position, values=values)
         if machine is not None:
             self.reports.append(Report(self.position.visit, machine, key, note))
+            # First the report: a machine that has failed stays down when it gives its slot back.
+            self.note_report(machine, key)
             self.give_back(machine)
             first = self.state.default_key
             succeeded = self.position.succeeded + (key == first) - (moved_from == first)
@@ -214,8 +304,9 @@ class Decision:
         holder_reports = {name: held for name, held in here.holder_reports.items() if name != machine}
         succeeded = here.succeeded - (counts and key == self.state.default_key)
         self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
+        self.note_report(machine, None)
+        self.reports = [item for item in self.reports if (item.visit, item.machine) != (here.visit, machine)]
         self.withdrawn.append(Report(here.visit, machine, key))
-        self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
 
     def follow_calendars(self, hours: Hours) -> None:
         """Put the calendars' versions in `hours` in force: one row for each that was another one before."""
@@ -225,6 +316,12 @@ class Decision:
                 self.log(Kind.CALENDAR, key=name, value_before=before.get(name), value_after=version)
         merged = replace(self.position.hours, calendars=hours.calendars, events=hours.events)
         self.position = replace(self.position, hours=merged)
+
+    def note_report(self, machine: str, key: str | None) -> None:
+        """Keep who is down up to date: the report of `machine` stands on `key` now, or on nothing."""
+        rule = self.state.slots
+        if rule is not None and rule.per:
+            self.position = self.position.with_report(machine, key)
 
     def give_back(self, machine: str) -> None:
         """Free the slot of `machine`, if it holds one, without a row in the log."""

@@ -58,6 +58,14 @@ class ChartNotFoundError(StateServiceError):
         self.name = name
 
 
+class RosterNotFoundError(StateServiceError):
+    """No roster of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no roster named {name!r}")
+        self.name = name
+
+
 class NoDefaultChartError(StateServiceError):
     """A request was about the default chart, and there is no default chart."""
 

@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Any, Self
 
 from app.core.errors import LogDamagedError
-from app.core.position import Kind, Position, Slot
+from app.core.position import Kind, PastVisit, Position, Slot
 from app.core.window import NO_HOURS, Hours, Interval
 
 # The columns of the first release. This list never changes: old hashes depend on it.
@@ -157,6 +157,7 @@ class Marker:
     `hash` is that row's hash, to which the next row is chained. `reports` maps each machine that reported in the
     visit to the attribute that it counted on, or to None if an upgrade has dropped that attribute. `imports` has the
     hash of each version's text, as far as the rows had it. `pauser` is None in a marker that an older release wrote.
+    `past` has the run's visits before, of those states whose reports later states may ask for.
     """
 
     position: Position
@@ -166,6 +167,7 @@ class Marker:
     pruned_at: datetime
     imports: Mapping[int, Imported] = field(default_factory=dict)
     pauser: Pauser | None = None
+    past: Mapping[int, PastVisit] = field(default_factory=dict)
 
     def as_row(self, last: LogRow, actor: str | None) -> LogRow:
         """Return the row that replaces `last`; it keeps `at`, so that the log is still in the order of time."""
@@ -203,11 +205,23 @@ class Marker:
                 "slots": [_write_slot(slot) for slot in here.slots.values()],
                 "texts": {str(version): item.sha256 for version, item in self.imports.items() if item.sha256},
                 "values": dict(here.values),
+                **self._say_who_takes_part(),
             },
             sort_keys=True,
             separators=(",", ":"),
             ensure_ascii=False,
         )
+
+    def _say_who_takes_part(self) -> dict[str, Any]:
+        """Return what only a chart that looks up its machines has."""
+        here, said = self.position, dict[str, Any]()
+        if here.expected is not None:
+            said["expected"] = here.expected
+        if here.rosters:
+            said["rosters"] = dict(here.rosters)
+        if self.past:
+            said["past"] = {str(number): [item.state, dict(item.reports)] for number, item in self.past.items()}
+        return said
 
 
 def read_marker(row: LogRow) -> Marker:
@@ -232,10 +246,13 @@ def _read(row: LogRow, fields: dict[str, Any]) -> Marker:
         slots={slot["machine"]: _read_slot(slot) for slot in fields["slots"]},
         # A marker that an older release wrote has none.
         renamed=fields.get("renamed", {}),
+        rosters=fields.get("rosters", {}),
+        expected=fields.get("expected"),
         hours=read_hours(fields.get("hours", {})),
     )
     # A marker that an older release wrote has neither.
     texts, pause = fields.get("texts", {}), fields.get("pause")
+    past = {int(number): PastVisit(state, reports) for number, (state, reports) in fields.get("past", {}).items()}
     return Marker(
         position=position,
         reports=fields["reports"],
@@ -244,6 +261,7 @@ def _read(row: LogRow, fields: dict[str, Any]) -> Marker:
         pruned_at=datetime.fromisoformat(fields["pruned_at"]),
         imports={int(version): Imported(sha256) for version, sha256 in texts.items()},
         pauser=None if pause is None else Pauser(*pause),
+        past=past,
     )
 
 

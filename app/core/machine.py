@@ -10,12 +10,16 @@ that the answer is the same as if the sweeper had come by at exactly the right m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from app.core.arrival import find_failed, find_full, groups_of, measure
 from app.core.chart import FAILED_KEY, Chart, SlotRule
-from app.core.decision import MOVES_PER_STEP, Decision
+from app.core.decision import Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
+from app.core.expect import NOTHING, Known
+from app.core.groups import write_group
 from app.core.log import format_instant
 from app.core.position import (
     LEASES_FOLLOW,
@@ -28,6 +32,7 @@ from app.core.position import (
     Happening,
     Kind,
     LoggedUpdate,
+    NewRoster,
     Open,
     Pause,
     Position,
@@ -47,14 +52,13 @@ from app.core.position import (
 from app.core.window import NO_HOURS, NO_LABELS, Hours, Labels, judge
 
 
-def step(chart: Chart, position: Position, happening: Happening, now: datetime, *, moves: int = MOVES_PER_STEP) -> Step:
+def step(chart: Chart, position: Position, happening: Happening, now: datetime, known: Known = NOTHING) -> Step:
     """Decide what `happening` does to `chart` at `position` when the time is `now`.
 
-    The clock takes at most `moves` transitions: what is left of those that the caller's transaction may take.
-
-    Raises BadRequestError, KeyReusedError or ConflictError; then the caller must write nothing.
+    `known` answers questions about machines; a chart that has no roster and does not look back asks none. Raises
+    BadRequestError, KeyReusedError or ConflictError; then the caller must write nothing.
     """
-    decision = Decision(chart, position, now, moves)
+    decision = Decision(chart, position, now, known)
     match happening:
         case Update():
             return _update(decision, happening)
@@ -80,6 +84,8 @@ def step(chart: Chart, position: Position, happening: Happening, now: datetime, 
             _open(decision, happening)
         case FollowCalendar():
             _follow_calendar(decision, happening)
+        case NewRoster():
+            _take_over_roster(decision, happening)
         case Evict():
             _evict(decision, happening)
     return decision.accept(Reason.UPDATED)
@@ -93,11 +99,14 @@ def start(
     *,
     fence: int = 0,
     hours: Hours = NO_HOURS,
+    rosters: Mapping[str, int] | None = None,
+    known: Known = NOTHING,
 ) -> Step:
     """Decide the first step of a chart's run `run`: it enters its initial state, and the clock runs.
 
     The reports that the definition has for that state stand in it, because its values include them. `hours` has the
-    calendars that the chart names, in the versions in force.
+    calendars that the chart names, in the versions in force, and `rosters` the newest version of each roster that it
+    follows.
     """
     reports = chart.states[chart.initial].reports
     position = Position(
@@ -110,11 +119,14 @@ def start(
         fence=fence,
         succeeded=sum(key == chart.states[chart.initial].default_key for key in reports.values()),
     )
-    decision = Decision(chart, position, now)
+    decision = Decision(chart, position, now, known)
     decision.log(Kind.IMPORT, note=chart.sha256)
     decision.visits.append(Visit(run, 1, chart.initial))
+    for roster in chart.rosters:
+        decision.follow(roster, (rosters or {})[roster])
     decision.reports += [Report(1, machine, key) for machine, key in reports.items()]
     decision.follow_calendars(hours)
+    decision.arrive()
     decision.run_clock()
     return decision.accept(Reason.UPDATED)
 
@@ -126,7 +138,7 @@ def _update(decision: Decision, request: Update) -> Step:
     decision.run_clock()
     if request.repeats is not None:
         return _repeat(decision, request, request.repeats)
-    if decision.chart.needs_machine and request.machine is None:
+    if request.machine is None and decision.chart.needs_machine_in(request.state):
         raise BadRequestError(f"chart {decision.chart.name!r} needs a machine id in every PUT: machine is missing")
     if decision.is_other_run(request.run):
         return decision.refuse(Reason.OTHER_RUN)
@@ -205,7 +217,7 @@ def _find_refusal(decision: Decision, request: Update, takes_back: bool) -> Reas
         return Reason.FINAL
     if not decision.state.is_counting:
         return Reason.TIME_DRIVEN
-    if request.machine is not None and not decision.chart.is_on_roster(request.machine):
+    if request.machine is not None and not decision.takes_part(request.machine):
         return Reason.NOT_ON_ROSTER
     if decision.is_own_change(request.machine):
         return Reason.OWN_CHANGE
@@ -278,6 +290,10 @@ def _claim(decision: Decision, request: Claim) -> Step:
         return decision.refuse(refusal)
     if held is None and len(here.slots) >= rule.limit(here.succeeded):
         return decision.refuse(Reason.FULL)
+    full = find_full(decision.chart, here, decision.known, rule, request.machine) if held is None and rule.per else None
+    if full is not None:
+        decision.group = write_group(full)
+        return decision.refuse(Reason.GROUP_FULL)
     if held is not None and rule.lease is None and held.expires_at is None:
         return decision.accept(Reason.REPLAY)
     slot = Slot(
@@ -293,7 +309,8 @@ def _claim(decision: Decision, request: Claim) -> Step:
         value_before=None if held is None else slot.fence,
         value_after=slot.fence,
     )
-    decision.position = here.with_slot(slot)
+    groups = groups_of(decision.chart, here, decision.known, rule, request.machine) if held is None else None
+    decision.position = here.with_slot(slot, groups)
     return decision.accept(Reason.UPDATED if held is None else Reason.REPLAY)
 
 
@@ -312,7 +329,7 @@ def _find_claim_refusal(decision: Decision, request: Claim) -> Reason | None:
         return Reason.PAUSED
     if request.state != decision.position.state:
         return Reason.NOT_CURRENT
-    if not decision.chart.is_on_roster(request.machine):
+    if not decision.takes_part(request.machine):
         return Reason.NOT_ON_ROSTER
     return None
 
@@ -374,10 +391,16 @@ def _pause(decision: Decision, reason: str) -> None:
 def _resume(decision: Decision, reason: str) -> None:
     if not decision.position.is_paused:
         raise ConflictError(f"chart {decision.chart.name!r} is not paused")
+    here = decision.position
     decision.log(Kind.RESUME, reason=reason)
     schedule = decision.chart.find_schedule(decision.position.state)
     decision.position = decision.position.resumed(decision.now, schedule)
-    decision.take_first_that_holds()
+    entered_paused = here.paused_at is not None and here.entered_at >= here.paused_at
+    if entered_paused and here.expected == 0:
+        # The set was empty when the operator moved the paused chart here.
+        decision.counted_on_entry = 0
+    else:
+        decision.take_first_that_holds()
     decision.run_clock()
 
 
@@ -422,9 +445,7 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     decision.run_clock()
     old = decision.position
     # The clock may have begun another visit, which has no reports yet: those of the visit before stand as they are.
-    reports = dict(request.reports) if old.visit == reported_in else {}
-    # The end of a lease may have just reported a machine as failed.
-    reports |= {report.machine: report.key for report in decision.reports if report.visit == old.visit}
+    reports = decision.reports_in_visit(request.reports if old.visit == reported_in else {})
     home = old.state if old.state in request.chart.states else request.homes.get(old.state)
     if home is None:
         raise ConflictError(
@@ -439,12 +460,35 @@ def _upgrade(decision: Decision, request: Upgrade) -> None:
     decision.position = replace(old, version=request.version)
     reason = say_upgrade(old.version, request.version, request.homes, follows)
     decision.log(Kind.UPGRADE, to_state=home, reason=reason, note=request.chart.sha256)
-    decision.position = replace(after, hours=old.hours.of_calendars(request.chart.calendars))
+    after = replace(after, hours=old.hours.of_calendars(request.chart.calendars))
+    decision.position = measure(request.chart, after.following(request.chart.rosters), decision.known)
     decision.follow_calendars(request.hours)
-    for name in sorted(reports):
-        if had_approvers:
+    for roster, newest in request.rosters.items():
+        if decision.position.rosters.get(roster) != newest:
+            decision.follow(roster, newest)
+    decision.position = find_failed(request.chart, decision.position, reports)
+    if had_approvers:
+        for name in sorted(reports):
             decision.withdraw(name, reports[name], f"version {old.version} was approved", approved)
-        elif not request.chart.is_on_roster(name):
+        reports = {}
+    _withdraw_absent(decision, reports)
+
+
+def _take_over_roster(decision: Decision, request: NewRoster) -> None:
+    reported_in = decision.position.visit
+    decision.run_clock()
+    decision.follow(request.roster, request.version)
+    reports = request.reports if decision.position.visit == reported_in else {}
+    _withdraw_absent(decision, decision.reports_in_visit(reports))
+
+
+def _withdraw_absent(decision: Decision, reports: Mapping[str, str | None]) -> None:
+    """Withdraw the reports of machines that take part no more, and judge the guards."""
+    decision.regroup()
+    expect = decision.chart.expect_of(decision.position.state)
+    if reports and expect is not None:
+        present = expect.keep(reports.keys(), decision.position, decision.known)
+        for name in sorted(reports.keys() - present):
             decision.withdraw(name, reports[name], f"{name} is not on the roster")
     if not decision.position.is_paused:
         decision.take_first_that_holds()

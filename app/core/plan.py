@@ -27,7 +27,7 @@ def list_planned(state: State) -> tuple[Transition, ...]:
 def find_needed(state: State) -> int | None:
     """Return the count at which the state is left as planned; None if the plan counts nothing."""
     guards = (move.guard for move in list_planned(state))
-    return next((guard.threshold for guard in guards if not guard.is_clock), None)
+    return next((guard.threshold for guard in guards if not guard.is_clock and guard.share is None), None)
 
 
 def follow_plan(chart: Chart, start: str, taken: set[str]) -> list[str]:
@@ -82,7 +82,7 @@ def find_edge(chart: Chart, position: Position, now: datetime) -> tuple[str, str
     None if no attribute is that near, and for an attribute on which nobody has reported yet: a chart that tolerates
     no failure is not at the edge as long as there is none.
     """
-    state, on_plan = chart.states[position.state], list_on_plan(chart)
+    state, on_plan = chart.state_at(position), list_on_plan(chart)
     if state.func is None or state.func.counting is None or state.name not in on_plan:
         return None
     for attribute in state.attributes:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from app.core.chart import Chart, OnExpire, SlotRule, State
+from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
+from app.core.groups import ALL_UP, Down, Group
 from app.core.window import NO_HOURS, Hours, Schedule
 
 
@@ -42,6 +43,8 @@ class Kind(StrEnum):
     OPEN = "open"
     # Another version of the calendar `key` is in force: `value_before` and `value_after` are the versions.
     CALENDAR = "calendar"
+    # The chart goes by another version of a roster from here on.
+    ROSTER = "roster"
     # The checkpoint row that replaces the rows deleted by a prune.
     PRUNE = "prune"
 
@@ -107,6 +110,7 @@ class Reason(StrEnum):
     WINDOW = "window"
     WINDOW_SHORT = "window_short"
     OWN_CHANGE = "own_change"
+    GROUP_FULL = "group_full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +160,9 @@ class Position:
     did; these two are filled in only if the state has slots. `renamed` has each name that a state of this run had
     before an upgrade, with the name it has now: machines that know the old one may still ask about their reports.
     `hours` says, beside the windows, when the chart is open.
+    `rosters` has the version in force of each roster that the chart follows. `expected` is how many machines take part
+    in the visit; None if the chart file alone says it. `failed` are the machines that stand at `failed` in this visit,
+    and `down` those and the slot holders with their groups; these two are filled in only if the state limits groups.
     """
 
     version: int
@@ -172,6 +179,10 @@ class Position:
     holder_reports: Mapping[str, str | None] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     hours: Hours = NO_HOURS
+    rosters: Mapping[str, int] = field(default_factory=dict)
+    expected: int | None = None
+    failed: frozenset[str] = frozenset()
+    down: Down = ALL_UP
 
     @property
     def is_paused(self) -> bool:
@@ -198,6 +209,9 @@ class Position:
             succeeded=0,
             holder_reports={},
             hours=self.hours.entered(now),
+            expected=None,
+            failed=frozenset(),
+            down=ALL_UP,
         )
 
     def upgraded(self, version: int, chart: Chart, name: str, homes: Mapping[str, str]) -> Position:
@@ -212,6 +226,12 @@ class Position:
         values = {item.key: self.values.get(item.key, item.value) for item in state.attributes}
         slots = self.slots if state.slots is not None else {}
         return replace(self, version=version, state=name, values=values, slots=slots, renamed=renamed)
+
+    def following(self, rosters: Collection[str]) -> Position:
+        """Return the position with the versions of `rosters` alone."""
+        if not self.rosters:
+            return self
+        return replace(self, rosters={name: version for name, version in self.rosters.items() if name in rosters})
 
     def with_leases(self, old: SlotRule | None, new: SlotRule | None, now: datetime) -> Position:
         """Return the position with the slots that are held under the rule `new` instead of `old`, from an upgrade on.
@@ -236,15 +256,27 @@ class Position:
         hours = self.hours if schedule is None else self.hours.paused(now - pause, now)
         return replace(self, paused_at=None, paused_for=paused_for, slots=slots, hours=hours)
 
-    def with_slot(self, slot: Slot) -> Position:
-        """Return the position with `slot` held."""
-        return replace(self, slots={**self.slots, slot.machine: slot}, fence=max(self.fence, slot.fence))
+    def with_slot(self, slot: Slot, groups: Sequence[Group] | None = None) -> Position:
+        """Return the position with `slot` held by a machine of these `groups`; None if the state limits no groups."""
+        down = self.down if groups is None else self.down.add(slot.machine, groups)
+        return replace(self, slots={**self.slots, slot.machine: slot}, fence=max(self.fence, slot.fence), down=down)
 
     def without_slot(self, machine: str) -> Position:
         """Return the position with the slot of `machine` free, if the machine held one."""
         if machine not in self.slots:
             return self
-        return replace(self, slots={name: slot for name, slot in self.slots.items() if name != machine})
+        down = self.down if machine in self.failed else self.down.drop(machine)
+        return replace(self, slots={name: slot for name, slot in self.slots.items() if name != machine}, down=down)
+
+    def with_report(self, machine: str, key: str | None) -> Position:
+        """Return the position after the report of `machine` in this visit stands on `key`, or was withdrawn.
+
+        Needed only if the state limits groups: it keeps `failed` and `down`.
+        """
+        if key == FAILED_KEY:
+            return replace(self, failed=self.failed | {machine})
+        down = self.down if machine in self.slots else self.down.drop(machine)
+        return replace(self, failed=self.failed - {machine}, down=down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +290,21 @@ class Report:
     machine: str
     key: str | None
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastVisit:
+    """A visit of the run that is over: its state, and the attribute of each machine's standing report."""
+
+    state: str
+    reports: Mapping[str, str | None]
+
+    def upgraded(self, state: State | None) -> PastVisit:
+        """Return the visit under another version, in which its state is `state`; None if that has no such state."""
+        if state is None:
+            return self
+        kept = {key: key if key is None or state.has_attribute(key) else None for key in set(self.reports.values())}
+        return PastVisit(state.name, {machine: kept[key] for machine, key in self.reports.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,12 +383,13 @@ class Archive:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
     """`chart`, the version `version`, takes over. `homes` maps a state that it lacks to the state to go on in.
 
-    `reports` maps each machine that reported in the current visit to its attribute; it may be empty if `chart` has no
-    roster and the current state no approvers. `hours` has the calendars that `chart` names, in the versions in force.
+    `reports` maps each machine that reported in the current visit to its attribute; it may be empty if no set of
+    `chart` names its machines and the current state has no approvers. `hours` has the calendars that `chart` names, in
+    the versions in force. `rosters` has the newest version of each roster that `chart` follows.
     """
 
     chart: Chart
@@ -349,6 +397,7 @@ class Upgrade:
     homes: Mapping[str, str] = field(default_factory=dict)
     reports: Mapping[str, str | None] = field(default_factory=dict)
     hours: Hours = NO_HOURS
+    rosters: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +414,18 @@ class FollowCalendar:
 
     name: str
     hours: Hours
+
+
+@dataclass(frozen=True, slots=True)
+class NewRoster:
+    """The chart goes by another version of a roster.
+
+    `reports` maps to its attribute each machine that reported in the current visit and whose line is gone or changed.
+    """
+
+    roster: str
+    version: int
+    reports: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +461,20 @@ class Evict:
 
 
 Happening = (
-    Update | Tick | Pause | Resume | Reset | Goto | Archive | Upgrade | Open | FollowCalendar | Claim | Release | Evict
+    Update
+    | Tick
+    | Pause
+    | Resume
+    | Reset
+    | Goto
+    | Archive
+    | Upgrade
+    | Open
+    | FollowCalendar
+    | NewRoster
+    | Claim
+    | Release
+    | Evict
 )
 
 
@@ -421,6 +495,16 @@ class Entry:
     reason: str | None = None
     note: str | None = None
 
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether a caller asked for it; not so what the clock does, and a move of its own on entering a state."""
+        return self.kind not in CLOCK_KINDS and (self.kind is not Kind.TRANSITION or self.key is not None)
+
+
+def find_asked_for(entries: Iterable[Entry]) -> tuple[int, Entry] | None:
+    """Return the row that a report or a claim made of its own, and its place from 1; None if there is no such row."""
+    return next(((place, entry) for place, entry in enumerate(entries, 1) if entry.is_asked_for), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -435,9 +519,9 @@ class Visit:
 class Step:
     """One decision: the answer, where the chart stands after it, and what there is to write.
 
-    `key` and `value` are the attribute that the answer is about. `withdrawn` are reports to delete before `reports`
-    are written. `due_at` is when the clock next has something to do; None means never. `clock_moves` is how many clock
-    transitions were taken.
+    `key` and `value` are the attribute that the answer is about. `group` is the one that is full if a claim is refused
+    for it, as text. `withdrawn` are reports to delete before `reports`
+    are written. `due_at` is when the clock next has something to do; None means never.
     """
 
     verdict: Verdict
@@ -450,18 +534,12 @@ class Step:
     withdrawn: tuple[Report, ...] = ()
     reports: tuple[Report, ...] = ()
     due_at: datetime | None = None
-    clock_moves: int = 0
+    group: str | None = None
 
     @property
     def moves(self) -> bool:
         """Whether the step may change the answer to a waiting client, so that the clients must be told."""
         return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
-
-
-def is_due(chart: Chart, position: Position, now: datetime) -> bool:
-    """Return whether the clock has something to do."""
-    due_at = next_due(chart, position)
-    return due_at is not None and due_at <= now
 
 
 def next_due(chart: Chart, position: Position) -> datetime | None:

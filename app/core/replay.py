@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from app.core.arrival import (
+    begin,
+    find_entry_move,
+    find_failed,
+    find_full,
+    groups_of,
+    measure,
+    read_counted_on_entry,
+    read_taken_over,
+    regroup,
+)
 from app.core.chart import FAILED_KEY, Chart, CountGuard, ElapsedGuard, OnExpire, SlotRule, State, Transition
 from app.core.errors import LogDamagedError
+from app.core.expect import NOTHING, FromRoster, Labels, PastReport, Rosters, Where
+from app.core.groups import write_group
 from app.core.log import NOT_PAUSED, Imported, LogRow, Pauser, chain_hash, read_marker
-from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, Position, Slot, read_homes
+from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, PastVisit, Position, Slot, read_homes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +54,18 @@ class Stay:
 class Replay:
     """A chart's history, read again from its log.
 
-    `chart_of` returns the definition of a version number. `reports` maps each machine that reported in the current
-    visit to its attribute. `last_hash` is what the next row must be chained to, and `rows` is how many were read.
+    `chart_of` returns the definition of a version number, and `rosters` knows every version of every roster. `reports`
+    maps each machine that reported in the current visit to its attribute, and `past` has the reports of visits
+    whose rows were pruned. `last_hash` is what the next row must be chained to, and `rows` is how many were read.
     """
 
     chart_of: Callable[[int], Chart]
+    rosters: Rosters = NOTHING
     position: Position | None = None
     is_archived: bool = False
     seq: int = 0
     reports: dict[str, str | None] = field(default_factory=dict)
+    past: dict[int, PastVisit] = field(default_factory=dict)
     last_hash: str = ""
     rows: int = 0
     stays: list[Stay] = field(default_factory=list)
@@ -100,6 +116,8 @@ class Replay:
                 self._upgrade(row)
             case Kind.RESET:
                 self.position = replace(here, run=row.run, visit=0, renamed={})
+                self.past = {}
+                self.reports = {}
             case Kind.CLAIM:
                 self._claim(row)
             case Kind.RELEASE | Kind.EVICT:
@@ -112,6 +130,8 @@ class Replay:
                 self._open(row)
             case Kind.CALENDAR:
                 self._follow_calendar(row)
+            case Kind.ROSTER:
+                self._take_over_roster(row)
         if row.kind in _MOVES:
             self._enter(row)
 
@@ -121,8 +141,10 @@ class Replay:
         marker = read_marker(row)
         self._state(row.version, row.to_state)
         self.seq = row.seq
-        self.position = marker.position
         self.reports = dict(marker.reports)
+        self.past = dict(marker.past)
+        chart = self.chart_of(row.version)
+        self.position = regroup(chart, find_failed(chart, marker.position, self.reports), self.rosters)
         self.is_archived = marker.is_archived
         self.last_hash = marker.hash
         self.imports = dict(marker.imports)
@@ -151,6 +173,7 @@ class Replay:
             fence=fence,
         )
         self.reports = dict(state.reports)
+        self.past = {}
         self.is_archived = False
         self.pauser = NOT_PAUSED
         self.imports[row.version] = Imported(row.note, row.at, row.actor)
@@ -192,11 +215,13 @@ class Replay:
             raise LogDamagedError(f"version {version} has no state {name!r}") from None
 
     def _enter(self, row: LogRow) -> None:
-        here = self._here().entered(self._state(row.version, row.to_state), row.at)
-        self.position = here
-        self.reports = {}
+        here, state = self._here(), self._state(row.version, row.to_state)
+        self.position, counted = begin(self.chart_of(row.version), here.entered(state, row.at), self)
+        self.reports = dict.fromkeys(counted, state.default_key)
+        here = self.position
         self.stays[-1].left_at = row.at
-        stay = Stay(run=here.run, visit=here.visit, state=here.state, entered_at=row.at)
+        reports = {name: ReportLine(state.default_key, row.seq, row.at) for name in counted}
+        stay = Stay(run=here.run, visit=here.visit, state=here.state, entered_at=row.at, reports=reports)
         if row.kind == Kind.RESET:
             self._end_run(stay)
         else:
@@ -205,9 +230,10 @@ class Replay:
     def _judge_report(self, row: LogRow) -> None:
         """Raise LogDamagedError if the report moved the chart without a guard that held, or failed to move it."""
         here = self._here()
-        if not _can_judge(self._state(row.version, row.from_state), here):
+        state = self.chart_of(row.version).state_at(here)
+        if not _can_judge(state, here):
             return
-        taken = None if here.is_paused else _first_that_holds(self._state(row.version, row.from_state), here, row.at)
+        taken = None if here.is_paused else _first_that_holds(state, here, row.at)
         if row.kind == Kind.UPDATE:
             if taken is not None:
                 guard = taken.guard.log_text
@@ -217,10 +243,15 @@ class Replay:
 
     def _judge_move(self, row: LogRow) -> None:
         """Raise LogDamagedError if the chart moved, without a report, and no guard led there."""
-        here, state = self._here(), self._state(row.version, row.from_state)
+        here = self._here()
+        state = self.chart_of(row.version).state_at(here)
         if not _can_judge(state, here):
             return
-        if row.key is None:
+        counted = read_counted_on_entry(row.reason)
+        if counted is not None:
+            taken = find_entry_move(state, here, counted, row.at)
+            is_right = taken is not None and not here.is_paused and counted == len(self.reports)
+        elif row.key is None:
             taken = _first_that_holds(state, here, row.at)
             is_right = taken is not None and isinstance(taken.guard, CountGuard) and not here.is_paused
         else:
@@ -235,6 +266,35 @@ class Replay:
             f"{row.chart}: seq {row.seq} ({row.kind}) moves from {row.from_state!r} to {row.to_state!r}, which no guard"
             " allowed"
         )
+
+    def list_past(self, run: int) -> dict[int, PastVisit]:
+        """Return the visits of the run so far, the current one included, with their reports, by number."""
+        stays = (stay for stay in self.stays if stay.run == run)
+        return {**self.past, **{stay.visit: PastVisit(stay.state or "", _keys(stay)) for stay in stays}}
+
+    def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
+        """Return the labels of those of `machines` that are on the roster."""
+        return self.rosters.find_labels(roster, version, machines)
+
+    def count_machines(self, roster: str, version: int, where: Where) -> int:
+        """Return how many machines of the roster have the labels `where`."""
+        return self.rosters.count_machines(roster, version, where)
+
+    def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
+        """Return how many of these machines have each value of `label`."""
+        return self.rosters.count_groups(roster, version, where, label)
+
+    def list_reports(
+        self, run: int, states: Collection[str], machines: Collection[str] | None = None
+    ) -> Sequence[PastReport]:
+        """Return the standing reports in the run's visits of `states`, the earliest visit first."""
+        return [
+            PastReport(number, visit.state, machine, key)
+            for number, visit in sorted(self.list_past(run).items())
+            if visit.state in states
+            for machine, key in visit.reports.items()
+            if machines is None or machine in machines
+        ]
 
     def _count(self, row: LogRow) -> None:
         here = self._here()
@@ -251,6 +311,7 @@ class Replay:
                 values[moved_from] = func.undo(moved_from, values[moved_from])
             self.reports[row.machine] = row.key
             self.stays[-1].reports[row.machine] = ReportLine(row.key, row.seq, row.at)
+            self._note_report(row.version, row.machine, row.key)
         if values[row.key] != row.value_before:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} found {row.key} at {row.value_before}, the log before it gives"
@@ -261,9 +322,15 @@ class Replay:
             raise LogDamagedError(
                 f"{row.chart}: seq {row.seq} left {row.key} at {row.value_after} instead of {values[row.key]}"
             )
-        self.position = replace(here, values=values)
+        self.position = replace(self._here(), values=values)
         if row.machine is not None:
             self.position = self.position.without_slot(row.machine)
+
+    def _note_report(self, version: int, machine: str, key: str | None) -> None:
+        here = self._here()
+        slots = self._state(version, here.state).slots
+        if slots is not None and slots.per:
+            self.position = here.with_report(machine, key)
 
     def _upgrade(self, row: LogRow) -> None:
         here, state = self._here(), self._state(row.version, row.to_state)
@@ -275,7 +342,14 @@ class Replay:
         values = self.position.values
         self.reports = {name: key if key in values else None for name, key in self.reports.items()}
         self.imports[row.version] = Imported(row.note, row.at, row.actor)
+        chart, homes = self.chart_of(row.version), self._homes(row)
+        self.past = {
+            number: visit.upgraded(chart.states.get(homes.get(visit.state, visit.state)))
+            for number, visit in self.past.items()
+        }
         self._upgrade_stays(row)
+        self.position = measure(chart, self.position.following(chart.rosters), self)
+        self.position = regroup(chart, find_failed(chart, self.position, self.reports), self)
 
     def _upgrade_stays(self, row: LogRow) -> None:
         """Give the visits of this run their new names, and drop the attributes that their states have no longer."""
@@ -291,6 +365,21 @@ class Replay:
                 if line.key is not None and not state.has_attribute(line.key):
                     stay.reports[machine] = replace(line, key=None)
         self.stays[-1].state = row.to_state
+
+    def _take_over_roster(self, row: LogRow) -> None:
+        here, chart, said = self._here(), self.chart_of(row.version), read_taken_over(row.reason)
+        if said is None or said[0] not in chart.rosters or said[1] != here.rosters.get(said[0]):
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} takes over {row.reason!r}, which does not fit")
+        roster, _, version = said
+        after = measure(chart, replace(here, rosters={**here.rosters, roster: version}), self)
+        expect = chart.expect_of(here.state)
+        is_own = isinstance(expect, FromRoster) and expect.roster == roster
+        size = after.expected if is_own else self.count_machines(roster, version, ())
+        if row.value_after != size:
+            raise LogDamagedError(
+                f"{row.chart}: seq {row.seq} says that {row.value_after} machines take part, the roster gives {size}"
+            )
+        self.position = regroup(chart, after, self)
 
     def _homes(self, row: LogRow) -> dict[str, str]:
         try:
@@ -334,10 +423,12 @@ class Replay:
                 f" before it gives {key} from {before} to {after}"
             )
         self.position = replace(here, values=values)
+        self._note_report(row.version, row.machine, None)
 
     def _claim(self, row: LogRow) -> None:
         here = self._here()
-        rule = self._state(row.version, row.from_state).slots
+        chart = self.chart_of(row.version)
+        rule = chart.state_at(here).slots
         if rule is None or row.machine is None or row.value_after is None:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims a slot of a state without slots")
         held = here.slots.get(row.machine)
@@ -345,6 +436,9 @@ class Replay:
         is_over = held is None and len(here.slots) >= rule.limit(len(self.reports))
         if is_over and len(here.slots) >= self._find_limit(row, rule):
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit")
+        full = find_full(chart, here, self, rule, row.machine) if held is None and rule.per else None
+        if full is not None:
+            raise LogDamagedError(f"{row.chart}: seq {row.seq} claims past the limit of the group {write_group(full)}")
         fences = (None, here.fence + 1) if held is None else (held.fence, held.fence)
         if (row.value_before, row.value_after) != fences:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} claims with fence {row.value_after} out of order")
@@ -355,7 +449,7 @@ class Replay:
             renewed_at=row.at,
             expires_at=None if rule.lease is None else row.at + rule.lease,
         )
-        self.position = here.with_slot(slot)
+        self.position = here.with_slot(slot, groups_of(chart, here, self, rule, row.machine))
 
     def _find_limit(self, row: LogRow, rule: SlotRule) -> int:
         """Return how many slots there were at most.
@@ -385,6 +479,10 @@ class Replay:
         if slot is None or (row.key is None and row.value_before != slot.fence):
             raise LogDamagedError(f"{row.chart}: seq {row.seq}: {row.machine!r} does not hold this slot")
         return slot
+
+
+def _keys(stay: Stay) -> dict[str, str | None]:
+    return {machine: line.key for machine, line in stay.reports.items()}
 
 
 def _can_judge(state: State, here: Position) -> bool:

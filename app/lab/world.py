@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from app.core import machine
 from app.core.chart import Chart, Transition
-from app.core.errors import ConflictError
+from app.core.errors import BadRequestError, ConflictError
 from app.core.position import (
     CLOCK_KINDS,
     Archive,
@@ -45,10 +45,19 @@ class Move:
     taken: Transition | None
 
 
+def refuse_rosters(chart: Chart) -> None:
+    """Raise BadRequestError for a chart whose machines must be looked up: the lab has no rosters."""
+    if chart.looks_up or chart.has_own_sets:
+        raise BadRequestError(
+            f"chart {chart.name!r} has states with machines of their own, which the lab does not know yet"
+        )
+
+
 class World:
     """A chart that was imported at `now`, and everything that its machines have said since."""
 
     def __init__(self, chart: Chart, now: datetime) -> None:
+        refuse_rosters(chart)
         self.now = now
         self.charts = {1: chart}
         self.moves: list[Move] = []
@@ -107,7 +116,7 @@ class World:
     def upgrade(self, chart: Chart, homes: Mapping[str, str]) -> Step:
         """Let another version take over. Raises ConflictError."""
         version = self._position.version + 1
-        step = self._decide(Upgrade(chart, version, homes, dict(self.reports)))
+        step = self._decide(Upgrade(chart=chart, version=version, homes=homes, reports=dict(self.reports)))
         self.charts[version] = chart
         self._visits = {homes.get(name, name): visit for name, visit in self._visits.items()}
         self._take(step)

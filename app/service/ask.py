@@ -6,18 +6,19 @@ is taken: if a chart's clock has something to do, the answer says so, and the ca
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from app import store
-from app.core import machine
 from app.core.chart import Chart
-from app.core.errors import ChartNotFoundError, ConflictError, StateServiceError
-from app.core.position import Reason, Tick, is_due
+from app.core.errors import ChartNotFoundError, StateServiceError
+from app.core.expect import Reporters
+from app.core.position import Reason
 from app.core.window import NO_HOURS, NO_LABELS, Labels, Opening, judge
 from app.db import Connection, asking, retrying
-from app.service.context import Service, read_position
+from app.service.context import Service
+from app.service.crowds import Knowledge
 from app.service.hours import CalendarEvents, Closed, describe_closed, read_labels
 from app.service.put import Answer
 
@@ -61,8 +62,11 @@ def answer_all(service: Service, questions: Sequence[Question]) -> list[Found | 
         now = service.now(now)
         views = {}
         for name, row in rows.items():
-            chart = service.definitions.get(connection, row)
-            views[name] = _look(service, connection, row, chart, now)
+            is_due = row.due_at is not None and row.due_at <= now
+            chart, known = service.definitions.get(connection, row), service.know(connection, row)
+            if chart.looks_up:
+                known = known.about([question.machine for question in questions if question.machine is not None])
+            views[name] = _View(connection, row, chart, now, known=known, is_due=is_due, events=service.events)
         done = _find_done(connection, views, questions)
         return [
             views[question.chart].find(question, is_done=_report_of(views, question) in done)
@@ -70,27 +74,6 @@ def answer_all(service: Service, questions: Sequence[Question]) -> list[Found | 
             else ChartNotFoundError(question.chart)
             for question in questions
         ]
-
-
-def _look(service: Service, connection: Connection, row: store.charts.ChartRow, chart: Chart, now: datetime) -> _View:
-    """Return the chart as it stands once its clock has done what is due by `now`, which is not written.
-
-    A cycle of clock guards is left to the sweeper: it has never done what is due.
-    """
-    if row.due_at is None or row.due_at > now:
-        return _View(connection, row, chart, now, is_due=False, events=service.events)
-    position, _ = read_position(service, connection, row, chart)
-    try:
-        step = machine.step(chart, position, Tick(), now)
-    except ConflictError:
-        # An attribute would leave its range: the sweeper says so in the log.
-        return _View(connection, row, chart, now, is_due=False, events=service.events)
-    if is_due(chart, step.position, now):
-        return _View(connection, row, chart, now, is_due=False, events=service.events)
-    after = row._replace(**store.charts.position_columns(step, row.updated_at, row.seq, row.last_hash))
-    view = _View(connection, after, chart, now, is_due=True, events=service.events)
-    view.enter(visit.state for visit in step.visits)
-    return view
 
 
 def _find_done(
@@ -127,7 +110,9 @@ class _View:
         *,
         is_due: bool,
         events: CalendarEvents,
+        known: Knowledge,
     ) -> None:
+        self._known = known
         self.row = row
         self.first_key = chart.states[row.state].default_key
         self._connection = connection
@@ -141,10 +126,6 @@ class _View:
             self._hours = events.fill(connection, store.charts.find_hours(row), now, now)
         self._entered = {row.state: True}
         self._renamed = store.charts.read_renamed(row)
-
-    def enter(self, states: Iterable[str]) -> None:
-        """Take note of states that the run has entered, although the tables do not say so yet."""
-        self._entered |= dict.fromkeys(states, True)
 
     def find(self, question: Question, *, is_done: bool) -> Found:
         """Return the answer to `question`; `is_done` is whether its machine has done its part in this visit."""
@@ -177,7 +158,7 @@ class _View:
             return Reason.DONE
         if row.paused_at is not None:
             return Reason.PAUSED
-        if question.machine is not None and not self._chart.is_on_roster(question.machine):
+        if question.machine is not None and not self._takes_part(question.state or row.state, question.machine):
             return Reason.NOT_ON_ROSTER
         if question.state is not None:
             if question.state != row.state:
@@ -207,7 +188,9 @@ class _View:
 
     def _is_settled(self, question: Question, reason: Reason) -> bool:
         """True if a no cannot become a yes by waiting. An operator's goto or reset is not waited for."""
-        if reason in (Reason.OTHER_RUN, Reason.UNKNOWN_STATE, Reason.NOT_ON_ROSTER):
+        if reason in (Reason.OTHER_RUN, Reason.UNKNOWN_STATE):
+            return True
+        if reason is Reason.NOT_ON_ROSTER and (question.state is not None or not self._chart.has_own_sets):
             return True
         if question.state is not None:
             return reason is Reason.DONE or not self._chart.can_reach(self.row.state, self._name_now(question.state))
@@ -218,6 +201,16 @@ class _View:
     def _name_now(self, state: str | None) -> str:
         """Return the name that a state has now, which an upgrade may have renamed in this run."""
         return self._renamed.get(str(state), str(state))
+
+    def _takes_part(self, state: str, machine: str) -> bool:
+        expect = self._chart.expect_of(state)
+        if expect is None or not expect.names_machines:
+            return True
+        if isinstance(expect, Reporters) and state != self.row.state:
+            # Whoever reports until then will take part.
+            return True
+        here = store.charts.build_position(self.row, {})
+        return machine in expect.keep([machine], here, self._known)
 
     def _was_entered(self, state: str) -> bool:
         if state not in self._entered:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app import store
-from app.core.chart import FAILED_KEY, Chart
+from app.core.chart import FAILED_KEY, Chart, CountGuard
 from app.core.log import LogRow
 from app.core.plan import find_limit, find_needed, list_on_plan
 from app.core.position import Kind, Position
@@ -80,7 +80,7 @@ def say_edge(told: Told, chart: Chart, position: Position, edge: tuple[str, str]
         return None
     counts = told.count_reports(position.visit)
     last = _Report(state=position.state, key=key, value=position.values[key], machine=report.machine, target=target)
-    reported = say_reported(sum(counts.values()), chart.expect, "have")
+    reported = say_reported(sum(counts.values()), chart.count_expected(position), "have")
     return report.reported_at, f"{_say_report(chart, last)}; one more goes to {target}; {reported}"
 
 
@@ -99,9 +99,15 @@ def _say_move(told: Told, chart: Chart, act: LogRow) -> str:
         case Kind.IMPORT:
             return f"the run began in {act.to_state}"
     counts = told.count_reports(act.visit)
-    reported = say_reported(sum(counts.values()), chart.expect) if counts else ""
+    reported = say_reported(sum(counts.values()), _expected_then(chart, act)) if counts else ""
     said = _say_counted(told.connection, chart, act, counts)
     return f"{said}; {reported}" if reported else said
+
+
+def _expected_then(chart: Chart, act: LogRow) -> int | None:
+    """How many machines took part in the state that the row left; None if that was looked up, or the state is gone."""
+    expect = chart.expect_of(act.from_state) if act.from_state in chart.states else None
+    return expect.size if expect is not None and expect.is_fixed else None
 
 
 def _say_counted(connection: Connection, chart: Chart, act: LogRow, counts: Mapping[str | None, int]) -> str:
@@ -142,13 +148,18 @@ def _say_report(chart: Chart, report: _Report) -> str:
     state = chart.states.get(report.state)
     guard = None if state is None else find_limit(state, report.key, report.target)
     word = "limit" if report.target not in list_on_plan(chart) else "needed"
-    limit = "" if guard is None else f", {word} {say_number(guard.threshold)},"
+    limit = "" if guard is None else f", {word} {say_threshold(guard)},"
     source = "" if report.machine is None else f" from {report.machine}"
     is_ordinal = state is None or not state.is_counting or state.func == "increment"
     first = 0 if state is None else state.initial_values().get(report.key, 0)
     noun = "failure" if report.key == FAILED_KEY else f"report on {report.key}"
     what = f"the {say_ordinal(report.value - first)} {noun}" if is_ordinal else f"{report.key} {report.value}"
     return f"{what}{limit}{source} in {report.state}"
+
+
+def say_threshold(guard: CountGuard) -> str:
+    """The threshold as a number, or as the percentage that it is of a set whose size has been forgotten."""
+    return say_number(guard.threshold) if guard.share is None else guard.written
 
 
 def _say_clock(chart: Chart, act: LogRow, counts: Mapping[str | None, int]) -> str:

@@ -120,7 +120,7 @@ class Health:
 
 def judge_health(told: Told, chart: Chart, position: Position, now: datetime) -> Health:
     """Return the chart's health at `now`, with a sentence that names machine, key and numbers."""
-    state = chart.states[position.state]
+    state = chart.state_at(position)
     verdict = judge(chart, told.row, position, now)
     since, because, departure = verdict.since, verdict.because, None
     match verdict.condition:
@@ -152,7 +152,7 @@ def judge(chart: Chart, row: store.charts.ChartRow, position: Position, now: dat
     A pause stops the clock: while it lasts a chart is neither late nor waits for the clock, but a lease that ran out
     before, and a count at the edge, stand as they are.
     """
-    state, entered = chart.states[position.state], position.entered_at
+    state, entered = chart.state_at(position), position.entered_at
     is_off = state.name not in list_on_plan(chart)
     if state.is_final:
         if is_off:
@@ -205,7 +205,7 @@ def _judge_leases(position: Position, now: datetime) -> Verdict | None:
 
 def _judge_pace(chart: Chart, row: store.charts.ChartRow, position: Position, now: datetime) -> Verdict | None:
     """A chart that is slower than its deadline allows, or silent for half of the time to it."""
-    state, timing = chart.states[position.state], find_timing(chart, position, now)
+    state, timing = chart.state_at(position), find_timing(chart, position, now)
     pace = find_pace(state, position, now)
     if timing.allowed is None or timing.is_planned or pace is None or pace.missing <= 0:
         return None
@@ -270,7 +270,7 @@ def _say_goal(state: State) -> str:
 def find_timing(chart: Chart, position: Position, now: datetime) -> Timing:
     """How long the visit has lasted, and how long it may last until the first clock guard comes due."""
     spent = max(now - position.entered_at - position.pause_in_visit(now), timedelta(0))
-    first = find_next_clock(chart.states[position.state], position)
+    first = find_next_clock(chart.state_at(position), position)
     if first is None:
         return Timing(spent)
     due, transition = first

@@ -11,10 +11,12 @@ from datetime import datetime
 from cachetools import LRUCache
 
 from app import store
+from app.core.arrival import regroup
 from app.core.chart import Chart
 from app.core.errors import NoDefaultChartError
 from app.core.position import Position, Step
 from app.db import Connection, Database, asking
+from app.service.crowds import Knowledge, RosterCache
 from app.service.hours import CalendarEvents
 from app.service.webhooks import AllowedHosts
 from app.waiting.hub import Hub
@@ -28,7 +30,8 @@ DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
 class Definitions:
     """A cache of charts by version; threads share it. A version never changes, so no entry ever goes stale.
 
-    The charts used last are kept, up to `max_states` states in all.
+    The charts used last are kept, up to `max_states` states in all. `rosters` keeps what was looked up in rosters,
+    whose versions never change, either.
     """
 
     def __init__(self, max_states: int = 200_000) -> None:
@@ -36,6 +39,7 @@ class Definitions:
         self._charts: LRUCache[DefinitionKey, Chart] = LRUCache(
             max_states, getsizeof=lambda chart: min(len(chart.states), max_states)
         )
+        self.rosters = RosterCache()
         # Reading needs the lock as well: an LRUCache changes its order when it is read.
         self._lock = threading.Lock()
 
@@ -43,25 +47,10 @@ class Definitions:
         """Return the definition of the chart's current version."""
         return self.get_version(connection, row, row.version)
 
-    def get_all(self, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[Chart]:
-        """Return the definition of each chart's current version; those that must be read are read together."""
-        keys = [self._key(connection, row, row.version) for row in rows]
-        with self._lock:
-            missing = {
-                (row.id, row.version): row.name for row, key in zip(rows, keys, strict=True) if key not in self._charts
-            }
-        if len(missing) > 1:
-            found = store.definitions.load_charts(connection, missing)
-            with self._lock:
-                for row, key in zip(rows, keys, strict=True):
-                    chart = found.get((row.id, row.version))
-                    if chart is not None:
-                        self._charts.setdefault(key, chart)
-        return [self.get(connection, row) for row in rows]
-
     def get_version(self, connection: Connection, row: store.charts.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
-        key = self._key(connection, row, version)
+        # If the database file is replaced by another one, the same chart ids mean other charts.
+        key = (connection.info.get("identity"), row.id, row.created_at, version)
         try:
             with self._lock:
                 return self._charts[key]
@@ -71,11 +60,6 @@ class Definitions:
         with self._lock:
             # If two threads have read the same definition, both get the first one's.
             return self._charts.setdefault(key, chart)
-
-    @staticmethod
-    def _key(connection: Connection, row: store.charts.ChartRow, version: int) -> DefinitionKey:
-        # If the database file is replaced by another one, the same chart ids mean other charts.
-        return connection.info.get("identity"), row.id, row.created_at, version
 
 
 # Called with a chart's name and a step that wrote log rows, once the step is committed.
@@ -119,6 +103,10 @@ class Service:
             self.hub.tell(chart)
         else:
             self.hub.tell_rows(chart)
+
+    def know(self, connection: Connection, row: store.charts.ChartRow | None) -> Knowledge:
+        """Return what is known of a chart's machines, as the caller's transaction sees them."""
+        return Knowledge(self.definitions.rosters, connection, row)
 
     def now(self, read: datetime) -> datetime:
         """The database's time `read`, or the tests' clock in its place."""
@@ -179,7 +167,11 @@ def _build_position(
         return position
     held = store.machines.read_held_slots(connection, row)
     succeeded, holder_reports = store.machines.read_slot_reports(connection, row, state.default_key)
-    return replace(position, slots=held, succeeded=succeeded, holder_reports=holder_reports)
+    position = replace(position, slots=held, succeeded=succeeded, holder_reports=holder_reports)
+    if not state.slots.per:
+        return position
+    failed = frozenset(store.machines.list_failed(connection, row))
+    return regroup(chart, replace(position, failed=failed), service.know(connection, row))
 
 
 def list_positions(
@@ -203,14 +195,6 @@ def list_positions(
         position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0), hours=hours)
         found.append((row, chart, position))
     return found, now
-
-
-def list_missing(connection: Connection, row: store.charts.ChartRow, chart: Chart) -> Sequence[str]:
-    """The machines of the roster that have not reported in this visit; none if the chart has no roster."""
-    if chart.roster is None or not chart.states[row.state].attributes:
-        return ()
-    reported = store.machines.read_reports(connection, row)
-    return [machine for machine in chart.roster if machine not in reported]
 
 
 def list_waiting(service: Service, row: store.charts.ChartRow, chart: Chart) -> list[str]:

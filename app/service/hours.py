@@ -118,5 +118,10 @@ def read_labels(
     schedule = chart.find_schedule(row.state)
     if schedule is None or not schedule.needs_labels:
         return {}
-    # Labels come with rosters; a chart without one has machines without labels.
-    return {}
+    roster = chart.find_label_roster(row.state)
+    found = None if roster is None else store.rosters.find_roster(connection, roster)
+    version = store.charts.build_position(row, {}).rosters.get(roster or "")
+    if found is None or version is None:
+        # A chart without a roster has machines without labels.
+        return {}
+    return store.rosters.find_labels(connection, found.id, version, machines)

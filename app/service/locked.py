@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 from app import store
 from app.core import machine
+from app.core.arrival import Recalled
 from app.core.chart import Chart
-from app.core.decision import MOVES_PER_STEP
-from app.core.errors import StateServiceError
+from app.core.expect import Known
 from app.core.log import Author
-from app.core.position import Happening, Position, Step, Tick, is_due
+from app.core.position import Happening, Position, Step, Upgrade
 from app.db import Connection, transaction
 from app.service.context import Service, read_positions
+from app.service.crowds import Knowledge
 
 # Who causes what the clock does.
 NOBODY = Author()
-
-
-class Budget:
-    """How many clock transitions a transaction may still take; all charts that it holds share it."""
-
-    def __init__(self) -> None:
-        self.left = MOVES_PER_STEP
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no transition was taken yet."""
-        return self.left == MOVES_PER_STEP
 
 
 class LockedChart:
     """A chart whose row the caller's transaction has locked; `position` and `seq` follow each step decided."""
 
     def __init__(
-        self, row: store.charts.ChartRow, chart: Chart, position: Position, now: datetime, *, budget: Budget
+        self, row: store.charts.ChartRow, chart: Chart, position: Position, now: datetime, known: Knowledge
     ) -> None:
         self.row = row
-        self.budget = budget
+        self.knowledge = known
         self.chart = chart
         self.position = position
         self.now = now
@@ -53,6 +42,26 @@ class LockedChart:
         return [decision.step for decision in self._decisions]
 
     @property
+    def known(self) -> Known:
+        """What is known of machines, with the reports of the steps so far, which the database does not have yet."""
+        reports = [report for step in self.steps for report in step.reports]
+        if not reports:
+            return self.knowledge
+        visits = {
+            self.row.visit: self.row.state,
+            **{one.visit: one.state for step in self.steps for one in step.visits},
+        }
+        return Recalled(self.knowledge, self.row.run, visits, reports)
+
+    def known_by(self, known: Knowledge) -> None:
+        """Ask `known` about machines from here on."""
+        self.knowledge = known
+
+    def expect_from(self, machines: Collection[str]) -> None:
+        """Say which machines the transaction is about, so that they are looked up together."""
+        self.knowledge = self.knowledge.about(machines)
+
+    @property
     def change(self) -> store.record.Change:
         """What is to be written."""
         return store.record.Change(self.row, self._before, self._decisions)
@@ -62,23 +71,10 @@ class LockedChart:
 
         Raises BadRequestError, KeyReusedError or ConflictError; then `happening` did nothing.
         """
-        step = machine.step(self.chart, self.position, happening, self.now, moves=self.budget.left)
-        self.budget.left -= step.clock_moves
+        known = self.known if self.chart.looks_up or isinstance(happening, Upgrade) else self.knowledge
+        step = machine.step(self.chart, self.position, happening, self.now, known)
         self.take(step, author)
         return step
-
-    def must_wait(self) -> bool:
-        """Return True if this transaction can take too few clock transitions for the chart, and the next one enough.
-
-        A cycle of clock guards never has enough: it takes what is left.
-        """
-        if self.budget.is_whole or not is_due(self.chart, self.position, self.now):
-            return False
-        try:
-            step = machine.step(self.chart, self.position, Tick(), self.now)
-        except StateServiceError:
-            return False
-        return step.clock_moves > self.budget.left and not is_due(self.chart, step.position, self.now)
 
     def take(self, step: Step, author: Author) -> None:
         """Take a step that was decided elsewhere."""
@@ -114,11 +110,10 @@ def locked_chart(service: Service, connection: Connection, row: store.charts.Cha
 
 def locked_charts(service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[LockedChart]:
     """As `locked_chart`, for several charts; each is judged at the same time."""
-    charts = service.definitions.get_all(connection, rows)
+    charts = [service.definitions.get(connection, row) for row in rows]
     positions, now = read_positions(service, connection, rows, charts)
-    budget = Budget()
     return [
-        LockedChart(row, chart, position, now, budget=budget)
+        LockedChart(row, chart, position, now, service.know(connection, row))
         for row, chart, position in zip(rows, charts, positions, strict=True)
     ]
 

@@ -132,7 +132,7 @@ def _list_conditions(service: Service, connection: Connection, names: Collection
             continue
         verdict = judge(chart, row, position, now)
         left = find_timing(chart, position, now).left
-        forecast = find_forecast(chart.states[position.state], position, now)
+        forecast = find_forecast(chart.state_at(position), position, now)
         found.append(
             Condition(
                 chart=row.name,

@@ -16,6 +16,7 @@ from app import chart_file, store
 from app.core import machine
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, Problem, ReasonRequiredError
+from app.core.expect import FromRoster, Where
 from app.core.log import Author
 from app.core.position import (
     Archive,
@@ -32,7 +33,8 @@ from app.core.position import (
     Upgrade,
 )
 from app.db import Connection, asking, retrying, transaction
-from app.service.context import Service, list_missing, list_waiting
+from app.service.absent import find_absent
+from app.service.context import Service, list_waiting
 from app.service.hours import follow_calendars
 from app.service.locked import LockedChart, lock, locked_chart, record
 from app.service.status import Status, describe_status
@@ -171,29 +173,71 @@ def _import(
         missing = [problem for name, problem in parsed.calendars.items() if name not in known]
         if missing:
             raise ChartFileError(tuple(sorted(missing)))
+    rosters = _hold_rosters(connection, parsed)
     row = store.charts.lock_chart_even_archived(connection, parsed.chart.name)
     if row is None:
         outcome = Outcome.CREATED
-        status, step = _create(service, connection, parsed, author)
+        status, step = _create(service, connection, parsed, author, rosters)
     elif row.archived_at is not None:
         outcome = Outcome.CREATED
-        status, step = _bring_back(service, connection, row, parsed, author)
+        status, step = _bring_back(service, connection, row, parsed, author, rosters=rosters)
     elif store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
         held = locked_chart(service, connection, row)
         status = describe_status(connection, held.chart, row, held.position, held.now)
         return Imported(Outcome.UNCHANGED, status, parsed.warnings, dry_run=request.dry_run), None
     else:
         outcome = Outcome.UPGRADED
-        status, step = _upgrade(service, connection, row, parsed, author, maps=request.maps)
-    return Imported(outcome, status, parsed.warnings, step.entries, request.dry_run), step
+        status, step = _upgrade(service, connection, row, parsed, author, maps=request.maps, rosters=rosters)
+    warnings = (*parsed.warnings, *_warn_of_groups(service, connection, parsed, rosters))
+    return Imported(outcome, status, warnings, step.entries, request.dry_run), step
+
+
+def _hold_rosters(connection: Connection, parsed: chart_file.ParsedChart) -> dict[str, int]:
+    """Return the newest version of each roster that the chart follows. Raises ChartFileError if one is missing."""
+    found = store.rosters.hold_rosters(connection, parsed.chart.rosters)
+    missing = [name for name in parsed.chart.rosters if name not in found]
+    if missing:
+        spots = {name: parsed.rosters[name] for name in missing}
+        text = "there is no roster {!r}: import it first (PUT /rosters/{})"
+        raise ChartFileError(
+            tuple(sorted(Problem(spot.line, spot.column, text.format(name, name)) for name, spot in spots.items()))
+        )
+    return found
+
+
+def _warn_of_groups(
+    service: Service, connection: Connection, parsed: chart_file.ParsedChart, rosters: Mapping[str, int]
+) -> list[Problem]:
+    """Return a warning for each limit of groups that does not limit all machines, because some lack the label."""
+    known, warnings = service.know(connection, None), []
+    for spot in parsed.groups:
+        roster, where = find_labelled(parsed.chart, spot.state)
+        without = known.count_without(roster, rosters[roster], where, spot.label)
+        if without:
+            total = known.count_machines(roster, rosters[roster], where)
+            message = f"{without} of {total} machines have no label {spot.label!r}: they are in no group of it"
+            warnings.append(Problem(spot.line, spot.column, message))
+    return warnings
+
+
+def find_labelled(chart: Chart, state: str) -> tuple[str, Where]:
+    """Return the roster that has the labels of a state's machines, and which of its machines those are."""
+    expect, roster = chart.expect_of(state), chart.find_label_roster(state)
+    assert roster is not None  # the parser wants one where groups are limited
+    return roster, expect.where if isinstance(expect, FromRoster) else ()
 
 
 def _create(
-    service: Service, connection: Connection, parsed: chart_file.ParsedChart, author: Author
+    service: Service,
+    connection: Connection,
+    parsed: chart_file.ParsedChart,
+    author: Author,
+    rosters: Mapping[str, int],
 ) -> tuple[Status, Step]:
     chart = parsed.chart
     now = service.now(store.charts.read_now(connection))
-    step = machine.start(chart, 1, 1, now, hours=follow_calendars(service.events, connection, chart, now))
+    hours = follow_calendars(service.events, connection, chart, now)
+    step = machine.start(chart, 1, 1, now, hours=hours, rosters=rosters, known=service.know(connection, None))
     first = store.record.DecidedStep(step, author)
     row = store.record.create_chart(connection, chart.name, first, now, log_key=service.database.log_key)
     store.definitions.add_version(
@@ -208,13 +252,25 @@ def _bring_back(
     row: store.charts.ChartRow,
     parsed: chart_file.ParsedChart,
     author: Author,
+    *,
+    rosters: Mapping[str, int],
 ) -> tuple[Status, Step]:
     """Start an archived chart again. Its version, run, seq and fencing number continue from before."""
     chart = parsed.chart
     row = store.record.set_archived(connection, store.record.set_pause(connection, row, None, None), None)
     held = locked_chart(service, connection, row)
     hours = follow_calendars(service.events, connection, chart, held.now)
-    step = machine.start(chart, row.version + 1, row.run + 1, held.now, fence=row.fence, hours=hours)
+    known = service.know(connection, None)
+    step = machine.start(
+        chart,
+        row.version + 1,
+        row.run + 1,
+        held.now,
+        fence=row.fence,
+        hours=hours,
+        rosters=rosters,
+        known=known,
+    )
     held.take(step, author)
     row = record(service, connection, held)
     store.definitions.add_version(
@@ -231,16 +287,21 @@ def _upgrade(
     author: Author,
     *,
     maps: Sequence[str],
+    rosters: Mapping[str, int],
 ) -> tuple[Status, Step]:
     """Let the next version take over the run in flight."""
     chart = parsed.chart
     held = locked_chart(service, connection, row)
     homes = read_homes(maps, held.chart, chart)
-    # Only a roster and a state of approvers can withdraw reports, and there may be many.
     has_approvers = held.chart.states[row.state].approvers is not None
-    reports = {} if chart.roster is None and not has_approvers else store.machines.read_reports(connection, row)
+    # Only a set that names its machines, and a state of approvers, can withdraw reports, and there may be many.
+    reports = store.machines.read_reports(connection, row) if names_machines(chart) or has_approvers else {}
+    if chart.remembered:
+        # The new version asks for reports under the new names; below, visits follow that the clock has just begun.
+        store.machines.rename_visits(connection, row, homes)
     hours = follow_calendars(service.events, connection, chart, held.now)
-    step = held.decide(Upgrade(chart, row.version + 1, homes, reports, hours), author)
+    upgrade = Upgrade(chart=chart, version=row.version + 1, homes=homes, reports=reports, hours=hours, rosters=rosters)
+    step = held.decide(upgrade, author)
     store.definitions.add_version(
         connection, row.id, row.version + 1, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
@@ -248,6 +309,12 @@ def _upgrade(
     store.machines.rename_visits(connection, row, homes)
     store.machines.drop_report_keys(connection, row, chart)
     return describe_status(connection, chart, after, step.position, held.now), step
+
+
+def names_machines(chart: Chart) -> bool:
+    """Return whether some set of the chart says which machines take part."""
+    sets = (chart.expect_of(name) for name in chart.states)
+    return any(item is not None and item.names_machines for item in sets)
 
 
 def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]:
@@ -394,7 +461,8 @@ def _act(
         step.position,
         now,
         waiting=list_waiting(service, after, chart),
-        missing=list_missing(connection, after, chart),
+        absent=find_absent(service.know(connection, after), connection, after, chart),
+        known=service.know(connection, after),
     )
     return status, step
 

@@ -15,8 +15,10 @@ from app.core.log import HistoryFilter, LogRow
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
+from app.service.absent import find_absent
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
+from app.service.crowds import Knowledge
 from app.service.operate import Loss, describe_loss
 from app.service.roll import Worker, list_working
 from app.service.status import Status, describe_status
@@ -268,7 +270,15 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
         counts = store.machines.count_reports_of_visits(connection, row)
-        status = describe_status(connection, chart, row, position, now, waiting=list_waiting(service, row, chart))
+        status = describe_status(
+            connection,
+            chart,
+            row,
+            position,
+            now,
+            waiting=list_waiting(service, row, chart),
+            known=service.know(connection, row),
+        )
         shown = _find_shown_visit(connection, row, machines)
         return Detail(
             chart=chart,
@@ -277,7 +287,14 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
             is_large=is_large(chart, PAGE_STATES),
             stays=_list_stays(connection, row, now, counts),
             samples=_list_samples(connection, row),
-            machines=_get_machines(connection, row, chart, machines, (shown, counts.get(shown.visit, {}))),
+            machines=_get_machines(
+                connection,
+                row,
+                chart,
+                machines,
+                shown=(shown, counts.get(shown.visit, {})),
+                known=service.know(connection, row),
+            ),
             history=_get_history(connection, row, history),
             versions=store.definitions.list_versions(connection, row.id),
             trouble=_find_trouble(connection, row, status.health, counts),
@@ -342,7 +359,9 @@ def _get_machines(
     row: store.charts.ChartRow,
     chart: Chart,
     query: MachineQuery,
+    *,
     shown: tuple[VisitRow, Mapping[str | None, int]],
+    known: Knowledge,
 ) -> MachinePage:
     visit, counts = shown
     wanted = MachineFilter(
@@ -354,18 +373,22 @@ def _get_machines(
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
     if query.kind == "missing":
-        absent, total = store.machines.list_missing_page(connection, row, visit.visit, wanted)
+        found = find_absent(known, connection, row, chart, wanted, visit=visit.visit)
+        absent, total = (found.machines, found.total) if found is not None else ((), 0)
     else:
         reports, total = store.machines.list_reports_page(connection, row, visit.visit, wanted)
     reported = sum(counts.values())
+    expected = chart.count_expected(store.charts.build_position(row, {}))
+    expect = chart.expect_of(row.state)
+    names_machines = expect is not None and expect.names_machines
     return MachinePage(
         reports=reports,
         absent=absent,
         total=total,
         reported=reported,
         failed=counts.get(FAILED_KEY, 0),
-        missing=None if chart.expect is None else max(chart.expect - reported, 0),
-        has_roster=chart.roster is not None,
+        missing=None if expected is None else max(expected - reported, 0),
+        has_roster=names_machines,
         visit=visit,
     )
 

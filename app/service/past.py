@@ -18,10 +18,12 @@ from cachetools import LRUCache
 from app import store
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartNotFoundError
+from app.core.expect import Listed, Rosters
 from app.core.log import HashedRow, LogRow, format_instant
 from app.core.position import Kind, Position
 from app.core.replay import Replay
 from app.db import Connection, snapshot
+from app.service.absent import Absent
 from app.service.because import Told
 from app.service.context import Service
 from app.service.locked import NOBODY
@@ -85,8 +87,8 @@ CHECKPOINTS = Checkpoints()
 class _Past:
     """A replay on its way: the position so far, the last row, and the pause that is running."""
 
-    def __init__(self, chart_of: Callable[[int], Chart]) -> None:
-        self.replay = Replay(chart_of=chart_of)
+    def __init__(self, chart_of: Callable[[int], Chart], rosters: Rosters) -> None:
+        self.replay = Replay(chart_of=chart_of, rosters=rosters)
         self.pause: Pause | None = None
         self.last: HashedRow | None = None
 
@@ -128,16 +130,18 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
         chart = past.replay.chart_of(position.version)
         position = _complete(chart, position, past.replay)
         then = _row_then(row, position, past)
-        missing = _list_missing(chart, position, past.replay)
+        absent = _find_absent(chart, position, past.replay)
         told = ToldThen(connection, then, chart)
-        return describe_status(connection, chart, then, position, at, missing=missing, told=told)
+        return describe_status(connection, chart, then, position, at, absent=absent, told=told)
 
 
 def _replay_until(
     service: Service, connection: Connection, row: store.charts.ChartRow, at: datetime, progress: Progress
 ) -> _Past:
     first, last = store.log.find_seq_at(connection, row.name, at)
-    past = _Past(lambda version: service.definitions.get_version(connection, row, version))
+    past = _Past(
+        lambda version: service.definitions.get_version(connection, row, version), service.know(connection, row)
+    )
     if last is None:
         _refuse_pruned(connection, row.name, first)
         return past
@@ -201,10 +205,13 @@ def _complete(chart: Chart, position: Position, replay: Replay) -> Position:
     return replace(position, succeeded=sum(key == state.default_key for key in replay.reports.values()))
 
 
-def _list_missing(chart: Chart, position: Position, replay: Replay) -> list[str]:
-    if chart.roster is None or not chart.states[position.state].attributes:
-        return []
-    return [machine for machine in chart.roster if machine not in replay.reports]
+def _find_absent(chart: Chart, position: Position, replay: Replay) -> Absent | None:
+    """Return who of a list in the chart file had not reported. Who of a roster had not is not told."""
+    expect = chart.expect_of(position.state)
+    if not isinstance(expect, Listed) or not chart.states[position.state].attributes:
+        return None
+    absent = tuple(machine for machine in expect.machines if machine not in replay.reports)
+    return Absent(absent, len(absent))
 
 
 def _row_then(row: store.charts.ChartRow, position: Position, past: _Past) -> store.charts.ChartRow:

@@ -12,12 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 from app import store
 from app.core.chart import Chart
-from app.core.decision import MOVES_PER_STEP
 from app.core.errors import (
     BadRequestError,
     ChartNotFoundError,
@@ -28,11 +26,9 @@ from app.core.errors import (
 )
 from app.core.log import Author
 from app.core.position import (
-    CLOCK_KINDS,
     Claim,
     Happening,
     LoggedUpdate,
-    Position,
     Reason,
     Release,
     Report,
@@ -40,7 +36,7 @@ from app.core.position import (
     Tick,
     Update,
     Verdict,
-    is_due,
+    find_asked_for,
 )
 from app.db import Connection, asking, retrying, snapshot, transaction
 from app.service.context import Service
@@ -51,11 +47,15 @@ from app.service.metrics import lock_is_held
 
 @dataclass(frozen=True, slots=True)
 class SlotCount:
-    """How many slots the state has, how many are held, and the fencing number of the one asked about, if held."""
+    """How many slots the state has, how many are held, and the fencing number of the one asked about, if held.
+
+    `group` is the group that is full, if the claim was refused for it.
+    """
 
     slots: int
     held: int
     fence: int | None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,8 @@ class Answer:
             fields |= self.closed.as_json()
         if needs_slot is not None:
             fields["slots"] = needs_slot
+        if slots is not None and slots["group"] is None:
+            del slots["group"]
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
 
 
@@ -103,10 +105,9 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
     run, visit, last_seq = here.run, here.visit, seq + len(step.entries)
     if step.reason in _COUNTED:
         # What the clock did by itself comes before and after the PUT's own row; a tick has no row of its own.
-        for offset, entry in enumerate(step.entries, 1):
-            if entry.kind not in CLOCK_KINDS:
-                run, visit, last_seq = entry.run, entry.visit, seq + offset
-                break
+        own = find_asked_for(step.entries)
+        if own is not None:
+            run, visit, last_seq = own[1].run, own[1].visit, seq + own[0]
     is_yes = step.verdict is Verdict.ACCEPTED
     return Answer(
         chart=chart,
@@ -152,6 +153,11 @@ class Sent:
     chart: str
     what: Put | Claim | ClaimCurrent | Release | Tick
     author: Author
+
+
+def find_machine(sent: Sent) -> str | None:
+    """Return the machine that a request is about; None if it names none."""
+    return None if isinstance(sent.what, Tick) else sent.what.machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +221,9 @@ class PriorReports:
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
         self._reports.update(((report.visit, report.machine), report) for report in step.reports)
         if idempotency_key is not None and step.reason in _COUNTED:
-            entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
-            self._keys[idempotency_key] = _logged(chart, entry.from_state, entry.machine, entry.key)
+            own = find_asked_for(step.entries)
+            assert own is not None  # a PUT that counted has a row
+            self._keys[idempotency_key] = _logged(chart, own[1].from_state, own[1].machine, own[1].key)
 
     def remember(self, chart: Chart, version: int, sent: Sent, step: Step) -> None:
         """Keep the Idempotency-Key of a PUT that was answered as its machine's replay, unless it was used before."""
@@ -263,8 +270,12 @@ def _logged(chart: Chart, state: str, machine: str | None, key: str | None) -> L
     return LoggedUpdate(state, machine, key, default_key)
 
 
+# Charts that one pass of the sweeper looks at; the rest follow in the next pass.
+SWEEP_LIMIT = 500
 # Reasons of a no that waiting may change.
-_MAY_CHANGE = frozenset({Reason.FULL, Reason.NOT_CURRENT, Reason.PAUSED, Reason.WINDOW, Reason.WINDOW_SHORT})
+_MAY_CHANGE = frozenset(
+    {Reason.FULL, Reason.GROUP_FULL, Reason.NOT_CURRENT, Reason.PAUSED, Reason.WINDOW, Reason.WINDOW_SHORT}
+)
 # Why the report of a machine that held a slot a moment ago is refused.
 _SLOT_IS_GONE = frozenset({Reason.NO_SLOT, Reason.NOT_CURRENT, Reason.LATE, Reason.UNKNOWN_STATE, Reason.FINAL})
 
@@ -274,8 +285,7 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
     """Judge each request of `batch` and write what was decided, in one transaction; answer each in its place.
 
     With `skip_locked` the requests on charts that another transaction has locked are answered ChartLockedError,
-    and were not judged. If the clock has more to do than one transaction may, the requests that need it follow in
-    further transactions. Raises DatabaseUnavailableError for all of them.
+    and were not judged. Raises DatabaseUnavailableError for all of them.
     """
     asked_at = time.perf_counter()
     by_chart: dict[str, list[int]] = {}
@@ -283,7 +293,6 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
         by_chart.setdefault(sent.chart, []).append(place)
     missing = ChartLockedError if skip_locked else ChartNotFoundError
     found: dict[int, Applied | StateServiceError] = {}
-    later: list[int] = []
     with transaction(service.database) as connection:
         rows = (store.charts.lock_free_charts if skip_locked else store.charts.lock_charts)(connection, by_chart)
         if not rows:
@@ -294,36 +303,17 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
             named = {place: name_approver(chart, batch[place]) for place in by_chart[chart.row.name]}
             found |= {place: sent for place, sent in named.items() if isinstance(sent, StateServiceError)}
             judged = {place: sent for place, sent in named.items() if isinstance(sent, Sent)}
+            if chart.chart.looks_up:
+                chart.expect_from({name for sent in judged.values() if (name := find_machine(sent)) is not None})
             prior = PriorReports(service, connection, chart, list(judged.values()))
-            for place, sent in judged.items():
-                if (later and batch[later[-1]].chart == sent.chart) or chart.must_wait():
-                    later.append(place)
-                else:
-                    found[place] = _judge(chart, prior, sent)
+            found |= {place: _judge(chart, prior, sent) for place, sent in judged.items()}
             if prior.replayed:
                 store.log.remember_keys(connection, chart.row.id, chart.seq, prior.replayed)
         record_all(service, connection, charts)
     for chart in charts:
         for step in chart.steps:
             service.tell(chart.row.name, step)
-    found |= _apply_later(service, batch, later, skip_locked=skip_locked)
     return [found[place] if place in found else missing(sent.chart) for place, sent in enumerate(batch)]
-
-
-def _apply_later(
-    service: Service, batch: Sequence[Sent], places: Sequence[int], *, skip_locked: bool
-) -> dict[int, Applied | StateServiceError]:
-    """Apply what the transaction before this one had no clock transitions left for."""
-    if not places:
-        return {}
-    try:
-        answers: Sequence[Applied | StateServiceError] = apply(
-            service, [batch[place] for place in places], skip_locked=skip_locked
-        )
-    except DatabaseUnavailableError as error:
-        # The requests before are committed: the error is that of these alone.
-        answers = [error] * len(places)
-    return dict(zip(places, answers, strict=True))
 
 
 class ChartLockedError(StateServiceError):
@@ -385,7 +375,7 @@ def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | Sta
         and chart.chart.states[state].slots is not None
         and chart.chart.can_reach(step.position.state, state)
     )
-    slots = _count_slots(chart.chart, step.position, sent.what.machine)
+    slots = _count_slots(chart.chart, step, sent.what.machine)
     return Applied(replace(answer, slots=slots, closed=_find_closed(chart, state, step)), may_change)
 
 
@@ -410,11 +400,12 @@ def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str
             return chart.position.state, sent.what
 
 
-def _count_slots(chart: Chart, position: Position, machine: str) -> SlotCount:
-    rule = chart.states[position.state].slots
+def _count_slots(chart: Chart, step: Step, machine: str) -> SlotCount:
+    position = step.position
+    rule = chart.state_at(position).slots
     held = position.slots.get(machine)
     limit = 0 if rule is None else rule.limit(position.succeeded)
-    return SlotCount(limit, len(position.slots), None if held is None else held.fence)
+    return SlotCount(limit, len(position.slots), None if held is None else held.fence, step.group)
 
 
 def report_if_held(service: Service, name: str, machine: str, author: Author) -> Answer | None:
@@ -441,54 +432,21 @@ def tick(service: Service, name: str) -> store.charts.ChartRow:
     return chart.row
 
 
-def find_next_due(service: Service) -> timedelta | None:
-    """Return in how long the clock next has something to do, zero if it has now; None if it has nothing to do."""
-    with asking(service.database) as connection:
-        due_at = store.charts.find_next_due(connection)
-        now = service.now(store.charts.read_now(connection))
-    return None if due_at is None else max(due_at - now, timedelta(0))
-
-
 def sweep(service: Service) -> int:
     """Move on every chart whose clock has something to do; return how many there were.
 
-    Each transaction takes many charts. A chart that cannot be moved keeps no other from its turn: its error is raised
-    after the last. A cycle of clock guards goes on in the next call.
+    A chart that cannot be moved keeps no other from its turn: its error is raised after the last.
     """
-    if find_next_due(service) != timedelta(0):
-        return 0
     failures: list[ConflictError] = []
-    swept: dict[int, bool] = {}
-    while (found := _sweep_some(service, failures, [chart for chart, still_due in swept.items() if still_due])) != {}:
-        swept |= found
+    with asking(service.database) as connection:
+        due = store.charts.list_due_charts(connection, service.now(store.charts.read_now(connection)), SWEEP_LIMIT)
+    for name in due:
+        try:
+            tick(service, name)
+        except ChartNotFoundError:
+            pass  # archived since
+        except ConflictError as error:
+            failures.append(error)
     if failures:
         raise failures[0]
-    return len(swept)
-
-
-@retrying
-def _sweep_some(service: Service, failures: list[ConflictError], leave: Sequence[int]) -> dict[int, bool]:
-    """Run the clock of charts that are due, except those with an id in `leave`, in one transaction.
-
-    Returns for each chart that had its turn whether it is still due.
-    """
-    with transaction(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
-        rows = store.charts.lock_due_charts(connection, now, leave, MOVES_PER_STEP)
-        charts = locked_charts(service, connection, rows)
-        had_turn = [chart for chart in charts if not chart.must_wait() and _run_clock(chart, failures)]
-        if had_turn:
-            record_all(service, connection, had_turn)
-    for chart in had_turn:
-        for step in chart.steps:
-            service.tell(chart.row.name, step)
-    return {chart.row.id: is_due(chart.chart, chart.position, chart.now) for chart in had_turn}
-
-
-def _run_clock(chart: LockedChart, failures: list[ConflictError]) -> bool:
-    """Run the chart's clock; note the error if it cannot be moved. Returns True: it had its turn."""
-    try:
-        chart.decide(Tick())
-    except ConflictError as error:
-        failures.append(error)
-    return True
+    return len(due)

@@ -14,7 +14,8 @@ from app.core.chart import Chart
 from app.core.log import HashedRow, HistoryFilter
 from app.core.position import Kind
 from app.db import asking, snapshot
-from app.service.context import Service, list_missing, list_positions, list_waiting, read_position
+from app.service.absent import find_absent
+from app.service.context import Service, list_positions, list_waiting, read_position
 from app.service.status import Status, describe_status
 
 # Rows of the log that one query reads.
@@ -48,7 +49,8 @@ def get_status(service: Service, name: str) -> Status:
             position,
             now,
             waiting=list_waiting(service, row, chart),
-            missing=list_missing(connection, row, chart),
+            absent=find_absent(service.know(connection, row), connection, row, chart),
+            known=service.know(connection, row),
         )
 
 

@@ -15,10 +15,12 @@ from app.core.errors import BadRequestError
 from app.core.log import format_instant
 from app.core.position import Slot
 from app.db import Connection, snapshot
+from app.service.absent import ALL, find_absent_in, takes_part
 from app.service.condition import judge
 from app.service.context import Service, list_positions
+from app.service.crowds import Knowledge
 from app.service.reading import quote_cell
-from app.store.machines import MachineReport, VisitReport, VisitRow
+from app.store.machines import MachineFilter, MachineReport, VisitReport, VisitRow
 
 # Machines in one answer, if the request does not say how many.
 MAX_MACHINES = 1_000_000
@@ -148,7 +150,7 @@ def list_roll(service: Service, name: str, wanted: RollQuery) -> Roll:
         visit = _find_visit(connection, chart, row, wanted, run)
         state = wanted.state if visit is None else visit.state
         assert state is not None  # without a visit, the state was named
-        machines = _list_entries(connection, chart, row, wanted, (state, visit))
+        machines = _list_entries(service.know(connection, row), connection, chart, row, wanted, place=(state, visit))
     return Roll(chart=name, run=run, visit=None if visit is None else visit.visit, state=state, machines=machines)
 
 
@@ -180,16 +182,18 @@ def _find_visit(
 
 
 def _list_entries(
+    known: Knowledge,
     connection: Connection,
     chart: Chart,
     row: store.charts.ChartRow,
     wanted: RollQuery,
+    *,
     place: tuple[str, VisitRow | None],
 ) -> Sequence[Entry]:
     state, visit = place
     key = _find_key(chart, wanted, state)
     if wanted.which is Which.MISSING:
-        return _list_missing(connection, chart, row, wanted, visit)
+        return _list_missing(known, connection, chart, row, wanted, place=place)
     if visit is None:
         return ()
     if wanted.which is Which.WORKING:
@@ -217,19 +221,25 @@ def _find_key(chart: Chart, wanted: RollQuery, state: str) -> str | None:
 
 
 def _list_missing(
-    connection: Connection, chart: Chart, row: store.charts.ChartRow, wanted: RollQuery, visit: VisitRow | None
+    known: Knowledge,
+    connection: Connection,
+    chart: Chart,
+    row: store.charts.ChartRow,
+    wanted: RollQuery,
+    *,
+    place: tuple[str, VisitRow | None],
 ) -> Sequence[Missing]:
-    if chart.roster is None:
-        raise BadRequestError(f"chart {row.name!r} has no roster (expect: a list), so no machine can be missing")
-    everything = store.machines.ReportFilter()
-    reports = () if visit is None else store.machines.list_reports_of(connection, row, visit, everything)
-    reported = {report.machine for report in reports}
-    names = list(chart.roster)
-    if wanted.after is not None:
-        if wanted.after not in names:
-            raise BadRequestError(f"after={wanted.after} is not on the roster of chart {row.name!r}")
-        names = names[names.index(wanted.after) + 1 :]
-    return [Missing(name) for name in names if name not in reported][: wanted.limit]
+    state, visit = place
+    chosen = MachineFilter(after=wanted.after, limit=ALL.limit if wanted.limit is None else wanted.limit)
+    run = row if visit is None else row._replace(run=visit.run)
+    number = None if visit is None else visit.visit
+    absent = find_absent_in(known, connection, run, chart, state, visit=number, wanted=chosen)
+    if absent is None:
+        raise BadRequestError(
+            f"chart {row.name!r} has no roster (expect: a list, or roster:) in state {state!r}, so no machine can be"
+            " missing"
+        )
+    return [Missing(name) for name in absent.machines]
 
 
 def list_working(connection: Connection, row: store.charts.ChartRow, visit: VisitRow) -> Sequence[Worker]:
@@ -319,7 +329,7 @@ def get_machine(service: Service, machine: str, may_see: Callable[[str], bool]) 
         positions, now = list_positions(service, connection)
         parts = []
         for row, chart, position in positions:
-            is_expected = chart.roster is not None and chart.is_on_roster(machine)
+            is_expected = takes_part(service.know(connection, row), chart, position, machine)
             found, slot = reports.get(row.name, []), slots.get(row.name)
             if not may_see(row.name) or not (is_expected or found or slot):
                 continue

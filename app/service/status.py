@@ -8,16 +8,23 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app import store
+from app.core.arrival import list_full
 from app.core.chart import Chart, CountGuard, State
+from app.core.expect import NOTHING, Known
+from app.core.groups import write_group
 from app.core.log import format_instant
 from app.core.plan import find_next_clock
 from app.core.position import Position, Slot
 from app.core.window import judge
 from app.db import Connection
+from app.service.absent import Absent
 from app.service.because import Told
 from app.service.condition import Health, judge_health
 from app.service.forecast import Forecast
 from app.service.words import name_some, say_opening, say_span
+
+# A line names at most this many groups that are full.
+MAX_GROUPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +46,36 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
+class FullGroup:
+    """A group that has its limit of machines down, and these machines."""
+
+    group: str
+    limit: int
+    machines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class SlotStatus:
-    """The slots of the current state: how many there are now, and which machines hold one or wait for one."""
+    """The slots of the current state: how many there are now, and which machines hold one or wait for one.
+
+    `full` are the groups of which no further machine may go down.
+    """
 
     limit: int
     holders: tuple[Slot, ...]
     waiting: tuple[str, ...]
+    full: tuple[FullGroup, ...] = ()
 
     def as_json(self, now: datetime) -> dict[str, Any]:
         """The slots as the HTTP interface gives them. A holder's `age` is in seconds."""
         holders = [{**_fields(slot), "age": int((now - slot.claimed_at).total_seconds())} for slot in self.holders]
-        return {"slots": self.limit, "held": len(self.holders), "holders": holders, "waiting": list(self.waiting)}
+        return {
+            "slots": self.limit,
+            "held": len(self.holders),
+            "holders": holders,
+            "waiting": list(self.waiting),
+            "full_groups": [_fields(group) for group in self.full],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +171,16 @@ def describe_status(
     now: datetime,
     *,
     waiting: Sequence[str] = (),
-    missing: Sequence[str] = (),
+    absent: Absent | None = None,
+    known: Known = NOTHING,
     told: Told | None = None,
 ) -> Status:
     """Return the status of `chart` at `position`.
 
-    `waiting` are the machines that wait for a slot, `missing` those of the roster that have not reported. `told` is
-    what the log and the reports say, if it is not what they say now.
+    `waiting` are the machines that wait for a slot, `absent` those that take part and have not reported. `known` counts
+    the machines of groups. `told` is what the log and the reports say, if it is not what they say now.
     """
-    state = chart.states[position.state]
+    state = chart.state_at(position)
     window = find_window(chart, position, now)
     return Status(
         chart=row.name,
@@ -171,13 +198,13 @@ def describe_status(
         paused_at=row.paused_at,
         paused_by=row.paused_by,
         pause_reason=row.pause_reason,
-        expect=chart.expect,
+        expect=chart.count_expected(position),
         entered_at=row.entered_at,
         updated_at=row.updated_at,
-        waits_for=say_what_it_waits_for(state, row, position, now, missing, window=window),
+        waits_for=say_what_it_waits_for(state, row, position, now, absent, window=window),
         read_at=now,
         health=judge_health(told or Told(connection, row), chart, position, now),
-        slots=find_slots(state, position, waiting),
+        slots=find_slots(chart, position, waiting, known),
         window=window,
     )
 
@@ -216,26 +243,30 @@ def find_deadline(state: State, position: Position) -> Deadline | None:
     return Deadline(None if position.is_paused else at, transition.target)
 
 
-def find_slots(state: State, position: Position, waiting: Sequence[str]) -> SlotStatus | None:
+def find_slots(chart: Chart, position: Position, waiting: Sequence[str], known: Known = NOTHING) -> SlotStatus | None:
     """The slots of the state; None if it has no slots.
 
     Holders whose lease ran out come first, then the others, and the slot claimed first comes first.
     """
+    state = chart.state_at(position)
     if state.slots is None:
         return None
     holders = sorted(position.slots.values(), key=lambda slot: (slot.expired_at is None, slot.claimed_at, slot.fence))
+    full = [FullGroup(write_group(group), most, names) for group, most, names in list_full(chart, position, known)]
     without = tuple(machine for machine in waiting if machine not in position.slots)
-    return SlotStatus(state.slots.limit(position.succeeded), tuple(holders), without)
+    return SlotStatus(state.slots.limit(position.succeeded), tuple(holders), without, tuple(full))
 
 
 def say_slots(slots: SlotStatus, now: datetime) -> str:
     """One line: how many slots are held, by which machines, for how long, and which machines wait for one."""
     held = name_some([_say_holder(slot, now) for slot in slots.holders])
     waiting = name_some(slots.waiting)
+    full = "; ".join(f"{one.group} is full: {name_some(one.machines)}" for one in slots.full[:MAX_GROUPS])
     return (
         f"slots: {len(slots.holders)} of {slots.limit} held"
         + (f": {held}" if held else "")
         + (f"; {len(slots.waiting)} waiting: {waiting}" if waiting else "")
+        + (f"; {full}" if full else "")
     )
 
 
@@ -258,7 +289,7 @@ def say_what_it_waits_for(
     row: store.charts.ChartRow,
     position: Position,
     now: datetime,
-    missing: Sequence[str] = (),
+    absent: Absent | None = None,
     *,
     window: WindowStatus | None = None,
 ) -> str:
@@ -277,8 +308,8 @@ def say_what_it_waits_for(
     parts += [
         _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]
-    if missing:
-        parts.append(f"not heard from: {name_some(missing)}")
+    if absent is not None and absent.total:
+        parts.append(f"not heard from: {name_some(absent.machines, total=absent.total)}")
     deadline = find_deadline(state, position)
     if deadline is not None and deadline.at is not None:
         left = deadline.at - now

@@ -112,7 +112,10 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
     with transaction(service.database, is_long=True) as connection:
         row = store.charts.lock_chart_even_archived(connection, name)
         assert row is not None  # a chart is archived, never deleted
-        replay = Replay(chart_of=lambda version: service.definitions.get_version(connection, row, version))
+        replay = Replay(
+            chart_of=lambda version: service.definitions.get_version(connection, row, version),
+            rosters=service.know(connection, row),
+        )
         oldest = store.log.list_history(connection, name, HistoryFilter(limit=CHUNK))
         rows = [logged for logged in oldest if logged.row.seq <= last]
         if len(rows) < 2:
@@ -127,6 +130,8 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
 def mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
     """Return the marker from which a replay can go on after the row `last`."""
     assert replay.position is not None  # a log begins with an import, or with a marker that has a position
+    here, remembered = replay.position, replay.chart_of(replay.position.version).remembered
+    past = replay.list_past(here.run) if remembered else {}
     marker = Marker(
         position=replay.position,
         reports=replay.reports,
@@ -135,6 +140,7 @@ def mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
         pruned_at=now,
         imports=replay.imports,
         pauser=replay.pauser,
+        past={number: visit for number, visit in past.items() if number < here.visit and visit.state in remembered},
     )
     return marker.as_row(last, author.actor)
 

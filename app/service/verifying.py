@@ -99,7 +99,9 @@ class _Verifier:
         self._runs: set[int] = set()
         # Read anew: what this process keeps in its cache may not be what the tables have by now.
         self._charts: dict[int, Chart] = {}
-        self._replay = Replay(chart_of=self._find_chart, end_run=self._compare_run)
+        self._replay = Replay(
+            chart_of=self._find_chart, end_run=self._compare_run, rosters=service.know(connection, row)
+        )
 
     def verify(self, progress: Progress) -> Verification:
         """Replay the log, and compare."""
@@ -189,6 +191,8 @@ class _Verifier:
         self._compare("values", dict(position.values), store.charts.read_values(connection, row.id))
         self._compare("slots", dict(position.slots), store.machines.read_held_slots(connection, row))
         self._compare("fence", position.fence, row.fence)
+        self._compare("rosters", store.charts.write_rosters(position.rosters), row.rosters)
+        self._compare("expected", position.expected, row.expected)
 
     # Visits and reports
 

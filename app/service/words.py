@@ -34,9 +34,10 @@ def say_ordinal(number: int) -> str:
     return f"{number:,}{ending}"
 
 
-def name_some(names: Sequence[str], most: int = MAX_NAMED) -> str:
-    """The first names, `most` of them, and how many more there are."""
-    more = f" and {say_number(len(names) - most)} more" if len(names) > most else ""
+def name_some(names: Sequence[str], most: int = MAX_NAMED, *, total: int | None = None) -> str:
+    """The first names, `most` of them, and how many more there are; `total` counts all if not all are in `names`."""
+    left = (len(names) if total is None else total) - min(len(names), most)
+    more = f" and {say_number(left)} more" if left > 0 else ""
     return ", ".join(names[:most]) + more
 
 

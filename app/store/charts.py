@@ -6,6 +6,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
@@ -48,6 +50,9 @@ class ChartRow(NamedTuple):
     archived_at: datetime | None
     # JSON: `Position.renamed`; None if no state of this run was renamed.
     renamed: str | None
+    expected: int | None
+    # JSON; see `write_rosters`.
+    rosters: str | None
 
 
 # Locking a chart's row
@@ -166,28 +171,18 @@ def list_heads(connection: Connection) -> list[tuple[str, int, str]]:
     return [(name, seq, last_hash) for name, seq, last_hash in connection.execute(query)]
 
 
-def find_next_due(connection: Connection) -> datetime | None:
-    """Return when the first chart is due, which may be past; None if none ever is. Used by: the sweeper."""
-    due_at: datetime | None = connection.execute(_NEXT_DUE).scalar_one()
-    return due_at
-
-
-_NEXT_DUE = select(func.min(charts.c.due_at)).where(charts.c.due_at.is_not(None))
-
-
-def lock_due_charts(connection: Connection, now: datetime, leave: Collection[int], limit: int) -> list[ChartRow]:
-    """Lock charts that are due, the longest overdue first, except those whose id is in `leave`. Used by: the sweeper.
-
-    A chart that another transaction has locked is left out: that one runs its clock, and every other would be late.
-    """
+def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """List charts that are due and whose lock is free, the longest overdue first. Used by: the sweeper."""
+    # A transaction that holds a chart's lock runs that chart's clock itself. If the sweeper waited for the lock,
+    # every other chart would be late.
     query = (
-        select(charts)
-        .where(charts.c.due_at <= now, charts.c.archived_at.is_(None), charts.c.id.not_in(leave))
+        select(charts.c.name)
+        .where(charts.c.due_at <= now, charts.c.archived_at.is_(None))
         .order_by(charts.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True)
     )
-    return [ChartRow._make(row) for row in connection.execute(query)]
+    return list(connection.execute(query).scalars())
 
 
 def list_calendar_followers(connection: Connection, calendar: str) -> list[str]:
@@ -274,6 +269,8 @@ def build_position(row: ChartRow, values: Mapping[str, int]) -> Position:
         fence=row.fence,
         renamed=read_renamed(row),
         hours=find_hours(row),
+        rosters={} if row.rosters is None else _read_rosters(row.rosters),
+        expected=row.expected,
     )
 
 
@@ -286,6 +283,24 @@ def read_renamed(row: ChartRow) -> dict[str, str]:
 def find_hours(row: ChartRow) -> Hours:
     """Return what opens and closes the chart beside its windows, without the calendars' events."""
     return NO_HOURS if row.hours is None else read_hours(json.loads(row.hours))
+
+
+@lru_cache(maxsize=1024)
+def _read_rosters(text: str) -> Mapping[str, int]:
+    return MappingProxyType(json.loads(text))
+
+
+def write_rosters(rosters: Mapping[str, int]) -> str | None:
+    """Return the versions in force of rosters as the table has them: `{"web": 3}`, and None if there are none."""
+    return json.dumps(dict(rosters), sort_keys=True) if rosters else None
+
+
+def list_followers(connection: Connection, roster: str) -> list[str]:
+    """List the charts, not archived, that follow a roster, by name. Used by: the import of a roster."""
+    # A roster's name has no character that LIKE or JSON would take for another, except the underscore.
+    pattern = f'%"{roster}":%'.replace("_", r"\_")
+    query = select(charts.c.name).where(charts.c.rosters.like(pattern, escape="\\"), charts.c.archived_at.is_(None))
+    return sorted(connection.execute(query).scalars())
 
 
 # Writing positions
@@ -305,6 +320,8 @@ _POSITION_COLUMNS = (
     "last_hash",
     "updated_at",
     "renamed",
+    "expected",
+    "rosters",
 )
 
 
@@ -326,6 +343,8 @@ def position_columns(step: Step, now: datetime, seq: int, last_hash: str) -> dic
         "last_hash": last_hash,
         "updated_at": now,
         "renamed": json.dumps(dict(after.renamed), sort_keys=True) if after.renamed else None,
+        "expected": after.expected,
+        "rosters": write_rosters(after.rosters) if after.rosters else None,
     }
 
 
@@ -398,25 +417,17 @@ def write_positions(connection: Connection, moved: Sequence[Moved]) -> None:
     else:
         parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
         _UPDATE_MANY.run(connection, parameters)
-    _write_values_anew(connection, [item for item in moved if item.changed is None])
+    for item in moved:
+        if item.changed is None:
+            _write_values_anew(connection, item)
 
 
 def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"b_{name}": value for name, value in values.items()}
 
 
-_DELETE_VALUES = Prepared(delete(attribute_values).where(attribute_values.c.chart_id == bindparam("b_chart_id")))
-_INSERT_VALUE = Prepared(
-    insert(attribute_values).values({item.name: bindparam(item.name) for item in attribute_values.c})
-)
-
-
-def _write_values_anew(connection: Connection, moved: Sequence[Moved]) -> None:
-    if not moved:
-        return
-    _DELETE_VALUES.run_all(connection, [{"b_chart_id": item.row.id} for item in moved])
-    rows = [
-        {"chart_id": item.row.id, "key": key, "value": value} for item in moved for key, value in item.values.items()
-    ]
+def _write_values_anew(connection: Connection, moved: Moved) -> None:
+    connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == moved.row.id))
+    rows = [{"chart_id": moved.row.id, "key": key, "value": value} for key, value in moved.values.items()]
     if rows:
-        _INSERT_VALUE.run_all(connection, rows)
+        connection.execute(insert(attribute_values), rows)

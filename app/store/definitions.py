@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, tuple_
+from sqlalchemy import Row, func, insert, select
 
 from app.core.chart import (
     NO_PROMISES,
@@ -32,6 +31,8 @@ from app.core.chart import (
     Transition,
 )
 from app.core.errors import VersionNotFoundError
+from app.core.expect import Expect, FromRoster, Listed, Number, Reporters
+from app.core.groups import GroupLimit
 from app.core.log import MICROSECOND, format_instant
 from app.core.promises import read_promises
 from app.core.window import DAYS, Schedule, Window
@@ -110,6 +111,7 @@ def add_version(
         "imported_at": now,
         "imported_by": actor,
         "schedule": _write_schedule(chart.schedule),
+        "follows": _write_set(chart.follows),
     }
     version_id = connection.execute(insert(chart_versions).returning(chart_versions.c.id), values).scalar_one()
     _insert_all(
@@ -164,7 +166,7 @@ def _state_row(version_id: int, position: int, state: State) -> dict[str, Any]:
         "name": state.name,
         "description": state.description,
         "func": state.func,
-        "slots": None if rule is None else json.dumps({"written": rule.written, "stages": rule.stages}),
+        "slots": None if rule is None else _write_limits(rule),
         "lease": None if rule is None else rule.lease_written,
         "lease_us": None if rule is None or rule.lease is None else rule.lease // MICROSECOND,
         "on_expire": None if rule is None else rule.on_expire,
@@ -172,6 +174,8 @@ def _state_row(version_id: int, position: int, state: State) -> dict[str, Any]:
         "schedule": _write_schedule(state.schedule),
         "who": None if state.approvers is None else "approvers",
         "who_not": "importer" if state.approvers is not None and state.approvers.not_importer else None,
+        "expect": _write_set(state.expect),
+        "including": json.dumps(state.including) if state.including else None,
     }
 
 
@@ -204,6 +208,39 @@ def _load_window(parts: dict[str, Any]) -> Window:
     return Window(time.fromisoformat(parts["from"]), time.fromisoformat(parts["to"]), parts["zone"], days)
 
 
+def _write_limits(rule: SlotRule) -> str:
+    limits: dict[str, Any] = {"written": rule.written, "stages": rule.stages}
+    if rule.per:
+        limits["per"] = {limit.label: limit.written for limit in rule.per}
+    return json.dumps(limits)
+
+
+def _write_set(expect: Expect | None) -> str | None:
+    match expect:
+        case Number(machines):
+            return json.dumps({"count": machines})
+        case Listed():
+            return json.dumps({"machines": expect.machines})
+        case FromRoster(roster, where):
+            return json.dumps({"roster": roster, "where": where})
+        case Reporters(states, key):
+            return json.dumps({"reported": states, "key": key})
+    return None
+
+
+def _read_set(text: str | None) -> Expect | None:
+    if text is None:
+        return None
+    fields = json.loads(text)
+    if "count" in fields:
+        return Number(fields["count"])
+    if "machines" in fields:
+        return Listed(tuple(fields["machines"]))
+    if "roster" in fields:
+        return FromRoster(fields["roster"], tuple((label, tuple(values)) for label, values in fields["where"]))
+    return Reporters(tuple(fields["reported"]), fields["key"])
+
+
 def _guard_columns(guard: Guard) -> dict[str, Any]:
     columns: dict[str, Any] = {"op": None, "threshold": None, "age": None, "instant": None, "of_time": None}
     match guard:
@@ -218,35 +255,16 @@ def _guard_columns(guard: Guard) -> dict[str, Any]:
 
 def load_chart(connection: Connection, chart_id: int, name: str, version: int) -> Chart:
     """Read a version's definition back from its rows. Raises VersionNotFoundError."""
-    found = load_charts(connection, {(chart_id, version): name})
-    if not found:
+    query = select(chart_versions).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
+    row = connection.execute(query).one_or_none()
+    if row is None:
         raise VersionNotFoundError(f"chart {name!r} has no version {version}")
-    return found[chart_id, version]
-
-
-def load_charts(connection: Connection, names: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], Chart]:
-    """Read the definitions of several charts, in few queries; those that do not exist are left out.
-
-    `names` has the chart's name for each pair of a chart's id and a version.
-    """
-    key = tuple_(chart_versions.c.chart_id, chart_versions.c.version)
-    rows = connection.execute(select(chart_versions).where(key.in_(list(names)))).all()
-    parts = _read_parts(connection, [row.id for row in rows])
-    return {
-        (row.chart_id, row.version): _build_chart(connection, row, names[row.chart_id, row.version], parts)
-        for row in rows
-    }
-
-
-def _build_chart(connection: Connection, row: Row[Any], name: str, parts: _Parts) -> Chart:
-    schedule = _load_schedule(row.schedule)
+    schedule, follows = _load_schedule(row.schedule), _read_set(row.follows)
+    assert follows is None or isinstance(follows, FromRoster)  # as `add_version` wrote it
     return Chart(
         name=name,
         initial=row.initial_state,
-        states={
-            state.name: _load_state(state, parts.attributes[state.id], parts.transitions[state.id], schedule)
-            for state in parts.states[row.id]
-        },
+        states=_load_states(connection, row.id, schedule, follows),
         description=row.description,
         expect=row.expect,
         roster=_load_roster(connection, row.id) if row.has_roster else None,
@@ -255,6 +273,7 @@ def _build_chart(connection: Connection, row: Row[Any], name: str, parts: _Parts
         importer=row.imported_by,
         sha256=row.sha256,
         promises=NO_PROMISES if row.promises is None else read_promises(json.loads(row.promises)),
+        follows=follows,
     )
 
 
@@ -263,27 +282,22 @@ def _load_roster(connection: Connection, version_id: int) -> tuple[str, ...]:
     return tuple(connection.execute(query).scalars())
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """Rows of several versions: states by version, attributes and transitions by state, each in its order."""
-
-    states: Mapping[int, Sequence[Row[Any]]]
-    attributes: Mapping[int, list[Attribute]]
-    transitions: Mapping[int, list[Row[Any]]]
-
-
-def _read_parts(connection: Connection, version_ids: Sequence[int]) -> _Parts:
-    found_states: dict[int, list[Row[Any]]] = defaultdict(list)
-    found_attributes: dict[int, list[Attribute]] = defaultdict(list)
-    found_transitions: dict[int, list[Row[Any]]] = defaultdict(list)
-    query = select(states).where(states.c.version_id.in_(version_ids)).order_by(states.c.position)
-    for row in connection.execute(query):
-        found_states[row.version_id].append(row)
-    for row in connection.execute(_of_versions(attributes, version_ids)):
-        found_attributes[row.state_id].append(Attribute(row.key, row.value))
-    for row in connection.execute(_of_versions(transitions, version_ids)):
-        found_transitions[row.state_id].append(row)
-    return _Parts(found_states, found_attributes, found_transitions)
+def _load_states(
+    connection: Connection, version_id: int, common: Schedule | None, follows: Expect | None
+) -> dict[str, State]:
+    found_attributes: dict[int, list[Attribute]] = {}
+    for row in connection.execute(_of_version(attributes, version_id)):
+        found_attributes.setdefault(row.state_id, []).append(Attribute(row.key, row.value))
+    found_transitions: dict[int, list[Row[Any]]] = {}
+    for row in connection.execute(_of_version(transitions, version_id)):
+        found_transitions.setdefault(row.state_id, []).append(row)
+    query = select(states).where(states.c.version_id == version_id).order_by(states.c.position)
+    return {
+        row.name: _load_state(
+            row, found_attributes.get(row.id, []), found_transitions.get(row.id, []), common, follows=follows
+        )
+        for row in connection.execute(query)
+    }
 
 
 def _load_reported(row: Row[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -291,44 +305,61 @@ def _load_reported(row: Row[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _load_state(
-    row: Row[Any], found_attributes: list[Attribute], moves: list[Row[Any]], common: Schedule | None
+    row: Row[Any],
+    found_attributes: list[Attribute],
+    moves: list[Row[Any]],
+    common: Schedule | None,
+    *,
+    follows: Expect | None,
 ) -> State:
+    expect = _read_set(row.expect)
+    # The percentages of such a state are of a set whose size must be looked up.
+    is_looked_up = not (expect or follows or Number(0)).is_fixed
     own = _load_schedule(row.schedule)
     schedule = common if own is None else own.within(common)
     return State(
         name=row.name,
         func=None if row.func is None else Func(row.func),
         attributes=tuple(found_attributes),
-        transitions=tuple(Transition(move.target, _load_guard(move, schedule)) for move in moves),
-        slots=_load_slots(row),
+        transitions=tuple(
+            Transition(move.target, _load_guard(move, schedule, is_looked_up=is_looked_up)) for move in moves
+        ),
+        slots=_load_slots(row, is_looked_up=is_looked_up),
         description=row.description,
         reported=_load_reported(row),
+        expect=expect,
+        including=() if row.including is None else tuple(json.loads(row.including)),
         schedule=own,
         approvers=None if row.who is None else Approvers(not_importer=row.who_not is not None),
     )
 
 
-def _of_versions(table: Any, version_ids: Sequence[int]) -> Any:
+def _of_version(table: Any, version_id: int) -> Any:
     return (
         select(table)
         .join(states, states.c.id == table.c.state_id)
-        .where(states.c.version_id.in_(version_ids))
+        .where(states.c.version_id == version_id)
         .order_by(table.c.state_id, table.c.position)
     )
 
 
-def _load_guard(row: Row[Any], schedule: Schedule | None) -> Guard:
+def _find_share(written: str, is_looked_up: bool) -> Fraction | None:
+    return Fraction(written[:-1]) / 100 if is_looked_up and written.endswith("%") else None
+
+
+def _load_guard(row: Row[Any], schedule: Schedule | None, *, is_looked_up: bool) -> Guard:
     if row.threshold is not None:
-        return CountGuard(row.key, Op(row.op), row.threshold, row.value)
+        return CountGuard(row.key, Op(row.op), row.threshold, row.value, _find_share(row.value, is_looked_up))
     if row.instant is not None:
         return ClockGuard(row.instant, row.value)
     return ElapsedGuard(timedelta(microseconds=row.age), row.value, schedule=None if row.of_time is None else schedule)
 
 
-def _load_slots(row: Row[Any]) -> SlotRule | None:
+def _load_slots(row: Row[Any], *, is_looked_up: bool) -> SlotRule | None:
     if row.slots is None:
         return None
     limits = json.loads(row.slots)
+    shares = tuple(_find_share(written, is_looked_up) for written in limits["written"])
     lease = None if row.lease_us is None else timedelta(microseconds=row.lease_us)
     return SlotRule(
         stages=tuple(limits["stages"]),
@@ -336,4 +367,12 @@ def _load_slots(row: Row[Any]) -> SlotRule | None:
         lease=lease,
         lease_written=row.lease,
         on_expire=OnExpire(row.on_expire),
+        shares=shares if any(shares) else (),
+        per=tuple(_load_limit(label, written) for label, written in limits.get("per", {}).items()),
     )
+
+
+def _load_limit(label: str, written: str) -> GroupLimit:
+    if written.endswith("%"):
+        return GroupLimit(label, written, share=Fraction(written[:-1]) / 100)
+    return GroupLimit(label, written, machines=int(written))

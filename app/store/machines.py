@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, union, update
 
-from app.core.chart import Chart
+from app.core.chart import FAILED_KEY, Chart
+from app.core.expect import PastReport
 from app.core.log import format_instant
 from app.core.position import Kind, Report, Slot, Visit
 from app.db import Connection
 from app.db.connection import DIALECTS, Prepared, among, recordset, upsert
-from app.models import chart_versions, charts, reports, roster, slots, transition_log, visits
+from app.models import charts, reports, slots, transition_log, visits
 from app.store.charts import ChartRow
 
 # Reading visits
@@ -116,52 +117,32 @@ def list_runs(connection: Connection, row: ChartRow) -> list[int]:
 # Writing visits
 
 
-_LEAVE = Prepared(
-    update(visits)
-    .where(
-        visits.c.chart_id == bindparam("b_chart_id"),
-        visits.c.run == bindparam("b_run"),
-        visits.c.visit == bindparam("b_visit"),
-        visits.c.left_at.is_(None),
-    )
-    .values(left_at=bindparam("b_left_at", type_=visits.c.left_at.type))
-)
-_ENTER = Prepared(insert(visits).values({item.name: bindparam(item.name) for item in visits.c}))
-
-
-def write_visits(connection: Connection, entered: Sequence[tuple[ChartRow, Visit]], now: datetime) -> None:
-    """Write the visits that begin now, each with the row that its chart had before, in order; the last one lasts.
-
-    The visit that each row says the chart is in ends.
-    """
-    if not entered:
-        return
-    last = {row.id: visit for row, visit in entered}
-    rows = {row.id: row for row, _ in entered}
-    _LEAVE.run_all(connection, [_left(row, now) for row in rows.values()])
-    _ENTER.run_all(
-        connection,
-        [
-            {
-                "chart_id": row.id,
-                "run": visit.run,
-                "visit": visit.visit,
-                "state": visit.state,
-                "entered_at": now,
-                "left_at": None if visit is last[row.id] else now,
-            }
-            for row, visit in entered
-        ],
-    )
+def write_visits(connection: Connection, row: ChartRow, entered: Sequence[Visit], now: datetime) -> None:
+    """End the visit that `row` says the chart is in, and write the visits entered after it; the last one lasts."""
+    leave_visit(connection, row, now)
+    last = entered[-1]
+    rows = [
+        {
+            "chart_id": row.id,
+            "run": visit.run,
+            "visit": visit.visit,
+            "state": visit.state,
+            "entered_at": now,
+            "left_at": None if visit is last else now,
+        }
+        for visit in entered
+    ]
+    connection.execute(insert(visits), rows)
 
 
 def leave_visit(connection: Connection, row: ChartRow, now: datetime) -> None:
     """End the visit that `row` says the chart is in, unless it has ended already."""
-    _LEAVE.run(connection, _left(row, now))
-
-
-def _left(row: ChartRow, now: datetime) -> dict[str, Any]:
-    return {"b_chart_id": row.id, "b_run": row.run, "b_visit": row.visit, "b_left_at": now}
+    connection.execute(
+        update(visits)
+        .where(visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.visit == row.visit)
+        .where(visits.c.left_at.is_(None))
+        .values(left_at=now)
+    )
 
 
 def rename_visits(connection: Connection, row: ChartRow, homes: Mapping[str, str]) -> None:
@@ -242,6 +223,7 @@ class MachineFilter:
     key: str | None = None
     offset: int = 0
     limit: int = 50
+    after: str | None = None
 
 
 _REPORT_COLUMNS = tuple(reports.c[name] for name in MachineReport.__slots__)
@@ -277,6 +259,25 @@ _IN_VISIT = and_(
     reports.c.run == bindparam("run"),
     reports.c.visit == bindparam("visit"),
 )
+_PAST = {
+    dialect: select(visits.c.visit, visits.c.state, reports.c.machine, reports.c.key)
+    .join(
+        reports,
+        and_(
+            reports.c.chart_id == visits.c.chart_id,
+            reports.c.run == visits.c.run,
+            reports.c.visit == visits.c.visit,
+        ),
+    )
+    .where(visits.c.chart_id == bindparam("chart_id"), visits.c.run == bindparam("run"), is_asked)
+    .order_by(visits.c.visit, reports.c.machine)
+    for dialect, is_asked in among(visits.c.state, "states").items()
+}
+_PAST_REPORTS = Prepared(_PAST)
+_PAST_REPORTS_OF = Prepared(
+    {dialect: _PAST[dialect].where(is_asked) for dialect, is_asked in among(reports.c.machine, "machines").items()}
+)
+_FAILED = Prepared(select(reports.c.machine).where(_IN_VISIT, reports.c.key == bindparam("failed")))
 
 
 def find_reports(
@@ -291,6 +292,26 @@ def find_standing_reports(connection: Connection, asked: Collection[AskedReport]
     """Return the attribute of each report that is `asked` for and exists. Used by: GET with `machine`."""
     found = _STANDING_REPORTS.rows(connection, {"asked": json.dumps([item._asdict() for item in asked])})
     return {AskedReport(*columns[:-1]): columns[-1] for columns in found}
+
+
+def list_past_reports(
+    connection: Connection, row: ChartRow, states: Collection[str], machines: Collection[str] | None = None
+) -> list[PastReport]:
+    """List the reports in the current run's visits of `states`, the earliest visit first; with `machines` only theirs.
+
+    Used by: states that go by who reported before.
+    """
+    parameters = {"chart_id": row.id, "run": row.run, "states": list(states)}
+    if machines is None:
+        return [PastReport(*found) for found in _PAST_REPORTS.rows(connection, parameters)]
+    parameters["machines"] = list(machines)
+    return [PastReport(*found) for found in _PAST_REPORTS_OF.rows(connection, parameters)]
+
+
+def list_failed(connection: Connection, row: ChartRow) -> set[str]:
+    """List the machines that stand at `failed` in the current visit. Used by: claims where groups are limited."""
+    parameters = {**_current_visit(row), "failed": FAILED_KEY}
+    return {machine for (machine,) in _FAILED.rows(connection, parameters)}
 
 
 def was_failed_by_lease(connection: Connection, row: ChartRow, machine: str) -> bool:
@@ -376,34 +397,6 @@ def list_reports_page(
     total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
     page = query.order_by(reports.c.seq.desc(), reports.c.machine).offset(wanted.offset).limit(wanted.limit)
     return [MachineReport(*found) for found in connection.execute(page)], total
-
-
-def list_missing_page(
-    connection: Connection, row: ChartRow, visit: int, wanted: MachineFilter
-) -> tuple[list[str], int]:
-    """List a page of the machines on the roster that have not reported in a visit, and count them on all pages.
-
-    The machines are in the order of the roster.
-    """
-    reported = and_(
-        reports.c.chart_id == row.id,
-        reports.c.run == row.run,
-        reports.c.visit == visit,
-        reports.c.machine == roster.c.machine,
-    )
-    query = (
-        select(roster.c.machine, roster.c.position)
-        .select_from(
-            chart_versions.join(roster, roster.c.version_id == chart_versions.c.id).outerjoin(reports, reported)
-        )
-        .where(chart_versions.c.chart_id == row.id, chart_versions.c.version == row.version)
-        .where(reports.c.machine.is_(None))
-    )
-    if wanted.text:
-        query = query.where(roster.c.machine.contains(wanted.text, autoescape=True))
-    total = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
-    page = query.order_by(roster.c.position).offset(wanted.offset).limit(wanted.limit)
-    return [found.machine for found in connection.execute(page)], total
 
 
 def count_reports(connection: Connection, row: ChartRow, visit: int) -> dict[str | None, int]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import func, select
 
 from app.core.log import Author, LogRow
 from app.core.position import Position, Step
@@ -87,38 +86,21 @@ def record_all(
         connection,
         [Moved(item.after, item.change.last.position.values, item.change.changed_values) for item in written],
     )
-    write_visits(
-        connection,
-        [
-            (item.change.row, visit)
-            for item in written
-            for decision in item.change.decisions
-            for visit in decision.step.visits
-        ],
-        now,
-    )
     for item in written:
-        before, after = item.change.before.slots, item.change.last.position.slots
-        if before != after:
-            write_slots(connection, item.change.row.id, before, after)
-    announce(connection, [item.change.row.name for item in written if any(step.moves for step in item.steps)])
+        _write_visits_and_slots(connection, item.change, now)
     _write_reports(connection, written, now)
     afters = {item.after.id: item.after for item in written}
     return [afters.get(change.row.id, change.row) for change in changes]
 
 
-def announce(connection: Connection, names: Sequence[str]) -> None:
-    """Make PostgreSQL tell every listening process, at COMMIT, that charts moved.
+def announce(connection: Connection, name: str) -> None:
+    """Make PostgreSQL tell every listening process, at COMMIT, that a chart moved.
 
     On SQLite this does nothing: its change counter tells the other processes.
     """
     # A count that moves nothing is not announced, because NOTIFY makes commits queue for one lock.
-    if names and not connection.is_sqlite:
-        connection.execute(_ANNOUNCE, {"names": list(names)})
-
-
-_NAMES = func.unnest(bindparam("names", type_=ARRAY(Text))).table_valued("name").render_derived()
-_ANNOUNCE = select(func.pg_notify(CHANNEL, _NAMES.c.name))
+    if not connection.is_sqlite:
+        connection.execute(select(func.pg_notify(CHANNEL, name)))
 
 
 def _log_rows(change: Change, now: datetime) -> list[LogRow]:
@@ -129,6 +111,17 @@ def _log_rows(change: Change, now: datetime) -> list[LogRow]:
 
 def _row_after(change: Change, now: datetime, seq: int, last_hash: str) -> ChartRow:
     return change.row._replace(**position_columns(change.last, now, seq, last_hash))
+
+
+def _write_visits_and_slots(connection: Connection, change: Change, now: datetime) -> None:
+    entered = [visit for decision in change.decisions for visit in decision.step.visits]
+    if entered:
+        write_visits(connection, change.row, entered, now)
+    slots = change.last.position.slots
+    if change.before.slots != slots:
+        write_slots(connection, change.row.id, change.before.slots, slots)
+    if any(decision.step.moves for decision in change.decisions):
+        announce(connection, change.row.name)
 
 
 def _write_reports(connection: Connection, written: Sequence[_Written], now: datetime) -> None:
@@ -151,8 +144,9 @@ def _report_rows(item: _Written, now: datetime) -> list[dict[str, Any]]:
     }
     if not latest:
         return []
+    begun = _find_entries(item)
     # Only log rows with a key are reports; a claim or a release in the same transaction has none. The reports that an
-    # import brings have no rows of their own: they come with its row.
+    # import brings, and those counted on entry, have no rows of their own: they come with the row that began the visit.
     seqs = {(logged.run, logged.visit, logged.machine): logged.seq for logged in item.rows if logged.key is not None}
     return [
         {
@@ -161,12 +155,23 @@ def _report_rows(item: _Written, now: datetime) -> list[dict[str, Any]]:
             "visit": visit,
             "machine": machine,
             "key": report.key,
-            "seq": seqs.get((run, visit, machine), item.rows[0].seq),
+            "seq": seqs.get((run, visit, machine), begun.get((run, visit), item.rows[0].seq)),
             "reported_at": now,
             "note": report.note,
         }
         for (run, visit, machine), report in latest.items()
     ]
+
+
+def _find_entries(item: _Written) -> dict[tuple[int, int], int]:
+    """Return the seq of the row by which each visit of this change began, by run and visit."""
+    found: dict[tuple[int, int], int] = {}
+    last = item.change.last.position
+    following = [*((row.run, row.visit) for row in item.rows[1:]), (last.run, last.visit)]
+    for row, after in zip(item.rows, following, strict=True):
+        if after != (row.run, row.visit):
+            found[after] = row.seq
+    return found
 
 
 def create_chart(

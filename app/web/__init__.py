@@ -21,6 +21,7 @@ from app.web import (
     observe,
     operate,
     replies,
+    rosters,
     state,
     subscriptions,
     tokens,
@@ -58,7 +59,7 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (operate, fleetlock, charts, calendars, subscriptions, observe, tokens):
+    for module in (operate, fleetlock, charts, rosters, calendars, subscriptions, observe, tokens):
         app.register_blueprint(module.blueprint)
     ui.register(app)
     observe.register(app)
@@ -87,10 +88,14 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "charts.get_can": ("state", "machine", "wait"),
     "tokens.post_enrol": ("machine", "expires"),
     "charts.get_did": ("state", "machine", "key"),
+    "rosters.get_roster": ("where",),
+    "rosters.get_version": ("where",),
+    "rosters.get_diff": ("from", "to"),
+    "rosters.put_roster": ("dry_run", "max_loss"),
 }
 
 
 def refuse_unknown_parameters() -> None:
     """Raise BadRequestError if the request has a parameter that its route does not know."""
-    if flask_request.blueprint in ("charts", "calendars", "operate", "observe", "subscriptions", "tokens"):
+    if flask_request.blueprint in ("charts", "calendars", "operate", "observe", "rosters", "subscriptions", "tokens"):
         check_known(read_query().names, PARAMETERS.get(flask_request.endpoint or "", ()))

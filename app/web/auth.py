@@ -57,6 +57,13 @@ RULES: dict[str, Role | None] = {
     "charts.get_machines": Role.READER,
     # Of charts: those that the holder's pattern covers.
     "charts.get_machine": Role.READER,
+    # A chart pattern does not name rosters; an import needs one that covers every chart (app/web/rosters.py).
+    "rosters.get_rosters": Role.READER,
+    "rosters.get_roster": Role.READER,
+    "rosters.get_versions": Role.READER,
+    "rosters.get_version": Role.READER,
+    "rosters.get_diff": Role.READER,
+    "rosters.put_roster": Role.ADMIN,
     "operate.post_pause": Role.OPERATOR,
     "operate.post_resume": Role.OPERATOR,
     "operate.post_reset": Role.OPERATOR,

@@ -114,6 +114,7 @@ STATUS = {
     errors.VersionNotFoundError: 404,
     errors.SubscriptionNotFoundError: 404,
     errors.CalendarNotFoundError: 404,
+    errors.RosterNotFoundError: 404,
     errors.NoDefaultChartError: 404,
     errors.ConflictError: 409,
     errors.AttributeRangeError: 409,

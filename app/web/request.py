@@ -45,6 +45,8 @@ ONCE = ("x-machine", "idempotency-key")
 MAX_SENT = 2 * 1024 * 1024 + 65536
 # The largest body that is read for a view: a chart file is at most 1 MiB; whatever is larger cannot be meant.
 MAX_BODY = 1024 * 1024 + 1024
+# The largest roster: a million machines with a few labels each.
+MAX_ROSTER_BODY = 256 * 1024 * 1024
 
 
 @dataclass(slots=True, kw_only=True)

@@ -163,6 +163,10 @@ class StateDoor:
         request.chart = match["chart"]
         return ROUTES.get((match["resource"], request.chart is not None))
 
+    def admit_upload(self, request: Request) -> None:
+        """Raise UnauthenticatedError or ForbiddenError unless the caller may import rosters. May ask the database."""
+        admit(self._access.authenticate(request), "rosters.put_roster", None)
+
     async def respond(self, request: Request, routes: dict[str, Route]) -> Reply:
         """Answer a request on one of `routes`; every error becomes its reply, and the request is counted and logged."""
         route = routes.get("GET" if request.method == "HEAD" else request.method)

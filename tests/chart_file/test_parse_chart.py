@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.chart_file import parse
-from app.chart_file.fields import round_share
 from app.core.chart import (
     Attribute,
     ClockGuard,
@@ -23,6 +22,7 @@ from app.core.chart import (
     SlotRule,
     Transition,
     compare,
+    round_share,
 )
 from tests.chart_file.support import SAMPLES, SEED, counted, read, timed
 
@@ -209,15 +209,20 @@ def test_parse_reads_a_clock_guard_in_utc(written: str, instant: datetime) -> No
 @pytest.mark.parametrize(
     ("written", "rule"),
     [
-        ("slots: 10", SlotRule((10,), ("10",))),
-        ("slots: 5%", SlotRule((2,), ("5%",))),
-        ("slots: [1, 10, 5%]", SlotRule((1, 10, 2), ("1", "10", "5%"))),
-        ("slots: 3, lease: 45m", SlotRule((3,), ("3",), timedelta(minutes=45), "45m")),
+        ("slots: 10", SlotRule(stages=(10,), written=("10",))),
+        ("slots: 5%", SlotRule(stages=(2,), written=("5%",))),
+        ("slots: [1, 10, 5%]", SlotRule(stages=(1, 10, 2), written=("1", "10", "5%"))),
+        (
+            "slots: 3, lease: 45m",
+            SlotRule(stages=(3,), written=("3",), lease=timedelta(minutes=45), lease_written="45m"),
+        ),
         (
             "slots: 3, lease: PT1H, on_expire: fail",
-            SlotRule((3,), ("3",), timedelta(hours=1), "PT1H", OnExpire.FAIL),
+            SlotRule(
+                stages=(3,), written=("3",), lease=timedelta(hours=1), lease_written="PT1H", on_expire=OnExpire.FAIL
+            ),
         ),
-        ("slots: 3, on_expire: hold", SlotRule((3,), ("3",))),
+        ("slots: 3, on_expire: hold", SlotRule(stages=(3,), written=("3",))),
     ],
     ids=["number", "share", "stages", "lease", "fail", "hold"],
 )

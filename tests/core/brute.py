@@ -262,4 +262,10 @@ def _slots(rng: random.Random) -> SlotRule | None:
     stages = tuple(rng.randint(1, 3) for _ in range(rng.choice([1, 1, 2, 3])))
     lease = rng.choice([None, timedelta(minutes=5)])
     on_expire = OnExpire.HOLD if lease is None else rng.choice([OnExpire.HOLD, OnExpire.FREE])
-    return SlotRule(stages, tuple(map(str, stages)), lease, None if lease is None else "5m", on_expire)
+    return SlotRule(
+        stages=stages,
+        written=tuple(map(str, stages)),
+        lease=lease,
+        lease_written=None if lease is None else "5m",
+        on_expire=on_expire,
+    )

@@ -95,7 +95,13 @@ def canary(target: int = 2, **options: object) -> Chart:
 def rule(*stages: int, lease: float | None = None, on_expire: OnExpire = OnExpire.HOLD) -> SlotRule:
     length = None if lease is None else timedelta(seconds=lease)
     written = None if lease is None else f"{lease}s"
-    return SlotRule(stages, tuple(map(str, stages)), length, written, on_expire)
+    return SlotRule(
+        stages=stages,
+        written=tuple(map(str, stages)),
+        lease=length,
+        lease_written=written,
+        on_expire=on_expire,
+    )
 
 
 def rolling(*stages: int, lease: float | None = None, on_expire: OnExpire = OnExpire.HOLD, target: int = 9) -> Chart:

@@ -52,8 +52,8 @@ def model(definition: Chart, *claims: str) -> Model:
     return made
 
 
-def claim(made: Model, name: str, seconds: float = 0) -> Step:
-    return made.do(Claim("reboot", name), after(seconds))
+def claim(made: Model, name: str, seconds: float = 0, *, again: bool = False) -> Step:
+    return made.do(Claim("reboot", name, again=again), after(seconds))
 
 
 # Claim
@@ -150,7 +150,7 @@ def test_replay_is_accepted_without_a_slot() -> None:
 def test_replay_gives_back_a_slot_that_was_claimed_again() -> None:
     made = model(rolling(1), "m1")
     made.put("reboot", NOON, "m1")
-    claim(made, "m1")
+    claim(made, "m1", again=True)
     step = made.put("reboot", NOON, "m1")
     assert (step.reason, [entry.kind for entry in step.entries]) == (Reason.REPLAY, [Kind.RELEASE])
     assert (made.here.slots, made.here.values["count"]) == ({}, 1)
@@ -236,7 +236,7 @@ def test_failure_does_not_widen_the_slots() -> None:
 def test_report_that_moves_to_failed_narrows_the_slots_again() -> None:
     made = model(rolling(1, 2), "m1")
     made.put("reboot", NOON, "m1")
-    claim(made, "m1")
+    claim(made, "m1", again=True)
     made.put("reboot", NOON, "m1", "failed")
     assert [claim(made, name).reason for name in ("m2", "m3")] == [Reason.UPDATED, Reason.FULL]
 
@@ -333,7 +333,7 @@ def test_fail_may_move_the_chart_into_the_same_state_again() -> None:
 def test_fail_moves_an_earlier_report() -> None:
     made = model(rolling(5, lease=100, on_expire=OnExpire.FAIL), "m1")
     made.put("reboot", NOON, "m1")
-    claim(made, "m1")
+    claim(made, "m1", again=True)
     made.do(Tick(), after(100))
     assert (made.here.values, made.here.succeeded) == ({"count": 0, "failed": 1}, 0)
 

@@ -29,6 +29,7 @@ chart_versions.imported_at timestamp with time zone NOT NULL
 chart_versions.imported_by character varying(255)
 chart_versions.schedule text
 chart_versions.promises text
+chart_versions.follows text
 charts.id bigint NOT NULL DEFAULT nextval('charts_id_seq'::regclass)
 charts.name character varying(128) NOT NULL
 charts.version integer NOT NULL
@@ -49,6 +50,8 @@ charts.updated_at timestamp with time zone NOT NULL
 charts.archived_at timestamp with time zone
 charts.renamed text
 charts.hours text
+charts.expected bigint
+charts.rosters text
 deliveries.id bigint NOT NULL DEFAULT nextval('deliveries_id_seq'::regclass)
 deliveries.subscription_id bigint NOT NULL
 deliveries.webhook_id character varying(200) NOT NULL
@@ -77,6 +80,24 @@ reports.note text
 roster.version_id bigint NOT NULL
 roster.machine character varying(255) NOT NULL
 roster.position integer NOT NULL
+roster_machines.roster_id bigint NOT NULL
+roster_machines.machine character varying(255) NOT NULL
+roster_machines.since integer NOT NULL
+roster_machines.until integer
+roster_machines.labels text NOT NULL
+roster_versions.roster_id bigint NOT NULL
+roster_versions.version integer NOT NULL
+roster_versions.machines integer NOT NULL
+roster_versions.added integer NOT NULL
+roster_versions.removed integer NOT NULL
+roster_versions.changed integer NOT NULL
+roster_versions.sha256 character varying(64) NOT NULL
+roster_versions.imported_at timestamp with time zone NOT NULL
+roster_versions.imported_by character varying(255)
+rosters.id bigint NOT NULL DEFAULT nextval('rosters_id_seq'::regclass)
+rosters.name character varying(128) NOT NULL
+rosters.version integer NOT NULL
+rosters.created_at timestamp with time zone NOT NULL
 sessions.sha256 character varying(64) NOT NULL
 sessions.token_id bigint NOT NULL
 sessions.created_at timestamp with time zone NOT NULL
@@ -102,6 +123,8 @@ states.reported text
 states.schedule text
 states.who character varying(16)
 states.who_not character varying(16)
+states.expect text
+states.including text
 subscription_cursors.subscription_id bigint NOT NULL
 subscription_cursors.chart character varying(128) NOT NULL
 subscription_cursors.seq bigint NOT NULL
@@ -235,6 +258,12 @@ reports.fk_reports_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
 reports.pk_reports PRIMARY KEY (chart_id, run, visit, machine)
 roster.fk_roster_version_id_chart_versions FOREIGN KEY (version_id) REFERENCES chart_versions(id)
 roster.pk_roster PRIMARY KEY (version_id, machine)
+roster_machines.fk_roster_machines_roster_id_rosters FOREIGN KEY (roster_id) REFERENCES rosters(id)
+roster_machines.pk_roster_machines PRIMARY KEY (roster_id, machine, since)
+roster_versions.fk_roster_versions_roster_id_rosters FOREIGN KEY (roster_id) REFERENCES rosters(id)
+roster_versions.pk_roster_versions PRIMARY KEY (roster_id, version)
+rosters.pk_rosters PRIMARY KEY (id)
+rosters.uq_rosters_name UNIQUE (name)
 sessions.fk_sessions_token_id_tokens FOREIGN KEY (token_id) REFERENCES tokens(id)
 sessions.pk_sessions PRIMARY KEY (sha256)
 slots.fk_slots_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
@@ -280,6 +309,9 @@ CREATE UNIQUE INDEX pk_deliveries ON public.deliveries USING btree (id)
 CREATE UNIQUE INDEX pk_replayed_keys ON public.replayed_keys USING btree (chart_id, idempotency_key)
 CREATE UNIQUE INDEX pk_reports ON public.reports USING btree (chart_id, run, visit, machine)
 CREATE UNIQUE INDEX pk_roster ON public.roster USING btree (version_id, machine)
+CREATE UNIQUE INDEX pk_roster_machines ON public.roster_machines USING btree (roster_id, machine, since)
+CREATE UNIQUE INDEX pk_roster_versions ON public.roster_versions USING btree (roster_id, version)
+CREATE UNIQUE INDEX pk_rosters ON public.rosters USING btree (id)
 CREATE UNIQUE INDEX pk_sessions ON public.sessions USING btree (sha256)
 CREATE UNIQUE INDEX pk_slots ON public.slots USING btree (chart_id, machine)
 CREATE UNIQUE INDEX pk_states ON public.states USING btree (id)
@@ -294,6 +326,7 @@ CREATE UNIQUE INDEX uq_attributes_state_id_key ON public.attributes USING btree 
 CREATE UNIQUE INDEX uq_calendar_versions_calendar_version ON public.calendar_versions USING btree (calendar, version)
 CREATE UNIQUE INDEX uq_chart_versions_chart_id_version ON public.chart_versions USING btree (chart_id, version)
 CREATE UNIQUE INDEX uq_charts_name ON public.charts USING btree (name)
+CREATE UNIQUE INDEX uq_rosters_name ON public.rosters USING btree (name)
 CREATE UNIQUE INDEX uq_states_version_id_name ON public.states USING btree (version_id, name)
 CREATE UNIQUE INDEX uq_subscriptions_name ON public.subscriptions USING btree (name)
 CREATE UNIQUE INDEX uq_tokens_name ON public.tokens USING btree (name)
@@ -308,6 +341,7 @@ calendar_versions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 chart_versions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 charts_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 deliveries_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
+rosters_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 states_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 subscriptions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 token_log_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
@@ -350,6 +384,9 @@ CREATE TRIGGER chart_versions_refuses_update BEFORE UPDATE ON public.chart_versi
 CREATE TRIGGER roster_refuses_delete BEFORE DELETE ON public.roster FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER roster_refuses_truncate BEFORE TRUNCATE ON public.roster FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER roster_refuses_update BEFORE UPDATE ON public.roster FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER roster_versions_refuses_delete BEFORE DELETE ON public.roster_versions FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER roster_versions_refuses_truncate BEFORE TRUNCATE ON public.roster_versions FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
+CREATE TRIGGER roster_versions_refuses_update BEFORE UPDATE ON public.roster_versions FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER states_refuses_delete BEFORE DELETE ON public.states FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER states_refuses_truncate BEFORE TRUNCATE ON public.states FOR EACH STATEMENT EXECUTE FUNCTION refuse_change('immutable')
 CREATE TRIGGER states_refuses_update BEFORE UPDATE ON public.states FOR EACH ROW EXECUTE FUNCTION refuse_change('immutable')

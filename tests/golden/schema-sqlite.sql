@@ -46,7 +46,7 @@ CREATE TABLE chart_versions (
     has_roster BOOLEAN NOT NULL,
     require_machine BOOLEAN NOT NULL,
     imported_at VARCHAR(27) NOT NULL,
-    imported_by VARCHAR(255), schedule TEXT, promises TEXT,
+    imported_by VARCHAR(255), schedule TEXT, promises TEXT, follows TEXT,
     CONSTRAINT pk_chart_versions PRIMARY KEY (id),
     CONSTRAINT fk_chart_versions_chart_id_charts FOREIGN KEY(chart_id) REFERENCES charts (id),
     CONSTRAINT uq_chart_versions_chart_id_version UNIQUE (chart_id, version)
@@ -71,7 +71,7 @@ CREATE TABLE charts (
     last_hash VARCHAR(64) NOT NULL,
     created_at VARCHAR(27) NOT NULL,
     updated_at VARCHAR(27) NOT NULL,
-    archived_at VARCHAR(27), renamed TEXT, hours TEXT,
+    archived_at VARCHAR(27), renamed TEXT, hours TEXT, expected BIGINT, rosters TEXT,
     CONSTRAINT pk_charts PRIMARY KEY (id),
     CONSTRAINT ck_charts_never_negative CHECK (paused_for >= 0 AND fence >= 0),
     CONSTRAINT ck_charts_counted_from_one CHECK (version >= 1 AND run >= 1 AND visit >= 1 AND seq >= 1),
@@ -129,6 +129,42 @@ CREATE TABLE roster (
     CONSTRAINT fk_roster_version_id_chart_versions FOREIGN KEY(version_id) REFERENCES chart_versions (id)
 );
 
+-- table roster_machines
+CREATE TABLE roster_machines (
+    roster_id BIGINT NOT NULL,
+    machine VARCHAR(255) NOT NULL,
+    since INTEGER NOT NULL,
+    until INTEGER,
+    labels TEXT NOT NULL,
+    CONSTRAINT pk_roster_machines PRIMARY KEY (roster_id, machine, since),
+    CONSTRAINT fk_roster_machines_roster_id_rosters FOREIGN KEY(roster_id) REFERENCES rosters (id)
+);
+
+-- table roster_versions
+CREATE TABLE roster_versions (
+    roster_id BIGINT NOT NULL,
+    version INTEGER NOT NULL,
+    machines INTEGER NOT NULL,
+    added INTEGER NOT NULL,
+    removed INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    sha256 VARCHAR(64) NOT NULL,
+    imported_at VARCHAR(27) NOT NULL,
+    imported_by VARCHAR(255),
+    CONSTRAINT pk_roster_versions PRIMARY KEY (roster_id, version),
+    CONSTRAINT fk_roster_versions_roster_id_rosters FOREIGN KEY(roster_id) REFERENCES rosters (id)
+);
+
+-- table rosters
+CREATE TABLE rosters (
+    id INTEGER NOT NULL,
+    name VARCHAR(128) NOT NULL,
+    version INTEGER NOT NULL,
+    created_at VARCHAR(27) NOT NULL,
+    CONSTRAINT pk_rosters PRIMARY KEY (id),
+    CONSTRAINT uq_rosters_name UNIQUE (name)
+);
+
 -- table sessions
 CREATE TABLE sessions (
     sha256 VARCHAR(64) NOT NULL,
@@ -163,7 +199,7 @@ CREATE TABLE states (
     slots TEXT,
     lease VARCHAR(64),
     lease_us BIGINT,
-    on_expire VARCHAR(8), reported TEXT, schedule TEXT, who VARCHAR(16), who_not VARCHAR(16),
+    on_expire VARCHAR(8), reported TEXT, schedule TEXT, who VARCHAR(16), who_not VARCHAR(16), expect TEXT, including TEXT,
     CONSTRAINT pk_states PRIMARY KEY (id),
     CONSTRAINT ck_states_known_func CHECK (func IN ('increment', 'decrement', 'time')),
     CONSTRAINT ck_states_known_on_expire CHECK (on_expire IN ('hold', 'free', 'fail')),
@@ -331,6 +367,12 @@ CREATE TRIGGER roster_refuses_delete BEFORE DELETE ON roster BEGIN SELECT RAISE(
 
 -- trigger roster_refuses_update
 CREATE TRIGGER roster_refuses_update BEFORE UPDATE ON roster BEGIN SELECT RAISE(ABORT, 'roster is immutable: UPDATE is refused'); END;
+
+-- trigger roster_versions_refuses_delete
+CREATE TRIGGER roster_versions_refuses_delete BEFORE DELETE ON roster_versions BEGIN SELECT RAISE(ABORT, 'roster_versions is immutable: DELETE is refused'); END;
+
+-- trigger roster_versions_refuses_update
+CREATE TRIGGER roster_versions_refuses_update BEFORE UPDATE ON roster_versions BEGIN SELECT RAISE(ABORT, 'roster_versions is immutable: UPDATE is refused'); END;
 
 -- trigger states_refuses_delete
 CREATE TRIGGER states_refuses_delete BEFORE DELETE ON states BEGIN SELECT RAISE(ABORT, 'states is immutable: DELETE is refused'); END;

@@ -100,10 +100,16 @@ def _rules(draw: st.DrawFn, has_failed: bool) -> SlotRule:
     stages = tuple(draw(st.lists(st.integers(1, 2), min_size=1, max_size=2)))
     written = tuple(map(str, stages))
     if draw(st.booleans()):
-        return SlotRule(stages, written)
+        return SlotRule(stages=stages, written=written)
     seconds = draw(st.integers(1, 90))
     on_expire = draw(st.sampled_from(list(OnExpire) if has_failed else [OnExpire.HOLD, OnExpire.FREE]))
-    return SlotRule(stages, written, timedelta(seconds=seconds), f"{seconds}s", on_expire)
+    return SlotRule(
+        stages=stages,
+        written=written,
+        lease=timedelta(seconds=seconds),
+        lease_written=f"{seconds}s",
+        on_expire=on_expire,
+    )
 
 
 @st.composite

@@ -6,14 +6,14 @@ a real database, with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.core import machine
 from app.core.chart import Chart
-from app.core.decision import MOVES_PER_STEP
 from app.core.errors import StateServiceError
+from app.core.expect import Book, Labels, PastReport, Where
 from app.core.log import LogRow
 from app.core.position import (
     Archive,
@@ -22,15 +22,14 @@ from app.core.position import (
     Happening,
     Kind,
     LoggedUpdate,
+    NewRoster,
     Position,
     Reason,
     Report,
     Step,
-    Tick,
     Update,
     Upgrade,
     Visit,
-    is_due,
 )
 
 Reports = dict[str, str | None]
@@ -48,8 +47,7 @@ class Model:
     keys: dict[str, LoggedUpdate] = field(default_factory=dict)
     due_at: datetime | None = None
     is_archived: bool = False
-    # The clock transitions that are left if several happenings share a transaction; None if each has its own.
-    moves: int | None = None
+    book: dict[str, dict[int, dict[str, Labels]]] = field(default_factory=dict)
 
     @property
     def chart(self) -> Chart:
@@ -68,6 +66,45 @@ class Model:
         succeeded = sum(key == first for key in reports.values())
         return replace(here, succeeded=succeeded, holder_reports=held)
 
+    # What a decision asks about machines: the model is a `Known`.
+
+    def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
+        return Book(self.book).find_labels(roster, version, machines)
+
+    def count_machines(self, roster: str, version: int, where: Where) -> int:
+        return Book(self.book).count_machines(roster, version, where)
+
+    def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
+        return Book(self.book).count_groups(roster, version, where, label)
+
+    def list_reports(
+        self, run: int, states: Collection[str], machines: Collection[str] | None = None
+    ) -> list[PastReport]:
+        return [
+            PastReport(visit.visit, visit.state, machine_id, key)
+            for visit in sorted(self.visits, key=lambda item: item.visit)
+            if visit.run == run and visit.state in states
+            for machine_id, key in sorted(self.reports.get((run, visit.visit), {}).items())
+            if machines is None or machine_id in machines
+        ]
+
+    def import_roster(self, name: str, lines: Mapping[str, Labels], now: datetime) -> Step | None:
+        """Write a new version of a roster; the chart takes it over if it follows the roster."""
+        versions = self.book.setdefault(name, {})
+        before = versions.get(len(versions), {})
+        versions[len(versions) + 1] = dict(lines)
+        if self.position is None or self.is_archived or name not in self.chart.rosters:
+            return None
+        reports = {
+            machine_id: key
+            for machine_id, key in self.current_reports.items()
+            if machine_id in before and before[machine_id] != lines.get(machine_id)
+        }
+        return self.do(NewRoster(name, len(versions), reports), now)
+
+    def _newest(self, chart: Chart) -> dict[str, int]:
+        return {name: len(self.book[name]) for name in chart.rosters}
+
     @property
     def current_reports(self) -> Reports:
         """The attribute on which each machine reported in the current visit."""
@@ -83,19 +120,34 @@ class Model:
         self, chart: Chart, now: datetime, homes: Mapping[str, str] | None = None, sha256: str | None = None
     ) -> Step:
         """Create the chart, bring it back, or upgrade it. Raises ConflictError."""
-        chart = replace(chart, sha256=sha256)
         if self.position is not None and not self.is_archived:
             reports = dict(self.current_reports)
-            return self._upgrade(Upgrade(chart, self.here.version + 1, homes or {}, reports), now)
+            return self._upgrade(
+                Upgrade(
+                    chart=chart,
+                    version=self.here.version + 1,
+                    homes=homes or {},
+                    reports=reports,
+                    rosters=self._newest(chart),
+                ),
+                now,
+            )
         before = self.position
         version, run, fence = (1, 1, 0) if before is None else (before.version + 1, before.run + 1, before.fence)
         self.versions[version] = chart
-        step = machine.start(chart, version, run, now, fence=fence)
+        step = machine.start(chart, version, run, now, fence=fence, rosters=self._newest(chart), known=self)
         self.is_archived = False
         return self._take(step, run, now)
 
     def _upgrade(self, upgrade: Upgrade, now: datetime) -> Step:
-        step = machine.step(self.chart, self.here, upgrade, now)
+        before = self.visits
+        if upgrade.chart.remembered:
+            self.visits = [replace(item, state=self._home(item, upgrade.homes)) for item in before]
+        try:
+            step = machine.step(self.chart, self.here, upgrade, now, self)
+        except StateServiceError:
+            self.visits = before
+            raise
         self.versions[upgrade.version] = upgrade.chart
         self._take(step, self.here.run, now)
         self.visits = [replace(item, state=self._home(item, upgrade.homes)) for item in self.visits]
@@ -151,28 +203,16 @@ class Model:
         if isinstance(happening, Claim):
             _, report = self._standing(self.here.state, happening.machine)
             happening = replace(happening, report=report)
-        step = machine.step(self.chart, self.here, happening, now, moves=self._find_moves(now))
-        if self.moves is not None:
-            self.moves -= step.clock_moves
+        step = machine.step(self.chart, self.here, happening, now, self)
         self._take(step, self.here.run, now, idempotency_key)
         if isinstance(happening, Archive):
             self.is_archived, self.due_at = True, None
         return step
 
-    def _find_moves(self, now: datetime) -> int:
-        """Return how many clock transitions the next happening may take; the next transaction has a whole budget."""
-        if self.moves is None:
-            return MOVES_PER_STEP
-        if self.moves < MOVES_PER_STEP and is_due(self.chart, self.here, now):
-            step = machine.step(self.chart, self.here, Tick(), now)
-            if step.clock_moves > self.moves and not is_due(self.chart, step.position, now):
-                self.moves = MOVES_PER_STEP
-        return self.moves
-
     def find_error(self, happening: Happening, now: datetime) -> StateServiceError | None:
         """Return the error that `happening` would raise, or None; nothing changes."""
         try:
-            machine.step(self.chart, self.here, happening, now)
+            machine.step(self.chart, self.here, happening, now, self)
         except StateServiceError as error:
             return error
         return None

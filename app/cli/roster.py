@@ -1,0 +1,173 @@
+"""`./state_service roster`: import rosters from an inventory, and read them back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.chart_file.expect import to_label, to_label_value
+from app.chart_file.fields import ScalarError, to_share
+from app.chart_file.roster_lines import RosterFileError
+from app.cli.shared import (
+    USAGE,
+    config_of,
+    current_author,
+    exits_on_error,
+    fail,
+    open_service,
+    print_json,
+    print_pieces,
+    print_problems,
+    print_table,
+)
+from app.core.expect import Where
+from app.service import rosters
+from app.service.rosters import RosterRequest, import_roster, read_lines
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("roster", short_help="Rosters: import, list, show, diff.")
+def group() -> None:
+    """Rosters: which machines there are, with their labels."""
+
+
+class Share(click.ParamType[Fraction]):
+    """A percentage."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Return the share as a fraction. Raises click.BadParameter."""
+        try:
+            share = to_share(str(value))
+        except ScalarError as error:
+            self.fail(str(error), param, ctx)
+        if share > 1:
+            self.fail(f"{value} is more than 100%", param, ctx)
+        return share
+
+
+class Condition(click.ParamType[tuple[str, tuple[str, ...]]]):
+    """A label and values, of which a machine must have one."""
+
+    name = "label:value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[str, ...]]:
+        """Return the label and its values. Raises click.BadParameter."""
+        if isinstance(value, tuple):
+            return value
+        label, found, values = str(value).partition(":")
+        try:
+            if not found:
+                raise ScalarError(f"{value!r} is not LABEL:VALUE")
+            return to_label(label), tuple(map(to_label_value, values.split(",")))
+        except ScalarError as error:
+            self.fail(str(error), param, ctx)
+
+
+@group.command("import", epilog="Example: ./state_service roster import web machines.txt --dry-run")
+@click.argument("name")
+@click.argument("file")
+@click.option("--max-loss", type=Share(), default="10%", show_default=True, help="The share that may vanish at most.")
+@click.option("--dry-run", is_flag=True, help="Print what would happen and change nothing.")
+@JSON
+@click.pass_context
+@exits_on_error
+def import_(context: click.Context, name: str, file: str, *, max_loss: Fraction, dry_run: bool, as_json: bool) -> None:
+    """Import the roster NAME from FILE (`-` is standard input): a machine a line, then label=value[,value]..."""
+    if rosters.find_name_problem(name) is not None:
+        fail(f"roster {name!r}: {rosters.find_name_problem(name)}", USAGE)
+    try:
+        lines = _read_lines(file)
+    except RosterFileError as error:
+        print_problems(file, error.problems)
+        sys.exit(USAGE)
+    imported = import_roster(
+        open_service(config_of(context)), RosterRequest(name, lines, max_loss, dry_run), current_author()
+    )
+    if as_json:
+        print_json(imported.as_json())
+    else:
+        click.echo(imported.as_text(), nl=False)
+
+
+def _read_lines(file: str) -> dict[str, str]:
+    if file == "-":
+        return read_lines(sys.stdin.buffer)
+    try:
+        with Path(file).open("rb") as opened:
+            return read_lines(opened)
+    except OSError as error:
+        fail(f"{file}: {error.strerror}", USAGE)
+
+
+@group.command("list", epilog="Example: ./state_service roster list --json")
+@JSON
+@click.pass_context
+@exits_on_error
+def list_(context: click.Context, as_json: bool) -> None:
+    """List the rosters with their newest versions, and the charts that follow them."""
+    found = [roster.as_json() for roster in rosters.list_rosters(open_service(config_of(context)))]
+    if as_json:
+        print_json(found)
+        return
+    headings = ("ROSTER", "VERSION", "MACHINES", "UPDATED", "CHARTS")
+    rows = [
+        (one["roster"], one["version"], one["machines"], one["updated_at"], ", ".join(one["charts"])) for one in found
+    ]
+    print_table(headings, rows)
+
+
+@group.command("show", epilog="Example: ./state_service roster show web --where zone:a,b --where tier:lb")
+@click.argument("name")
+@click.option("--version", type=click.IntRange(1), help="An older version.")
+@click.option("--where", "where", multiple=True, type=Condition(), help="Only machines with one of these values.")
+@JSON
+@click.pass_context
+@exits_on_error
+def show(
+    context: click.Context,
+    name: str,
+    *,
+    version: int | None,
+    where: Iterable[tuple[str, tuple[str, ...]]],
+    as_json: bool,
+) -> None:
+    """Print the lines of the roster NAME."""
+    view = rosters.read_roster(open_service(config_of(context)), name, version, _join(where))
+    if as_json:
+        machines = [{"machine": machine, "labels": labels} for chunk in view.chunks() for machine, labels in chunk]
+        print_json({"roster": name, "version": view.version, "machines": machines})
+    else:
+        print_pieces(view.as_text())
+
+
+def _join(conditions: Iterable[tuple[str, tuple[str, ...]]]) -> Where:
+    wanted: dict[str, tuple[str, ...]] = {}
+    for label, values in conditions:
+        wanted[label] = (*wanted.get(label, ()), *values)
+    return tuple(wanted.items())
+
+
+@group.command("diff", epilog="Example: ./state_service roster diff web 3 4")
+@click.argument("name")
+@click.argument("before", type=click.IntRange(1), required=False)
+@click.argument("after", type=click.IntRange(1), required=False)
+@JSON
+@click.pass_context
+@exits_on_error
+def diff(context: click.Context, name: str, before: int | None, after: int | None, *, as_json: bool) -> None:
+    """Print what differs between the versions BEFORE and AFTER of the roster NAME, by default the newest two."""
+    found = rosters.diff_roster(open_service(config_of(context)), name, before, after)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        click.echo(found.as_text(), nl=False)

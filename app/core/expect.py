@@ -1,0 +1,217 @@
+"""Which machines take part: the sets that `expect` can name, and the facts about machines that a decision asks for.
+
+A number and a list say it themselves (`Number`, `Listed`). The others must be looked up: a roster in the version that
+the chart goes by (`FromRoster`), and the machines that reported earlier in the run (`Reporters`). Core does no I/O, so
+whoever asks for a decision hands in a `Known` that can answer: the service asks the database, a replay its own rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+# What a roster says of one machine: the values of each label.
+Labels = Mapping[str, tuple[str, ...]]
+# Labels that a machine must have: for each label, one of these values.
+Where = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class PastReport(NamedTuple):
+    """A machine's standing report in a visit of the current run; `key` is None if an upgrade dropped the attribute."""
+
+    visit: int
+    state: str
+    machine: str
+    key: str | None
+
+
+class Rosters(Protocol):
+    """Versions of rosters, which never change."""
+
+    def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
+        """Return the labels of those of `machines` that are on the roster."""
+
+    def count_machines(self, roster: str, version: int, where: Where) -> int:
+        """Return how many machines of the roster have the labels `where`."""
+
+    def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
+        """Return how many of these machines have each value of `label`."""
+
+
+class Known(Rosters, Protocol):
+    """What a decision may ask about machines."""
+
+    def list_reports(
+        self, run: int, states: Collection[str], machines: Collection[str] | None = None
+    ) -> Sequence[PastReport]:
+        """Return the standing reports in the run's visits of `states`, the earliest visit first.
+
+        With `machines` only theirs.
+        """
+
+
+class Place(Protocol):
+    """What a set reads of a chart's position (`app.core.position.Position`)."""
+
+    @property
+    def run(self) -> int:
+        """The current run."""
+
+    @property
+    def visit(self) -> int:
+        """The current visit."""
+
+    @property
+    def rosters(self) -> Mapping[str, int]:
+        """The version in force of each roster that the chart follows."""
+
+
+def matches(labels: Labels, where: Where) -> bool:
+    """Return whether a machine with these labels has one of the wanted values of every label in `where`."""
+    return all(not set(values).isdisjoint(labels.get(label, ())) for label, values in where)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """So many machines, whichever they are."""
+
+    is_fixed: ClassVar[Literal[True]] = True
+    names_machines: ClassVar[bool] = False
+
+    machines: int
+
+    @property
+    def size(self) -> int:
+        """How many machines take part."""
+        return self.machines
+
+    def keep(self, machines: Collection[str], place: Place, known: Known) -> Collection[str]:
+        """Return those of `machines` that take part: all of them."""
+        return machines
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The machines that the chart file lists."""
+
+    is_fixed: ClassVar[Literal[True]] = True
+    names_machines: ClassVar[bool] = True
+
+    machines: tuple[str, ...]
+    _set: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_set", frozenset(self.machines))
+
+    @property
+    def size(self) -> int:
+        """How many machines take part."""
+        return len(self.machines)
+
+    def has(self, machine: str) -> bool:
+        """Return whether `machine` is listed."""
+        return machine in self._set
+
+    def keep(self, machines: Collection[str], place: Place, known: Known) -> Collection[str]:
+        """Return those of `machines` that are listed."""
+        return self._set.intersection(machines)
+
+
+@dataclass(frozen=True, slots=True)
+class FromRoster:
+    """The machines of a roster that have the labels `where`, in the version that the chart goes by."""
+
+    is_fixed: ClassVar[Literal[False]] = False
+    names_machines: ClassVar[bool] = True
+
+    roster: str
+    where: Where = ()
+
+    def count(self, place: Place, known: Known, earlier: Iterable[PastReport]) -> int:
+        """Return how many machines take part."""
+        return known.count_machines(self.roster, place.rosters[self.roster], self.where)
+
+    def keep(self, machines: Collection[str], place: Place, known: Known) -> Collection[str]:
+        """Return those of `machines` that take part."""
+        found = known.find_labels(self.roster, place.rosters[self.roster], machines)
+        return {machine for machine, labels in found.items() if matches(labels, self.where)}
+
+
+@dataclass(frozen=True, slots=True)
+class Reporters:
+    """The machines whose last report in one of `states` of this run, before the current visit, stands.
+
+    With `key` only those whose report is on that attribute.
+    """
+
+    is_fixed: ClassVar[Literal[False]] = False
+    names_machines: ClassVar[bool] = True
+
+    states: tuple[str, ...]
+    key: str | None = None
+
+    def count(self, place: Place, known: Known, earlier: Iterable[PastReport]) -> int:
+        """Return how many machines take part; `earlier` are the reports in `states` before the current visit."""
+        return sum(1 for _ in self._select(earlier))
+
+    def keep(self, machines: Collection[str], place: Place, known: Known) -> Collection[str]:
+        """Return those of `machines` that take part."""
+        reports = known.list_reports(place.run, self.states, machines)
+        return set(self._select(report for report in reports if report.visit < place.visit))
+
+    def _select(self, reports: Iterable[PastReport]) -> Iterator[str]:
+        for machine, report in last_words(reports).items():
+            if self.key is None or report.key == self.key:
+                yield machine
+
+
+# A set that the file alone decides, and any set.
+Fixed = Number | Listed
+LookedUp = FromRoster | Reporters
+Expect = Fixed | LookedUp
+
+
+def last_words(reports: Iterable[PastReport]) -> dict[str, PastReport]:
+    """Return each machine's report in the latest of the visits in which it reported; the earliest visit comes first."""
+    return {report.machine: report for report in reports}
+
+
+class Book:
+    """Rosters held in memory: by name and version, the labels of each machine; and no earlier reports."""
+
+    def __init__(self, rosters: Mapping[str, Mapping[int, Mapping[str, Labels]]] | None = None) -> None:
+        self.rosters = rosters or {}
+
+    def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
+        """Return the labels of those of `machines` that are on the roster."""
+        lines = self.rosters[roster][version]
+        return {machine: lines[machine] for machine in machines if machine in lines}
+
+    def count_machines(self, roster: str, version: int, where: Where) -> int:
+        """Return how many machines of the roster have the labels `where`."""
+        return sum(matches(labels, where) for labels in self.rosters[roster][version].values())
+
+    def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
+        """Return how many of these machines have each value of `label`."""
+        lines = self.rosters[roster][version].values()
+        return count_values((labels for labels in lines if matches(labels, where)), label)
+
+    def list_reports(
+        self, run: int, states: Collection[str], machines: Collection[str] | None = None
+    ) -> Sequence[PastReport]:
+        """Return no reports."""
+        return ()
+
+
+def count_values(lines: Iterable[Labels], label: str) -> dict[str, int]:
+    """Return how many of the machines with these labels have each value of `label`."""
+    found: dict[str, int] = {}
+    for labels in lines:
+        for value in labels.get(label, ()):
+            found[value] = found.get(value, 0) + 1
+    return found
+
+
+# For charts whose sets need no look-up.
+NOTHING = Book()

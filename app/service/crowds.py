@@ -1,0 +1,157 @@
+"""Who takes part: what a decision on a chart asks about machines, answered from the database.
+
+A version of a roster never changes, so whatever was looked up in it is kept. Only the machines that were asked about
+are kept, never a whole roster, which may have a million.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
+
+from app import store
+from app.core.errors import BadRequestError
+from app.core.expect import Labels, PastReport, Where
+from app.db import Connection
+
+# Machines whose labels a process keeps, over all rosters.
+MAX_MACHINES = 200_000
+# Counts that a process keeps. A count of groups has an entry for each of them.
+MAX_COUNTS = 2_000
+
+# The SQLite file (None on PostgreSQL), and the roster's id.
+RosterKey = tuple[tuple[int, int] | None, int]
+# A roster's version, the labels that its machines must have, and the label by whose values they are counted.
+CountKey = tuple[RosterKey, int, Where, str | None]
+
+
+@dataclass(slots=True)
+class RosterCache:
+    """What was looked up in versions of rosters; threads share it."""
+
+    ids: dict[tuple[tuple[int, int] | None, str], int] = field(default_factory=dict)
+    counts: LRUCache[CountKey, Mapping[str, int]] = field(default_factory=lambda: LRUCache(MAX_COUNTS))
+    _lines: dict[tuple[RosterKey, int], dict[str, Labels | None]] = field(default_factory=dict)
+    _size: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def lines(self, key: RosterKey, version: int) -> dict[str, Labels | None]:
+        """Return what is kept of a version: the labels of machines, and None for machines that it does not list."""
+        return self._lines.setdefault((key, version), {})
+
+    def keep(self, key: RosterKey, version: int, found: Mapping[str, Labels | None]) -> None:
+        """Keep what was looked up in a version."""
+        with self.lock:
+            if self._size + len(found) > MAX_MACHINES:
+                self._lines.clear()
+                self._size = 0
+            self._size += len(found)
+            self._lines.setdefault((key, version), {}).update(found)
+
+
+class Knowledge:
+    """What is known of machines, in one transaction on one chart; `row` is None for a chart that is not there yet.
+
+    `machines` are those whom the transaction is about: what is asked of one of them is looked up for all at once.
+    """
+
+    def __init__(
+        self,
+        cache: RosterCache,
+        connection: Connection,
+        row: store.charts.ChartRow | None,
+        machines: Collection[str] = (),
+    ) -> None:
+        self._cache = cache
+        self._connection = connection
+        self._row = row
+        self._machines = frozenset(machines)
+        self._past: dict[tuple[int, frozenset[str]], Mapping[str, Sequence[PastReport]]] = {}
+
+    def about(self, machines: Collection[str]) -> Knowledge:
+        """Return the same, for a transaction that is about `machines`."""
+        return Knowledge(self._cache, self._connection, self._row, machines)
+
+    def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
+        """Return the labels of those of `machines` that are on the roster."""
+        key = self._find_key(roster)
+        kept = self._cache.lines(key, version)
+        if any(machine not in kept for machine in machines):
+            wanted = {machine for machine in (*machines, *self._machines) if machine not in kept}
+            found = store.rosters.find_labels(self._connection, key[1], version, wanted)
+            looked_up = {machine: found.get(machine) for machine in wanted}
+            self._cache.keep(key, version, looked_up)
+            kept = {**{machine: kept.get(machine) for machine in machines}, **looked_up}
+        labels = ((machine, kept.get(machine)) for machine in machines)
+        return {machine: values for machine, values in labels if values is not None}
+
+    def count_machines(self, roster: str, version: int, where: Where) -> int:
+        """Return how many machines of the roster have the labels `where`."""
+        key = self._find_key(roster)
+
+        def count() -> Mapping[str, int]:
+            if where:
+                return {"": store.rosters.count_lines(self._connection, key[1], version, where)}
+            found = store.rosters.find_version(self._connection, key[1], version)
+            assert found is not None  # a chart goes by a version that there is
+            return {"": found.machines}
+
+        return self._counted((key, version, where, None), count)[""]
+
+    def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
+        """Return how many of these machines have each value of `label`."""
+        key = self._find_key(roster)
+
+        def count() -> Mapping[str, int]:
+            found: dict[str, int] = {}
+            for labels, machines in store.rosters.count_label_sets(self._connection, key[1], version, where):
+                for value in labels.get(label, ()):
+                    found[value] = found.get(value, 0) + machines
+            return found
+
+        return self._counted((key, version, where, label), count)
+
+    def count_without(self, roster: str, version: int, where: Where, label: str) -> int:
+        """Return how many of these machines lack `label`."""
+        return store.rosters.count_lines(self._connection, self._find_key(roster)[1], version, where, without=label)
+
+    def _counted(self, entry: CountKey, count: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
+        with self._cache.lock:
+            found = self._cache.counts.get(entry)
+        if found is None:
+            found = count()
+            with self._cache.lock:
+                self._cache.counts[entry] = found
+        return found
+
+    def list_reports(
+        self, run: int, states: Collection[str], machines: Collection[str] | None = None
+    ) -> Sequence[PastReport]:
+        """Return the standing reports in the run's visits of `states`, the earliest visit first."""
+        if self._row is None or run != self._row.run:
+            return ()
+        if machines is None:
+            return store.machines.list_past_reports(self._connection, self._row, states)
+        if not self._machines.issuperset(machines):
+            return store.machines.list_past_reports(self._connection, self._row, states, machines)
+        key = (run, frozenset(states))
+        if key not in self._past:
+            found: dict[str, list[PastReport]] = {}
+            for report in store.machines.list_past_reports(self._connection, self._row, states, self._machines):
+                found.setdefault(report.machine, []).append(report)
+            self._past[key] = found
+        reports = [report for machine in machines for report in self._past[key].get(machine, ())]
+        return sorted(reports, key=lambda report: report.visit)
+
+    def _find_key(self, roster: str) -> RosterKey:
+        identity = self._connection.info.get("identity")
+        roster_id = self._cache.ids.get((identity, roster))
+        if roster_id is None:
+            row = store.rosters.find_roster(self._connection, roster)
+            if row is None:
+                raise BadRequestError(f"there is no roster {roster!r}")
+            roster_id = self._cache.ids[identity, roster] = row.id
+        return identity, roster_id

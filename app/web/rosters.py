@@ -1,0 +1,147 @@
+"""Rosters over HTTP: imported from an inventory's lines, and read back.
+
+A token's chart pattern does not name rosters, because charts of any name may follow one. So every reader may read
+every roster, and an import needs an admin whose pattern covers all charts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from io import BufferedReader, RawIOBase
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app.chart_file.expect import to_label, to_label_value
+from app.chart_file.fields import ScalarError, to_share
+from app.core.errors import BadRequestError, ForbiddenError
+from app.core.expect import Where
+from app.service import rosters
+from app.service.rosters import MAX_LOSS, RosterRequest, RosterView, import_roster, read_lines
+from app.service.tokens import Role
+from app.web.request import (
+    MAX_ROSTER_BODY,
+    Query,
+    current_author,
+    current_holder,
+    current_service,
+    read_query,
+)
+from app.web.values import MAX_INT
+
+blueprint = Blueprint("rosters", __name__)
+# Conditions in one request.
+LABEL_LENGTH = 4096
+
+
+@blueprint.get("/rosters", provide_automatic_options=False)
+def get_rosters() -> Response:
+    """Every roster with its newest version, and the charts that follow it, of those that the caller may read."""
+    holder = current_holder()
+    found = [roster.as_json() for roster in rosters.list_rosters(current_service())]
+    for roster in found:
+        roster["charts"] = [chart for chart in roster["charts"] if holder.may(Role.READER, chart)]
+    return jsonify(found)
+
+
+@blueprint.get("/rosters/<chart:roster>", provide_automatic_options=False)
+def get_roster(roster: str) -> Response:
+    """The lines of the newest version, or JSON by `Accept`; with `where=` those that have these labels."""
+    return _answer(rosters.read_roster(current_service(), roster, where=_read_where(read_query())))
+
+
+@blueprint.get("/rosters/<chart:roster>/versions", provide_automatic_options=False)
+def get_versions(roster: str) -> Response:
+    """The versions of a roster, oldest first."""
+    return jsonify([version.as_json() for version in rosters.list_versions(current_service(), roster)])
+
+
+@blueprint.get("/rosters/<chart:roster>/versions/<number:version>", provide_automatic_options=False)
+def get_version(roster: str, version: int) -> Response:
+    """The lines of one version, or JSON by `Accept`."""
+    return _answer(rosters.read_roster(current_service(), roster, version, _read_where(read_query())))
+
+
+@blueprint.get("/rosters/<chart:roster>/diff", provide_automatic_options=False)
+def get_diff(roster: str) -> Response:
+    """What differs between two versions, by default the newest two: JSON, or lines with - and + by `Accept`."""
+    query = read_query()
+    before, after = (query.find_number(name, 1, MAX_INT) for name in ("from", "to"))
+    found = rosters.diff_roster(current_service(), roster, before, after)
+    if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
+        return Response(found.as_text(), mimetype="text/plain")
+    return jsonify(found.as_json())
+
+
+@blueprint.put("/rosters/<chart:roster>", provide_automatic_options=False)
+def put_roster(roster: str) -> tuple[Response, int]:
+    """Import a roster's lines: 201 for a new roster, 200 for a new version and for the same lines again."""
+    holder = current_holder()
+    if holder.pattern != "*":
+        raise ForbiddenError(f"token {holder.name!r} is for charts {holder.pattern!r}: a roster is for all charts")
+    query = read_query()
+    wanted = RosterRequest(
+        roster,
+        read_lines(_read_body()),
+        max_loss=_read_share(query),
+        dry_run=bool(query.find_number("dry_run", 0, 1)),
+    )
+    imported = import_roster(current_service(), wanted, current_author())
+    return jsonify(imported.as_json()), 201 if imported.outcome == "created" else 200
+
+
+def _read_body() -> Iterable[bytes]:
+    """Return the lines of the body, one at a time: it may be larger than what fits into memory well."""
+    request.max_content_length = MAX_ROSTER_BODY
+    try:
+        stream = request.stream
+    except RequestEntityTooLarge:
+        raise RequestEntityTooLarge(f"a roster is at most {MAX_ROSTER_BODY} bytes") from None
+    # Read in blocks: the server's stream finds line ends byte by byte.
+    return BufferedReader(stream) if isinstance(stream, RawIOBase) else stream
+
+
+def _read_share(query: Query) -> Fraction:
+    text = query.find("max_loss", 20)
+    if text is None:
+        return MAX_LOSS
+    try:
+        share = to_share(text)
+    except ScalarError as error:
+        raise BadRequestError(f"max_loss: {error}, such as 10%") from None
+    if share > 1:
+        raise BadRequestError(f"max_loss: {text!r} is more than 100%")
+    return share
+
+
+def _read_where(query: Query) -> Where:
+    """Return the labels of `where=zone:a`; of the same label given several times, any value will do."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for text in query.all("where"):
+        label, found, values = text.partition(":")
+        try:
+            if not found or len(text) > LABEL_LENGTH:
+                raise ScalarError(f"{text[:60]!r} is not LABEL:VALUE")
+            checked = tuple(map(to_label_value, values.split(",")))
+            wanted[to_label(label)] = (*wanted.get(label, ()), *checked)
+        except ScalarError as error:
+            raise BadRequestError(f"where: {error}") from None
+    return tuple(wanted.items())
+
+
+def _answer(view: RosterView) -> Response:
+    if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+        return Response(_write_json(view), mimetype="application/json")
+    return Response(view.as_text(), mimetype="text/plain")
+
+
+def _write_json(view: RosterView) -> Iterator[str]:
+    yield f'{{"roster": {json.dumps(view.name)}, "version": {view.version}, "machines": ['
+    before = ""
+    for chunk in view.chunks():
+        items = [json.dumps({"machine": machine, "labels": labels}, ensure_ascii=False) for machine, labels in chunk]
+        yield before + ",\n".join(items)
+        before = ",\n"
+    yield "]}\n"

@@ -1,0 +1,280 @@
+"""Rosters on a real database: imported, taken over by the charts that follow them, and verified from the log."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from fractions import Fraction
+
+import pytest
+
+from app.core.errors import ChartFileError, ConflictError
+from app.core.position import Reason
+from app.service.context import Service
+from app.service.operate import reset
+from app.service.put import Answer, Put, Sent, apply
+from app.service.reading import get_status
+from app.service.roll import RollQuery, Which, list_roll
+from app.service.rosters import (
+    RosterImported,
+    RosterRequest,
+    diff_roster,
+    import_roster,
+    list_rosters,
+    list_versions,
+    read_lines,
+    read_roster,
+)
+from app.service.upkeep import prune
+from app.service.verifying import verify
+from tests.service.support import NOBODY, Clock, import_text, rows
+from tests.support import requests
+from tests.support.requests import Question, ask, claim
+
+WEB = """\
+# made by a test
+web-01 zone=a rack=r1 shard=7,9
+web-02 zone=a rack=r1
+web-03 zone=b rack=r2   # beside it
+web-04 zone=b rack=r2
+lb-01 tier=lb
+"""
+
+TIERS = """\
+chart: web
+current_state: canary
+expect: {roster: web, where: {zone: [a, b]}}
+states:
+- name: canary
+  func: increment
+  expect: {roster: web, where: {tier: lb}}
+  current: [{key: count, value: 0}, {key: failed, value: 0}]
+  target: [{name: back, when: {key: failed, value: 1}}, {name: fleet, when: {key: count, value: "100%"}}]
+- name: fleet
+  func: increment
+  slots: {total: 3, per: {rack: 1}}
+  current: [{key: count, value: 0}, {key: failed, value: 0}]
+  target: [{name: back, when: {key: failed, op: ">", value: "50%"}}, {name: done, when: {key: count, value: "75%"}}]
+- name: back
+  func: increment
+  expect: {reported: [canary, fleet]}
+  current: {key: count, value: 0}
+  target: {name: backed_out, when: {key: count, value: "100%"}}
+- name: done
+- name: backed_out
+"""
+
+
+def put_roster(service: Service, lines: str, *, max_loss: str = "10", dry_run: bool = False) -> RosterImported:
+    share = Fraction(max_loss) / 100
+    request = RosterRequest("web", read_lines(lines.encode().splitlines()), max_loss=share, dry_run=dry_run)
+    return import_roster(service, request, NOBODY)
+
+
+def without(*machines: str) -> str:
+    return "".join(f"{line}\n" for line in WEB.splitlines() if line.split(" ")[0] not in machines)
+
+
+def update(service: Service, name: str, state: str, machine: str, key: str | None = None) -> Answer:
+    return requests.update(service, name, Put(state, machine, key))
+
+
+@pytest.fixture
+def tiers(service: Service) -> Service:
+    put_roster(service, WEB)
+    import_text(service, TIERS)
+    return service
+
+
+def test_roster_is_new_then_unchanged_then_another_version(service: Service) -> None:
+    assert put_roster(service, WEB).outcome == "created"
+    assert put_roster(service, "\n" + WEB).outcome == "unchanged"
+    changed = put_roster(service, WEB.replace("web-04 zone=b", "web-04 zone=c") + "web-05\n")
+    assert (changed.outcome, changed.version.added, changed.version.removed, changed.version.changed) == (
+        "updated",
+        1,
+        0,
+        1,
+    )
+    assert [version.machines for version in list_versions(service, "web")] == [5, 6]
+    assert diff_roster(service, "web").as_text() == "-web-04 rack=r2 zone=b\n+web-04 rack=r2 zone=c\n+web-05\n"
+
+
+def test_roster_is_read_as_it_was_in_each_version(service: Service) -> None:
+    put_roster(service, WEB)
+    put_roster(service, without("web-01"), max_loss="50")
+    names = [[machine for machine, _ in read_roster(service, "web", number).lines] for number in (1, 2)]
+    assert names == [["lb-01", "web-01", "web-02", "web-03", "web-04"], ["lb-01", "web-02", "web-03", "web-04"]]
+    zone_b = read_roster(service, "web", where=(("zone", ("b",)), ("rack", ("r2", "r3"))))
+    assert "".join(zone_b.as_text()) == "web-03 rack=r2 zone=b\nweb-04 rack=r2 zone=b\n"
+    assert (
+        "".join(read_roster(service, "web", 1, (("shard", ("9",)),)).as_text()) == "web-01 rack=r1 shard=7,9 zone=a\n"
+    )
+
+
+@pytest.mark.parametrize("lines", ["", without("web-01")], ids=["empty", "one of five"])
+def test_roster_that_loses_too_many_machines_changes_nothing(tiers: Service, lines: str) -> None:
+    before = rows(tiers)
+    with pytest.raises(ConflictError, match="would vanish"):
+        put_roster(tiers, lines)
+    assert rows(tiers) == before
+    assert len(list_versions(tiers, "web")) == 1
+
+
+def test_dry_run_says_what_the_import_does_and_changes_nothing(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    claim(tiers, "web", "fleet", "web-01")
+    update(tiers, "web", "fleet", "web-01")
+    planned = put_roster(tiers, without("web-01"), max_loss="20", dry_run=True)
+    assert len(list_versions(tiers, "web")) == 1
+    done = put_roster(tiers, without("web-01"), max_loss="20")
+    assert planned.charts == done.charts
+    (effect,) = done.charts
+    assert (effect.before, effect.after, effect.withdrawn, effect.current_state) == (4, 3, ("web-01",), "fleet")
+    assert get_status(tiers, "web").values == {"count": 0, "failed": 0}
+    assert [row.kind for row in rows(tiers)][-2:] == ["roster", "withdraw"]
+    assert verify(tiers, "web").differences == ()
+
+
+def test_percentage_is_of_the_set_of_the_state(tiers: Service) -> None:
+    assert get_status(tiers, "web").expect == 1
+    assert update(tiers, "web", "canary", "web-01").reason is Reason.NOT_ON_ROSTER
+    assert update(tiers, "web", "canary", "lb-01").reason is Reason.TRANSITIONED
+    status = get_status(tiers, "web")
+    assert (status.expect, status.progress and status.progress.needed) == (4, 3)
+    assert "not heard from: web-01, web-02, web-03, web-04" in status.waits_for
+    missing = list_roll(tiers, "web", RollQuery(which=Which.MISSING)).machines
+    assert [item.machine for item in missing] == ["web-01", "web-02", "web-03", "web-04"]
+
+
+def test_question_of_a_machine_outside_the_set_is_no(tiers: Service) -> None:
+    assert ask(tiers, "web", Question("canary", "web-01")).reason is Reason.NOT_ON_ROSTER
+    assert ask(tiers, "web", Question("canary", "lb-01")).reason is Reason.CURRENT
+
+
+def test_smaller_roster_makes_a_percentage_hold(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    for name in ("web-01", "web-03"):
+        claim(tiers, "web", "fleet", name)
+        update(tiers, "web", "fleet", name)
+    assert get_status(tiers, "web").current_state == "fleet"
+    done = put_roster(tiers, without("web-02", "web-04"), max_loss="50")
+    assert done.charts[0].current_state == "done"
+    assert verify(tiers, "web").differences == ()
+
+
+def test_group_that_is_full_refuses_and_the_status_says_who_fills_it(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    claim(tiers, "web", "fleet", "web-01")
+    refused = claim(tiers, "web", "fleet", "web-02")
+    assert (refused.reason, refused.slots and refused.slots.group) == (Reason.GROUP_FULL, "rack=r1")
+    assert claim(tiers, "web", "fleet", "web-03").is_yes
+    slots = get_status(tiers, "web").slots
+    assert slots is not None
+    assert [(full.group, full.limit, full.machines) for full in slots.full] == [
+        ("rack=r1", 1, ["web-01"]),
+        ("rack=r2", 1, ["web-03"]),
+    ]
+
+
+def test_failure_keeps_its_group_full_and_may_try_again(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    claim(tiers, "web", "fleet", "web-01")
+    update(tiers, "web", "fleet", "web-01", "failed")
+    assert claim(tiers, "web", "fleet", "web-02").reason is Reason.GROUP_FULL
+    assert claim(tiers, "web", "fleet", "web-01").is_yes
+    update(tiers, "web", "fleet", "web-01")
+    assert claim(tiers, "web", "fleet", "web-02").is_yes
+    assert verify(tiers, "web").differences == ()
+
+
+def test_back_out_expects_exactly_those_who_reported(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01", "failed")
+    status = get_status(tiers, "web")
+    assert (status.current_state, status.expect) == ("back", 1)
+    assert update(tiers, "web", "back", "web-01").reason is Reason.NOT_ON_ROSTER
+    assert update(tiers, "web", "back", "lb-01").reason is Reason.TRANSITIONED
+    assert verify(tiers, "web").differences == ()
+
+
+def test_state_whose_set_is_empty_is_left_at_once(service: Service) -> None:
+    put_roster(service, "web-01 zone=a\n")
+    imported = import_text(service, TIERS)
+    assert imported.status.current_state == "fleet"
+    assert [(entry.kind, entry.reason) for entry in imported.entries][-1] == (
+        "transition",
+        "count >= 100%: 0 counted on entry",
+    )
+    assert verify(service, "web").differences == ()
+
+
+def test_empty_roster_does_not_finish_a_rollout(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    put_roster(tiers, "", max_loss="100")
+    assert get_status(tiers, "web").current_state == "fleet"
+
+
+INCLUDING = TIERS.replace("  expect: {roster: web, where: {tier: lb}}\n", "  expect: [web-01, web-03]\n").replace(
+    "- name: fleet\n", "- name: fleet\n  including: [canary]\n"
+)
+
+
+def test_machines_counted_before_are_counted_on_entry(service: Service) -> None:
+    put_roster(service, WEB)
+    import_text(service, INCLUDING)
+    update(service, "web", "canary", "web-01")
+    update(service, "web", "canary", "web-03")
+    status = get_status(service, "web")
+    assert (status.current_state, dict(status.values)) == ("fleet", {"count": 2, "failed": 0})
+    assert ask(service, "web", Question("fleet", "web-01")).reason is Reason.DONE
+    reported = list_roll(service, "web", RollQuery()).machines
+    assert [(report.machine, report.seq) for report in reported] == [("web-01", 4), ("web-03", 4)]
+    assert verify(service, "web").differences == ()
+
+
+def test_machines_counted_in_one_transaction_are_counted_on_entry(service: Service) -> None:
+    put_roster(service, WEB)
+    import_text(service, INCLUDING)
+    apply(service, [Sent("web", Put("canary", name), NOBODY) for name in ("web-01", "web-03")])
+    assert get_status(service, "web").values == {"count": 2, "failed": 0}
+    assert verify(service, "web").differences == ()
+
+
+def test_log_of_a_crowd_verifies_after_a_prune_and_a_reset(service: Service, clock: Clock) -> None:
+    put_roster(service, WEB)
+    import_text(service, INCLUDING)
+    update(service, "web", "canary", "web-01")
+    clock.advance(10)
+    assert prune(service, "web", timedelta(0), NOBODY).rows > 0
+    update(service, "web", "canary", "web-03")
+    assert get_status(service, "web").values == {"count": 2, "failed": 0}
+    assert verify(service, "web").differences == ()
+    reset(service, "web", "again", NOBODY)
+    put_roster(service, without("lb-01"), max_loss="20")
+    assert verify(service, "web").differences == ()
+
+
+def test_chart_names_a_roster_that_is_not_there(service: Service) -> None:
+    with pytest.raises(ChartFileError, match="3:18: there is no roster 'web'"):
+        import_text(service, TIERS)
+
+
+def test_import_warns_of_machines_without_a_label(service: Service) -> None:
+    put_roster(service, WEB.replace("web-04 zone=b rack=r2", "web-04 zone=b"))
+    imported = import_text(service, TIERS)
+    assert "1 of 4 machines have no label 'rack': they are in no group of it" in [
+        warning.message for warning in imported.warnings
+    ]
+
+
+def test_rosters_are_listed_with_the_charts_that_follow(tiers: Service) -> None:
+    assert [(roster.name, roster.version.machines, roster.charts) for roster in list_rosters(tiers)] == [
+        ("web", 5, ("web",))
+    ]
+
+
+def test_waiting_claim_is_given_when_its_group_is_free(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    tiers_claims = [claim(tiers, "web", "fleet", "web-01"), claim(tiers, "web", "fleet", "web-02")]
+    assert [answer.is_yes for answer in tiers_claims] == [True, False]
+    update(tiers, "web", "fleet", "web-01")
+    assert claim(tiers, "web", "fleet", "web-02").is_yes
