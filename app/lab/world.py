@@ -103,6 +103,10 @@ class World:
             repeats=self._keys.get(idempotency_key or ""),
         )
         step = self.do(update)
+        if idempotency_key is not None and step.reason is Reason.REPLAY and idempotency_key not in self._keys:
+            # A state that an upgrade has renamed still answers replays; its PUT without `key` meant the report's one.
+            default_key = self.chart.states[state].default_key if state in self.chart.states else step.key
+            self._keys[idempotency_key] = LoggedUpdate(state, machine_id, step.key, default_key)
         if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED):
             entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
             default_key = self.chart.states[entry.from_state].default_key

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.core.chart import Chart
 from app.core.errors import StateServiceError
-from app.core.position import Archive, Step
+from app.core.position import Archive, Claim, Step
 from app.lab.play import Result, play
 from app.lab.story import read_story
 from app.lab.world import World
@@ -122,7 +122,11 @@ def both(world: World, model: Model, data: st.DataObject) -> Sequence[object]:
         )
     elif choice == "act":
         act = data.draw(acts(model.chart, model.here).filter(lambda item: not isinstance(item, Archive)))
-        decide = (lambda: world.do(act), lambda: model.do(act, world.now))
+        claims = isinstance(act, Claim)
+        decide = (
+            lambda: world.claim(act.state, act.machine) if claims else world.do(act),
+            lambda: model.do(act, world.now),
+        )
     else:
         new = data.draw(successors(model.chart, model.here))
         homes = data.draw(random_homes(model.chart, new))
