@@ -19,6 +19,7 @@ from app.chart_file.nodes import MapNode, Node, Problems, ScalarNode, quote
 from app.core.breaking import Broken, check_promises
 from app.core.chart import Chart, State
 from app.core.promises import LIMIT, MEASURES, Always, Never, Promises
+from app.core.proof import find_uncovered
 
 PROMISE_KEYS = ("never", "always")
 PLACES = ("while", "at")
@@ -140,10 +141,11 @@ def hold_to_promises(
     chart: Chart, found: PromiseNodes, problems: Problems, warnings: Problems, now: datetime | None
 ) -> None:
     """Note each promise that the chart can break, with the story that breaks it; doubts are warnings."""
-    if chart.looks_up and chart.promises:
+    uncovered = find_uncovered(chart)
+    if uncovered is not None and chart.promises:
         promises: list[Never | Always] = [*chart.promises.never, *chart.promises.always]
         for place in map(found.find_place, promises):
-            why = "a chart that goes by rosters or by who reported before cannot be held to promises yet"
+            why = f"a promise cannot be proved of a chart that {uncovered}; leave the promise out"
             problems.add_at(place.line, place.column, why)
         return
     checked = check_promises(chart, now)

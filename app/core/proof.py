@@ -282,6 +282,17 @@ class Proof:
         return measure is None or found[measure] == value
 
 
+def find_uncovered(chart: Chart) -> str | None:
+    """Return what of the chart no proof covers, as the end of a sentence; None if it covers everything."""
+    if chart.looks_up:
+        return "goes by rosters or by who reported before"
+    if chart.has_own_sets:
+        return "has states with machines of their own"
+    if any(state.including for state in chart.states.values()):
+        return "counts machines of earlier states with 'including'"
+    return None
+
+
 def list_clock_moves(state: State) -> tuple[set[int], bool]:
     """Return which transitions the clock may take, and whether one of them is due as soon as the state is entered.
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State, Transition
 from app.core.counts import UNLIMITED, Counts, Exit, Peak
-from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
+from app.core.errors import BadRequestError
+from app.core.proof import Bound, Leg, Measure, Proof, find_uncovered, list_clock_moves
 from app.core.witness import write_file, write_tale
-from app.lab.world import refuse_rosters
 
 ASSUMES = (
     "as many machines take part as expected, and each has one id",
@@ -163,7 +163,9 @@ def _indent(story: str | None) -> list[str]:
 
 def prove(chart: Chart, machines: int) -> Proved:
     """Prove what can be proved about the chart if `machines` take part. Raises TooManyCountsError, BadRequestError."""
-    refuse_rosters(chart)
+    uncovered = find_uncovered(chart)
+    if uncovered is not None:
+        raise BadRequestError(f"no proof covers chart {chart.name!r}: it {uncovered}")
     proof = Proof(chart, machines)
     endings = tuple(
         Ending(name, _limit(proof, Measure.DOWN, name), _limit(proof, Measure.BEGUN, name))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.chart_file import parse
+from app.core.errors import BadRequestError
 from app.lab.play import play
 from app.lab.prove import Proved, prove
 from app.lab.story import read_story
@@ -109,3 +110,16 @@ def test_slots_that_nothing_frees_may_stop_a_state_for_ever() -> None:
         "with 3 to 5 lasting failures in go it never leaves go",
         "go is never left if the 2 machines with its first slots never come back: nothing frees a held slot",
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("    slots: 2", "    slots: 2\n    expect: 9", "it has states with machines of their own"),
+        ("expect: 5", "expect: {roster: web}", "it goes by rosters or by who reported before"),
+    ],
+)
+def test_what_no_proof_covers_is_said(old: str, new: str, why: str) -> None:
+    chart = parse(SMALL.replace(old, new, 1)).chart
+    with pytest.raises(BadRequestError, match=why):
+        prove(chart, 5)
