@@ -312,6 +312,33 @@ def archive(context: click.Context, name: str, reason: str | None, dry_run: bool
     _act(context, name, Archive, Given(reason, dry_run, as_json))
 
 
+@group.command("approve", epilog='Example: ./state_service chart approve kernel-rollout --reason "read and tested"')
+@click.argument("name")
+@REASON
+@click.pass_context
+@exits_on_error
+def approve(context: click.Context, name: str, reason: str) -> None:
+    """Approve what the chart NAME waits for: a report on the attribute `approved`, in your name."""
+    _report(context, name, "approved", reason)
+
+
+@group.command("reject", epilog='Example: ./state_service chart reject kernel-rollout --reason "not on a Friday"')
+@click.argument("name")
+@REASON
+@click.pass_context
+@exits_on_error
+def reject(context: click.Context, name: str, reason: str) -> None:
+    """Reject what the chart NAME waits for: a report on the attribute `rejected`, in your name."""
+    _report(context, name, "rejected", reason)
+
+
+def _report(context: click.Context, name: str, key: str, reason: str) -> None:
+    service = open_service(config_of(context))
+    answer = operate.approve(service, name, key, reason, current_author())
+    moved = "" if answer.state == answer.current_state else f", now in {answer.current_state}"
+    click.echo(f"{name}: {key} {answer.value}{moved}")
+
+
 @group.command("open", epilog='Example: ./state_service chart open web --until 2030-01-31T22:00 --reason "CVE"')
 @click.argument("name")
 @click.option("--until", required=True, type=Instant(), metavar="INSTANT", help="When that ends (ISO 8601, UTC).")

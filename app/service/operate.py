@@ -15,7 +15,14 @@ from typing import Any
 from app import chart_file, store
 from app.core import machine
 from app.core.chart import Chart
-from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, Problem, ReasonRequiredError
+from app.core.errors import (
+    BadRequestError,
+    ChartFileError,
+    ChartNotFoundError,
+    ConflictError,
+    Problem,
+    ReasonRequiredError,
+)
 from app.core.expect import FromRoster, Where
 from app.core.log import Author
 from app.core.position import (
@@ -27,6 +34,7 @@ from app.core.position import (
     Open,
     Pause,
     Position,
+    Reason,
     Reset,
     Resume,
     Step,
@@ -37,6 +45,7 @@ from app.service.absent import find_absent
 from app.service.context import Service, list_waiting
 from app.service.hours import follow_calendars
 from app.service.locked import LockedChart, lock, locked_chart, record
+from app.service.put import Answer, Put, apply_one
 from app.service.status import Status, describe_status
 from app.service.words import name_some, say_number
 
@@ -490,6 +499,25 @@ def goto(service: Service, name: str, state: str, reason: str, author: Author) -
 def open_chart(service: Service, name: str, until: datetime, reason: str, author: Author) -> Status:
     """Open the chart until then, whatever its windows and calendars say. A later act takes the place of this one."""
     return act(service, name, Open(until, require_reason(reason)), author)
+
+
+def approve(service: Service, name: str, key: str, reason: str, author: Author, person: str | None = None) -> Answer:
+    """Have a person report on the attribute `key` of the current state, which must be one of approvers.
+
+    `person` is the name if the author has none. Raises ConflictError if nobody approves that state, or not this person.
+    """
+    with asking(service.database) as connection:
+        row = store.charts.get_chart(connection, name)
+        state = service.definitions.get(connection, row).states[row.state]
+    if state.approvers is None:
+        raise ConflictError(f"chart {name!r} is in {row.state!r}, where nobody approves anything")
+    put = Put(row.state, person, key, note=require_reason(reason))
+    answer = apply_one(service, name, put, author)
+    if answer.reason is Reason.OWN_CHANGE:
+        raise ConflictError(f"whoever imported version {row.version} of {name!r} may not approve it")
+    if not answer.is_yes:
+        raise ConflictError(f"chart {name!r} did not count it: {answer.reason}")
+    return answer
 
 
 def archive(service: Service, name: str, reason: str, author: Author) -> Status:

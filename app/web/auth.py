@@ -115,7 +115,7 @@ RULES: dict[str, Role | None] = {
 FOR_ALL_CHARTS = ("subscriptions.", "calendars.put_calendar")
 
 # The reports that an approver may send, too.
-APPROVING = frozenset({"state.put_state", "state.put_default_state"})
+APPROVING = frozenset({"state.put_state", "state.put_default_state", "ui.post_act"})
 
 
 class Access:

@@ -14,7 +14,7 @@ from app.core.chart import Chart
 from app.core.errors import BadRequestError, ConflictError, ReasonRequiredError
 from app.core.log import HistoryFilter
 from app.core.plan import find_main_path
-from app.core.position import Archive, Evict, Goto, Happening, Pause, Reset, Resume
+from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reset, Resume
 from app.diagram import draw
 from app.diagram.plots import draw_growth, draw_stay
 from app.service import operate
@@ -46,7 +46,7 @@ from app.web.request import (
 from app.web.ui.base import blueprint, go_to, render, uses_tokens
 from app.web.ui.diff import compare
 from app.web.ui.forms import find_field, find_instant, find_query, find_whole, get_field, get_reason
-from app.web.values import read_choice
+from app.web.values import read_choice, read_instant
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
 MACHINE_FIELDS = ("is", "machine", "state", "visit", "page")
@@ -60,6 +60,9 @@ PAGE_RUNS = 6
 WAIT_SECONDS = 25
 # The message on the page that follows an act or an import.
 DONE = {
+    "approve": "Approved.",
+    "reject": "Rejected.",
+    "open": "Opened.",
     "pause": "Paused.",
     "resume": "Resumed.",
     "reset": "Reset: a new run has begun.",
@@ -186,6 +189,9 @@ def _with_query(anchor: str = "", **changes: object) -> str:
 
 # The role that each act needs.
 ROLES = {
+    "approve": Role.APPROVER,
+    "reject": Role.APPROVER,
+    "open": Role.OPERATOR,
     "pause": Role.OPERATOR,
     "resume": Role.OPERATOR,
     "reset": Role.OPERATOR,
@@ -198,6 +204,11 @@ PLAIN_ACTS: dict[str, Callable[[str], Happening]] = {
     "resume": Resume,
     "reset": Reset,
     "archive": Archive,
+}
+# The attribute that each of the approvers' acts counts on.
+APPROVALS = {
+    "approve": "approved",
+    "reject": "rejected",
 }
 # The acts that end the visit, which can be tried first.
 ENDING = frozenset({"reset", "goto", "archive"})
@@ -213,6 +224,10 @@ def post_act(name: str, act: str) -> Response:
     check(current_holder(), ROLES[read_choice("act", act, tuple(ROLES))], name)
     is_dry_run = act in ENDING and "dry_run" in request.form
     try:
+        if act in APPROVALS:
+            person, reason = find_field("person", MACHINE_LENGTH), get_reason()
+            operate.approve(current_service(), name, APPROVALS[act], reason, current_author(), person=person)
+            return go_to("ui.get_chart", name=name, done=act)
         happening = _read_act(act, find_field("reason", REASON_LENGTH) or "" if is_dry_run else get_reason())
         if is_dry_run:
             rehearsal = operate.rehearse(current_service(), name, happening, current_author())
@@ -230,6 +245,8 @@ def _read_act(act: str, reason: str) -> Happening:
     """Return the act that the form describes. Raises BadRequestError."""
     if act == "goto":
         return Goto(get_field("state", NAME_LENGTH), reason)
+    if act == "open":
+        return Open(read_instant("until", get_field("until", 40)), reason)
     if act == "evict":
         return Evict(get_field("machine", MACHINE_LENGTH), reason)
     return PLAIN_ACTS[act](reason)
