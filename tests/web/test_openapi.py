@@ -61,7 +61,9 @@ def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestRespo
     chart = given.pop("chart", "web")
     version = given.pop("version", "1")
     subscription = given.pop("subscription", "pager")
-    path = path.format(chart=chart, version=version, machine="m0", subscription=subscription, token="fleet")
+    path = path.format(
+        chart=chart, version=version, machine="m0", subscription=subscription, token="fleet", roster="web"
+    )
     return client.open(path, method=method, **(sent | given))
 
 

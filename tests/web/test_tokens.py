@@ -118,7 +118,7 @@ OF_MACHINES = ("state.", "charts.get_can", "charts.get_did", "tokens.post_enrol"
 def send(app: Flask, endpoint: str, secret: str | None, chart: str = "web", machine: str | None = "m1") -> TestResponse:
     """A valid request on a chart. A form is sent as one of our pages sends it."""
     rule = rules(app)[endpoint]
-    values = VALUES | {"name": chart}
+    values = VALUES | {"name": chart, "roster": "web"}
     with app.test_request_context():
         path = app.url_map.bind("localhost").build(endpoint, {name: values[name] for name in rule.arguments})
     method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))
