@@ -432,7 +432,15 @@ def history(
 def _cells(logged: HashedRow) -> tuple[Any, ...]:
     row = logged.row
     what = (row.kind, row.from_state, row.to_state, row.key, row.value_after)
-    return (row.seq, _to_second(row.at), *what, row.machine, row.actor, _cut(row.reason), _cut(row.note))
+    return (
+        row.seq,
+        _to_second(row.at),
+        *what,
+        row.machine,
+        row.actor,
+        _cut(row.reason),
+        _cut(row.note if row.machine else None),
+    )
 
 
 def _cut(text: str | None) -> str:

@@ -54,6 +54,13 @@ def get_status(service: Service, name: str) -> Status:
         )
 
 
+def has_slots(service: Service, name: str, state: str) -> bool:
+    """True if the chart has the state, with slots. Raises ChartNotFoundError."""
+    with asking(service.database) as connection:
+        chart = service.definitions.get(connection, store.charts.get_chart(connection, name))
+    return state in chart.states and chart.states[state].slots is not None
+
+
 def export_chart(service: Service, name: str) -> str:
     """Return the chart file at the current state, with its values and who made them. Raises ChartNotFoundError."""
     with snapshot(service.database) as connection:

@@ -20,7 +20,7 @@ from app.service import reading, roll
 from app.service.operate import MAX_BYTES, ImportRequest, Outcome, import_chart
 from app.service.pages import draw_chart
 from app.service.past import get_past_status
-from app.service.reading import as_csv, as_ndjson, get_status, iterate_history, list_kinds
+from app.service.reading import as_csv, as_ndjson, iterate_history, list_kinds
 from app.service.roll import MAX_MACHINES, RollQuery, Which, list_roll
 from app.service.runs import DEFAULT_RUNS, MAX_RUNS, list_runs
 from app.service.tokens import Role
@@ -239,24 +239,32 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?")
 
 @blueprint.get("/charts/<chart:name>/can.curl", provide_automatic_options=False)
 def get_can(name: str) -> Response:
-    """A file for `curl -K` that asks whether the machine may start; curl exits with 22 on a no."""
+    """A file for `curl -K` that asks whether the machine may start; curl exits with 22 on a no.
+
+    In a state with slots it claims one.
+    """
     query = read_query()
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
     asked = {"wait": str(wait)} if wait else {}
+    asked |= {"again": "1"} if query.find_flag("again") else {}
     lines = [
         "retry = 3",
         "retry-connrefused",
         *([f"# The server waits up to {wait} s for a yes before it answers."] if wait else []),
     ]
-    return _answer_file(name, query, asked, lines, max_time=MAX_TIME + wait)
+    resource = "state"
+    if _has_slots(name, query):
+        resource, lines = "slot", ["# The state has slots: this claims one. The report gives it back.", PUT, *lines]
+    return _answer_file(name, query, asked, (resource, lines), max_time=MAX_TIME + wait)
 
 
 @blueprint.get("/charts/<chart:name>/did.curl", provide_automatic_options=False)
 def get_did(name: str) -> Response:
     """A file for `curl -K` that reports the machine as done; curl exits with 22 on a no."""
     query = read_query()
+    _has_slots(name, query)
     key = query.find("key", NAME_LENGTH)
-    lines = ['request = "PUT"']
+    lines = [PUT]
     if query.find_machine() is None:
         # The server cannot tell a retry of a report without a machine id from a second report.
         lines += [
@@ -269,27 +277,41 @@ def get_did(name: str) -> Response:
             "# Also after a refused connection and a lost answer: a machine counts once.",
             "retry-all-errors",
         ]
-    return _answer_file(name, query, {"key": key} if key else {}, lines, max_time=MAX_TIME)
+    return _answer_file(name, query, {"key": key} if key else {}, ("state", lines), max_time=MAX_TIME)
 
 
-def _answer_file(name: str, query: Query, asked: dict[str, str], lines: list[str], max_time: int) -> Response:
-    state = query.get("state", NAME_LENGTH)
-    machine = query.find_machine()
+PUT = 'request = "PUT"'
+
+
+def _has_slots(name: str, query: Query) -> bool:
+    """True if the state has slots. Raises ChartNotFoundError, and BadRequestError if nobody is named to hold one."""
+    has_slots = reading.has_slots(current_service(), name, query.get("state", NAME_LENGTH))
+    if has_slots and query.find_machine() is None:
+        raise BadRequestError("the state has slots, and a machine must hold one to report: machine is missing")
+    return has_slots
+
+
+def _answer_file(
+    name: str, query: Query, asked: dict[str, str], what: tuple[str, list[str]], *, max_time: int
+) -> Response:
+    """Answer the file that asks `what`: its resource, and its lines."""
+    resource, lines = what
+    machine, run = query.find_machine(), query.find_number("run", 1, MAX_RUN)
     if _HOST.fullmatch(request.host) is None:
         raise BadRequestError("the Host header does not name a host, which the file needs for its url")
-    get_status(current_service(), name)
     header = [] if machine is None else [f"header = {quote_for_curl(f'X-Machine: {machine}')}"]
-    if machine is not None and machine != machine.strip():
-        # A server strips the spaces around a header's value, and these are part of the machine's id.
-        header, asked = [], {**asked, "machine": machine}
-    url = url_for("state.get_state", name=name, _external=True) + "?" + urlencode({"state": state, **asked})
+    asked = {"state": query.get("state", NAME_LENGTH), **asked, **({} if run is None else {"run": str(run)})}
+    url = url_for("state.get_state", name=name, _external=True).removesuffix("state") + resource
     text = [
         f"# {request.path.rpartition('/')[2]}: use it with `curl -K`. Exit 0 is yes, 22 is no.",
-        f"url = {quote_for_curl(url)}",
+        f"url = {quote_for_curl(f'{url}?{urlencode(asked)}')}",
         *header,
         "fail",
         "silent",
         "show-error",
+        "# A redirect is no answer: curl follows none, and exits with 47.",
+        "location",
+        "max-redirs = 0",
         f"max-time = {max_time}",
         *lines,
     ]

@@ -303,6 +303,59 @@ def test_run_reports_a_failure_and_is_4(told: dict[str, str], server: Server, ch
     assert server.status(chart)["values"] == {"count": 0, "failed": 1}
 
 
+def test_run_without_a_state_serves_whichever_is_current(told: dict[str, str], server: Server, chart: str) -> None:
+    script = 'echo "$STATECTL_STATE" "$STATECTL_RUN"'
+
+    def run(machine: str) -> tuple[int, str]:
+        done = statectl(told, "run", chart, "--", "sh", "-c", script, STATECTL_MACHINE=machine)
+        return done.returncode, done.stdout
+
+    assert [run(name) for name in ("m1", "m1", "m2")] == [(YES, "work 1\n"), (NO, ""), (YES, "work 1\n")]
+    assert run("m1") == (YES, "after it 1\n")
+    assert (run("m1"), server.status(chart)["current_state"]) == ((NO, ""), "end")
+
+
+def notes(server: Server, chart: str) -> list[str | None]:
+    reply = server.ask("GET", f"/charts/{chart}/machines?state=work", Accept="application/json")
+    return [item["note"] for item in reply.json()["machines"]]
+
+
+def test_run_sends_the_end_of_the_output_with_a_failure(told: dict[str, str], server: Server, chart: str) -> None:
+    script = "seq 2000; echo last words >&2; exit 7"
+    done = statectl(told, "run", chart, "work", "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout.endswith("\n2000\n")) == (COMMAND_FAILED, True)
+    assert "last words\n" in done.stderr
+    (note,) = notes(server, chart)
+    assert note is not None
+    first, _, rest = note.partition("\n")
+    assert (first, "last words" in rest, len(rest) <= 4096) == ("sh ended with 7", True, True)
+
+
+def test_run_without_a_note_sends_none(told: dict[str, str], server: Server, chart: str) -> None:
+    assert statectl(told, "run", "--no-note", chart, "work", "--", "sh", "-c", "exit 7").returncode == COMMAND_FAILED
+    assert notes(server, chart) == [None]
+
+
+def test_fail_says_why(told: dict[str, str], server: Server, chart: str) -> None:
+    assert statectl(told, "fail", chart, "work", "-m", "@no file: 100% & more\nünï").returncode == YES
+    assert notes(server, chart) == ["@no file: 100% & more\nünï"]
+    assert statectl(told, "can", chart, "work", "-m", "why").returncode == USAGE
+
+
+def test_report_of_work_from_before_a_reset_is_refused(told: dict[str, str], server: Server, chart: str) -> None:
+    body = '{"reason": "again"}'
+    script = f"curl -s -o {os.devnull} {server.url}/charts/{chart}/reset -d '{body}'"
+    done = statectl(told, "run", chart, "work", "--", "sh", "-c", script)
+    assert (done.returncode, "other_run" in done.stderr) == (REFUSED, True)
+    assert server.status(chart)["values"]["count"] == 0
+
+
+def test_machine_that_is_done_hears_no_unless_it_asks_again(told: dict[str, str], chart: str) -> None:
+    assert statectl(told, "did", chart, "work").returncode == YES
+    assert statectl(told, "can", chart, "work").returncode == NO
+    assert statectl(told, "can", "--again", chart, "work").returncode == YES
+
+
 def test_run_claims_a_slot_and_gives_it_back(told: dict[str, str], server: Server, slotted: str) -> None:
     seen = statectl(told, "run", slotted, "reboot", "--", "sh", "-c", 'echo "$STATECTL_FENCE"')
     assert (seen.returncode, seen.stdout) == (YES, "1\n")

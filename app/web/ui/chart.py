@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from flask import Response, jsonify, request, url_for
 from markupsafe import Markup
 
-from app.core.chart import Chart
 from app.core.errors import BadRequestError, ConflictError, ReasonRequiredError
 from app.core.log import HistoryFilter
-from app.core.plan import find_main_path
 from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reset, Resume
 from app.diagram import draw
 from app.diagram.plots import draw_growth, draw_stay
@@ -43,9 +41,10 @@ from app.web.request import (
     current_service,
     wait_for_rows,
 )
-from app.web.ui.base import blueprint, go_to, render, uses_tokens
+from app.web.ui.base import blueprint, go_to, render
 from app.web.ui.diff import compare
 from app.web.ui.forms import find_field, find_instant, find_query, find_whole, get_field, get_reason
+from app.web.ui.snippets import list_snippets
 from app.web.values import read_choice, read_instant
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
@@ -256,73 +255,3 @@ def _say_then(rehearsal: operate.Rehearsal) -> str:
     """Where the chart would be after a rehearsed act, in one sentence."""
     status = rehearsal.status
     return f"Then it is in {status.current_state}, run {status.run}: {status.health.because}."
-
-
-# Where the snippets expect the token: a file with the one line `Authorization: Bearer TOKEN` that only root can read.
-TOKEN_FILE = "/etc/stateservice.header"
-
-
-@dataclass(frozen=True, slots=True)
-class Snippet:
-    """A text for people to copy, its title, and a note on how it is used."""
-
-    title: str
-    note: str
-    text: str
-
-
-def list_snippets(chart: Chart, current: str) -> list[Snippet]:
-    """Snippets for the current state, or else for the first state of the main path on which machines report."""
-    counted = [name for name in (current, *find_main_path(chart)) if chart.states[name].is_counting]
-    if not counted:
-        return []
-    base = url_for("state.get_state", name=chart.name, _external=True).removesuffix("/state")
-    state = counted[0]
-    header = f" -H @{TOKEN_FILE}" if uses_tokens() else ""
-    note = f" The token is read from {TOKEN_FILE}." if header else ""
-    return [
-        Snippet("curl", f"For {state}; exit 0 is yes, 22 is no.{note}", _curl(base, state, header)),
-        Snippet("Chef", f"For {state}, in a recipe.{note}", _chef(base, state, header)),
-        Snippet("Ansible", f"For {state}, in a playbook.", _ansible(base, state, is_guarded=bool(header))),
-    ]
-
-
-def _curl(base: str, state: str, header: str) -> str:
-    query = f"state={quote(state)}&machine=$(hostname -f)"
-    return (
-        f'curl -fsS{header} -o can.curl "{base}/can.curl?{query}"\n'
-        f'curl -fsS{header} -o did.curl "{base}/did.curl?{query}"\n'
-        f"\n"
-        f"curl{header} -K can.curl && do-the-work && curl{header} -K did.curl\n"
-    )
-
-
-def _chef(base: str, state: str, header: str) -> str:
-    return (
-        f"url = \"{base}/state?state={quote(state)}&machine=#{{node['fqdn']}}\"\n"
-        f"\n"
-        f"execute '{state}' do\n"
-        f"  command \"do-the-work && curl -fsS{header} --retry 5 --retry-all-errors -X PUT '#{{url}}'\"\n"
-        f"  only_if \"curl -fsS{header} '#{{url}}'\"\n"
-        f"end\n"
-    )
-
-
-def _ansible(base: str, state: str, *, is_guarded: bool) -> str:
-    url = f'    url: "{base}/state?state={quote(state)}&machine={{{{ inventory_hostname | urlencode }}}}"\n'
-    token = '    headers: {Authorization: "Bearer {{ stateservice_token }}"}\n' if is_guarded else ""
-    return (
-        f"- name: May I? ({state})\n"
-        f"  ansible.builtin.uri:\n{url}{token}"
-        f"    status_code: [200, 406]\n"
-        f"  register: may_i\n"
-        f"\n"
-        f"- name: Do the work\n"
-        f"  ansible.builtin.command: do-the-work\n"
-        f"  when: may_i.status == 200\n"
-        f"\n"
-        f"- name: I did ({state})\n"
-        f"  ansible.builtin.uri:\n{url}{token}"
-        f"    method: PUT\n"
-        f"  when: may_i.status == 200\n"
-    )

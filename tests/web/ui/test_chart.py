@@ -131,7 +131,8 @@ def test_links_of_one_list_keep_the_filter_of_the_other(rollout: Flask) -> None:
 
 def test_snippets_name_this_service_and_state(rollout: Flask) -> None:
     page = Browser(rollout).get(PAGE).text
-    assert "http://localhost/charts/rollout/can.curl?state=fleet" in page
+    assert "http://localhost/charts/rollout/$1.curl?state=fleet" in page
+    assert "STATECTL_URL=http://localhost statectl run rollout -- do-the-work" in page
     assert "ansible.builtin.uri" in page
     assert "execute &#39;fleet&#39; do" in page
 
@@ -140,7 +141,7 @@ def test_snippets_of_an_ended_chart_name_a_state_with_reports(app: Flask) -> Non
     update(service_of(app), "rollout", Put("canary", "m", "failed"), Author())
     text = Browser(app).text(PAGE)
     assert "rolled_back is the end of run 1" in text
-    assert "can.curl?state=canary" in Browser(app).get(PAGE).text
+    assert "$1.curl?state=canary" in Browser(app).get(PAGE).text
 
 
 def test_changes_answers_at_once_if_the_log_has_newer_rows(rollout: Flask) -> None:
