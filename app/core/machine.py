@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from app.core.arrival import find_failed, find_full, groups_of, measure
+from app.core.arrival import find_failed, find_full, find_labels, groups_of, measure
 from app.core.chart import FAILED_KEY, Chart, SlotRule
 from app.core.decision import Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
@@ -49,7 +49,7 @@ from app.core.position import (
     Visit,
     say_upgrade,
 )
-from app.core.window import NO_HOURS, NO_LABELS, Hours, Labels, judge
+from app.core.window import NO_HOURS, NO_LABELS, Hours, Labels, Schedule, judge
 
 
 def step(chart: Chart, position: Position, happening: Happening, now: datetime, known: Known = NOTHING) -> Step:
@@ -339,7 +339,9 @@ def _find_window_refusal(decision: Decision, request: Claim, rule: SlotRule) -> 
     schedule = decision.chart.find_schedule(request.state)
     if schedule is None:
         return None
-    opening = judge(schedule, decision.position.hours, decision.now, find_labels(decision, request.machine))
+    opening = judge(
+        schedule, decision.position.hours, decision.now, _find_zone_labels(decision, request.machine, schedule)
+    )
     if not opening.is_open:
         return Reason.WINDOW
     if not schedule.fit or rule.lease is None or opening.closes_at is None:
@@ -347,9 +349,11 @@ def _find_window_refusal(decision: Decision, request: Claim, rule: SlotRule) -> 
     return Reason.WINDOW_SHORT if decision.now + rule.lease > opening.closes_at else None
 
 
-def find_labels(decision: Decision, machine: str) -> Labels:
-    """Return the labels of `machine`. Labels come with rosters; without one, no machine has labels."""
-    return NO_LABELS
+def _find_zone_labels(decision: Decision, machine: str, schedule: Schedule) -> Labels:
+    """Return the labels of `machine` if one of the windows goes by the machine's own time zone."""
+    if not schedule.needs_labels:
+        return NO_LABELS
+    return find_labels(decision.chart, decision.position, decision.known, [machine])[machine]
 
 
 def _release(decision: Decision, request: Release) -> Step:

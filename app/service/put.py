@@ -15,6 +15,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any
 
 from app import store
+from app.core.arrival import find_labels
 from app.core.chart import Chart
 from app.core.errors import (
     BadRequestError,
@@ -38,9 +39,10 @@ from app.core.position import (
     Verdict,
     find_asked_for,
 )
+from app.core.window import NO_LABELS
 from app.db import Connection, asking, retrying, snapshot, transaction
 from app.service.context import Service
-from app.service.hours import Closed, describe_closed
+from app.service.hours import WINDOW_REASONS, Closed, describe_closed
 from app.service.locked import LockedChart, locked, locked_charts, record_all
 from app.service.metrics import lock_is_held
 
@@ -376,11 +378,14 @@ def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | Sta
         and chart.chart.can_reach(step.position.state, state)
     )
     slots = _count_slots(chart.chart, step, sent.what.machine)
-    return Applied(replace(answer, slots=slots, closed=_find_closed(chart, state, step)), may_change)
+    return Applied(replace(answer, slots=slots, closed=_find_closed(chart, state, step, sent.what.machine)), may_change)
 
 
-def _find_closed(chart: LockedChart, state: str, step: Step) -> Closed | None:
-    return describe_closed(chart.chart, state, step.position.hours, chart.now, reason=step.reason)
+def _find_closed(chart: LockedChart, state: str, step: Step, machine: str) -> Closed | None:
+    schedule, labels = chart.chart.find_schedule(state), NO_LABELS
+    if step.reason in WINDOW_REASONS and schedule is not None and schedule.needs_labels:
+        labels = find_labels(chart.chart, step.position, chart.known, [machine])[machine]
+    return describe_closed(chart.chart, state, step.position.hours, chart.now, reason=step.reason, labels=labels)
 
 
 def _happening(chart: LockedChart, prior: PriorReports, sent: Sent) -> tuple[str, Happening]:

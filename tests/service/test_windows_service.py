@@ -14,6 +14,7 @@ from app.core.position import Reason
 from app.service import operate, reading
 from app.service.context import Service
 from app.service.put import tick
+from app.service.rosters import RosterRequest, import_roster, read_lines
 from app.service.upkeep import prune, verify
 from tests.service.support import ANN, SEED, Clock, import_text, kinds, put, rows
 from tests.support.requests import Question, ask, claim
@@ -274,3 +275,24 @@ def test_waiters_hear_of_an_act_of_opening(service: Service) -> None:
 def test_calendar_that_does_not_exist_is_a_problem_at_its_place(service: Service) -> None:
     with pytest.raises(ChartFileError, match="4:10: there is no calendar 'freeze'"):
         import_text(service, NIGHTLY.replace("states:", "except: [freeze]\nstates:", 1).replace("chart: web\n", "", 1))
+
+
+# A machine's own zone
+
+
+def test_machine_goes_by_the_zone_that_its_label_names(service: Service, clock: Clock) -> None:
+    lines = read_lines([b"m1 tz=Asia/Tokyo\n", b"m2 tz=Europe/Berlin\n", b"m3\n"])
+    import_roster(service, RosterRequest("web", lines), ANN)
+    windows = '- {days: [mon, tue, wed, thu], from: "22:00", to: "04:00", zone: Europe/Berlin}'
+    local = NIGHTLY.replace(windows, '- {from: "05:00", to: "07:00", zone: "$tz"}')
+    local = local.replace("windows:\n", "expect: {roster: web}\nwindows:\n", 1).replace(", of: open", "")
+    import_text(service, local)
+    # It is 05:30 in Tokyo and 21:30 in Berlin.
+    for machine, reason in {"m1": Reason.CURRENT, "m2": Reason.WINDOW, "m3": Reason.WINDOW}.items():
+        assert ask(service, "web", Question("patch", machine)).reason is reason
+        claimed = claim(service, "web", "patch", machine)
+        assert claimed.is_yes is (reason is Reason.CURRENT)
+        if machine == "m2":
+            assert claimed.as_json()["opens"] == "opens Tue 05:00 Europe/Berlin, in 7 h 30 min"
+        if machine == "m3":
+            assert str(claimed.as_json()["opens"]).startswith("the machine has no label 'tz'")
