@@ -14,6 +14,10 @@ from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import SettingError
 
 PREFIX = "STATE_SERVICE_"
+# Of the command line, for asking a server: no settings of the service.
+CLIENT_VARIABLES = frozenset({f"{PREFIX}SERVER", f"{PREFIX}TOKEN_FILE"})
+# The version of the service.
+VERSION = "0.1.0"
 HOME = Path(__file__).resolve().parent.parent
 MAX_PORT = 65535
 # A host name (with a leading dot: every name below it) or an IPv6 address in brackets.
@@ -206,6 +210,7 @@ def list_settings() -> list[Setting]:
 def find_unknown(environment: Mapping[str, str]) -> list[str]:
     """Return the variables with this service's prefix that are not settings: typing mistakes, most likely."""
     known = {setting.variable for setting in list_settings()}
+    known |= CLIENT_VARIABLES
     return sorted(variable for variable in environment if variable.startswith(PREFIX) and variable not in known)
 
 

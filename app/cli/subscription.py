@@ -11,7 +11,11 @@ from app.service import subscriptions
 from app.service.subscriptions import FORMATS
 
 
-@click.group("subscription", short_help="Webhooks: set, list, show, test, deliveries, delete.")
+@click.group(
+    "subscription",
+    short_help="Webhooks: set, list, show, test, deliveries, delete.",
+    epilog="Example: ./state_service subscription list",
+)
 def group() -> None:
     """Subscriptions: receivers that are told of rows of the log by webhook (docs/notify.md)."""
 
