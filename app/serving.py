@@ -37,7 +37,7 @@ from app.service.batching import ThreadPool
 from app.service.context import Service
 from app.service.delivering import Deliverer
 from app.service.machines import Machines
-from app.service.put import sweep
+from app.service.put import find_next_due, sweep
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply, problem_reply
@@ -105,13 +105,19 @@ class Sweeper:
             self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._seconds):
+        wait = self._seconds
+        while not self._stopping.wait(wait):
+            wait = self._seconds
             try:
                 sweep(self._service)
                 metrics.sweep_is_done()
                 self._write_heads()
                 for chore in self._chores:
                     chore()
+                due_in = find_next_due(self._service)
+                # A chart that is due still is a cycle, or one that another transaction holds: it waits for its turn.
+                if due_in is not None and due_in.total_seconds() > 0:
+                    wait = min(wait, due_in.total_seconds())
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:

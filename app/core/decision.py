@@ -23,7 +23,7 @@ from app.core.expect import NOTHING, FromRoster, Known
 from app.core.position import Entry, Kind, Position, Reason, Report, Slot, Step, Verdict, Visit, next_due
 from app.core.window import Hours
 
-# The most clock transitions in one step, and so in one transaction; a cycle of clock guards continues in the next step.
+# The most clock transitions in one transaction, whatever it carries; a cycle of clock guards continues in the next one.
 MOVES_PER_STEP = 100
 
 
@@ -32,9 +32,13 @@ class Decision:
 
     `key` and `value` are the attribute that the answer is about, `group` the one that is full. `counted_on_entry` is
     None, or how many machines were counted on entering the state, if its guards are to be judged for that reason.
+    `moves` is how many clock transitions it may take.
     """
 
-    def __init__(self, chart: Chart, position: Position, now: datetime, known: Known = NOTHING) -> None:
+    def __init__(
+        self, chart: Chart, position: Position, now: datetime, known: Known = NOTHING, *, moves: int = MOVES_PER_STEP
+    ) -> None:
+        self.moves = moves
         self.chart = chart
         self.position = position
         self.now = now
@@ -121,6 +125,7 @@ class Decision:
             reports=tuple(self.reports),
             due_at=next_due(self.chart, self.position),
             group=self.group,
+            clock_moves=self.clock_moves,
         )
 
     def log(
@@ -204,7 +209,7 @@ class Decision:
 
         A state whose set is empty, or whose machines are counted already, is left as its guards say, too.
         """
-        while not self.position.is_paused and self.clock_moves < MOVES_PER_STEP:
+        while not self.position.is_paused and self.clock_moves < self.moves:
             if self.counted_on_entry is not None and self._leave_on_entry(self.counted_on_entry):
                 continue
             if not self._take_due_transition() and not self._expire_one_lease():
@@ -307,6 +312,7 @@ class Decision:
         self.note_report(machine, None)
         self.reports = [item for item in self.reports if (item.visit, item.machine) != (here.visit, machine)]
         self.withdrawn.append(Report(here.visit, machine, key))
+        self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
 
     def follow_calendars(self, hours: Hours) -> None:
         """Put the calendars' versions in `hours` in force: one row for each that was another one before."""

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from app.core.arrival import find_failed, find_full, find_labels, groups_of, measure
 from app.core.chart import FAILED_KEY, Chart, SlotRule
-from app.core.decision import Decision
+from app.core.decision import MOVES_PER_STEP, Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.expect import NOTHING, Known
 from app.core.groups import write_group
@@ -52,13 +52,22 @@ from app.core.position import (
 from app.core.window import NO_HOURS, NO_LABELS, Hours, Labels, Schedule, judge
 
 
-def step(chart: Chart, position: Position, happening: Happening, now: datetime, known: Known = NOTHING) -> Step:
+def step(
+    chart: Chart,
+    position: Position,
+    happening: Happening,
+    now: datetime,
+    known: Known = NOTHING,
+    *,
+    moves: int = MOVES_PER_STEP,
+) -> Step:
     """Decide what `happening` does to `chart` at `position` when the time is `now`.
 
-    `known` answers questions about machines; a chart that has no roster and does not look back asks none. Raises
+    `known` answers questions about machines; a chart that has no roster and does not look back asks none. The clock
+    takes at most `moves` transitions: what is left of those that the caller's transaction may take. Raises
     BadRequestError, KeyReusedError or ConflictError; then the caller must write nothing.
     """
-    decision = Decision(chart, position, now, known)
+    decision = Decision(chart, position, now, known, moves=moves)
     match happening:
         case Update():
             return _update(decision, happening)

@@ -520,8 +520,8 @@ class Step:
     """One decision: the answer, where the chart stands after it, and what there is to write.
 
     `key` and `value` are the attribute that the answer is about. `group` is the one that is full if a claim is refused
-    for it, as text. `withdrawn` are reports to delete before `reports`
-    are written. `due_at` is when the clock next has something to do; None means never.
+    for it, as text. `withdrawn` are reports to delete before `reports` are written. `due_at` is when the clock next has
+    something to do; None means never. `clock_moves` is how many clock transitions were taken.
     """
 
     verdict: Verdict
@@ -535,11 +535,18 @@ class Step:
     reports: tuple[Report, ...] = ()
     due_at: datetime | None = None
     group: str | None = None
+    clock_moves: int = 0
 
     @property
     def moves(self) -> bool:
         """Whether the step may change the answer to a waiting client, so that the clients must be told."""
         return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
+
+
+def is_due(chart: Chart, position: Position, now: datetime) -> bool:
+    """Return whether the clock has something to do."""
+    due_at = next_due(chart, position)
+    return due_at is not None and due_at <= now
 
 
 def next_due(chart: Chart, position: Position) -> datetime | None:

@@ -47,10 +47,25 @@ class Definitions:
         """Return the definition of the chart's current version."""
         return self.get_version(connection, row, row.version)
 
+    def get_all(self, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[Chart]:
+        """Return the definition of each chart's current version; those that must be read are read together."""
+        keys = [self._key(connection, row, row.version) for row in rows]
+        with self._lock:
+            missing = {
+                (row.id, row.version): row.name for row, key in zip(rows, keys, strict=True) if key not in self._charts
+            }
+        if len(missing) > 1:
+            found = store.definitions.load_charts(connection, missing)
+            with self._lock:
+                for row, key in zip(rows, keys, strict=True):
+                    chart = found.get((row.id, row.version))
+                    if chart is not None:
+                        self._charts.setdefault(key, chart)
+        return [self.get(connection, row) for row in rows]
+
     def get_version(self, connection: Connection, row: store.charts.ChartRow, version: int) -> Chart:
         """Return one of the chart's definitions. Raises VersionNotFoundError."""
-        # If the database file is replaced by another one, the same chart ids mean other charts.
-        key = (connection.info.get("identity"), row.id, row.created_at, version)
+        key = self._key(connection, row, version)
         try:
             with self._lock:
                 return self._charts[key]
@@ -60,6 +75,11 @@ class Definitions:
         with self._lock:
             # If two threads have read the same definition, both get the first one's.
             return self._charts.setdefault(key, chart)
+
+    @staticmethod
+    def _key(connection: Connection, row: store.charts.ChartRow, version: int) -> DefinitionKey:
+        # If the database file is replaced by another one, the same chart ids mean other charts.
+        return connection.info.get("identity"), row.id, row.created_at, version
 
 
 # Called with a chart's name and a step that wrote log rows, once the step is committed.

@@ -10,9 +10,11 @@ from app import store
 from app.core import machine
 from app.core.arrival import Recalled
 from app.core.chart import Chart
+from app.core.decision import MOVES_PER_STEP
+from app.core.errors import StateServiceError
 from app.core.expect import Known
 from app.core.log import Author
-from app.core.position import Happening, Position, Step, Upgrade
+from app.core.position import Happening, Position, Step, Tick, Upgrade, is_due
 from app.db import Connection, transaction
 from app.service.context import Service, read_positions
 from app.service.crowds import Knowledge
@@ -21,14 +23,34 @@ from app.service.crowds import Knowledge
 NOBODY = Author()
 
 
+class Budget:
+    """How many clock transitions a transaction may still take; all charts that it holds share it."""
+
+    def __init__(self) -> None:
+        self.left = MOVES_PER_STEP
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no transition was taken yet."""
+        return self.left == MOVES_PER_STEP
+
+
 class LockedChart:
     """A chart whose row the caller's transaction has locked; `position` and `seq` follow each step decided."""
 
     def __init__(
-        self, row: store.charts.ChartRow, chart: Chart, position: Position, now: datetime, known: Knowledge
+        self,
+        row: store.charts.ChartRow,
+        chart: Chart,
+        position: Position,
+        now: datetime,
+        *,
+        known: Knowledge,
+        budget: Budget,
     ) -> None:
         self.row = row
         self.knowledge = known
+        self.budget = budget
         self.chart = chart
         self.position = position
         self.now = now
@@ -71,10 +93,28 @@ class LockedChart:
 
         Raises BadRequestError, KeyReusedError or ConflictError; then `happening` did nothing.
         """
-        known = self.known if self.chart.looks_up or isinstance(happening, Upgrade) else self.knowledge
-        step = machine.step(self.chart, self.position, happening, self.now, known)
+        step = machine.step(
+            self.chart, self.position, happening, self.now, self._known_for(happening), moves=self.budget.left
+        )
+        self.budget.left -= step.clock_moves
         self.take(step, author)
         return step
+
+    def _known_for(self, happening: Happening) -> Known:
+        return self.known if self.chart.looks_up or isinstance(happening, Upgrade) else self.knowledge
+
+    def must_wait(self) -> bool:
+        """Return True if this transaction can take too few clock transitions for the chart, and the next one enough.
+
+        A cycle of clock guards never has enough: it takes what is left.
+        """
+        if self.budget.is_whole or not is_due(self.chart, self.position, self.now):
+            return False
+        try:
+            step = machine.step(self.chart, self.position, Tick(), self.now, self._known_for(Tick()))
+        except StateServiceError:
+            return False
+        return step.clock_moves > self.budget.left and not is_due(self.chart, step.position, self.now)
 
     def take(self, step: Step, author: Author) -> None:
         """Take a step that was decided elsewhere."""
@@ -110,10 +150,11 @@ def locked_chart(service: Service, connection: Connection, row: store.charts.Cha
 
 def locked_charts(service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[LockedChart]:
     """As `locked_chart`, for several charts; each is judged at the same time."""
-    charts = [service.definitions.get(connection, row) for row in rows]
+    charts = service.definitions.get_all(connection, rows)
     positions, now = read_positions(service, connection, rows, charts)
+    budget = Budget()
     return [
-        LockedChart(row, chart, position, now, service.know(connection, row))
+        LockedChart(row, chart, position, now, known=service.know(connection, row), budget=budget)
         for row, chart, position in zip(rows, charts, positions, strict=True)
     ]
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from app import store
 from app.core.arrival import find_labels
 from app.core.chart import Chart
+from app.core.decision import MOVES_PER_STEP
 from app.core.errors import (
     BadRequestError,
     ChartNotFoundError,
@@ -38,6 +40,7 @@ from app.core.position import (
     Update,
     Verdict,
     find_asked_for,
+    is_due,
 )
 from app.core.window import NO_LABELS
 from app.db import Connection, asking, retrying, snapshot, transaction
@@ -272,8 +275,6 @@ def _logged(chart: Chart, state: str, machine: str | None, key: str | None) -> L
     return LoggedUpdate(state, machine, key, default_key)
 
 
-# Charts that one pass of the sweeper looks at; the rest follow in the next pass.
-SWEEP_LIMIT = 500
 # Reasons of a no that waiting may change.
 _MAY_CHANGE = frozenset(
     {Reason.FULL, Reason.GROUP_FULL, Reason.NOT_CURRENT, Reason.PAUSED, Reason.WINDOW, Reason.WINDOW_SHORT}
@@ -287,7 +288,8 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
     """Judge each request of `batch` and write what was decided, in one transaction; answer each in its place.
 
     With `skip_locked` the requests on charts that another transaction has locked are answered ChartLockedError,
-    and were not judged. Raises DatabaseUnavailableError for all of them.
+    and were not judged. If the clock has more to do than one transaction may, the requests that need it follow in
+    further transactions. Raises DatabaseUnavailableError for all of them.
     """
     asked_at = time.perf_counter()
     by_chart: dict[str, list[int]] = {}
@@ -295,6 +297,7 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
         by_chart.setdefault(sent.chart, []).append(place)
     missing = ChartLockedError if skip_locked else ChartNotFoundError
     found: dict[int, Applied | StateServiceError] = {}
+    later: list[int] = []
     with transaction(service.database) as connection:
         rows = (store.charts.lock_free_charts if skip_locked else store.charts.lock_charts)(connection, by_chart)
         if not rows:
@@ -308,14 +311,35 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
             if chart.chart.looks_up:
                 chart.expect_from({name for sent in judged.values() if (name := find_machine(sent)) is not None})
             prior = PriorReports(service, connection, chart, list(judged.values()))
-            found |= {place: _judge(chart, prior, sent) for place, sent in judged.items()}
+            for place, sent in judged.items():
+                if (later and batch[later[-1]].chart == sent.chart) or chart.must_wait():
+                    later.append(place)
+                else:
+                    found[place] = _judge(chart, prior, sent)
             if prior.replayed:
                 store.log.remember_keys(connection, chart.row.id, chart.seq, prior.replayed)
         record_all(service, connection, charts)
     for chart in charts:
         for step in chart.steps:
             service.tell(chart.row.name, step)
+    found |= _apply_later(service, batch, later, skip_locked=skip_locked)
     return [found[place] if place in found else missing(sent.chart) for place, sent in enumerate(batch)]
+
+
+def _apply_later(
+    service: Service, batch: Sequence[Sent], places: Sequence[int], *, skip_locked: bool
+) -> dict[int, Applied | StateServiceError]:
+    """Apply what the transaction before this one had no clock transitions left for."""
+    if not places:
+        return {}
+    try:
+        answers: Sequence[Applied | StateServiceError] = apply(
+            service, [batch[place] for place in places], skip_locked=skip_locked
+        )
+    except DatabaseUnavailableError as error:
+        # The requests before are committed: the error is that of these alone.
+        answers = [error] * len(places)
+    return dict(zip(places, answers, strict=True))
 
 
 class ChartLockedError(StateServiceError):
@@ -437,21 +461,54 @@ def tick(service: Service, name: str) -> store.charts.ChartRow:
     return chart.row
 
 
+def find_next_due(service: Service) -> timedelta | None:
+    """Return in how long the clock next has something to do, zero if it has now; None if it has nothing to do."""
+    with asking(service.database) as connection:
+        due_at = store.charts.find_next_due(connection)
+        now = service.now(store.charts.read_now(connection))
+    return None if due_at is None else max(due_at - now, timedelta(0))
+
+
 def sweep(service: Service) -> int:
     """Move on every chart whose clock has something to do; return how many there were.
 
-    A chart that cannot be moved keeps no other from its turn: its error is raised after the last.
+    Each transaction takes many charts. A chart that cannot be moved keeps no other from its turn: its error is raised
+    after the last. A cycle of clock guards goes on in the next call.
     """
+    if find_next_due(service) != timedelta(0):
+        return 0
     failures: list[ConflictError] = []
-    with asking(service.database) as connection:
-        due = store.charts.list_due_charts(connection, service.now(store.charts.read_now(connection)), SWEEP_LIMIT)
-    for name in due:
-        try:
-            tick(service, name)
-        except ChartNotFoundError:
-            pass  # archived since
-        except ConflictError as error:
-            failures.append(error)
+    swept: dict[int, bool] = {}
+    while (found := _sweep_some(service, failures, [chart for chart, still_due in swept.items() if still_due])) != {}:
+        swept |= found
     if failures:
         raise failures[0]
-    return len(due)
+    return len(swept)
+
+
+@retrying
+def _sweep_some(service: Service, failures: list[ConflictError], leave: Sequence[int]) -> dict[int, bool]:
+    """Run the clock of charts that are due, except those with an id in `leave`, in one transaction.
+
+    Returns for each chart that had its turn whether it is still due.
+    """
+    with transaction(service.database) as connection:
+        now = service.now(store.charts.read_now(connection))
+        rows = store.charts.lock_due_charts(connection, now, leave, MOVES_PER_STEP)
+        charts = locked_charts(service, connection, rows)
+        had_turn = [chart for chart in charts if not chart.must_wait() and _run_clock(chart, failures)]
+        if had_turn:
+            record_all(service, connection, had_turn)
+    for chart in had_turn:
+        for step in chart.steps:
+            service.tell(chart.row.name, step)
+    return {chart.row.id: is_due(chart.chart, chart.position, chart.now) for chart in had_turn}
+
+
+def _run_clock(chart: LockedChart, failures: list[ConflictError]) -> bool:
+    """Run the chart's clock; note the error if it cannot be moved. Returns True: it had its turn."""
+    try:
+        chart.decide(Tick())
+    except ConflictError as error:
+        failures.append(error)
+    return True

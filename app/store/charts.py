@@ -171,18 +171,28 @@ def list_heads(connection: Connection) -> list[tuple[str, int, str]]:
     return [(name, seq, last_hash) for name, seq, last_hash in connection.execute(query)]
 
 
-def list_due_charts(connection: Connection, now: datetime, limit: int) -> list[str]:
-    """List charts that are due and whose lock is free, the longest overdue first. Used by: the sweeper."""
-    # A transaction that holds a chart's lock runs that chart's clock itself. If the sweeper waited for the lock,
-    # every other chart would be late.
+def find_next_due(connection: Connection) -> datetime | None:
+    """Return when the first chart is due, which may be past; None if none ever is. Used by: the sweeper."""
+    due_at: datetime | None = connection.execute(_NEXT_DUE).scalar_one()
+    return due_at
+
+
+_NEXT_DUE = select(func.min(charts.c.due_at)).where(charts.c.due_at.is_not(None))
+
+
+def lock_due_charts(connection: Connection, now: datetime, leave: Collection[int], limit: int) -> list[ChartRow]:
+    """Lock charts that are due, the longest overdue first, except those whose id is in `leave`. Used by: the sweeper.
+
+    A chart that another transaction has locked is left out: that one runs its clock, and every other would be late.
+    """
     query = (
-        select(charts.c.name)
-        .where(charts.c.due_at <= now, charts.c.archived_at.is_(None))
+        select(charts)
+        .where(charts.c.due_at <= now, charts.c.archived_at.is_(None), charts.c.id.not_in(leave))
         .order_by(charts.c.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True)
     )
-    return list(connection.execute(query).scalars())
+    return [ChartRow._make(row) for row in connection.execute(query)]
 
 
 def list_calendar_followers(connection: Connection, calendar: str) -> list[str]:
@@ -417,17 +427,25 @@ def write_positions(connection: Connection, moved: Sequence[Moved]) -> None:
     else:
         parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
         _UPDATE_MANY.run(connection, parameters)
-    for item in moved:
-        if item.changed is None:
-            _write_values_anew(connection, item)
+    _write_values_anew(connection, [item for item in moved if item.changed is None])
 
 
 def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"b_{name}": value for name, value in values.items()}
 
 
-def _write_values_anew(connection: Connection, moved: Moved) -> None:
-    connection.execute(delete(attribute_values).where(attribute_values.c.chart_id == moved.row.id))
-    rows = [{"chart_id": moved.row.id, "key": key, "value": value} for key, value in moved.values.items()]
+_DELETE_VALUES = Prepared(delete(attribute_values).where(attribute_values.c.chart_id == bindparam("b_chart_id")))
+_INSERT_VALUE = Prepared(
+    insert(attribute_values).values({item.name: bindparam(item.name) for item in attribute_values.c})
+)
+
+
+def _write_values_anew(connection: Connection, moved: Sequence[Moved]) -> None:
+    if not moved:
+        return
+    _DELETE_VALUES.run_all(connection, [{"b_chart_id": item.row.id} for item in moved])
+    rows = [
+        {"chart_id": item.row.id, "key": key, "value": value} for item in moved for key, value in item.values.items()
+    ]
     if rows:
-        connection.execute(insert(attribute_values), rows)
+        _INSERT_VALUE.run_all(connection, rows)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, func, insert, select, tuple_
 
 from app.core.chart import (
     NO_PROMISES,
@@ -255,16 +257,38 @@ def _guard_columns(guard: Guard) -> dict[str, Any]:
 
 def load_chart(connection: Connection, chart_id: int, name: str, version: int) -> Chart:
     """Read a version's definition back from its rows. Raises VersionNotFoundError."""
-    query = select(chart_versions).where(chart_versions.c.chart_id == chart_id, chart_versions.c.version == version)
-    row = connection.execute(query).one_or_none()
-    if row is None:
+    found = load_charts(connection, {(chart_id, version): name})
+    if not found:
         raise VersionNotFoundError(f"chart {name!r} has no version {version}")
+    return found[chart_id, version]
+
+
+def load_charts(connection: Connection, names: Mapping[tuple[int, int], str]) -> dict[tuple[int, int], Chart]:
+    """Read the definitions of several charts, in few queries; those that do not exist are left out.
+
+    `names` has the chart's name for each pair of a chart's id and a version.
+    """
+    key = tuple_(chart_versions.c.chart_id, chart_versions.c.version)
+    rows = connection.execute(select(chart_versions).where(key.in_(list(names)))).all()
+    parts = _read_parts(connection, [row.id for row in rows])
+    return {
+        (row.chart_id, row.version): _build_chart(connection, row, names[row.chart_id, row.version], parts)
+        for row in rows
+    }
+
+
+def _build_chart(connection: Connection, row: Row[Any], name: str, parts: _Parts) -> Chart:
     schedule, follows = _load_schedule(row.schedule), _read_set(row.follows)
     assert follows is None or isinstance(follows, FromRoster)  # as `add_version` wrote it
     return Chart(
         name=name,
         initial=row.initial_state,
-        states=_load_states(connection, row.id, schedule, follows),
+        states={
+            state.name: _load_state(
+                state, parts.attributes[state.id], parts.transitions[state.id], schedule, follows=follows
+            )
+            for state in parts.states[row.id]
+        },
         description=row.description,
         expect=row.expect,
         roster=_load_roster(connection, row.id) if row.has_roster else None,
@@ -282,22 +306,27 @@ def _load_roster(connection: Connection, version_id: int) -> tuple[str, ...]:
     return tuple(connection.execute(query).scalars())
 
 
-def _load_states(
-    connection: Connection, version_id: int, common: Schedule | None, follows: Expect | None
-) -> dict[str, State]:
-    found_attributes: dict[int, list[Attribute]] = {}
-    for row in connection.execute(_of_version(attributes, version_id)):
-        found_attributes.setdefault(row.state_id, []).append(Attribute(row.key, row.value))
-    found_transitions: dict[int, list[Row[Any]]] = {}
-    for row in connection.execute(_of_version(transitions, version_id)):
-        found_transitions.setdefault(row.state_id, []).append(row)
-    query = select(states).where(states.c.version_id == version_id).order_by(states.c.position)
-    return {
-        row.name: _load_state(
-            row, found_attributes.get(row.id, []), found_transitions.get(row.id, []), common, follows=follows
-        )
-        for row in connection.execute(query)
-    }
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Rows of several versions: states by version, attributes and transitions by state, each in its order."""
+
+    states: Mapping[int, Sequence[Row[Any]]]
+    attributes: Mapping[int, list[Attribute]]
+    transitions: Mapping[int, list[Row[Any]]]
+
+
+def _read_parts(connection: Connection, version_ids: Sequence[int]) -> _Parts:
+    found_states: dict[int, list[Row[Any]]] = defaultdict(list)
+    found_attributes: dict[int, list[Attribute]] = defaultdict(list)
+    found_transitions: dict[int, list[Row[Any]]] = defaultdict(list)
+    query = select(states).where(states.c.version_id.in_(version_ids)).order_by(states.c.position)
+    for row in connection.execute(query):
+        found_states[row.version_id].append(row)
+    for row in connection.execute(_of_versions(attributes, version_ids)):
+        found_attributes[row.state_id].append(Attribute(row.key, row.value))
+    for row in connection.execute(_of_versions(transitions, version_ids)):
+        found_transitions[row.state_id].append(row)
+    return _Parts(found_states, found_attributes, found_transitions)
 
 
 def _load_reported(row: Row[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -334,11 +363,11 @@ def _load_state(
     )
 
 
-def _of_version(table: Any, version_id: int) -> Any:
+def _of_versions(table: Any, version_ids: Sequence[int]) -> Any:
     return (
         select(table)
         .join(states, states.c.id == table.c.state_id)
-        .where(states.c.version_id == version_id)
+        .where(states.c.version_id.in_(version_ids))
         .order_by(table.c.state_id, table.c.position)
     )
 

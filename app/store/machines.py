@@ -117,32 +117,52 @@ def list_runs(connection: Connection, row: ChartRow) -> list[int]:
 # Writing visits
 
 
-def write_visits(connection: Connection, row: ChartRow, entered: Sequence[Visit], now: datetime) -> None:
-    """End the visit that `row` says the chart is in, and write the visits entered after it; the last one lasts."""
-    leave_visit(connection, row, now)
-    last = entered[-1]
-    rows = [
-        {
-            "chart_id": row.id,
-            "run": visit.run,
-            "visit": visit.visit,
-            "state": visit.state,
-            "entered_at": now,
-            "left_at": None if visit is last else now,
-        }
-        for visit in entered
-    ]
-    connection.execute(insert(visits), rows)
+_LEAVE = Prepared(
+    update(visits)
+    .where(
+        visits.c.chart_id == bindparam("b_chart_id"),
+        visits.c.run == bindparam("b_run"),
+        visits.c.visit == bindparam("b_visit"),
+        visits.c.left_at.is_(None),
+    )
+    .values(left_at=bindparam("b_left_at", type_=visits.c.left_at.type))
+)
+_ENTER = Prepared(insert(visits).values({item.name: bindparam(item.name) for item in visits.c}))
+
+
+def write_visits(connection: Connection, entered: Sequence[tuple[ChartRow, Visit]], now: datetime) -> None:
+    """Write the visits that begin now, each with the row that its chart had before, in order; the last one lasts.
+
+    The visit that each row says the chart is in ends.
+    """
+    if not entered:
+        return
+    last = {row.id: visit for row, visit in entered}
+    rows = {row.id: row for row, _ in entered}
+    _LEAVE.run_all(connection, [_left(row, now) for row in rows.values()])
+    _ENTER.run_all(
+        connection,
+        [
+            {
+                "chart_id": row.id,
+                "run": visit.run,
+                "visit": visit.visit,
+                "state": visit.state,
+                "entered_at": now,
+                "left_at": None if visit is last[row.id] else now,
+            }
+            for row, visit in entered
+        ],
+    )
 
 
 def leave_visit(connection: Connection, row: ChartRow, now: datetime) -> None:
     """End the visit that `row` says the chart is in, unless it has ended already."""
-    connection.execute(
-        update(visits)
-        .where(visits.c.chart_id == row.id, visits.c.run == row.run, visits.c.visit == row.visit)
-        .where(visits.c.left_at.is_(None))
-        .values(left_at=now)
-    )
+    _LEAVE.run(connection, _left(row, now))
+
+
+def _left(row: ChartRow, now: datetime) -> dict[str, Any]:
+    return {"b_chart_id": row.id, "b_run": row.run, "b_visit": row.visit, "b_left_at": now}
 
 
 def rename_visits(connection: Connection, row: ChartRow, homes: Mapping[str, str]) -> None:

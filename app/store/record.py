@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.core.log import Author, LogRow
 from app.core.position import Position, Step
@@ -86,21 +87,38 @@ def record_all(
         connection,
         [Moved(item.after, item.change.last.position.values, item.change.changed_values) for item in written],
     )
+    write_visits(
+        connection,
+        [
+            (item.change.row, visit)
+            for item in written
+            for decision in item.change.decisions
+            for visit in decision.step.visits
+        ],
+        now,
+    )
     for item in written:
-        _write_visits_and_slots(connection, item.change, now)
+        before, after = item.change.before.slots, item.change.last.position.slots
+        if before != after:
+            write_slots(connection, item.change.row.id, before, after)
+    announce(connection, [item.change.row.name for item in written if any(step.moves for step in item.steps)])
     _write_reports(connection, written, now)
     afters = {item.after.id: item.after for item in written}
     return [afters.get(change.row.id, change.row) for change in changes]
 
 
-def announce(connection: Connection, name: str) -> None:
-    """Make PostgreSQL tell every listening process, at COMMIT, that a chart moved.
+def announce(connection: Connection, names: Sequence[str]) -> None:
+    """Make PostgreSQL tell every listening process, at COMMIT, that charts moved.
 
     On SQLite this does nothing: its change counter tells the other processes.
     """
     # A count that moves nothing is not announced, because NOTIFY makes commits queue for one lock.
-    if not connection.is_sqlite:
-        connection.execute(select(func.pg_notify(CHANNEL, name)))
+    if names and not connection.is_sqlite:
+        connection.execute(_ANNOUNCE, {"names": list(names)})
+
+
+_NAMES = func.unnest(bindparam("names", type_=ARRAY(Text))).table_valued("name").render_derived()
+_ANNOUNCE = select(func.pg_notify(CHANNEL, _NAMES.c.name))
 
 
 def _log_rows(change: Change, now: datetime) -> list[LogRow]:
@@ -111,17 +129,6 @@ def _log_rows(change: Change, now: datetime) -> list[LogRow]:
 
 def _row_after(change: Change, now: datetime, seq: int, last_hash: str) -> ChartRow:
     return change.row._replace(**position_columns(change.last, now, seq, last_hash))
-
-
-def _write_visits_and_slots(connection: Connection, change: Change, now: datetime) -> None:
-    entered = [visit for decision in change.decisions for visit in decision.step.visits]
-    if entered:
-        write_visits(connection, change.row, entered, now)
-    slots = change.last.position.slots
-    if change.before.slots != slots:
-        write_slots(connection, change.row.id, change.before.slots, slots)
-    if any(decision.step.moves for decision in change.decisions):
-        announce(connection, change.row.name)
 
 
 def _write_reports(connection: Connection, written: Sequence[_Written], now: datetime) -> None:

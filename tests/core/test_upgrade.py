@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.core import machine
-from app.core.chart import Chart, Func, Op
+from app.core.chart import Chart, Func, OnExpire, Op
 from app.core.errors import ConflictError
 from app.core.position import Claim, Kind, Position, Reason, Resume, Step, Tick, Upgrade
 from tests.core.support import (
@@ -254,6 +254,16 @@ def test_machine_that_comes_back_to_the_roster_counts_again() -> None:
     made.import_chart(THREE, after(10))
     made.import_chart(FOUR, after(20))
     assert made.put("canary", after(30), "a").reason is Reason.UPDATED
+
+
+def test_machine_that_the_clock_fails_within_the_upgrade_is_checked_against_the_new_roster() -> None:
+    made = Model()
+    made.import_chart(rolling(1, lease=30, on_expire=OnExpire.FAIL), NOON)
+    made.do(Claim("reboot", "m1"), NOON)
+    new = replace(rolling(1, lease=30, on_expire=OnExpire.FAIL), roster=("m2", "m3"), expect=2)
+    step = made.import_chart(new, after(60))
+    assert kinds(step) == [Kind.EXPIRE, Kind.UPGRADE, Kind.WITHDRAW]
+    assert (step.position.values["failed"], step.reports, made.current_reports) == (0, (), {})
 
 
 def test_withdrawal_leaves_the_machine_its_slot_and_narrows_the_stages() -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from app.core.errors import ChartNotFoundError
 from app.core.position import Reason
 from app.service import operate
 from app.service.context import Service
+from app.service.locked import locked
 from tests.service.support import ANN, CANARY, Clock, import_text, kinds, put
 from tests.support.requests import Question, ask
 
@@ -118,3 +121,34 @@ def test_reached_follows_a_state_to_its_new_home(service: Service) -> None:
     operate.goto(service, "web", "soak", "there", ANN)
     import_text(service, CANARY.replace("canary", "first"), maps=("canary:first",))
     assert reason(service, "first", reached=True) is Reason.REACHED
+
+
+def test_get_leaves_a_clock_cycle_to_the_sweeper(service: Service, clock: Clock) -> None:
+    import_text(service, CYCLE, name="cycle")
+    before = kinds(service, "cycle")
+    clock.advance(1)
+    assert ask(service, "cycle", Question("a")).is_yes
+    assert kinds(service, "cycle") == before
+
+
+CYCLE = """\
+current_state: a
+states:
+- name: a
+  func: time
+  target: [{name: a, when: {key: elapsed, value: 0s}}, {name: end, when: {key: elapsed, value: 1d}}]
+- {name: end}
+"""
+
+
+def test_get_is_answered_past_a_deadline_while_another_holds_the_chart(service: Service, clock: Clock) -> None:
+    operate.goto(service, "web", "soak", "there", ANN)
+    clock.advance(60)
+    began = time.monotonic()
+    with locked(service, "web"):
+        answers = [ask(service, "web", Question(state)) for state in ("soak", "done")]
+        reached = ask(service, "web", Question("done", reached=True))
+    assert time.monotonic() - began < 3
+    assert [answer.is_yes for answer in (*answers, reached)] == [False, True, True]
+    assert (answers[1].current_state, answers[1].visit) == ("done", 3)
+    assert ask(service, "web", Question("done")).seq == 3

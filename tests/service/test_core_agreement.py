@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 from app import store
 from app.chart_file import dump, parse
 from app.core.chart import Chart
+from app.core.decision import MOVES_PER_STEP
 from app.core.errors import StateServiceError
 from app.core.log import Author, LogRow
 from app.core.position import Archive, Claim, Happening, Position, Reason, Release, Tick, Verdict
@@ -108,8 +109,10 @@ class Agreement(RuleBasedStateMachine):
         sent = [Sent(self.name, _put(put), Author(idempotency_key=put.idempotency_key)) for put in asked]
         answers = apply(self.service, sent)
         self.sent.extend(asked)
+        self.model.moves = MOVES_PER_STEP
         for put, answer in zip(asked, answers, strict=True):
             assert outcome(lambda answer=answer: _told(_take(answer))) == outcome(lambda put=put: self._model_put(put))
+        self.model.moves = None
 
     @precondition(lambda self: not self.model.is_archived)
     @rule(data=st.data(), reached=st.booleans(), seconds=LENGTHS)
@@ -274,3 +277,28 @@ def _nameless(row: LogRow) -> LogRow:
 def test_service_agrees_with_the_core(service: Service) -> None:
     machine = type("Agreement", (Agreement,), {"service": service})
     run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+CYCLE = """\
+current_state: a
+states:
+- name: a
+  func: increment
+  slots: 1
+  current: {key: count, value: 0}
+  target: [{name: a, when: {key: clock, value: "2001-01-01T00:00:00"}}, {name: end, when: {key: count, value: 9}}]
+- {name: end}
+"""
+
+
+def test_claim_of_the_current_state_agrees_with_the_core_in_a_clock_cycle(service: Service) -> None:
+    """A claim that first runs the clock, to know which state is current, has one budget of transitions for both."""
+    model, clock = Model(), Clock()
+    service.database.clock = clock
+    import_chart(service, ImportRequest(CYCLE, name="web"), NOBODY)
+    model.import_chart(parse(CYCLE, name="web").chart, clock.now, sha256=hashlib.sha256(CYCLE.encode()).hexdigest())
+    clock.advance(1)
+    answer = requests.claim_current(service, "web", "m1")
+    assert answer.reason is model.do(Claim("a", "m1"), clock.now).reason
+    assert [row.kind for row in model.rows].count("timeout") == 200
+    assert [_nameless(row) for row in rows(service, "web")] == model.rows

@@ -6,11 +6,12 @@ import pytest
 
 from app.core.chart import INT64_MAX
 from app.core.errors import AttributeRangeError
+from app.core.position import Reason
 from app.service import operate
-from app.service.context import Service
-from app.service.put import sweep, tick
+from app.service.context import Definitions, Service
+from app.service.put import Put, Sent, apply, sweep, tick
 from app.service.upkeep import verify
-from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds
+from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds, query
 from tests.support import requests
 
 
@@ -101,3 +102,53 @@ states:
         sweep(service)
         visits.append(get_row(service).visit)
     assert (visits, verify(service, "web").differences) == ([101, 201, 301], ())
+
+
+CYCLE = """\
+current_state: a
+states:
+- name: a
+  func: increment
+  current: {key: count, value: 0}
+  target: [{name: a, when: {key: clock, value: "2001-01-01T00:00:00"}}, {name: end, when: {key: count, value: 9}}]
+- {name: end}
+"""
+
+
+def timeouts(service: Service) -> list[int]:
+    """The clock transitions of each instant, which here is each transaction."""
+    found = query(service, "SELECT at, count(*) FROM transition_log WHERE kind = 'timeout' GROUP BY at ORDER BY at")
+    return [count for _, count in found]
+
+
+def test_charts_in_one_transaction_share_a_hundred_clock_transitions(service: Service, clock: Clock) -> None:
+    import_text(service, CYCLE, name="a")
+    soaking(service, "b")
+    clock.advance(60)
+    answers = apply(service, [Sent("a", Put("a"), NOBODY), Sent("b", Put("soak"), NOBODY), Sent("a", Put("a"), NOBODY)])
+    assert [answer.answer.reason for answer in answers] == [
+        Reason.TRANSITIONED,
+        Reason.NOT_CURRENT,
+        Reason.TRANSITIONED,
+    ]
+    # The second chart had its turn in a transaction of its own, in the same instant of the tests' clock.
+    assert timeouts(service) == [100, 101]
+
+
+def test_sweep_moves_the_others_although_one_is_a_cycle(service: Service, clock: Clock) -> None:
+    import_text(service, CYCLE, name="a")
+    soaking(service, "b", "c")
+    clock.advance(60)
+    assert (sweep(service), get_row(service, "a").visit) == (3, 201)
+    assert [get_row(service, name).state for name in ("b", "c")] == ["done", "done"]
+
+
+def test_sweep_moves_more_charts_than_one_transaction_takes(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.service.put.MOVES_PER_STEP", 2)
+    soaking(service, *"abcde")
+    clock.advance(60)
+    service.definitions = Definitions()
+    assert sweep(service) == 5
+    assert query(service, "SELECT state, count(*) FROM charts GROUP BY state") == [("done", 5)]

@@ -27,7 +27,7 @@ def soak(service: Service, name: str, seconds: float) -> None:
 
 def due(service: Service, seconds: float, limit: int = 9) -> list[str]:
     with asking(service.database) as connection:
-        return store.charts.list_due_charts(connection, after(seconds), limit)
+        return [row.name for row in store.charts.lock_due_charts(connection, after(seconds), [], limit)]
 
 
 def test_due_charts_are_listed_longest_overdue_first(service: Service) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from app.core import machine
 from app.core.chart import Chart
+from app.core.decision import MOVES_PER_STEP
 from app.core.errors import StateServiceError
 from app.core.expect import Book, Labels, PastReport, Where
 from app.core.log import LogRow
@@ -27,9 +28,11 @@ from app.core.position import (
     Reason,
     Report,
     Step,
+    Tick,
     Update,
     Upgrade,
     Visit,
+    is_due,
 )
 
 Reports = dict[str, str | None]
@@ -48,6 +51,8 @@ class Model:
     due_at: datetime | None = None
     is_archived: bool = False
     book: dict[str, dict[int, dict[str, Labels]]] = field(default_factory=dict)
+    # The clock transitions that are left if several happenings share a transaction; None if each has its own.
+    moves: int | None = None
 
     @property
     def chart(self) -> Chart:
@@ -120,6 +125,7 @@ class Model:
         self, chart: Chart, now: datetime, homes: Mapping[str, str] | None = None, sha256: str | None = None
     ) -> Step:
         """Create the chart, bring it back, or upgrade it. Raises ConflictError."""
+        chart = replace(chart, sha256=sha256)
         if self.position is not None and not self.is_archived:
             reports = dict(self.current_reports)
             return self._upgrade(
@@ -203,11 +209,23 @@ class Model:
         if isinstance(happening, Claim):
             _, report = self._standing(self.here.state, happening.machine)
             happening = replace(happening, report=report)
-        step = machine.step(self.chart, self.here, happening, now, self)
+        step = machine.step(self.chart, self.here, happening, now, self, moves=self._find_moves(now))
+        if self.moves is not None:
+            self.moves -= step.clock_moves
         self._take(step, self.here.run, now, idempotency_key)
         if isinstance(happening, Archive):
             self.is_archived, self.due_at = True, None
         return step
+
+    def _find_moves(self, now: datetime) -> int:
+        """Return how many clock transitions the next happening may take; the next transaction has a whole budget."""
+        if self.moves is None:
+            return MOVES_PER_STEP
+        if self.moves < MOVES_PER_STEP and is_due(self.chart, self.here, now):
+            step = machine.step(self.chart, self.here, Tick(), now)
+            if step.clock_moves > self.moves and not is_due(self.chart, step.position, now):
+                self.moves = MOVES_PER_STEP
+        return self.moves
 
     def find_error(self, happening: Happening, now: datetime) -> StateServiceError | None:
         """Return the error that `happening` would raise, or None; nothing changes."""
