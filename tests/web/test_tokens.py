@@ -33,6 +33,7 @@ from tests.support.apps import ROOT, opened_app
 # These routes name no chart, so that the pattern of a token does not matter. Every other route names one: in its path,
 # in QUERIES, in BODIES, or it is about the default chart.
 WITHOUT_CHART = {
+    *(endpoint for endpoint in RULES if endpoint.startswith("calendars.get_")),
     "charts.get_machine",
     "ui.get_machine",
     "charts.get_charts",
@@ -50,7 +51,7 @@ FOR_ALL_CHARTS = {
     "tokens.get_tokens",
     "tokens.put_token",
     "tokens.delete_token",
-    *(endpoint for endpoint in RULES if endpoint.startswith("subscriptions.")),
+    *(endpoint for endpoint in RULES if endpoint.startswith(("subscriptions.", "calendars.put_"))),
 }
 # These routes get their chart from the query.
 QUERIES = {"ui.get_import": "chart=web"}
@@ -81,6 +82,7 @@ VALUES = {
     "filename": "x",
     "token": "new",
     "machine": "m1",
+    "calendar": "freeze",
 }
 PEOPLE = "ui."
 
@@ -436,7 +438,9 @@ def test_page_of_tokens_lists_the_rules(app: Flask) -> None:
     for rule in app.url_map.iter_rules():
         if rule.rule != "/" and not rule.rule.startswith(("/ui/", "/static/")):
             path = re.sub(
-                r"<[^:>]+:name>", "C", re.sub(r"<[^:>]+:(?:version|token|machine|subscription)>", "N", rule.rule)
+                r"<[^:>]+:name>",
+                "C",
+                re.sub(r"<[^:>]+:(?:version|token|machine|subscription|calendar)>", "N", rule.rule),
             )
             role = RULES[rule.endpoint]
             for method in (rule.methods or set()) - {"HEAD"}:
