@@ -14,6 +14,7 @@ import click
 
 from app import chart_file
 from app.cli.chart import JSON
+from app.cli.remote import Remote, chart_path, find_remote
 from app.cli.shared import NO, USAGE, config_of, exits_on_error, fail, open_service, print_json, print_problems
 from app.core.chart import Chart
 from app.core.errors import ChartFileError
@@ -61,15 +62,23 @@ def command(
 def _read(context: click.Context, name: str) -> Chart:
     """Return the chart in the file `name`, or else the chart that the service knows by this name."""
     path = Path(name)
-    if not path.is_file():
-        if path.suffix in (".yaml", ".yml") or os.sep in name:
-            fail(f"{name}: no such file", USAGE)
+    if not path.is_file() and (path.suffix in (".yaml", ".yml") or os.sep in name):
+        fail(f"{name}: no such file", USAGE)
+    remote = find_remote(context)
+    if not path.is_file() and remote is None:
         return get_definition(open_service(config_of(context)), name)
     try:
-        return chart_file.parse(path.read_bytes(), default_name=path.stem, now=datetime.now(UTC)).chart
+        text = path.read_bytes() if path.is_file() or remote is None else _fetch(remote, name)
+        return chart_file.parse(text, default_name=path.stem, now=datetime.now(UTC)).chart
     except ChartFileError as error:
         print_problems(name, error.problems)
         sys.exit(USAGE)
+
+
+def _fetch(remote: Remote, name: str) -> bytes:
+    """Return the chart file of the version in force on the server."""
+    version = remote.json("GET", chart_path(name))["version"]
+    return remote.ask("GET", chart_path(name, "versions", str(version)), accept="*/*").read()
 
 
 def _count_machines(chart: Chart, machines: int | None) -> int:

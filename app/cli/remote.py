@@ -368,9 +368,9 @@ COMMANDS: dict[str, Callable[[Remote, Parameters], None]] = {
     "subscription deliveries": _list_deliveries,
 }
 # These need no database if they are about a file.
-ON_FILES = frozenset({"chart lint", "chart test", "chart new", "chart simulate", "chart prove"})
+ON_FILES = frozenset({"chart lint", "chart test", "chart new", "chart simulate"})
 # These ask whichever it is by themselves.
-ON_BOTH = frozenset({"chart wait", "chart watch"})
+ON_BOTH = frozenset({"chart wait", "chart watch", "chart prove"})
 _SERVER = "stateservice.server"
 
 
