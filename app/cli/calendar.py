@@ -26,7 +26,7 @@ from app.service import calendars
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group("calendar", short_help="Calendars: import, list, show.")
+@click.group("calendar", short_help="Calendars: import, list, show.", epilog="Example: ./state_service calendar list")
 def group() -> None:
     """Calendars: iCalendar texts whose events close the charts that name them."""
 

@@ -32,7 +32,7 @@ from app.service.rosters import RosterRequest, import_roster, read_lines
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group("roster", short_help="Rosters: import, list, show, diff.")
+@click.group("roster", short_help="Rosters: import, list, show, diff.", epilog="Example: ./state_service roster list")
 def group() -> None:
     """Rosters: which machines there are, with their labels."""
 

@@ -311,6 +311,8 @@ class Decision:
         self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
         self.note_report(machine, None)
         self.reports = [item for item in self.reports if (item.visit, item.machine) != (here.visit, machine)]
+        # A report that this step has made is not written at all.
+        self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
         self.withdrawn.append(Report(here.visit, machine, key))
         self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
 

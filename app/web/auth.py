@@ -112,7 +112,7 @@ RULES: dict[str, Role | None] = {
 }
 
 # These endpoints may tell of any chart.
-FOR_ALL_CHARTS = ("subscriptions.", "calendars.put_calendar")
+FOR_ALL_CHARTS = ("subscriptions.", "calendars.put_calendar", "rosters.put_roster")
 
 # The reports that an approver may send, too.
 APPROVING = frozenset({"state.put_state", "state.put_default_state", "ui.post_act"})

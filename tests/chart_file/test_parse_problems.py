@@ -128,7 +128,7 @@ SHAPES = {
     "list for when": (timed("¦[]"), "a guard must be a mapping, not a list"),
     "expect of zero machines": (chart_of("expect: ¦0"), "expect: '0' is less than 1"),
     "word for expect": (chart_of("expect: ¦many"), "expect: 'many' is not an integer"),
-    "mapping for expect": (chart_of("expect: ¦{}"), "expect must be a number or a list of machine ids, not a mapping"),
+    "mapping for expect": (chart_of("expect: ¦{}"), "expect must have either 'roster' or 'reported'"),
     "empty roster": (chart_of("expect: ¦[]"), "expect is an empty list"),
     "machine listed twice": (chart_of("expect: [a,\n b, ¦a]"), "the machine 'a' is listed twice (first at line 3)"),
     "empty machine id": (chart_of("expect: [¦'']"), "expect: '' is not 1 to 255 printable characters"),

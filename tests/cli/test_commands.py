@@ -101,7 +101,7 @@ def test_dry_run_of_an_act_says_what_would_be_lost(service: Service, run: Comman
 def test_machines_are_filtered_and_printed_as_csv(service: Service, run: Commands) -> None:
     put(service, "canary", "m1")
     put(service, "canary", "m2", "failed")
-    assert run("chart", "machines", "web", "--state", "canary", "--is", "failed").stdout.split()[4:6] == [
+    assert run("chart", "machines", "web", "--state", "canary", "--is", "failed").stdout.split()[5:7] == [
         "m2",
         "failed",
     ]
@@ -135,7 +135,7 @@ def test_machines_are_listed(service: Service, run: Commands) -> None:
     import_text(service, REBOOT.replace("    slots: 2\n    lease: 1h\n", ""))
     put(service, "reboot", "m2")
     heading, row = run("chart", "machines", "web").stdout.splitlines()
-    assert re.split("  +", heading) == ["MACHINE", "KEY", "REPORTED AT"]
+    assert re.split("  +", heading) == ["MACHINE", "KEY", "REPORTED AT", "NOTE"]
     assert re.split("  +", row)[:2] == ["m2", "count"]
     assert run("chart", "machines", "web", "--missing").stdout == "m1\nm3\n"
     assert json.loads(run("chart", "machines", "web", "--state", "done", "--json").stdout)["visit"] is None

@@ -80,7 +80,7 @@ def test_check_makes_no_file(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("statement", ["DROP TABLE tokens", "DROP VIEW v_current"])
+@pytest.mark.parametrize("statement", ["DROP TABLE token_log", "DROP VIEW v_current"])
 def test_check_names_what_is_missing(database_url: str, statement: str) -> None:
     engine = create_engine(normalize_url(database_url))
     with engine.begin() as connection:

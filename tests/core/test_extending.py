@@ -82,7 +82,12 @@ SITE: Edits = {
     "app/core/log.py": [
         ("    note: str | None = None\n\n", "    note: str | None = None\n    site: str | None = None\n\n")
     ],
-    "app/models.py": [('    Column("note", Text),\n', '    Column("note", Text),\n    Column("site", Text),\n')],
+    "app/models.py": [
+        (
+            'as it came later.\n    Column("note", Text),\n',
+            'as it came later.\n    Column("note", Text),\n    Column("site", Text),\n',
+        )
+    ],
     "app/store/log.py": [("        note=entry.note,\n", '        note=entry.note,\n        site="north",\n')],
 }
 

@@ -242,7 +242,7 @@ class Model:
             if row.idempotency_key is not None:
                 self.keys[row.idempotency_key] = self._logged(row.from_state, row.machine, row.key)
         for report in step.withdrawn:
-            del self.reports[run, report.visit][report.machine]
+            self.reports.get((run, report.visit), {}).pop(report.machine, None)
         for report in step.reports:
             self.reports.setdefault((run, report.visit), {})[report.machine] = report.key
         self.visits.extend(step.visits)

@@ -33,7 +33,7 @@ from tests.support.apps import ROOT, opened_app
 # These routes name no chart, so that the pattern of a token does not matter. Every other route names one: in its path,
 # in QUERIES, in BODIES, or it is about the default chart.
 WITHOUT_CHART = {
-    *(endpoint for endpoint in RULES if endpoint.startswith("calendars.get_")),
+    *(endpoint for endpoint in RULES if endpoint.startswith(("calendars.get_", "rosters.get_"))),
     "charts.get_machine",
     "ui.get_machine",
     "charts.get_charts",
@@ -51,7 +51,7 @@ FOR_ALL_CHARTS = {
     "tokens.get_tokens",
     "tokens.put_token",
     "tokens.delete_token",
-    *(endpoint for endpoint in RULES if endpoint.startswith(("subscriptions.", "calendars.put_"))),
+    *(endpoint for endpoint in RULES if endpoint.startswith(("subscriptions.", "calendars.put_", "rosters.put_"))),
 }
 # These routes get their chart from the query.
 QUERIES = {"ui.get_import": "chart=web"}
@@ -440,7 +440,7 @@ def test_page_of_tokens_lists_the_rules(app: Flask) -> None:
             path = re.sub(
                 r"<[^:>]+:name>",
                 "C",
-                re.sub(r"<[^:>]+:(?:version|token|machine|subscription|calendar)>", "N", rule.rule),
+                re.sub(r"<[^:>]+:(?:version|token|machine|subscription|calendar|roster)>", "N", rule.rule),
             )
             role = RULES[rule.endpoint]
             for method in (rule.methods or set()) - {"HEAD"}:
