@@ -80,8 +80,11 @@ def read_reason() -> str:
     return operate.require_reason(read_field("reason", REASON_LENGTH), '{"reason": "..."}')
 
 
-def read_field(name: str, limit: int) -> str | None:
-    """A text field of the JSON body; None if it is missing or empty. Raises BadRequestError."""
+def read_field(name: str, limit: int, *, may_be_empty: bool = True) -> str | None:
+    """A text field of the JSON body; None if it is missing or null, or empty and `may_be_empty`.
+
+    Raises BadRequestError.
+    """
     check_json_type()
     # With the Content-Type that `curl -d` sends, too.
     try:
@@ -92,7 +95,7 @@ def read_field(name: str, limit: int) -> str | None:
     if request.get_data() and not isinstance(body, dict):
         raise BadRequestError("the body is not a JSON object")
     value = (body or {}).get(name)
-    if value is None or value == "":
+    if value is None or (value == "" and may_be_empty):
         return None
     if not isinstance(value, str):
         raise BadRequestError(f"{name} is not a text")

@@ -33,14 +33,15 @@ def put_token(token: str) -> tuple[Response, int]:
     role = read_field("role", NAME_LENGTH)
     if role is None:
         raise BadRequestError('role is missing: {"role": "machine"}')
+    # An empty limit is a variable that a script did not set, not a wish for a token without the limit.
     secret = tokens.create_token(
         current_service(),
         token,
         tokens.read_role(role),
-        read_field("charts", PATTERN_LENGTH) or "*",
+        read_field("charts", PATTERN_LENGTH, may_be_empty=False) or "*",
         current_author(),
-        machine=read_field("machine", MACHINE_LENGTH),
-        lifetime=read_lifetime(read_field("expires", 20)),
+        machine=read_field("machine", MACHINE_LENGTH, may_be_empty=False),
+        lifetime=read_lifetime(read_field("expires", 20, may_be_empty=False)),
     )
     return _answer({"name": token, "token": secret})
 
