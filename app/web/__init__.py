@@ -89,8 +89,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "tokens.post_enrol": ("machine", "expires"),
     "charts.get_did": ("state", "machine", "key", "run"),
     "rosters.get_roster": ("where",),
-    "rosters.get_version": ("where",),
-    "rosters.get_diff": ("from", "to"),
+    "rosters.get_roster_version": ("where",),
+    "rosters.get_roster_diff": ("from", "to"),
     "rosters.put_roster": ("dry_run", "max_loss"),
 }
 

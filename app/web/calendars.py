@@ -40,13 +40,13 @@ def _show(view: calendars.CalendarView) -> dict[str, object]:
 
 
 @blueprint.get("/calendars/<chart:calendar>/versions", provide_automatic_options=False)
-def get_versions(calendar: str) -> Response:
+def get_calendar_versions(calendar: str) -> Response:
     """The versions of a calendar, oldest first."""
     return jsonify([version.as_json() for version in calendars.list_versions(current_service(), calendar)])
 
 
 @blueprint.get("/calendars/<chart:calendar>/versions/<int(max=2147483647):version>", provide_automatic_options=False)
-def get_version(calendar: str, version: int) -> Response:
+def get_calendar_version(calendar: str, version: int) -> Response:
     """The text of one version, byte for byte as it was imported."""
     return Response(calendars.get_version(current_service(), calendar, version).text, mimetype=TEXT)
 

@@ -53,19 +53,19 @@ def get_roster(roster: str) -> Response:
 
 
 @blueprint.get("/rosters/<chart:roster>/versions", provide_automatic_options=False)
-def get_versions(roster: str) -> Response:
+def get_roster_versions(roster: str) -> Response:
     """The versions of a roster, oldest first."""
     return jsonify([version.as_json() for version in rosters.list_versions(current_service(), roster)])
 
 
 @blueprint.get("/rosters/<chart:roster>/versions/<number:version>", provide_automatic_options=False)
-def get_version(roster: str, version: int) -> Response:
+def get_roster_version(roster: str, version: int) -> Response:
     """The lines of one version, or JSON by `Accept`."""
     return _answer(rosters.read_roster(current_service(), roster, version, _read_where(read_query())))
 
 
 @blueprint.get("/rosters/<chart:roster>/diff", provide_automatic_options=False)
-def get_diff(roster: str) -> Response:
+def get_roster_diff(roster: str) -> Response:
     """What differs between two versions, by default the newest two: JSON, or lines with - and + by `Accept`."""
     query = read_query()
     before, after = (query.find_number(name, 1, MAX_INT) for name in ("from", "to"))

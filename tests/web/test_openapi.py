@@ -17,9 +17,12 @@ from app.service.tokens import Role, create_token
 from app.service.webhooks import AllowedHosts
 from app.web import replies
 from app.web.observe import SOURCE
+from app.web.request import MAX_BODY, MAX_ROSTER_BODY, MAX_SENT
 from app.wiring import create_app, service_of
 from tests.service.support import ANN, ROLLOUT, import_text
 from tests.service.support import ROSTERED as REBOOT
+from tests.service.test_calendars import CHART as CLOSED
+from tests.service.test_calendars import FREEZE, NOTHING
 from tests.support.apps import opened_app
 from tests.web.openapi import DOCUMENT, assert_fits, operations, resolve, routes
 
@@ -33,17 +36,35 @@ OPERATIONS = sorted((method, path) for method, path, _ in operations())
 OPEN = {"/healthz", "/readyz"}
 ON_A_CHART = [(method, path) for method, path in OPERATIONS if path.startswith("/charts/{chart}")]
 FLEETLOCK = {"fleet-lock-protocol": "true"}
+ROSTER = "m0\nm1 zone=a\nm2 zone=a\nm3 zone=b\n"
 # What a valid request needs, by the last part of its path.
 NEEDED: dict[str, dict[str, Any]] = {
     "evict": {"json": {"machine": "m1", "reason": "x"}},
     "goto": {"json": {"state": "canary", "reason": "x"}},
+    "open": {"json": {"until": "2101-01-01T00:00:00Z", "reason": "x"}},
+    "turn": {"query_string": {"machine": "m1"}},
+    "{calendar}": {"data": FREEZE},
     "{chart}": {"data": ROLLOUT},
+    "{roster}": {"data": ROSTER},
     "{subscription}": {"json": {"url": "http://127.0.0.1:9/x"}},
     "{token}": {"json": {"role": "reader"}},
     "pre-reboot": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
     "steady-state": {"json": {"client_params": {"id": "m1", "group": "web"}}, "headers": FLEETLOCK},
 }
 PUT_CHART = ("PUT", "/charts/{chart}")
+IMPORTS = {PUT_CHART, ("PUT", "/calendars/{calendar}"), ("PUT", "/rosters/{roster}")}
+# The largest body, by the last part of the path.
+LARGEST = {"state": MAX_SENT, "{roster}": MAX_ROSTER_BODY}
+# What the parts of a path are, unless the test says otherwise.
+PARTS = {
+    "calendar": "freeze",
+    "chart": "web",
+    "machine": "m0",
+    "roster": "web",
+    "subscription": "pager",
+    "token": "fleet",
+    "version": "1",
+}
 ASKS_OF_A_STATE = {"state", "reached", "slot", "can.curl", "did.curl"}
 STATE = {"query_string": {"state": "canary", "machine": "m1"}}
 
@@ -58,12 +79,7 @@ def send(client: FlaskClient, method: str, path: str, **given: Any) -> TestRespo
     last = path.rpartition("/")[2]
     default = {"json": {"reason": "x"}} if method == "POST" else STATE if last in ASKS_OF_A_STATE else {}
     sent = NEEDED.get(last, default)
-    chart = given.pop("chart", "web")
-    version = given.pop("version", "1")
-    subscription = given.pop("subscription", "pager")
-    path = path.format(
-        chart=chart, version=version, machine="m0", subscription=subscription, token="fleet", roster="web"
-    )
+    path = path.format(**{part: given.pop(part, name) for part, name in PARTS.items()})
     return client.open(path, method=method, **(sent | given))
 
 
@@ -140,7 +156,10 @@ def test_401_without_a_token(database_url: str, method: str, path: str) -> None:
 @pytest.mark.parametrize(("method", "path"), named("403"))
 def test_403_outside_the_pattern(database_url: str, method: str, path: str) -> None:
     for app in opened_app(database_url, auth="tokens", default_chart="web"):
-        secret = create_token(service_of(app), "other", Role.ADMIN, "other-*", ANN)
+        # Whatever their charts, readers may read rosters and calendars; a token that only enrols machines may not.
+        is_for_readers = method == "GET" and path.startswith(("/calendars", "/rosters"))
+        role, charts = (Role.ENROL, "*") if is_for_readers else (Role.ADMIN, "other-*")
+        secret = create_token(service_of(app), "other", role, charts, ANN)
         headers = {"Authorization": f"Bearer {secret}"} | NEEDED.get(path.rpartition("/")[2], {}).get("headers", {})
         response = send(app.test_client(), method, path, headers=headers)
         assert response.status_code == 403
@@ -148,9 +167,10 @@ def test_403_outside_the_pattern(database_url: str, method: str, path: str) -> N
 
 
 @pytest.mark.parametrize(("method", "path"), named("404"))
-def test_404_for_an_unknown_chart(client: FlaskClient, method: str, path: str) -> None:
-    chart = "no such name" if (method, path) == PUT_CHART else "gone"
-    response = send(client, method, path, chart=chart, subscription="gone")
+def test_404_for_an_unknown_name(client: FlaskClient, method: str, path: str) -> None:
+    # An import of a name that is not there makes it, if the name is allowed.
+    name = "no such name" if (method, path) in IMPORTS else "gone"
+    response = send(client, method, path, calendar=name, chart=name, roster=name, subscription="gone")
     assert response.status_code == 404
     assert_fits(method, path, response)
 
@@ -183,8 +203,10 @@ def test_500_in_text_and_json_without_a_database(
 
 
 @pytest.mark.parametrize(("method", "path"), named("413"))
-def test_413_for_more_than_a_mebibyte(client: FlaskClient, method: str, path: str) -> None:
-    response = send(client, method, path, json=None, data=b" " * (1024 * 1024 + 2000))
+def test_413_for_a_body_that_is_too_large(client: FlaskClient, method: str, path: str) -> None:
+    size = LARGEST.get(path.rpartition("/")[2], MAX_BODY) + 1
+    # The size alone decides, before the body is read.
+    response = send(client, method, path, json=None, data=b" ", environ_overrides={"CONTENT_LENGTH": str(size)})
     assert response.status_code == 413
     assert_fits(method, path, response)
 
@@ -196,9 +218,17 @@ def test_400_for_a_malformed_request(app: Flask, method: str, path: str) -> None
     bad |= {"query_string": "dry_run=maybe"} if (method, path) == PUT_CHART else {}
     bad |= {"query_string": "format=png"} if path.endswith("/diagram") else {}
     bad |= {"query_string": "when=now"} if path.endswith("/test") else {}
+    bad |= {"data": ""} if path == "/calendars/{calendar}" else {}
     response = send(app.test_client(), method, path, **bad)
     assert response.status_code == 400
     assert_fits(method, path, response)
+
+
+@pytest.mark.parametrize("limit", ["charts", "machine", "expires"])
+def test_400_for_a_token_with_an_empty_limit(client: FlaskClient, limit: str) -> None:
+    response = send(client, "PUT", "/tokens/{token}", json={"role": "machine", limit: ""})
+    assert (response.status_code, response.get_json()["detail"].partition(" ")[0]) == (400, limit)
+    assert client.get("/tokens").get_json() == []
 
 
 @pytest.mark.parametrize("path", [path for method, path in named("422") if method == "POST"])
@@ -213,6 +243,7 @@ def test_422_without_a_reason(app: Flask, path: str) -> None:
 
 FULL = {"query_string": {"state": "reboot", "machine": "m3"}}
 JSON = {"Accept": "application/json"}
+FOLLOWING = REBOOT.replace("[m1, m2, m3]", "{roster: web}")
 OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("GET", "/state", 200, ROLLOUT, {}),
     ("GET", "/state", 200, ROLLOUT, {"headers": JSON}),
@@ -222,6 +253,11 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("PUT", "/state", 406, ROLLOUT, {"query_string": "state=done"}),
     ("GET", "/reached", 200, ROLLOUT, {}),
     ("GET", "/reached", 406, ROLLOUT, {"query_string": "state=done"}),
+    ("GET", "/turn", 200, ROLLOUT, {}),
+    ("GET", "/turn", 406, "paused " + ROLLOUT, {}),
+    ("GET", "/charts/{chart}/turn", 200, ROLLOUT, {"headers": JSON}),
+    ("GET", "/charts/{chart}/turn", 200, REBOOT, {"headers": JSON}),
+    ("GET", "/charts/{chart}/turn", 406, "paused " + ROLLOUT, {"headers": JSON}),
     ("GET", "/charts/{chart}/state", 200, ROLLOUT, {"headers": JSON}),
     ("GET", "/charts/{chart}/state", 406, ROLLOUT, {"query_string": "state=done", "headers": JSON}),
     ("PUT", "/charts/{chart}/state", 200, ROLLOUT, {"headers": JSON}),
@@ -243,6 +279,7 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("PUT", "/charts/{chart}/slot", 200, REBOOT, {"query_string": "state=reboot&machine=m1", "headers": JSON}),
     ("PUT", "/charts/{chart}/slot", 406, REBOOT, FULL | {"headers": JSON}),
     ("DELETE", "/charts/{chart}/slot", 200, REBOOT, FULL | {"headers": JSON}),
+    ("DELETE", "/charts/{chart}/slot", 406, REBOOT, {"query_string": "state=reboot&machine=m3&run=2", "headers": JSON}),
     ("POST", "/charts/{chart}/evict", 200, REBOOT, {}),
     ("POST", "/charts/{chart}/evict", 409, ROLLOUT, {}),
     ("POST", "/v1/pre-reboot", 200, REBOOT, {}),
@@ -282,6 +319,38 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("POST", "/charts/{chart}/reset", 200, ROLLOUT, {}),
     ("POST", "/charts/{chart}/goto", 200, ROLLOUT, {}),
     ("POST", "/charts/{chart}/archive", 200, ROLLOUT, {}),
+    ("POST", "/charts/{chart}/open", 200, CLOSED, {}),
+    ("POST", "/charts/{chart}/open", 409, ROLLOUT, {}),
+    ("GET", "/charts/{chart}/runs", 200, ROLLOUT, {}),
+    ("GET", "/charts/{chart}/runs", 200, REBOOT, {}),
+    ("GET", "/calendars", 200, CLOSED, {}),
+    ("GET", "/calendars/{calendar}", 200, CLOSED, {}),
+    ("GET", "/calendars/{calendar}", 200, CLOSED, {"headers": {"Accept": "text/calendar"}}),
+    ("GET", "/calendars/{calendar}/versions", 200, CLOSED, {}),
+    ("GET", "/calendars/{calendar}/versions/{version}", 200, CLOSED, {}),
+    ("PUT", "/calendars/{calendar}", 200, CLOSED, {}),
+    ("PUT", "/calendars/{calendar}", 200, CLOSED, {"data": NOTHING}),
+    ("PUT", "/calendars/{calendar}", 201, CLOSED, {"calendar": "new"}),
+    ("PUT", "/calendars/{calendar}", 422, CLOSED, {"data": "no calendar"}),
+    ("GET", "/rosters", 200, FOLLOWING, {}),
+    ("GET", "/rosters/{roster}", 200, FOLLOWING, {}),
+    ("GET", "/rosters/{roster}", 200, FOLLOWING, {"headers": JSON, "query_string": "where=zone:a"}),
+    ("GET", "/rosters/{roster}/versions", 200, FOLLOWING, {}),
+    ("GET", "/rosters/{roster}/versions/{version}", 200, FOLLOWING, {}),
+    ("GET", "/rosters/{roster}/versions/{version}", 200, FOLLOWING, {"headers": JSON}),
+    ("GET", "/rosters/{roster}/diff", 200, FOLLOWING, {"query_string": "from=1&to=1"}),
+    (
+        "GET",
+        "/rosters/{roster}/diff",
+        200,
+        FOLLOWING,
+        {"headers": {"Accept": "text/plain"}, "query_string": "from=1&to=1"},
+    ),
+    ("PUT", "/rosters/{roster}", 200, FOLLOWING, {}),
+    ("PUT", "/rosters/{roster}", 200, FOLLOWING, {"data": "m1\nm2\n", "query_string": "max_loss=50%25"}),
+    ("PUT", "/rosters/{roster}", 201, FOLLOWING, {"roster": "new"}),
+    ("PUT", "/rosters/{roster}", 409, FOLLOWING, {"data": ""}),
+    ("PUT", "/rosters/{roster}", 422, FOLLOWING, {"data": "m1 zone\n"}),
     ("GET", "/charts/{chart}/machines", 200, ROLLOUT, {"query_string": ""}),
     ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "is=missing"}),
     ("GET", "/charts/{chart}/machines", 200, REBOOT, {"query_string": "", "headers": {"Accept": "text/plain"}}),
@@ -329,8 +398,10 @@ def test_answer_is_as_described(
 
 
 def prepare(app: Flask, chart: str) -> FlaskClient:
-    """A chart with some reports, and a chart whose slots are all held."""
+    """A chart with some reports, or a chart whose slots are all held; a calendar and a roster, which it may go by."""
     client = app.test_client()
+    for path in ("/calendars/{calendar}", "/rosters/{roster}"):
+        assert send(client, "PUT", path).status_code == 201
     if chart.startswith("fleet "):
         create_token(service_of(app), "fleet", Role.READER, "*", ANN)
     import_text(service_of(app), chart.removeprefix("paused ").removeprefix("fleet "))
