@@ -221,7 +221,7 @@ def test_glossary_has_every_kind_of_log_row_and_no_other() -> None:
 
 
 # How the page writes the variables of a path.
-VARIABLES = {"name": "C", "machine": "M", "calendar": "CAL", "version": "N", "subscription": "N"}
+VARIABLES = {"name": "C", "machine": "M", "calendar": "CAL", "roster": "R", "version": "N", "subscription": "N"}
 
 
 def routes() -> set[str]:
