@@ -242,10 +242,8 @@ def _find_late(pace: Pace, spent: timedelta, allowed: timedelta) -> timedelta | 
 def _judge_waiting(state: State, position: Position, now: datetime) -> Verdict | None:
     """A state on which people decide, or that the clock ends as planned."""
     if state.approvers is not None:
-        values = ", ".join(f"{key} {say_number(value)}" for key, value in position.values.items())
-        return Verdict(
-            Condition.WAITING, position.entered_at, f"{state.name} waits for approval: {values}{_say_goal(state)}"
-        )
+        sentence = f"{state.name} waits for approval: {_say_values(state, position)}{_say_goal(state)}"
+        return Verdict(Condition.WAITING, position.entered_at, sentence)
     first = find_next_clock(state, position)
     if first is None or not all(item.guard.is_clock for item in list_planned(state)):
         return None
@@ -256,9 +254,13 @@ def _judge_waiting(state: State, position: Position, now: datetime) -> Verdict |
     return Verdict(Condition.WAITING, position.entered_at, sentence)
 
 
+def _say_values(state: State, position: Position) -> str:
+    """Return the attributes with their values, in the order of the definition."""
+    return ", ".join(f"{item.key} {say_number(position.values[item.key])}" for item in state.attributes)
+
+
 def _run(state: State, position: Position) -> Verdict:
-    values = ", ".join(f"{key} {say_number(value)}" for key, value in position.values.items())
-    sentence = f"{state.name} has {values or 'no attribute'}{_say_goal(state)}"
+    sentence = f"{state.name} has {_say_values(state, position) or 'no attribute'}{_say_goal(state)}"
     return Verdict(Condition.RUNNING, position.entered_at, sentence)
 
 

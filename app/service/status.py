@@ -74,7 +74,8 @@ class SlotStatus:
             "held": len(self.holders),
             "holders": holders,
             "waiting": list(self.waiting),
-            "full_groups": [_fields(group) for group in self.full],
+            # A chart without groups is described as before there were any.
+            **({"full_groups": [_fields(group) for group in self.full]} if self.full else {}),
         }
 
 

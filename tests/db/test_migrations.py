@@ -40,6 +40,8 @@ def filled_engine(engine: Engine) -> Engine:
     with engine.begin() as connection:
         insert_chart(connection)
         connection.execute(insert(transition_log), [log_row(1), log_row(2, idempotency_key="k")])
+        calendar = {"calendar": "freeze", "version": 1, "text": "", "sha256": "0" * 64, "events": 0}
+        connection.execute(insert(metadata.tables["calendar_versions"]), calendar | {"imported_at": NOON})
     return engine
 
 
