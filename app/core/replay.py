@@ -197,12 +197,15 @@ class Replay:
         return here
 
     def _check_late(self, row: LogRow) -> None:
-        """Raise LogDamagedError unless the row is about an earlier visit of this run; it moves nothing."""
+        """Raise LogDamagedError unless the row is about an earlier visit of this run; it moves no chart."""
         here = self._checked_position(row, is_late=True)
         state = self._state(row.version, row.from_state)
         is_report = row.machine is not None and row.key is not None and state.has_attribute(row.key)
         if row.visit >= here.visit or not is_report or (row.value_before, row.value_after) != (None, None):
             raise LogDamagedError(f"{row.chart}: seq {row.seq} is no late report of an earlier visit")
+        for stay in self.stays:
+            if (stay.run, stay.visit) == (row.run, row.visit) and row.machine is not None:
+                stay.reports[row.machine] = ReportLine(row.key, row.seq, row.at)
 
     def _here(self) -> Position:
         assert self.position is not None  # _checked_position came first

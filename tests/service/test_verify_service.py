@@ -253,7 +253,7 @@ EDITS = {
     "the row of a report": ("UPDATE reports SET seq = 1 WHERE machine = 'm1' AND visit = 1", "the log gives seq 2"),
     "a report that was not": (
         (
-            "INSERT INTO reports SELECT chart_id, run, visit, 'eve', key, seq, reported_at FROM reports"
+            "INSERT INTO reports SELECT chart_id, run, visit, 'eve', key, seq, reported_at, note FROM reports"
             " WHERE machine = 'm1' AND visit = 1"
         ),
         "'eve': the log gives none",

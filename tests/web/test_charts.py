@@ -117,10 +117,14 @@ def test_version_is_the_text_that_was_imported(app: Flask) -> None:
     assert client.get("/charts/states/versions/2").text == second
 
 
-@pytest.mark.parametrize("version", ["0", "2", "999999999999999999999", "9223372036854775808"])
-def test_version_that_is_not_there_is_404(client: FlaskClient, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "status"), [("0", 404), ("2", 404), ("999999999999999999999", 400), ("9223372036854775808", 400)]
+)
+def test_version_that_is_not_there_is_404_and_a_number_past_64_bits_400(
+    client: FlaskClient, version: str, status: int
+) -> None:
     response = client.get(f"/charts/states/versions/{version}")
-    assert (response.status_code, response.mimetype) == (404, "application/problem+json")
+    assert (response.status_code, response.mimetype) == (status, "application/problem+json")
 
 
 @ON_ONE_DATABASE
