@@ -1,6 +1,7 @@
 """`make prove`: the whole proof, with a line of progress all along and a report in build/.
 
-`make prove ARGS=--short` runs the short form with pytest, in at most 8 minutes; what follows is passed to pytest.
+`make prove ARGS=--short` runs the short form with pytest, in about ten minutes; what follows is passed to pytest.
+With `STATE_SERVICE_EXAMPLES=all` nothing in it is shorter: 300 charts are proved and tried, and 5,000 windows walked.
 
 Exit 0 only where every run was valid, nothing was violated and every seeded defect was caught.
 """
@@ -108,7 +109,7 @@ def prove_short(options: Sequence[str]) -> int:
     """Run the short form: the slow tests of `proof` and `tests`, and each property with all its examples."""
     command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal"]
     selected = ["-m", "slow or hypothesis", "proof", "tests"]
-    variables = os.environ | {"STATE_SERVICE_EXAMPLES": "many"}
+    variables = {"STATE_SERVICE_EXAMPLES": "many"} | os.environ
     return subprocess.run([*command, *selected, *options], cwd=ROOT, env=variables, check=False).returncode
 
 

@@ -27,8 +27,8 @@ KNOWN_HEADERS = frozenset(
     }
 )
 # Paths that answer about a state, and those of the default chart, where whatever is wrong is 500.
-ANSWERS = re.compile(r"/(?:charts/[^/]+/)?(?:state|reached|slot)/?")
-SEED_PATHS = re.compile(r"/(?:state|reached)/?")
+ANSWERS = re.compile(r"/(?:charts/[^/]+/)?(?:state|reached|turn|slot)/?")
+SEED_PATHS = re.compile(r"/(?:state|reached|turn)/?")
 STATUS_DIGITS = re.compile("200|406|500")
 
 
@@ -60,6 +60,7 @@ _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"')
 _LABEL = re.compile(r'^( *s\d+ --> s\d+ : )[^"<>]*$')
 _CURL_LINE = re.compile(
     r'#[ -~]*|(url|header|request) = "(\\.|[^"\\\n])*"|(max-time|retry) = \d+|fail|silent|show-error'
+    r"|location|max-redirs = 0"
     r"|retry-connrefused|retry-all-errors"
 )
 

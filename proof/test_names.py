@@ -32,7 +32,7 @@ def trust_templates(app: Flask, patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_formulas(app: Flask, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("app.service.reading._cell", lambda value: value)
+    patch.setattr("app.service.reading.quote_cell", lambda value: value)
 
 
 def leave_quotes(app: Flask, patch: pytest.MonkeyPatch) -> None:

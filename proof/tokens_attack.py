@@ -50,7 +50,7 @@ ANY_CHART = frozenset(
         "ui.get_import",
         "tokens.post_enrol",
         "charts.get_machine",
-        *(endpoint for endpoint in RULES if endpoint.startswith("calendars.get_")),
+        *(endpoint for endpoint in RULES if endpoint.startswith(("calendars.get_", "rosters.get_"))),
     }
 )
 
@@ -141,7 +141,7 @@ def list_requests(chart: str, endpoints: Collection[str]) -> list[Request]:
 
 def _request(urls: Any, rule: Rule, chart: str) -> Request:
     values = {"name": chart, "version": 1, "act": "archive", "rest": "x", "token": "other"}
-    values |= {"machine": "m", "calendar": "freeze", "subscription": "pager"}
+    values |= {"machine": "m", "calendar": "freeze", "roster": "web", "subscription": "pager"}
     path = urls.bind("localhost").build(rule.endpoint, {name: values[name] for name in rule.arguments})
     method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"}))
     if rule.endpoint.startswith("fleetlock."):

@@ -7,7 +7,9 @@ import os
 from hypothesis import settings
 
 FEW, MANY = 50, 1000
-IS_MANY = os.environ.get("STATE_SERVICE_EXAMPLES") == "many"
+# `all` is as `many`, but for what takes minutes by itself: that is tried whole.
+IS_ALL = os.environ.get("STATE_SERVICE_EXAMPLES") == "all"
+IS_MANY = IS_ALL or os.environ.get("STATE_SERVICE_EXAMPLES") == "many"
 
 
 def load_profile() -> None:
