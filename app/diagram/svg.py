@@ -248,7 +248,9 @@ class _Picture:
         title = tag("title", clean(self.say_title())) + tag("desc", clean(self.say_all()))
         size = {"width": f"{width:.0f}", "height": f"{height:.0f}", "viewBox": f"0 0 {width:.0f} {height:.0f}"}
         content = title + paper + self.draw_start() + lines + boxes + self.draw_note(height)
-        return tag("svg", content, xmlns="http://www.w3.org/2000/svg", **size, role="img", font_family=FONT)
+        # A reader announces an image as one thing, so a picture with links must be a group.
+        role = "img" if self.link is None else "group"
+        return tag("svg", content, xmlns="http://www.w3.org/2000/svg", **size, role=role, font_family=FONT)
 
     def list_lines(self) -> list[Line]:
         """Return the arrows with labels as markup; a label that was cut shows the whole text as a hint."""

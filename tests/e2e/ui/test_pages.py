@@ -30,6 +30,8 @@ PATHS = [
     "/ui/charts/{name}",
     "/ui/charts/{name}?is=missing&kind=pause",
     "/ui/charts/{name}/versions/2",
+    "/ui/charts/{name}/runs",
+    "/ui/machines/m1",
     "/ui/import",
     "/ui/import?chart={name}",
     "/ui/tokens",
