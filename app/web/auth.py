@@ -112,7 +112,10 @@ RULES: dict[str, Role | None] = {
 }
 
 # These endpoints may tell of any chart.
-FOR_ALL_CHARTS = ("subscriptions.", "calendars.put_calendar", "rosters.put_roster")
+FOR_ALL_CHARTS = (
+    *("subscriptions.", "calendars.put_calendar", "rosters.put_roster"),
+    *("tokens.get_tokens", "tokens.put_token", "tokens.delete_token"),
+)
 
 # The reports that an approver may send, too.
 APPROVING = frozenset({"state.put_state", "state.put_default_state", "ui.post_act"})
