@@ -61,6 +61,7 @@ _SPAN = r"\d+ (?:s|min|h|d)(?: \d+ (?:s|min|h))?"
 _CHANGING = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{6}Z)?"), "INSTANT"),
     (re.compile(rf"\bin {_SPAN}, by the clock"), "in SPAN, by the clock"),
+    (re.compile(rf"\bby the clock in {_SPAN}"), "by the clock in SPAN"),
     (re.compile(rf"\b{_SPAN} ago: "), "SPAN ago: "),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),
     # A table's columns are as wide as its widest cell.
