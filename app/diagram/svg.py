@@ -248,8 +248,8 @@ class _Picture:
         title = tag("title", clean(self.say_title())) + tag("desc", clean(self.say_all()))
         size = {"width": f"{width:.0f}", "height": f"{height:.0f}", "viewBox": f"0 0 {width:.0f} {height:.0f}"}
         content = title + paper + self.draw_start() + lines + boxes + self.draw_note(height)
-        # A reader announces an image as one thing, so a picture with links must be a group.
-        role = "img" if self.link is None else "group"
+        # A screen reader announces an image as one thing, and would hide the links of a picture.
+        role = "img" if self.link is None else "graphics-document"
         return tag("svg", content, xmlns="http://www.w3.org/2000/svg", **size, role=role, font_family=FONT)
 
     def list_lines(self) -> list[Line]:
