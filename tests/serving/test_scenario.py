@@ -141,7 +141,7 @@ def check_report(text: str, operator: str, machines: str) -> None:
     assert done == [
         ("import", operator, ""),
         ("pause", operator, "disk errors on web-02"),
-        ("upgrade", operator, "version 1 to 2"),
+        ("upgrade", operator, 'version 1 to 2; map {"rollout": "everywhere"}'),
         ("upgrade", operator, "version 2 to 3"),
         ("resume", operator, "disks replaced"),
     ]
@@ -182,7 +182,7 @@ def test_life_of_a_chart_with_the_command_line_only(database_url: str, folder: P
         ("import", "ann (command line)", ""),
         ("goto", "ann (command line)", "canaries are well"),
         ("pause", "ann (command line)", "disk errors on web-02"),
-        ("upgrade", "ann (command line)", "version 1 to 2"),
+        ("upgrade", "ann (command line)", 'version 1 to 2; map {"rollout": "everywhere"}'),
         ("upgrade", "ann (command line)", "version 2 to 3"),
         ("resume", "ann (command line)", "disks replaced"),
     ]
