@@ -142,7 +142,7 @@ def check_report(text: str, operator: str, machines: str) -> None:
         ("import", operator, ""),
         ("pause", operator, "disk errors on web-02"),
         ("upgrade", operator, 'version 1 to 2; map {"rollout": "everywhere"}'),
-        ("upgrade", operator, "version 2 to 3"),
+        ("upgrade", operator, 'version 2 to 3; map {"everywhere": "rollout"}'),
         ("resume", operator, "disks replaced"),
     ]
     counted = [(row["machine"], row["actor"]) for row in rows if row["kind"] in ("update", "transition")]
@@ -166,7 +166,7 @@ def test_life_of_a_chart_with_the_command_line_only(database_url: str, folder: P
 
     assert "name its new home" in import_("renamed", code=1)
     foretold = import_("renamed", "--map", "rollout:everywhere", "--dry-run")
-    assert "web: would be upgraded, version 2\n  upgrade: rollout -> everywhere (version 1 to 2)\n" in foretold
+    assert '  upgrade: rollout -> everywhere (version 1 to 2; map {"rollout": "everywhere"})\n' in foretold
     assert "web: rollout" in run("chart", "show", "web")
 
     run("chart", "pause", "web", code=2)
@@ -183,7 +183,7 @@ def test_life_of_a_chart_with_the_command_line_only(database_url: str, folder: P
         ("goto", "ann (command line)", "canaries are well"),
         ("pause", "ann (command line)", "disk errors on web-02"),
         ("upgrade", "ann (command line)", 'version 1 to 2; map {"rollout": "everywhere"}'),
-        ("upgrade", "ann (command line)", "version 2 to 3"),
+        ("upgrade", "ann (command line)", 'version 2 to 3; map {"everywhere": "rollout"}'),
         ("resume", "ann (command line)", "disks replaced"),
     ]
     assert "6 rows, chain and position as they should be" in run("chart", "verify")
