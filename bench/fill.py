@@ -32,7 +32,7 @@ def add_chart(url: str, name: str = HOT, number_of_states: int = 3) -> None:
     engine = open_engine(url)
     database = Database(engine)
     request = ImportRequest(chart_text(number_of_states), name=name)
-    import_chart(Service(database, Hub(database)), request, Author())
+    import_chart(Service(database=database, hub=Hub(database)), request, Author())
     engine.dispose()
 
 
