@@ -62,11 +62,14 @@ class Fleet:
         if put.idempotency_key in self.keys:
             return True if self.keys[put.idempotency_key] == request else None
         latest = next((visit for visit in reversed(self.visits) if visit.state == put.state), None)
-        if put.machine is not None and latest is not None and latest.said.get(put.machine) == key:
-            return True
-        if latest is not self.visits[-1] or put.state == "end":
-            return False
-        self._count(latest, put.machine, key)
+        said = None if latest is None or put.machine is None else latest.said.get(put.machine)
+        if latest is not None and put.machine is not None and said is not None and latest is not self.visits[-1]:
+            # The chart has moved on: what the machine says now is recorded, and counts nothing.
+            latest.said[put.machine] = key
+        elif said != key:
+            if latest is not self.visits[-1] or put.state == "end":
+                return False
+            self._count(latest, put.machine, key)
         if put.idempotency_key is not None:
             self.keys[put.idempotency_key] = request
         return True
