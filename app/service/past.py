@@ -19,7 +19,7 @@ from app import store
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartNotFoundError
 from app.core.expect import Listed, Rosters
-from app.core.log import HashedRow, LogRow, format_instant
+from app.core.log import NOT_PAUSED, HashedRow, LogRow, Pauser, format_instant
 from app.core.position import Kind, Position
 from app.core.replay import Replay
 from app.db import Connection, snapshot
@@ -39,20 +39,11 @@ MAX_KEPT = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """Who paused the chart, and why."""
-
-    by: str | None
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A chart as it stood after a row of its log; `hash` is the row's, so that another chart's log is noticed."""
 
     hash: str
     marker: LogRow
-    pause: Pause | None
 
 
 class Checkpoints:
@@ -85,32 +76,25 @@ CHECKPOINTS = Checkpoints()
 
 
 class _Past:
-    """A replay on its way: the position so far, the last row, and the pause that is running."""
+    """A replay on its way, and the last row that it has read."""
 
     def __init__(self, chart_of: Callable[[int], Chart], rosters: Rosters) -> None:
         self.replay = Replay(chart_of=chart_of, rosters=rosters)
-        self.pause: Pause | None = None
         self.last: HashedRow | None = None
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.replay.apply(checkpoint.marker)
-        self.pause = checkpoint.pause
         self.last = HashedRow(checkpoint.marker, checkpoint.hash)
 
     def apply(self, logged: HashedRow) -> None:
-        row = logged.row
-        self.replay.apply(row)
+        self.replay.apply(logged.row)
         self.last = logged
-        if row.kind == Kind.PAUSE:
-            self.pause = Pause(row.actor, row.reason)
-        elif row.kind in (Kind.RESUME, Kind.IMPORT):
-            self.pause = None
 
     def as_checkpoint(self) -> Checkpoint:
         assert self.last is not None  # a row was applied
         self.replay.last_hash = self.last.hash
         marker = mark(self.replay, self.last.row, NOBODY, self.last.row.at)
-        return Checkpoint(self.last.hash, marker, self.pause)
+        return Checkpoint(self.last.hash, marker)
 
 
 def get_past_status(service: Service, name: str, at: datetime, progress: Progress = lambda read, of: None) -> Status:
@@ -121,7 +105,7 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
     """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart_even_archived(connection, name)
-        if at > service.now(store.charts.read_now(connection)):
+        if at > service.read_now(connection):
             raise BadRequestError(f"{format_instant(at)} is still to come")
         past = _replay_until(service, connection, row, at, progress)
         position = past.replay.position
@@ -217,10 +201,11 @@ def _find_absent(chart: Chart, position: Position, replay: Replay) -> Absent | N
 def _row_then(row: store.charts.ChartRow, position: Position, past: _Past) -> store.charts.ChartRow:
     """Return the chart's row as it was then."""
     assert past.last is not None  # the log had a row
-    pause = past.pause
-    if position.paused_at is not None and position.paused_at == row.paused_at:
-        # The pause still lasts, and a prune may have taken its row.
-        pause = Pause(row.paused_by, row.pause_reason)
+    pauser = past.replay.pauser
+    if pauser is None:
+        # The marker of an older release does not say who paused the chart. The chart's row does while the pause lasts.
+        lasts = position.paused_at is not None and position.paused_at == row.paused_at
+        pauser = Pauser(row.paused_by, row.pause_reason) if lasts else NOT_PAUSED
     return row._replace(
         version=position.version,
         run=position.run,
@@ -228,8 +213,8 @@ def _row_then(row: store.charts.ChartRow, position: Position, past: _Past) -> st
         state=position.state,
         entered_at=position.entered_at,
         paused_at=position.paused_at,
-        paused_by=None if pause is None else pause.by,
-        pause_reason=None if pause is None else pause.reason,
+        paused_by=pauser.paused_by,
+        pause_reason=pauser.reason,
         seq=past.last.row.seq,
         updated_at=past.last.row.at,
         archived_at=None,

@@ -136,5 +136,5 @@ def test_checkpoint_of_a_replaced_log_is_not_used(
     (seq,) = kept.list_seqs("web", 99)
     checkpoint = kept.find("web", seq)
     assert checkpoint is not None
-    kept.add("web", seq, past.Checkpoint("0" * 64, checkpoint.marker, None))
+    kept.add("web", seq, past.Checkpoint("0" * 64, checkpoint.marker))
     assert get_past_status(service, "web", clock.now).current_state == "soak"
