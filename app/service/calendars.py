@@ -65,7 +65,7 @@ def import_calendar(service: Service, name: str, source: bytes | str, author: Au
         raise BadRequestError(f"calendar: {error}") from None
     with transaction(service.database, is_long=True) as connection:
         store.calendars.lock_calendars(connection)
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         parsed = parse_calendar(source, Interval(now, now + HORIZON))
         newest = store.calendars.find_newest(connection, name)
         if newest is not None and newest.text == parsed.text:
@@ -122,7 +122,7 @@ def get_calendar(service: Service, name: str) -> CalendarView:
         version = store.calendars.find_newest(connection, name)
         if version is None:
             raise CalendarNotFoundError(f"no calendar named {name!r}")
-        now: datetime = service.now(store.charts.read_now(connection))
+        now: datetime = service.read_now(connection)
         hours = service.events.fill(connection, Hours(calendars=((name, version.version),)), now, now)
         ahead = tuple(item for item in hours.events[name] if item.end > now)[:SHOWN_EVENTS]
         view = CalendarView(version, tuple(store.charts.list_calendar_followers(connection, name)))

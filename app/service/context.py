@@ -128,6 +128,10 @@ class Service:
         """Return what is known of a chart's machines, as the caller's transaction sees them."""
         return Knowledge(self.definitions.rosters, connection, row)
 
+    def read_now(self, connection: Connection) -> datetime:
+        """Read the time by which a use case judges."""
+        return self.now(store.charts.read_now(connection))
+
     def now(self, read: datetime) -> datetime:
         """The database's time `read`, or the tests' clock in its place."""
         return read if self.database.clock is None else self.database.clock()
@@ -201,7 +205,7 @@ def list_positions(
 
     The positions have no `holder_reports`, which only a decision needs.
     """
-    now = service.now(store.charts.read_now(connection))
+    now = service.read_now(connection)
     values = store.charts.list_values(connection)
     charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
     states = {row.id: chart.states[row.state] for row, chart in charts}

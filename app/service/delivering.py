@@ -33,6 +33,8 @@ logger = logging.getLogger("stateservice.delivering")
 
 # How often a deliverer looks for what is to be tried again, and for charts that this worker has moved.
 LOOK_SECONDS = 1.0
+# The shortest time between two looks, however many commits there are.
+LEAST_SECONDS = 0.05
 # How often it looks at every chart: for rows that another worker wrote and did not send, because it was killed.
 SCAN_SECONDS = 10.0
 # The pauses between two attempts double from the first to the last of these.
@@ -63,6 +65,8 @@ class Deliverer:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._is_stopping = threading.Event()
+        # As the last look found it. Without a subscription no commit is worth a look.
+        self._has_subscriptions = False
         self._scanned_at = -SCAN_SECONDS
         self._thread = threading.Thread(target=self._run, name="deliverer", daemon=True)
 
@@ -70,7 +74,8 @@ class Deliverer:
         """Remember that a chart's log has new rows. Called after each commit of this process."""
         with self._lock:
             self._moved.add(chart)
-        self._wake.set()
+        if self._has_subscriptions:
+            self._wake.set()
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -84,7 +89,7 @@ class Deliverer:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while not self._is_stopping.is_set():
+        while not self._is_stopping.wait(LEAST_SECONDS):
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
             if self._is_stopping.is_set():
@@ -104,9 +109,10 @@ class Deliverer:
         conditions: dict[str, str] = {}
         with asking(self._service.database) as connection:
             found = store.subscriptions.list_subscriptions(connection)
+            self._has_subscriptions = bool(found)
             if not found:
                 return
-            now = self._now(connection)
+            now = self._service.read_now(connection)
             if is_scan and any(map(tells_conditions, found)):
                 # A condition may also change with time alone.
                 conditions = {one.chart: str(one.health.condition) for one in list_statuses(self._service)}
@@ -121,9 +127,6 @@ class Deliverer:
         if is_scan:
             self._scanned_at = time.monotonic()
 
-    def _now(self, connection: Connection) -> datetime:
-        return self._service.now(store.charts.read_now(connection))
-
     def _list_charts(
         self, connection: Connection, subscription: Subscription, moved: Collection[str] | None, now: datetime
     ) -> set[str]:
@@ -133,7 +136,7 @@ class Deliverer:
             if moved is None or moved
             else []
         )
-        return {chart for chart in (*retries, *behind) if any(fnmatchcase(chart, one) for one in subscription.charts)}
+        return {*retries, *behind}
 
     def _hand_over(self, subscription: Subscription, charts: set[str]) -> None:
         """Give the charts to the subscription's thread, which is started if it does not run."""
@@ -165,7 +168,7 @@ class Deliverer:
     def deliver(self, subscription: Subscription, chart: str) -> None:
         """Send the rows that a subscription has not been told of yet, until one fails or there are no more."""
         with transaction(self._service.database) as connection:
-            now = self._now(connection)
+            now = self._service.read_now(connection)
             cursor = store.subscriptions.claim_cursor(
                 connection, subscription.id, chart, self._name, now=now, until=now + CLAIM
             )
@@ -216,7 +219,7 @@ class Deliverer:
         metrics.delivery_is_done(subscription.name, is_delivered=outcome.error is None)
         attempt = before.attempts + 1
         with transaction(self._service.database) as connection:
-            now = self._now(connection)
+            now = self._service.read_now(connection)
             if outcome.error is None:
                 cursor = replace(after, attempts=0)
                 values = {"next_at": None, "claimed_until": now + CLAIM}

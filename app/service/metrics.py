@@ -112,7 +112,7 @@ def sweep_is_done() -> None:
 def read_gauges(service: Service, limit: int) -> Gauges:
     """Read up to `limit` charts in one snapshot. Raises DatabaseUnavailableError."""
     with snapshot(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         due = store.overview.find_oldest_due(connection)
         charts = store.overview.list_chart_gauges(connection, limit)
         return Gauges(

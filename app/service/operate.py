@@ -108,14 +108,20 @@ class Imported:
 
     def as_text(self) -> str:
         """The import in a few lines for people."""
-        would = "would be " if self.dry_run else ""
-        first = f"{self.status.chart}: {would}{self.outcome}, version {self.status.version}"
-        steps = [
-            f"  {entry.kind}: {entry.from_state} -> {entry.to_state}" + (f" ({entry.reason})" if entry.reason else "")
-            for entry in self.entries
-        ]
-        last = f"  in {self.status.current_state}, waits for {self.status.waits_for}"
-        return "\n".join([first, *steps, last]) + "\n"
+        return say_imported(self.as_json())
+
+
+def say_imported(fields: Mapping[str, Any]) -> str:
+    """Return an import, as `Imported.as_json` gives it, in a few lines for people."""
+    would = "would be " if fields["dry_run"] else ""
+    first = f"{fields['chart']}: {would}{fields['outcome']}, version {fields['version']}"
+    steps = [
+        f"  {step['kind']}: {step['from_state']} -> {step['to_state']}"
+        + (f" ({step['reason']})" if step["reason"] else "")
+        for step in fields["steps"]
+    ]
+    last = f"  in {fields['current_state']}, waits for {fields['waits_for']}"
+    return "\n".join([first, *steps, last]) + "\n"
 
 
 class _DryRunError(Exception):
@@ -244,7 +250,7 @@ def _create(
     rosters: Mapping[str, int],
 ) -> tuple[Status, Step]:
     chart = parsed.chart
-    now = service.now(store.charts.read_now(connection))
+    now = service.read_now(connection)
     hours = follow_calendars(service.events, connection, chart, now)
     step = machine.start(chart, 1, 1, now, hours=hours, rosters=rosters, known=service.know(connection, None))
     first = store.record.DecidedStep(step, author)

@@ -465,7 +465,7 @@ def find_next_due(service: Service) -> timedelta | None:
     """Return in how long the clock next has something to do, zero if it has now; None if it has nothing to do."""
     with asking(service.database) as connection:
         due_at = store.charts.find_next_due(connection)
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
     return None if due_at is None else max(due_at - now, timedelta(0))
 
 
@@ -493,7 +493,7 @@ def _sweep_some(service: Service, failures: list[ConflictError], leave: Sequence
     Returns for each chart that had its turn whether it is still due.
     """
     with transaction(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         rows = store.charts.lock_due_charts(connection, now, leave, MOVES_PER_STEP)
         charts = locked_charts(service, connection, rows)
         had_turn = [chart for chart in charts if not chart.must_wait() and _run_clock(chart, failures)]

@@ -154,7 +154,7 @@ def _import(
     sha256: str,
     taken: list[LockedChart],
 ) -> RosterImported:
-    now = service.now(store.charts.read_now(connection))
+    now = service.read_now(connection)
     roster = store.rosters.lock_roster(connection, request.name, now)
     newest = store.rosters.find_version(connection, roster.id, roster.version)
     if newest is not None and newest.sha256 == sha256:

@@ -107,7 +107,7 @@ def list_runs(service: Service, name: str, limit: int = DEFAULT_RUNS, before: in
     """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         last = row.run if before is None else min(before - 1, row.run)
         first = max(last - limit + 1, 1)
         if last < first:

@@ -29,7 +29,7 @@ def begin_session(service: Service, token_id: int) -> str:
     """Begin a session of a token, and return the secret for the browser's cookie."""
     secret = secrets.token_urlsafe(32)
     with transaction(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         store.sessions.drop_sessions_before(connection, used=now - IDLE, created=now - MAX_AGE)
         store.sessions.add_session(connection, hash_secret(secret), token_id, now)
     return secret
@@ -51,7 +51,7 @@ def find_session_holder(service: Service, tokens: TokenCache, secret: str, *, is
     sha256 = hash_secret(secret)
     with asking(service.database) as connection:
         found = store.sessions.find_session(connection, sha256)
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
     if found is None or found.token.revoked_at is not None or has_expired(found.token, now):
         return None
     if found.used_at <= now - IDLE or found.created_at <= now - MAX_AGE:

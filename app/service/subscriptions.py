@@ -18,6 +18,7 @@ from app.core.position import Kind
 from app.db import asking, retrying, transaction
 from app.service.condition import Condition
 from app.service.context import Service
+from app.service.tokens import PATTERN
 from app.service.webhooks import SECRET_PREFIX, AllowedHosts, Outcome, read_secret, read_target, send, sign
 from app.store.subscriptions import Delivery, Subscription
 
@@ -34,7 +35,6 @@ MAX_SUBSCRIPTIONS = 100
 # Characters.
 SECRET_LENGTH = 256
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,256}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def put_subscription(service: Service, name: str, wanted: Wanted, author: Author
     _check(wanted, service.webhook_hosts)
     with transaction(service.database) as connection:
         old = store.subscriptions.find_subscription(connection, name)
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         made = None
         if wanted.secret is None and old is None:
             made = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -129,7 +129,7 @@ def _check(wanted: Wanted, allowed: AllowedHosts) -> None:
         if kind not in ALL_KINDS:
             raise InvalidSubscriptionError(f"kind {kind!r} is not one of {', '.join(ALL_KINDS)}")
     for pattern in wanted.charts:
-        if not _PATTERN.fullmatch(pattern):
+        if not PATTERN.fullmatch(pattern):
             raise InvalidSubscriptionError(f"charts: {pattern!r} may have only characters of chart names, * and ?")
     if not wanted.kinds or not wanted.charts:
         raise InvalidSubscriptionError("charts and kinds must not be empty lists")
@@ -175,7 +175,7 @@ def send_test(service: Service, name: str) -> Delivery:
     """Send a webhook of the kind `test` now, note the delivery and return it. Raises SubscriptionNotFoundError."""
     found = get_subscription(service, name)
     with asking(service.database) as connection:
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
     webhook_id = f"test/{secrets.token_hex(8)}"
     said = f"StateService tests the subscription {name}"
     message = Message(webhook_id, "test", now, {"subscription": name}, said)

@@ -30,7 +30,8 @@ CACHE_SIZE = 10_000
 MAX_LIFETIME = timedelta(days=36_500)
 NAME_LENGTH = 128
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
-_PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,256}")
+# A pattern of charts' names.
+PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,256}")
 # Every printable id but one with a bracket, which in a pattern means something else.
 _MACHINE = re.compile(r"[^\[\]]{1,255}")
 _WILDCARDS = re.compile(r"[*?]")
@@ -75,7 +76,16 @@ class Holder:
 
     def may(self, role: Role, chart: str | None = None) -> bool:
         """True if the holder may act as `role` and, if `chart` is given, its pattern covers that chart."""
-        return role in GRANTS[self.role] and (chart is None or fnmatchcase(chart, self.pattern))
+        return role in GRANTS[self.role] and (chart is None or self.covers(chart))
+
+    def covers(self, chart: str) -> bool:
+        """True if the token's pattern covers the chart."""
+        return fnmatchcase(chart, self.pattern)
+
+    @property
+    def is_for_all_charts(self) -> bool:
+        """True if the token is for charts of any name."""
+        return self.pattern == "*"
 
     @property
     def own_machine(self) -> str | None:
@@ -116,7 +126,7 @@ def create_token(
     """
     if not _NAME.fullmatch(name):
         raise BadRequestError(f"token name {name!r} must be 1 to {NAME_LENGTH} characters of A-Z a-z 0-9 _ . : @ -")
-    if not _PATTERN.fullmatch(pattern):
+    if not PATTERN.fullmatch(pattern):
         raise BadRequestError(f"chart pattern {pattern!r} may contain only characters of chart names, * and ?")
     if machine is not None:
         _check_machine(machine, role)
@@ -124,7 +134,7 @@ def create_token(
         store.tokens.lock_tokens(connection)
         if store.tokens.find_token_named(connection, name) is not None:
             raise ConflictError(f"there is already a token named {name!r}; names are not used twice")
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         row = store.tokens.TokenRow(
             name=name,
             role=role,
@@ -162,7 +172,7 @@ def enrol_machine(
         there = store.tokens.find_token_of_machine(connection, machine)
         if there is not None:
             raise ConflictError(f"machine {machine!r} has the token {there.name!r}; revoke it first")
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         row = store.tokens.TokenRow(
             name=_find_name(connection, machine),
             role=Role.MACHINE,
@@ -226,7 +236,7 @@ def revoke_token(service: Service, name: str, author: Author) -> None:
             raise ConflictError(f"there is no token named {name!r}")
         if row.revoked_at is not None:
             raise ConflictError(f"the token {name!r} is already revoked")
-        now = service.now(store.charts.read_now(connection))
+        now = service.read_now(connection)
         store.tokens.revoke_token(connection, name, now)
         store.tokens.log_token(connection, "revoke", replace(row, revoked_at=now), now, author)
 
@@ -271,7 +281,7 @@ class TokenCache:
             row = store.tokens.find_token(connection, sha256)
             if row is None:
                 raise UnauthenticatedError("the token is unknown or revoked")
-            now = service.now(store.charts.read_now(connection))
+            now = service.read_now(connection)
         if has_expired(row, now):
             raise UnauthenticatedError("the token has expired")
         self.note_use(row, now)

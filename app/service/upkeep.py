@@ -122,7 +122,7 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
             return 0
         for logged in rows:
             replay.read(logged.row, logged.hash, log_key)
-        marker = mark(replay, rows[-1].row, author, service.now(store.charts.read_now(connection)))
+        marker = mark(replay, rows[-1].row, author, service.read_now(connection))
         store.log.replace_rows(connection, marker, chain_hash("", marker, log_key))
     return len(rows) - 1
 
@@ -146,7 +146,7 @@ def mark(replay: Replay, last: LogRow, author: Author, now: datetime) -> LogRow:
 
 
 def _find_old_rows(service: Service, connection: Connection, name: str, keep: timedelta) -> tuple[int, int]:
-    return store.log.find_old_rows(connection, name, service.now(store.charts.read_now(connection)) - keep)
+    return store.log.find_old_rows(connection, name, service.read_now(connection) - keep)
 
 
 # Backups

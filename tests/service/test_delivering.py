@@ -9,12 +9,16 @@ from datetime import timedelta
 
 import pytest
 
+from app.chart_file import parse
+from app.core import machine
 from app.core.errors import BadRequestError, InvalidSubscriptionError, SubscriptionNotFoundError
+from app.core.position import Step
 from app.service import operate, subscriptions
 from app.service.context import Service
 from app.service.delivering import LAST_PAUSE, Deliverer, pause_after
 from app.service.subscriptions import Wanted, read_wanted
 from app.service.webhooks import AllowedHosts
+from tests.core.support import NOON
 from tests.service.support import ANN, CANARY, Clock, import_text, put
 from tests.support.receiver import Received, Receiver, receiver
 
@@ -274,3 +278,22 @@ def test_bad_subscription_is_refused_and_changes_nothing(
         subscriptions.put_subscription(subscribed, "bad", read_wanted(fields), ANN)
 
     assert [one.name for one in subscriptions.list_subscriptions(subscribed)] == ["pager"]
+
+
+def test_commit_wakes_the_deliverer_only_if_there_is_a_subscription(service: Service, hook: Receiver) -> None:
+    service.webhook_hosts = HOSTS
+    import_text(service, CANARY)
+    deliverer = Deliverer(service)
+    deliverer.look()
+    deliverer.note_commit("web", put_step())
+    assert not deliverer._wake.is_set()
+
+    subscribe(service, hook)
+    deliverer.look()
+    deliverer.note_commit("web", put_step())
+
+    assert deliverer._wake.is_set()
+
+
+def put_step() -> Step:
+    return machine.start(parse(CANARY).chart, 1, 1, NOON)
