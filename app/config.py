@@ -15,7 +15,8 @@ from app.core.errors import SettingError
 
 PREFIX = "STATE_SERVICE_"
 # Of the command line, for asking a server: no settings of the service.
-CLIENT_VARIABLES = frozenset({f"{PREFIX}SERVER", f"{PREFIX}TOKEN_FILE"})
+SERVER, TOKEN_FILE = f"{PREFIX}SERVER", f"{PREFIX}TOKEN_FILE"
+CLIENT_VARIABLES = frozenset({SERVER, TOKEN_FILE})
 # The version of the service.
 VERSION = "0.1.0"
 HOME = Path(__file__).resolve().parent.parent

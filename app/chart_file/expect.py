@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.chart_file.fields import (
@@ -30,6 +30,8 @@ EXPECT_KEYS = ("roster", "where", "reported", "key")
 LABEL = re.compile(r"[A-Za-z0-9_./-]{1,128}")
 LABEL_RULE = "1 to 128 characters of A-Z a-z 0-9 _ . - /"
 MAX_LABEL_VALUE = 128
+# Characters of one condition on labels.
+MAX_CONDITION = 4096
 
 
 def to_label(text: str) -> str:
@@ -47,6 +49,22 @@ def to_label_value(text: str) -> str:
             " comma and #"
         )
     return text
+
+
+def to_condition(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the label and the values of a condition such as `zone:a,b`. Raises ScalarError."""
+    label, found, values = text.partition(":")
+    if not found or len(text) > MAX_CONDITION:
+        raise ScalarError(f"{text[:60]!r} is not LABEL:VALUE")
+    return to_label(label), tuple(map(to_label_value, values.split(",")))
+
+
+def join_conditions(conditions: Iterable[tuple[str, tuple[str, ...]]]) -> Where:
+    """Return the conditions as one; of a label that is given several times, any value will do."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for label, values in conditions:
+        wanted[label] = (*wanted.get(label, ()), *values)
+    return tuple(wanted.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -152,16 +152,17 @@ def import_(
 def list_(context: click.Context, as_json: bool) -> None:
     """List every chart, the most urgent first, with its condition and why."""
     statuses = sorted(reading.list_statuses(open_service(config_of(context))), key=lambda item: item.health.condition)
+    print_charts([status.as_json() for status in statuses], as_json=as_json)
+
+
+def print_charts(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print statuses, as `as_json` gives them, as JSON or as a table."""
     if as_json:
-        print_json([status.as_json() for status in statuses])
+        print_json(found)
         return
-    print_table(
-        ("CHART", "CONDITION", "STATE", "RUN", "VERSION", "BECAUSE"),
-        [
-            (item.chart, item.health.condition, item.current_state, item.run, item.version, item.health.because)
-            for item in statuses
-        ],
-    )
+    names = ("chart", "condition", "current_state", "run", "version", "because")
+    headings = ("CHART", "CONDITION", "STATE", "RUN", "VERSION", "BECAUSE")
+    print_table(headings, [[item[name] for name in names] for item in found])
 
 
 @group.command("show", epilog="Example: ./state_service chart show states")

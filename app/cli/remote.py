@@ -23,6 +23,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from app import chart_file
+from app.cli.chart import print_charts
 from app.cli.shared import (
     NO,
     USAGE,
@@ -34,12 +35,14 @@ from app.cli.shared import (
     print_table,
     read_file,
 )
+from app.cli.subscription import print_deliveries, print_put, print_subscriptions, print_test
+from app.config import SERVER, TOKEN_FILE
 from app.core.errors import ChartFileError, Problem, StateServiceError
 from app.core.log import format_instant
+from app.service.operate import say_imported
 from app.service.reading import list_statuses
 
 CONTEXTS = Path("~/.config/stateservice.toml")
-SERVER, TOKEN_FILE = "STATE_SERVICE_SERVER", "STATE_SERVICE_TOKEN_FILE"
 TIMEOUT = urllib3.Timeout(connect=10, read=120)
 JSON, TEXT = "application/json", "text/plain"
 Parameters = Mapping[str, Any]
@@ -53,14 +56,14 @@ class Server:
     token: str | None = None
 
 
-def find_server(url: str | None, context: str | None, token_file: str | None, *, has_database: bool) -> Server | None:
+def find_server(url: str | None, context: str | None, token_file: str | None, database: str | None) -> Server | None:
     """Return the server that the options, the environment or the context file name; None for the database.
 
     Exits 2 if a context does not exist, or if other users can read the token's file.
     """
     token_file = token_file or os.environ.get(TOKEN_FILE)
     if url is None and context is None:
-        if has_database:
+        if database is not None or "STATE_SERVICE_DATABASE_URL" in os.environ:
             return None
         url = os.environ.get(SERVER) or None
     if url is None:
@@ -185,13 +188,7 @@ def chart_path(name: str, *rest: str) -> str:
 
 
 def _list_charts(remote: Remote, given: Parameters) -> None:
-    found = remote.json("GET", "/charts")
-    if given["as_json"]:
-        print_json(found)
-        return
-    names = ("chart", "condition", "current_state", "run", "version", "because")
-    headings = ("CHART", "CONDITION", "STATE", "RUN", "VERSION", "BECAUSE")
-    print_table(headings, [[item[name] for name in names] for item in found])
+    print_charts(remote.json("GET", "/charts"), as_json=given["as_json"])
 
 
 def _show_chart(remote: Remote, given: Parameters) -> None:
@@ -219,12 +216,7 @@ def _import_chart(remote: Remote, given: Parameters) -> None:
     if given["as_json"]:
         print_json(found)
         return
-    would = "would be " if found["dry_run"] else ""
-    click.echo(f"{found['chart']}: {would}{found['outcome']}, version {found['version']}")
-    for step in found["steps"]:
-        why = f" ({step['reason']})" if step["reason"] else ""
-        click.echo(f"  {step['kind']}: {step['from_state']} -> {step['to_state']}{why}")
-    click.echo(f"  in {found['current_state']}, waits for {found['waits_for']}")
+    click.echo(say_imported(found), nl=False)
 
 
 def _export_chart(remote: Remote, given: Parameters) -> None:
@@ -303,19 +295,11 @@ def _set_subscription(remote: Remote, given: Parameters) -> None:
     fields |= {name: list(given[name]) for name in ("charts", "kinds") if given[name]}
     body = {name: value for name, value in fields.items() if value is not None}
     found = remote.json("PUT", _subscription_path(given["name"]), body=body)
-    click.echo(f"{given['name']}: {'made' if 'secret' in found else 'changed'}", err=True)
-    if "secret" in found:
-        click.echo("Shown only once, for the receiver:", err=True)
-        click.echo(found["secret"])
+    print_put(given["name"], found, is_new="secret" in found)
 
 
 def _list_subscriptions(remote: Remote, given: Parameters) -> None:
-    found = remote.json("GET", "/subscriptions")
-    if given["as_json"]:
-        print_json(found)
-        return
-    rows = [[one["name"], one["url"], " ".join(one["charts"]), " ".join(one["kinds"]), one["format"]] for one in found]
-    print_table(["NAME", "URL", "CHARTS", "KINDS", "FORMAT"], rows)
+    print_subscriptions(remote.json("GET", "/subscriptions"), as_json=given["as_json"])
 
 
 def _show_subscription(remote: Remote, given: Parameters) -> None:
@@ -328,20 +312,12 @@ def _delete_subscription(remote: Remote, given: Parameters) -> None:
 
 
 def _test_subscription(remote: Remote, given: Parameters) -> None:
-    found = remote.json("POST", _subscription_path(given["name"], "test"))
-    if not found["delivered"]:
-        click.echo(f"{given['name']}: not delivered: {found['error']}", err=True)
-        sys.exit(NO)
-    click.echo(f"{given['name']}: delivered, the receiver answered {found['status']}")
+    print_test(given["name"], remote.json("POST", _subscription_path(given["name"], "test")))
 
 
 def _list_deliveries(remote: Remote, given: Parameters) -> None:
     found = remote.json("GET", _subscription_path(given["name"], "deliveries"), {"limit": given["limit"]})
-    if given["as_json"]:
-        print_json(found)
-        return
-    names = ("at", "webhook_id", "kind", "attempt", "status", "error")
-    print_table([item.upper() for item in names], [[one[item] for item in names] for one in found])
+    print_deliveries(found, as_json=given["as_json"])
 
 
 COMMANDS: dict[str, Callable[[Remote, Parameters], None]] = {
@@ -401,13 +377,12 @@ def install(group: click.Group, path: str = "") -> None:
 def complete_chart(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of the charts that begin with `incomplete`, for the shell; none if they cannot be read."""
     root = context.find_root().params
-    given = {name: root.get(name) for name in ("server", "server_context", "token_file", "database")}
+    database = root.get("database")
     try:
-        has_database = given["database"] is not None or "STATE_SERVICE_DATABASE_URL" in os.environ
-        server = find_server(given["server"], given["server_context"], given["token_file"], has_database=has_database)
+        server = find_server(root.get("server"), root.get("server_context"), root.get("token_file"), database)
         if server is None:
             with context.scope(cleanup=False):
-                service = open_service(load_config(database_url=given["database"]))
+                service = open_service(load_config(database_url=database))
             charts = [one.chart for one in list_statuses(service)]
         else:
             charts = [one["chart"] for one in Remote(server).json("GET", "/charts")]

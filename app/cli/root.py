@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from app.cli import calendar, chart, database, follow, lab, prove, remote, roster, subscription, token
@@ -61,9 +59,8 @@ def main(
     context.obj = load_config(database_url=database, workers=workers, logger=logger, bind=bind)
     if database is not None and (server or server_context):
         raise click.UsageError("--server and --database are two places; give one")
-    has_database = database is not None or "STATE_SERVICE_DATABASE_URL" in os.environ
     if context.invoked_subcommand is not None:
-        remote.use(context, remote.find_server(server, server_context, token_file, has_database=has_database))
+        remote.use(context, remote.find_server(server, server_context, token_file, database))
     elif server or server_context:
         raise click.UsageError("a server is asked by a command, such as `chart list`")
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from app.chart_file.expect import to_label, to_label_value
+from app.chart_file.expect import join_conditions, to_condition
 from app.chart_file.fields import ScalarError, to_share
 from app.chart_file.roster_lines import RosterFileError
 from app.cli.shared import (
@@ -25,7 +25,6 @@ from app.cli.shared import (
     print_problems,
     print_table,
 )
-from app.core.expect import Where
 from app.service import rosters
 from app.service.rosters import RosterRequest, import_roster, read_lines
 
@@ -64,11 +63,8 @@ class Condition(click.ParamType[tuple[str, tuple[str, ...]]]):
         """Return the label and its values. Raises click.BadParameter."""
         if isinstance(value, tuple):
             return value
-        label, found, values = str(value).partition(":")
         try:
-            if not found:
-                raise ScalarError(f"{value!r} is not LABEL:VALUE")
-            return to_label(label), tuple(map(to_label_value, values.split(",")))
+            return to_condition(str(value))
         except ScalarError as error:
             self.fail(str(error), param, ctx)
 
@@ -142,19 +138,12 @@ def show(
     as_json: bool,
 ) -> None:
     """Print the lines of the roster NAME."""
-    view = rosters.read_roster(open_service(config_of(context)), name, version, _join(where))
+    view = rosters.read_roster(open_service(config_of(context)), name, version, join_conditions(where))
     if as_json:
         machines = [{"machine": machine, "labels": labels} for chunk in view.chunks() for machine, labels in chunk]
         print_json({"roster": name, "version": view.version, "machines": machines})
     else:
         print_pieces(view.as_text())
-
-
-def _join(conditions: Iterable[tuple[str, tuple[str, ...]]]) -> Where:
-    wanted: dict[str, tuple[str, ...]] = {}
-    for label, values in conditions:
-        wanted[label] = (*wanted.get(label, ()), *values)
-    return tuple(wanted.items())
 
 
 @group.command("diff", epilog="Example: ./state_service roster diff web 3 4")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
 from app.cli.shared import NO, config_of, current_author, exits_on_error, open_service, print_json, print_table
 from app.service import subscriptions
 from app.service.subscriptions import FORMATS
+
+# What a server answers, and what `as_json` gives.
+Fields = Mapping[str, Any]
 
 
 @click.group(
@@ -42,10 +47,15 @@ def set_(
     lists = {key: list(value) for key, value in (("charts", charts), ("kinds", kinds)) if value}
     wanted = subscriptions.read_wanted({"url": url, "secret": secret, "format": form, **lists})
     done = subscriptions.put_subscription(open_service(config_of(context)), name, wanted, current_author())
-    click.echo(f"{name}: {'made' if done.is_new else 'changed'}", err=True)
-    if done.secret is not None:
+    print_put(name, done.as_json(), is_new=done.is_new)
+
+
+def print_put(name: str, found: Fields, *, is_new: bool) -> None:
+    """Print what became of a subscription, and its secret if the service has made one."""
+    click.echo(f"{name}: {'made' if is_new else 'changed'}", err=True)
+    if "secret" in found:
         click.echo("Shown only once, for the receiver:", err=True)
-        click.echo(done.secret)
+        click.echo(found["secret"])
 
 
 @group.command("list", epilog="Example: ./state_service subscription list --json")
@@ -54,7 +64,12 @@ def set_(
 @exits_on_error
 def list_(context: click.Context, as_json: bool) -> None:
     """List every subscription; never a secret."""
-    found = [one.as_json() for one in subscriptions.list_subscriptions(open_service(config_of(context)))]
+    found = subscriptions.list_subscriptions(open_service(config_of(context)))
+    print_subscriptions([one.as_json() for one in found], as_json=as_json)
+
+
+def print_subscriptions(found: Sequence[Fields], *, as_json: bool) -> None:
+    """Print subscriptions as JSON or as a table."""
     if as_json:
         print_json(found)
         return
@@ -87,11 +102,15 @@ def delete(context: click.Context, name: str) -> None:
 @exits_on_error
 def test(context: click.Context, name: str) -> None:
     """Send a webhook of the kind `test` to NAME now; exit 1 if it is not delivered."""
-    delivery = subscriptions.send_test(open_service(config_of(context)), name)
-    if delivery.error is not None:
-        click.echo(f"{name}: not delivered: {delivery.error}", err=True)
+    print_test(name, subscriptions.send_test(open_service(config_of(context)), name).as_json())
+
+
+def print_test(name: str, delivery: Fields) -> None:
+    """Print what came of a test. Exits 1 if it was not delivered."""
+    if not delivery["delivered"]:
+        click.echo(f"{name}: not delivered: {delivery['error']}", err=True)
         sys.exit(NO)
-    click.echo(f"{name}: delivered, the receiver answered {delivery.status}")
+    click.echo(f"{name}: delivered, the receiver answered {delivery['status']}")
 
 
 @group.command("deliveries", epilog="Example: ./state_service subscription deliveries pager --limit 20")
@@ -102,7 +121,12 @@ def test(context: click.Context, name: str) -> None:
 @exits_on_error
 def deliveries(context: click.Context, name: str, limit: int, as_json: bool) -> None:
     """List what was sent to NAME, newest first."""
-    found = [one.as_json() for one in subscriptions.list_deliveries(open_service(config_of(context)), name, limit)]
+    found = subscriptions.list_deliveries(open_service(config_of(context)), name, limit)
+    print_deliveries([one.as_json() for one in found], as_json=as_json)
+
+
+def print_deliveries(found: Sequence[Fields], *, as_json: bool) -> None:
+    """Print deliveries as JSON or as a table."""
     if as_json:
         print_json(found)
         return

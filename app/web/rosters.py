@@ -14,7 +14,7 @@ from io import BufferedReader, RawIOBase
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from app.chart_file.expect import to_label, to_label_value
+from app.chart_file.expect import join_conditions, to_condition
 from app.chart_file.fields import ScalarError, to_share
 from app.core.errors import BadRequestError
 from app.core.expect import Where
@@ -32,8 +32,6 @@ from app.web.request import (
 from app.web.values import MAX_INT
 
 blueprint = Blueprint("rosters", __name__)
-# Conditions in one request.
-LABEL_LENGTH = 4096
 
 
 @blueprint.get("/rosters", provide_automatic_options=False)
@@ -115,17 +113,10 @@ def _read_share(query: Query) -> Fraction:
 
 def _read_where(query: Query) -> Where:
     """Return the labels of `where=zone:a`; of the same label given several times, any value will do."""
-    wanted: dict[str, tuple[str, ...]] = {}
-    for text in query.all("where"):
-        label, found, values = text.partition(":")
-        try:
-            if not found or len(text) > LABEL_LENGTH:
-                raise ScalarError(f"{text[:60]!r} is not LABEL:VALUE")
-            checked = tuple(map(to_label_value, values.split(",")))
-            wanted[to_label(label)] = (*wanted.get(label, ()), *checked)
-        except ScalarError as error:
-            raise BadRequestError(f"where: {error}") from None
-    return tuple(wanted.items())
+    try:
+        return join_conditions(to_condition(text) for text in query.all("where"))
+    except ScalarError as error:
+        raise BadRequestError(f"where: {error}") from None
 
 
 def _answer(view: RosterView) -> Response:
