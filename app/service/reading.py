@@ -42,6 +42,7 @@ def get_status(service: Service, name: str) -> Status:
         row = store.charts.get_chart(connection, name)
         chart = service.definitions.get(connection, row)
         position, now = read_position(service, connection, row, chart)
+        known = service.know(connection, row)
         return describe_status(
             connection,
             chart,
@@ -49,8 +50,8 @@ def get_status(service: Service, name: str) -> Status:
             position,
             now,
             waiting=list_waiting(service, row, chart),
-            absent=find_absent(service.know(connection, row), connection, row, chart),
-            known=service.know(connection, row),
+            absent=find_absent(known, connection, row, chart),
+            known=known,
         )
 
 

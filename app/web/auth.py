@@ -267,7 +267,7 @@ def admit(holder: Holder, endpoint: str, chart: str | None) -> None:
         role = Role.APPROVER
     if role is not None:
         check(holder, role, chart)
-        if endpoint.startswith(FOR_ALL_CHARTS) and holder.pattern != "*":
+        if endpoint.startswith(FOR_ALL_CHARTS) and not holder.is_for_all_charts:
             raise ForbiddenError(
                 f"token {holder.name!r} is for charts {holder.pattern!r}: this needs one for all charts"
             )
@@ -283,7 +283,7 @@ def check(holder: Holder, role: Role, chart: str | None) -> None:
 
 def check_may_manage_tokens(holder: Holder) -> None:
     """Raise ForbiddenError unless `holder` may make tokens for any chart: nobody grants more than they hold."""
-    if holder.pattern != "*":
+    if not holder.is_for_all_charts:
         raise ForbiddenError(
             f"token {holder.name!r} is for charts {holder.pattern!r}; managing tokens requires a token for all charts"
         )

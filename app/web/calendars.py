@@ -7,12 +7,10 @@ every calendar, and an import needs an admin whose pattern covers all charts.
 from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import RequestEntityTooLarge
 
-from app.core.errors import BadRequestError
 from app.service import calendars
 from app.service.tokens import Role
-from app.web.request import current_author, current_holder, current_service
+from app.web.request import current_author, current_holder, current_service, read_body
 
 blueprint = Blueprint("calendars", __name__)
 TEXT = "text/calendar"
@@ -54,18 +52,6 @@ def get_calendar_version(calendar: str, version: int) -> Response:
 @blueprint.put("/calendars/<chart:calendar>", provide_automatic_options=False)
 def put_calendar(calendar: str) -> tuple[Response, int]:
     """Import a calendar: 201 for a new one, 200 for a new version and for the same text again."""
-    imported = calendars.import_calendar(current_service(), calendar, _read_body(), current_author())
+    text = read_body("a calendar", calendars.MAX_BYTES, "send the calendar, as in curl -T freeze.ics")
+    imported = calendars.import_calendar(current_service(), calendar, text, current_author())
     return jsonify(imported.as_json()), 201 if imported.outcome == "created" else 200
-
-
-def _read_body() -> bytes:
-    too_large = RequestEntityTooLarge(f"a calendar is at most {calendars.MAX_BYTES} bytes")
-    try:
-        body = request.get_data()
-    except RequestEntityTooLarge:
-        raise too_large from None
-    if len(body) > calendars.MAX_BYTES:
-        raise too_large
-    if not body:
-        raise BadRequestError("the body is empty: send the calendar, as in curl -T freeze.ics")
-    return body

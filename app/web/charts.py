@@ -11,7 +11,6 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, jsonify, request, url_for
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.core.errors import BadRequestError
 from app.core.log import HistoryFilter
@@ -33,6 +32,7 @@ from app.web.request import (
     current_author,
     current_holder,
     current_service,
+    read_body,
     read_query,
     wait_for_rows,
 )
@@ -90,7 +90,7 @@ def put_chart(name: str) -> tuple[Response, int]:
     imported = import_chart(
         current_service(),
         ImportRequest(
-            read_body(),
+            read_body("a chart file", MAX_BYTES, "send the chart file, as in curl --data-binary @chart.yaml"),
             name=name,
             maps=query.all("map"),
             dry_run=bool(query.find_number("dry_run", 0, 1)),
@@ -98,20 +98,6 @@ def put_chart(name: str) -> tuple[Response, int]:
         current_author(),
     )
     return jsonify(imported.as_json()), 201 if imported.outcome is Outcome.CREATED else 200
-
-
-def read_body() -> bytes:
-    """The chart file in the request's body. Raises RequestEntityTooLarge, BadRequestError."""
-    too_large = RequestEntityTooLarge(f"a chart file is at most {MAX_BYTES} bytes")
-    try:
-        body = request.get_data()
-    except RequestEntityTooLarge:
-        raise too_large from None
-    if len(body) > MAX_BYTES:
-        raise too_large
-    if not body:
-        raise BadRequestError("the body is empty: send the chart file, as in curl --data-binary @chart.yaml")
-    return body
 
 
 MACHINE_TYPES = {"json": "application/json", "text": "text/plain", "csv": "text/csv"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -85,6 +86,16 @@ def read_field(name: str, limit: int, *, may_be_empty: bool = True) -> str | Non
 
     Raises BadRequestError.
     """
+    value = read_object().get(name)
+    if value is None or (value == "" and may_be_empty):
+        return None
+    if not isinstance(value, str):
+        raise BadRequestError(f"{name} is not a text")
+    return check_text(name, value, limit)
+
+
+def read_object() -> dict[str, Any]:
+    """The JSON object in the body; an empty one if there is no body. Raises BadRequestError."""
     check_json_type()
     # With the Content-Type that `curl -d` sends, too.
     try:
@@ -94,12 +105,7 @@ def read_field(name: str, limit: int, *, may_be_empty: bool = True) -> str | Non
         body = None
     if request.get_data() and not isinstance(body, dict):
         raise BadRequestError("the body is not a JSON object")
-    value = (body or {}).get(name)
-    if value is None or (value == "" and may_be_empty):
-        return None
-    if not isinstance(value, str):
-        raise BadRequestError(f"{name} is not a text")
-    return check_text(name, value, limit)
+    return body or {}
 
 
 @blueprint.post("/charts/<chart:name>/evict", provide_automatic_options=False)

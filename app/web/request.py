@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from flask import current_app
 from flask import request as flask_request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.core.errors import BadRequestError, ForbiddenError
 from app.core.log import Author, HistoryFilter
@@ -360,6 +361,23 @@ def check_machine(machine: str) -> str:
     if check_text("machine", machine, MACHINE_LENGTH) != machine.strip():
         raise BadRequestError("machine has a space at one of its ends")
     return machine
+
+
+def read_body(what: str, limit: int, advice: str) -> bytes:
+    """The body that Flask has in hand: `what`, of at most `limit` bytes. An empty one is refused with `advice`.
+
+    Raises RequestEntityTooLarge, BadRequestError.
+    """
+    too_large = RequestEntityTooLarge(f"{what} is at most {limit} bytes")
+    try:
+        body = flask_request.get_data()
+    except RequestEntityTooLarge:
+        raise too_large from None
+    if len(body) > limit:
+        raise too_large
+    if not body:
+        raise BadRequestError(f"the body is empty: {advice}")
+    return body
 
 
 def check_text(name: str, value: str, limit: int) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import cast
 
 from flask import Flask
@@ -203,13 +202,13 @@ class StateDoor:
 
     async def _find_default_chart(self, holder: Holder) -> str:
         """The default chart, guarded as if it were named. Raises ForbiddenError, NoDefaultChartError."""
-        if holder.pattern == "*":
+        if holder.is_for_all_charts:
             return await self.machines.find_default_chart()
         try:
             chart = await self.machines.find_default_chart()
         except NoDefaultChartError:
             chart = ""
-        if not fnmatchcase(chart, holder.pattern):
+        if not holder.covers(chart):
             # In the same words in both cases: a token does not learn of charts that it is not for.
             raise ForbiddenError(
                 f"token {holder.name!r} is for charts {holder.pattern!r}: the default chart is not one of them, or"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, jsonify
 
-from app.core.errors import BadRequestError
 from app.service import subscriptions
+from app.web.operate import read_object
 from app.web.request import current_author, current_service, read_query
 
 blueprint = Blueprint("subscriptions", __name__)
@@ -32,17 +32,6 @@ def put_subscription(subscription: str) -> tuple[Response, int]:
     wanted = subscriptions.read_wanted(read_object())
     done = subscriptions.put_subscription(current_service(), subscription, wanted, current_author())
     return jsonify(done.as_json()), 201 if done.is_new else 200
-
-
-def read_object() -> dict[str, object]:
-    """The JSON object in the body. Raises BadRequestError."""
-    try:
-        body = request.get_json(force=True, silent=True)
-    except RecursionError:
-        body = None
-    if not isinstance(body, dict):
-        raise BadRequestError('the body is not a JSON object, such as {"url": "https://hooks.example.org/x"}')
-    return body
 
 
 @blueprint.delete("/subscriptions/<string:subscription>", provide_automatic_options=False)

@@ -130,7 +130,7 @@ def _give_templates() -> dict[str, Any]:
     return {
         "viewer": viewer,
         "may": lambda role, chart=None: viewer is not None and viewer.may(Role[role], chart),
-        "may_manage_tokens": viewer is not None and viewer.may(Role.ADMIN) and viewer.pattern == "*",
+        "may_manage_tokens": viewer is not None and viewer.may(Role.ADMIN) and viewer.is_for_all_charts,
         "uses_tokens": uses_tokens(),
         "csrf_token": issue_token,
         "words": _WORDS,
