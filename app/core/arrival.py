@@ -118,7 +118,7 @@ def _list_earlier(position: Position, known: Known, states: Collection[str]) -> 
 def find_entry_move(state: State, position: Position, counted: int, now: datetime) -> Transition | None:
     """Return the first transition that holds for `counted` machines that are counted on entry, or as the set is empty.
 
-    None if there is none, and if the clock's guard is the first that holds.
+    Return None if no transition holds, or if a guard of the clock is the first that holds.
     """
     for transition in state.transitions:
         guard = transition.guard
@@ -180,7 +180,7 @@ def groups_of(
 
 
 def find_full(chart: Chart, position: Position, known: Known, rule: SlotRule, machine: str) -> Group | None:
-    """Return the first group of `machine` in which as many machines are down as may be; None if there is none."""
+    """Return the first group of `machine` in which as many machines are down as may be; None if no group is full."""
     labels = find_labels(chart, position, known, [machine])[machine]
     return find_full_group(
         machine, labels, rule.per, position.down, lambda group: count_group(chart, position, known, group)

@@ -191,9 +191,6 @@ class Opening:
     why: str = ""
 
 
-ALWAYS_OPEN = Opening(True)
-
-
 def judge(schedule: Schedule, hours: Hours, now: datetime, labels: Labels = NO_LABELS) -> Opening:
     """Return whether a chart is open at `now` for a machine with these `labels`, and when that changes."""
     limit = now + HORIZON

@@ -17,12 +17,11 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.errors import DatabaseUnavailableError
 from app.db.connection import Connection as Connection
 from app.db.engine import BEGIN_SNAPSHOT, BEGIN_WRITING
-from app.db.errors import POOL_IS_EMPTY, RetryableError, first_line, translate
+from app.db.errors import TRANSLATED, RetryableError, first_line, translate
 from app.db.postgresql import ANSWER_SECONDS, refuse_read_only, set_deadline
 from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of, refuse_read_only_file
 
@@ -63,9 +62,7 @@ def _connected(database: Database, started: float) -> Iterator[Connection]:
             yield connection
         finally:
             connection.close()
-    except PoolTimeoutError:
-        raise DatabaseUnavailableError(POOL_IS_EMPTY) from None
-    except DBAPIError as error:
+    except TRANSLATED as error:
         raise translate(error) from error
 
 

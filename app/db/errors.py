@@ -25,8 +25,8 @@ _NOT_MIGRATED = {"42P01", "42703"}
 _LOCKED = "55P03"
 # The database role may not do this: `db prune` needs the owner of the tables.
 _NOT_ALLOWED = {"42501"}
-# What a client is told if no connection came free in time.
-POOL_IS_EMPTY = "every database connection is in use"
+# What `translate` turns into this service's errors.
+TRANSLATED = (DBAPIError, PoolTimeoutError)
 
 
 def library_errors() -> tuple[type[Exception], ...]:
@@ -69,14 +69,14 @@ def errors_translated() -> Iterator[None]:
     """Raise the database's errors inside the block as this service's own (see `translate`)."""
     try:
         yield
-    except PoolTimeoutError:
-        raise DatabaseUnavailableError(POOL_IS_EMPTY) from None
-    except DBAPIError as error:
+    except TRANSLATED as error:
         raise translate(error) from error
 
 
-def translate(error: DBAPIError) -> Exception:
+def translate(error: DBAPIError | PoolTimeoutError) -> Exception:
     """Return this service's error for `error`; an error that a fault in the code causes is returned unchanged."""
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailableError("every database connection is in use")
     state = getattr(error.orig, "sqlstate", None)
     message = first_line(error)
     if error.connection_invalidated or state in _RETRYABLE or "UNIQUE constraint failed" in message:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from app.core import machine
 from app.core.chart import Chart, Transition
@@ -156,10 +156,6 @@ class World:
             done.append(self.do(Tick()))
         self.now = max(self.now, instant)
         return done
-
-    def pass_for(self, span: timedelta) -> list[Step]:
-        """As `pass_until`, for a length of time."""
-        return self.pass_until(self.now + span)
 
     def _find_visit(self, state: str) -> int | None:
         """Return the latest visit of a state in this run, also by a name that the state had before an upgrade."""

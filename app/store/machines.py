@@ -61,11 +61,6 @@ def list_latest_visits(connection: Connection, row: ChartRow, states: Collection
     return dict(_LATEST_VISITS.rows(connection, {"chart_id": row.id, "run": row.run, "states": list(states)}))
 
 
-def find_latest_visit(connection: Connection, row: ChartRow, state: str) -> int | None:
-    """Return the number of the latest visit of `state` in the current run; None if the run has not entered it."""
-    return list_latest_visits(connection, row, [state]).get(state)
-
-
 def was_entered(connection: Connection, row: ChartRow, state: str) -> bool:
     """True if the chart's current run has entered `state`. Used by: GET /reached."""
     parameters = {"chart_id": row.id, "run": row.run, "state": state}
@@ -274,6 +269,10 @@ _STANDING_REPORTS = Prepared(
         ),
     }
 )
+# Joins a report to the visit that it was made in.
+_OF_ITS_VISIT = and_(
+    reports.c.chart_id == visits.c.chart_id, reports.c.run == visits.c.run, reports.c.visit == visits.c.visit
+)
 _IN_VISIT = and_(
     reports.c.chart_id == bindparam("chart_id"),
     reports.c.run == bindparam("run"),
@@ -283,11 +282,7 @@ _PAST = {
     dialect: select(visits.c.visit, visits.c.state, reports.c.machine, reports.c.key)
     .join(
         reports,
-        and_(
-            reports.c.chart_id == visits.c.chart_id,
-            reports.c.run == visits.c.run,
-            reports.c.visit == visits.c.visit,
-        ),
+        _OF_ITS_VISIT,
     )
     .where(visits.c.chart_id == bindparam("chart_id"), visits.c.run == bindparam("run"), is_asked)
     .order_by(visits.c.visit, reports.c.machine)
@@ -375,12 +370,7 @@ def list_reports_of_machine(connection: Connection, machine: str, limit: int) ->
         .select_from(charts.join(visits, visits.c.chart_id == charts.c.id))
         .join(
             reports,
-            and_(
-                reports.c.chart_id == visits.c.chart_id,
-                reports.c.run == visits.c.run,
-                reports.c.visit == visits.c.visit,
-                reports.c.machine == machine,
-            ),
+            and_(_OF_ITS_VISIT, reports.c.machine == machine),
         )
         .where(charts.c.archived_at.is_(None))
         .order_by(reports.c.reported_at.desc(), reports.c.seq.desc())
@@ -519,11 +509,7 @@ def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> Non
         select(visits.c.visit, visits.c.state, reports.c.key)
         .join(
             reports,
-            and_(
-                reports.c.chart_id == visits.c.chart_id,
-                reports.c.run == visits.c.run,
-                reports.c.visit == visits.c.visit,
-            ),
+            _OF_ITS_VISIT,
         )
         .where(visits.c.chart_id == row.id, visits.c.run == row.run, reports.c.key.is_not(None))
         .distinct()
