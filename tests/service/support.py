@@ -116,7 +116,11 @@ def opened_service(url: str, *, pool_size: int = 10, log_key: bytes | None = Non
     """The service on the database at `url`; its connections are closed at the end."""
     engine = open_engine(url, pool_size=pool_size)
     database = Database(engine, log_key=log_key)
-    yield Service(database=database, hub=Hub(database))
+    hub = Hub(database)
+    yield Service(database=database, hub=hub)
+    hub.close()
+    # A look that is under way holds a connection.
+    hub.join(5)
     engine.dispose()
 
 
