@@ -19,6 +19,8 @@ from proof.history import Attempt
 # An attempt's identity in the log: state, machine, attribute, Idempotency-Key.
 Identity = tuple[str, str | None, str | None, str | None]
 ALLOWED = frozenset({200, 406, 503, None})
+# The rows that enter a state.
+ENTERING = frozenset({Kind.IMPORT, Kind.TRANSITION, Kind.TIMEOUT, Kind.RESET, Kind.GOTO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _check_log(rows: Sequence[Row], terms: Terms) -> Iterator[str]:
         age = terms.ages.get(logged.from_state)
         if logged.kind == Kind.TIMEOUT and age is not None and entered is not None and logged.at - entered < age:
             yield f"seq {number}: the clock moved the chart after {logged.at - entered}, {age} was the rule"
-        if logged.kind in (Kind.IMPORT, Kind.TRANSITION, Kind.TIMEOUT, Kind.RESET, Kind.GOTO):
+        if logged.kind in ENTERING:
             entered = logged.at
     yield from _check_visits(rows)
 
@@ -103,6 +105,9 @@ class _History:
         self._states = [None, *_list_states(rows)]
         # When the row's PUT was sent, at [seq]: no answer before then can reflect it.
         self._called = [0] * (len(rows) + 1)
+        self._begun = self._called
+        # The version that brought the state of version N, at [N].
+        self._entered = [0, *_list_entries(rows)]
         self._by_identity: dict[Identity, list[Attempt]] = defaultdict(list)
         self._logged: dict[Identity, list[int]] = defaultdict(list)
 
@@ -170,7 +175,7 @@ class _History:
 
     def _check_order(self) -> None:
         """Each answer lies between what was known before its call and what was begun before its return."""
-        begun = _running_maximum(self._called)
+        begun = self._begun = _running_maximum(self._called)
         returned: list[int] = []
         known: list[int] = []
         for attempt in self._attempts:
@@ -197,13 +202,29 @@ class _History:
         if seq < low + is_write or seq > min(high, len(self._rows)):
             self._say(f"{_describe(attempt)} reflects seq {seq}, but {low} was known before and {high} begun")
             return None
-        if attempt.method == "GET" and (self._states[seq] == attempt.state) != attempt.is_yes:
+        if attempt.method == "GET" and not self._is_explained(attempt, seq):
             self._say(f"{_describe(attempt)} reflects seq {seq}, where the state was {self._states[seq]!r}")
         if attempt.method == "PUT" and attempt.is_no and self._states[seq] == attempt.state:
             self._say(f"{_describe(attempt)} reflects seq {seq}, where that was the state")
         if attempt.replay and not self._was_applied(attempt, seq):
             self._say(f"{_describe(attempt)} replays what was not applied up to seq {seq}")
         return seq
+
+    def _is_explained(self, attempt: Attempt, seq: int) -> bool:
+        """True if the answer to a GET is that of version `seq`, or of what its clock had made of it by then.
+
+        While another request holds the chart, a GET is answered as if the clock had done what is due, with the `seq`
+        that the chart then has. The row of the clock follows.
+        """
+        if (self._states[seq] == attempt.state) == attempt.is_yes:
+            return True
+        age = self._terms.ages.get(self._states[seq] or "")
+        if age is None or attempt.returned - self._begun[self._entered[seq]] < age / timedelta(microseconds=1) * 1000:
+            return False
+        following = self._rows[seq : seq + 1]
+        if following and following[0].logged.kind != Kind.TIMEOUT:
+            return False
+        return all((row.logged.to_state == attempt.state) == attempt.is_yes for row in following)
 
     def _was_applied(self, attempt: Attempt, seq: int) -> bool:
         state, machine, key, idempotency_key = self._identity(attempt)
@@ -227,6 +248,14 @@ def _list_states(rows: Sequence[Row]) -> Iterator[str | None]:
         state = state if kind == Kind.LATE else row.logged.to_state
         is_paused = kind == Kind.PAUSE or (is_paused and kind not in (Kind.RESUME, Kind.RESET, Kind.IMPORT))
         yield None if is_paused else state
+
+
+def _list_entries(rows: Sequence[Row]) -> Iterator[int]:
+    entered = 1
+    for row in rows:
+        if row.logged.kind in ENTERING:
+            entered = row.logged.seq
+        yield entered
 
 
 def _running_maximum(values: Sequence[int]) -> list[int]:

@@ -59,6 +59,9 @@ def problems(rows: Sequence[Row], *attempts: Attempt) -> str:
 M: dict[str, Any] = {"machine": "m"}
 K: dict[str, Any] = {"idempotency_key": "k"}
 MOVE = {"kind": Kind.TRANSITION, "to_state": "b"}
+CLOCK: dict[str, Any] = {"kind": Kind.TIMEOUT, "to_state": "b", "key": "elapsed"}
+# Nanoseconds after the import at which the clock of `a` is due.
+LATE = 2 * 10**9
 
 SOUND: dict[str, tuple[list[Row], list[Attempt]]] = {
     "nothing happened": (log(), []),
@@ -80,7 +83,9 @@ SOUND: dict[str, tuple[list[Row], list[Attempt]]] = {
         log(M, M | {"key": "failed"}, M),
         [put(1, 2, seq=2, **M), put(3, 4, seq=3, key="failed", **M), put(5, 6, seq=4, **M)],
     ),
-    "a clock that was due": (log({"kind": Kind.TIMEOUT, "to_state": "b", "key": "elapsed"}), [get(1, 2, "b")]),
+    "a clock that was due": (log(CLOCK), [get(1, 2, "b")]),
+    "a clock that was due and not yet written": (log(CLOCK), [get(1, LATE, "b", 200, 1), get(1, LATE, "a", 406, 1)]),
+    "a clock that is due at the end of the log": (log(), [get(1, LATE, "b", 200, 1)]),
     "a pause": (log({"kind": Kind.PAUSE, "key": None}), [get(1, 2, "a", 406), get(1, 2, "b", 406)]),
 }
 
@@ -144,6 +149,13 @@ BROKEN: dict[str, tuple[list[Row], list[Attempt], str]] = {
         "no version from 2 to 2",
     ),
     "a question's seq is of another state": (log(MOVE), [put(1, 2, seq=2), get(3, 4, "a", 200, 2)], "state was 'b'"),
+    "a clock struck early for a question": (log(CLOCK), [get(1, 2, "b", 200, 1)], "where the state was 'a'"),
+    "a clock led to another state": (log(CLOCK), [get(1, LATE, "c", 200, 1)], "where the state was 'a'"),
+    "a report followed, not the clock": (
+        log(M),
+        [put(1, 2, seq=2, **M), get(1, LATE, "b", 200, 1)],
+        "where the state was 'a'",
+    ),
     "a no while it was the state": (log({}), [put(1, 2, seq=2), put(3, 4, 406, 2)], "where that was the state"),
     "a seq that there is not": (log(), [get(1, 2, "a", 200, 5)], "reflects seq 5"),
     "a replay of nothing": (log(M), [put(1, 2, seq=2, **M), put(3, 4, seq=2, replay=True, **K)], "not in the log"),
