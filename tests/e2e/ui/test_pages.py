@@ -190,9 +190,7 @@ def test_chart_of_a_thousand_states_is_shown_quickly(open_page: Open, client: Cl
     expect(page.locator("svg")).to_have_count(1)
 
 
-def test_log_of_a_hundred_thousand_rows_is_shown_quickly(
-    open_page: Open, client: Client, ui_database_url: str
-) -> None:
+def test_log_of_a_hundred_thousand_rows_is_shown_quickly(open_page: Open, client: Client, ui_database_url: str) -> None:
     name = new_chart(client, rollout())
     with beside(ui_database_url) as connection:
         connection.exec_driver_sql(
