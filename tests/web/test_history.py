@@ -285,7 +285,7 @@ def long_history(service: Service) -> int:
         remote_addr="192.0.2.1",
     )
     values = {name: getattr(filler, name) for name in COLUMNS} | {"hash": "0" * 64}
-    with transaction(service.database) as connection:
+    with transaction(service.database, is_long=True) as connection:
         for first in range(2, rows + 1, 1000):
             batch = [values | {"seq": seq} for seq in range(first, min(first + 1000, rows + 1))]
             connection.execute(insert(transition_log), batch)
