@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
@@ -40,9 +40,10 @@ from app.service.machines import Machines
 from app.service.put import find_next_due, sweep
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
-from app.web.replies import Reply, problem_reply
+from app.web.replies import Reply
 from app.web.request import (
     CAN_WAIT,
+    ERROR,
     HAS_WAITED,
     MAX_BODY,
     MAX_ROSTER_BODY,
@@ -58,13 +59,14 @@ from app.web.values import NOTE_BYTES
 
 logger = logging.getLogger("stateservice.serving")
 heads_logger = logging.getLogger("stateservice.heads")
+T = TypeVar("T")
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # Of a body that is too large, this much is read after the answer, for DRAIN_SECONDS: a client whose body is cut off may
 # never see the answer.
-MAX_DRAIN = MAX_SENT
+MAX_DRAIN = 64 * 1024 * 1024
 DRAIN_SECONDS = 2.0
 # Seconds that a client has to send the head of its first request, and a body.
 HEAD_SECONDS = 30.0
@@ -195,34 +197,49 @@ class Door:
         await body.drain()
 
     async def _answer(self, request: Request, routes: dict[str, Route], body: Body, send: Send) -> None:
-        request.body_end = await body.read_end(NOTE_BYTES)
+        request.body_end = await self._unless_gone(request, body.read_end(NOTE_BYTES))
         reply = await self._state.respond(request, routes)
         await send_reply(send, reply, is_head=request.method == "HEAD")
 
     async def _answer_by_flask(self, scope: Scope, request: Request, body: Body, send: Send) -> None:
-        if is_roster_import(request):
-            try:
-                # Before anything is read: the body may be large.
-                await self._threads.run(partial(self._state.admit_upload, request))
-            except StateServiceError as error:
-                await send_reply(send, problem_reply(error, request), is_head=False)
-                return
-        limit = MAX_ROSTER_BODY if is_roster_import(request) else MAX_BODY
-        environ = build_environ(scope, request, await body.read(limit), body)
-        run = FlaskRun(self._app, environ, send)
+        run = await self._unless_gone(request, self._prepare(scope, request, body, send))
         try:
             await self._threads.run(run)
             if run.must_wait is not None:
-                await run.must_wait.wait()
-                run = FlaskRun(self._app, {**environ, HAS_WAITED: True}, send)
+                error = await self._unless_gone(request, find_error(run.must_wait.wait()))
+                run = run.again(error)
                 await self._threads.run(run)
         except asyncio.CancelledError:
             run.is_gone = True
             raise
-        except StateServiceError as error:
-            await send_reply(send, problem_reply(error, request), is_head=request.method == "HEAD")
-            return
         await run.send_rest()
+
+    async def _prepare(self, scope: Scope, request: Request, body: Body, send: Send) -> FlaskRun:
+        """Receive the body. That of a roster may be large: it is not read if the caller may not import one."""
+        is_import, error = is_roster_import(request), None
+        content: IO[bytes] | None = io.BytesIO()
+        if is_import:
+            error = await find_error(self._threads.run(partial(self._state.admit_upload, request)))
+        if error is None:
+            content = await body.read(MAX_ROSTER_BODY if is_import else MAX_BODY)
+        return FlaskRun(self._app, {**build_environ(scope, request, content, body), ERROR: error}, send)
+
+    async def _unless_gone(self, request: Request, awaited: Awaitable[T]) -> T:
+        """Return what `awaited` returns; if the caller hangs up before that, count and log the request."""
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            self._state.note_gone(request)
+            raise
+
+
+async def find_error(awaited: Awaitable[object]) -> StateServiceError | None:
+    """Return the error of the service's own tree that `awaited` raises; None if it raises none."""
+    try:
+        await awaited
+    except StateServiceError as error:
+        return error
+    return None
 
 
 def read_path(target: bytes) -> str:
@@ -246,6 +263,8 @@ class Body:
         self._is_over = not self.declared and "transfer-encoding" not in request.headers
         self._expects_leave = "expect" in request.headers
         self._size = 0
+        # The connection broke before the end of the body: what came must not be taken for the whole.
+        self._is_cut = False
 
     @property
     def size(self) -> int:
@@ -253,7 +272,7 @@ class Body:
         return self._size
 
     async def read(self, limit: int = MAX_BODY) -> IO[bytes] | None:
-        """Return the whole body; None if it is larger than `limit`, or does not come in time.
+        """Return the whole body; None if it is larger than `limit`, or does not come whole and in time.
 
         What is larger than MAX_BODY is kept in a temporary file.
         """
@@ -268,7 +287,7 @@ class Body:
     async def read_end(self, size: int) -> bytes | None:
         """Receive the whole body and return its last `size` bytes.
 
-        None if the body is larger than MAX_SENT, or does not come in time.
+        None if the body is larger than MAX_SENT, or does not come whole and in time.
         """
         if self._is_over:
             return b""
@@ -289,7 +308,7 @@ class Body:
                     keep(await self._read_piece())
         except TimeoutError:
             return False
-        return self._size <= limit
+        return self._size <= limit and not self._is_cut
 
     async def drain(self) -> None:
         """Read the rest of the body, within limits, so that the client sees the answer before the connection closes."""
@@ -304,9 +323,7 @@ class Body:
     async def _read_piece(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._is_over = True
-            # The connection is gone: the request must not be taken for a whole one.
-            self._size = MAX_DRAIN + 1
+            self._is_over = self._is_cut = True
             return b""
         piece: bytes = message.get("body", b"")
         self._size += len(piece)
@@ -327,6 +344,10 @@ class FlaskRun:
         self._loop = asyncio.get_running_loop()
         self._start: dict[str, Any] = {}
         self._rest: bytes | None = None
+
+    def again(self, error: StateServiceError | None) -> FlaskRun:
+        """The second call, after what the view wanted to wait for, or after the error that ended the wait."""
+        return FlaskRun(self._app, {**self._environ, HAS_WAITED: True, ERROR: error}, self._send)
 
     def __call__(self) -> None:
         """Run the application. The last piece of its body, most often the only one, is kept for `send_rest`."""

@@ -6,11 +6,12 @@ from functools import partial
 
 from flask import Flask
 from flask import request as flask_request
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.routing import BaseConverter
 
 from app.config import Config
 from app.core.chart import CHART_NAME
+from app.core.errors import StateServiceError
 from app.service.machines import Machines
 from app.web import (
     auth,
@@ -27,7 +28,7 @@ from app.web import (
     tokens,
     ui,
 )
-from app.web.request import check_known, read_query
+from app.web.request import ERROR, MAX_BODY, MAX_ROSTER_BODY, TOO_LARGE, check_known, read_query
 from app.web.values import MAX_DIGITS, MAX_INT
 
 
@@ -66,6 +67,8 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
     app.before_request(partial(guard.check_before_view, config))
     access = auth.Access(config, machines.service)
     auth.register(app, access)
+    app.before_request(raise_error_of_event_loop)
+    app.before_request(refuse_large_body)
     app.before_request(refuse_unknown_parameters)
     replies.register(app)
     door = state.StateDoor(config, machines, access)
@@ -93,6 +96,27 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "rosters.get_roster_diff": ("from", "to"),
     "rosters.put_roster": ("dry_run", "max_loss"),
 }
+
+
+def raise_error_of_event_loop() -> None:
+    """Raise the error that the event loop met on the way to the view, if it met one."""
+    error: StateServiceError | None = flask_request.environ.get(ERROR)
+    if error is not None:
+        raise error
+
+
+def refuse_large_body() -> None:
+    """Raise RequestEntityTooLarge before the view does anything, whether or not it reads a body.
+
+    The server leaves the rest of a large body unread, and so the client may not see the answer: it must not take what
+    was done for a failure.
+    """
+    # The forms of the pages have limits of their own.
+    if flask_request.endpoint is None or flask_request.blueprint == "ui":
+        return
+    limit = MAX_ROSTER_BODY if flask_request.endpoint == "rosters.put_roster" else MAX_BODY
+    if (flask_request.content_length or 0) > limit:
+        raise RequestEntityTooLarge(TOO_LARGE.format(limit))
 
 
 def refuse_unknown_parameters() -> None:

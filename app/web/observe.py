@@ -212,23 +212,25 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> None:
-    current_request().chart = (request.view_args or {}).get("name")
+    asked = current_request()
+    asked.chart = (request.view_args or {}).get("name")
+    asked.rule = None if request.url_rule is None else request.url_rule.rule
 
 
 def _end(response: Response) -> Response:
-    asked, rule = current_request(), request.url_rule
+    asked = current_request()
     if may_carry_id(request.path):
         response.headers[REQUEST_ID] = asked.request_id
     config: Config = current_app.extensions["stateservice.config"]
-    finish(config, asked, None if rule is None else rule.rule, response.status_code)
+    finish(config, asked, response.status_code)
     return response
 
 
-def finish(config: Config, asked: Request, route: str | None, status: int) -> None:
+def finish(config: Config, asked: Request, status: int) -> None:
     """Count and log a request that is about to be answered."""
     seconds = time.perf_counter() - asked.started
     try:
-        count_request(asked.method, route, status, seconds)
+        count_request(asked.method, asked.rule, status, seconds)
     except Exception:
         # The request may be committed: its answer must not depend on a counter.
         logger.exception("a request could not be counted")

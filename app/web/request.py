@@ -48,6 +48,7 @@ MAX_SENT = 2 * 1024 * 1024 + 65536
 MAX_BODY = 1024 * 1024 + 1024
 # The largest roster: a million machines with a few labels each.
 MAX_ROSTER_BODY = 256 * 1024 * 1024
+TOO_LARGE = "the body is larger than {} bytes, or did not come whole and in time"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +57,8 @@ class Request:
 
     `started` is when it came (perf_counter). `is_secure` says that the client uses TLS, `certified` which machine its
     certificate names, and `needs_certificate` that it must have one to name a machine; app/web/guard.py finds these out
-    from what the proxy says. The fields from `chart` on are filled in on the way to the answer.
+    from what the proxy says. The fields from `chart` on are filled in on the way to the answer;
+    `rule` is that of the route which the path and the method have.
     `body_end` is the last NOTE_BYTES of the body of a machine's request; None if the body was larger than MAX_SENT, or
     did not come.
     """
@@ -77,6 +79,7 @@ class Request:
     holder: Holder | None = None
     answer: Answer | None = None
     problem: str | None = None
+    rule: str | None = None
     body_end: bytes | None = b""
 
     def __post_init__(self) -> None:
@@ -328,6 +331,8 @@ def read_query() -> Query:
 # Set in a WSGI environment: the server can wait on its event loop and call the view again; and it has waited.
 CAN_WAIT = "stateservice.can_wait"
 HAS_WAITED = "stateservice.has_waited"
+# Set in a WSGI environment if the event loop met an error on the way to the view: Flask answers it as one of its own.
+ERROR = "stateservice.error"
 
 
 class MustWait(BaseException):

@@ -29,6 +29,7 @@ from app.web.request import (
     MACHINE_LENGTH,
     MAX_SENT,
     NAME_LENGTH,
+    TOO_LARGE,
     Environ,
     Query,
     Request,
@@ -160,31 +161,37 @@ class StateDoor:
         if match is None:
             return None
         request.chart = match["chart"]
-        return ROUTES.get((match["resource"], request.chart is not None))
+        routes = ROUTES.get((match["resource"], request.chart is not None))
+        route = None if routes is None else _find_route(request, routes)
+        request.rule = None if route is None else route.rule
+        return routes
 
     def admit_upload(self, request: Request) -> None:
         """Raise UnauthenticatedError or ForbiddenError unless the caller may import rosters. May ask the database."""
         admit(self._access.authenticate(request), "rosters.put_roster", None)
 
+    def note_gone(self, request: Request) -> None:
+        """Count and log a request whose caller hung up before its answer."""
+        observe.finish(self._config, request, CLIENT_GONE)
+
     async def respond(self, request: Request, routes: dict[str, Route]) -> Reply:
         """Answer a request on one of `routes`; every error becomes its reply, and the request is counted and logged."""
-        route = routes.get("GET" if request.method == "HEAD" else request.method)
-        rule = None if route is None else route.rule
+        route = _find_route(request, routes)
         try:
             guard.check_request(self._config, request)
             if request.body_end is None:
                 # Before anything is counted: the client must not take a counted report for a failed one.
-                reply = describe(413, f"the body is larger than {MAX_SENT} bytes", request)
+                reply = describe(413, TOO_LARGE.format(MAX_SENT), request)
             elif route is None:
                 reply = _refuse_method(request, routes)
             else:
                 reply = answer_reply(await self._answer(request, route), request)
         except asyncio.CancelledError:
-            observe.finish(self._config, request, rule, CLIENT_GONE)
+            self.note_gone(request)
             raise
         except Exception as error:
             reply = problem_reply(error, request)
-        observe.finish(self._config, request, rule, reply.status)
+        observe.finish(self._config, request, reply.status)
         return reply
 
     async def _answer(self, request: Request, route: Route) -> Answer:
@@ -215,6 +222,10 @@ class StateDoor:
                 " there is none"
             )
         return chart
+
+
+def _find_route(request: Request, routes: dict[str, Route]) -> Route | None:
+    return routes.get("GET" if request.method == "HEAD" else request.method)
 
 
 def _refuse_method(request: Request, routes: dict[str, Route]) -> Reply:

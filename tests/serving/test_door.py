@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import resource
 import socket
 import sys
@@ -102,6 +103,100 @@ def test_body_of_a_report_is_read_and_the_report_counts_once(server: Server, cha
             response = connection.getresponse()
             assert (response.status, response.read()) == (200, b"reboot")
     assert server.status(chart)["values"] == {"count": 1, "failed": 0}
+
+
+# Routes that read a body and routes that read none. Each is sent more than any of them takes.
+BODIED = [
+    ("PUT", "/charts/{}/state?state=reboot&machine=a", "/charts/<chart:name>/state"),
+    ("PUT", "/charts/{}/slot?state=reboot&machine=a", "/charts/<chart:name>/slot"),
+    ("DELETE", "/charts/{}/slot?state=reboot&machine=a", "/charts/<chart:name>/slot"),
+    ("PUT", "/charts/{}", "/charts/<chart:name>"),
+    ("POST", "/charts/{}/pause", "/charts/<chart:name>/pause"),
+    ("POST", "/v1/pre-reboot", "/v1/pre-reboot"),
+    ("PUT", "/calendars/{}", "/calendars/<chart:calendar>"),
+    ("PUT", "/subscriptions/{}", "/subscriptions/<string:subscription>"),
+    ("PUT", "/tokens/{}", "/tokens/<string:token>"),
+    ("DELETE", "/tokens/{}", "/tokens/<string:token>"),
+    ("POST", "/enrol?machine={}", "/enrol"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "route"), BODIED, ids=[f"{m}-{route}" for m, _, route in BODIED])
+def test_large_body_is_413_before_anything_is_done(
+    server: Server, chart: str, method: str, path: str, route: str
+) -> None:
+    before = server.history(chart)
+    counted = _count(server, method, route, 413)
+    for size in (3_000_000, 30_000_000):
+        # The real curl asks before it sends a large body (Expect: 100-continue). This client does not.
+        assert server.ask(method, path.format(chart), "x" * size).status == 413
+    assert server.history(chart) == before
+    assert _count(server, method, route, 413) == counted + 2
+    until(lambda: [line["status"] for line in _logged(server, path.format(chart))][-1:] == [413], "it is logged")
+
+
+def _count(server: Server, method: str, route: str, status: int) -> float:
+    series = f'stateservice_requests_total{{method="{method}",route="{route}",status="{status}"}} '
+    lines = server.ask("GET", "/metrics").body.splitlines()
+    return sum(float(line.removeprefix(series)) for line in lines if line.startswith(series))
+
+
+def _logged(server: Server, path: str) -> list[dict[str, object]]:
+    """The lines of the access log about a path."""
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if '"request_id"' in line]
+    return [line for line in lines if line["path"] == path.partition("?")[0]]
+
+
+@pytest.mark.parametrize("sent", ["Content-Length: 1000\n\n{}", "Transfer-Encoding: chunked\n\n{size:x}\n{}\n"])
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/rosters/cut", "web-01 zone=a\nweb-0"),
+        ("/charts/cut", "current_state: over\nstates: [{name: over}]\n"),
+        ("/charts/{}/state?state=reboot&machine=a", "half of a no"),
+    ],
+    ids=["roster", "chart", "report"],
+)
+def test_upload_that_was_cut_off_is_not_taken_for_the_whole(
+    server: Server, chart: str, path: str, part: str, sent: str
+) -> None:
+    path = path.format(chart)
+    before, lines = server.history(chart), len(_logged(server, path))
+    crossed = part.replace("\n", "\r\n")
+    head = f"PUT {path} HTTP/1.1\nHost: localhost\n" + sent.format(part, size=len(crossed))
+    send(server, head).close()
+    until(lambda: len(_logged(server, path)) > lines, "it is logged", SECONDS)
+    assert _logged(server, path)[-1]["outcome"] != "done"
+    assert server.history(chart) == before
+    if "cut" in path:
+        assert server.ask("GET", path).status == 404
+
+
+def test_error_that_ends_a_wait_is_counted_and_logged(server: Server, chart: str) -> None:
+    path = chart_path(chart, state="done", wait="30")
+    connections = [send(server, f"GET {path} HTTP/1.1\nHost: localhost\n\n") for _ in range(5)]
+    server.until_waiting(5)
+    reply = server.ask("GET", f"/charts/{chart}/history?after=1&wait=30", X_Request_Id="mine")
+    assert (reply.status, reply.headers["X-Request-Id"]) == (503, "mine")
+    for connection in connections:
+        connection.close()
+    until(lambda: server.waiters() == 0, "their places are free", SECONDS)
+    until(lambda: [line["status"] for line in _logged(server, f"/charts/{chart}/history")] == [503], "it is logged")
+    assert _count(server, "GET", "/charts/<chart:name>/history", 503) >= 1
+
+
+@pytest.mark.parametrize("rest", ["state?state=done&wait=30", "history?after=1&wait=30"])
+def test_caller_that_hung_up_is_logged_once(server: Server, chart: str, rest: str) -> None:
+    hang_up_while_waiting(server, "GET", f"/charts/{chart}/{rest}")
+    until(lambda: _logged(server, f"/charts/{chart}/{rest}"), "it is logged", SECONDS)
+    assert [line["status"] for line in _logged(server, f"/charts/{chart}/{rest}")] == [499]
+
+
+def test_refused_upload_is_counted_and_logged(sqlite_url: str, tmp_path: Path) -> None:
+    with running(sqlite_url, tmp_path, workers="1", auth="tokens", secret_key="k" * 32) as server:
+        reply = server.ask("PUT", "/rosters/web", "web-01\n")
+        assert (reply.status, reply.json()["title"]) == (401, "Token required")
+        until(lambda: [line["status"] for line in _logged(server, "/rosters/web")] == [401], "it is logged")
 
 
 @pytest.mark.parametrize("path", ["/charts/{}/state?state=reboot&machin=a", "/charts/{}/state?state=reboot&Machine=a"])
