@@ -214,17 +214,19 @@ class _History:
         """True if the answer to a GET is that of version `seq`, or of what its clock had made of it by then.
 
         While another request holds the chart, a GET is answered as if the clock had done what is due, with the `seq`
-        that the chart then has. The row of the clock follows.
+        that the chart then has. The row of the clock follows, perhaps after rows that were judged before the deadline.
         """
         if (self._states[seq] == attempt.state) == attempt.is_yes:
             return True
         age = self._terms.ages.get(self._states[seq] or "")
         if age is None or attempt.returned - self._begun[self._entered[seq]] < age / timedelta(microseconds=1) * 1000:
             return False
-        following = self._rows[seq : seq + 1]
-        if following and following[0].logged.kind != Kind.TIMEOUT:
-            return False
-        return all((row.logged.to_state == attempt.state) == attempt.is_yes for row in following)
+        due = self._rows[self._entered[seq] - 1].logged.at + age
+        later = (row.logged for row in self._rows[seq:])
+        strike = next((row for row in later if row.at >= due or row.from_state != row.to_state), None)
+        if strike is None:
+            return True
+        return strike.kind == Kind.TIMEOUT and (strike.to_state == attempt.state) == attempt.is_yes
 
     def _was_applied(self, attempt: Attempt, seq: int) -> bool:
         state, machine, key, idempotency_key = self._identity(attempt)

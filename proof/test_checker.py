@@ -85,6 +85,10 @@ SOUND: dict[str, tuple[list[Row], list[Attempt]]] = {
     ),
     "a clock that was due": (log(CLOCK), [get(1, 2, "b")]),
     "a clock that was due and not yet written": (log(CLOCK), [get(1, LATE, "b", 200, 1), get(1, LATE, "a", 406, 1)]),
+    "a report judged before the deadline that is written after it": (
+        log(M | {"at": START + timedelta(seconds=1.5)}, CLOCK),
+        [put(1, LATE, seq=2, **M), get(2, LATE, "b", 200, 1)],
+    ),
     "a clock that is due at the end of the log": (log(), [get(1, LATE, "b", 200, 1)]),
     "a pause": (log({"kind": Kind.PAUSE, "key": None}), [get(1, 2, "a", 406), get(1, 2, "b", 406)]),
 }

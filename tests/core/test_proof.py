@@ -26,7 +26,9 @@ def with_slots(state: State) -> State:
     """Return the state so that nobody begins in it unnoticed: with slots that are given back by reports alone."""
     if not state.is_counting:
         return state
-    slots = SlotRule(stages=(1,), written=("1",)) if state.slots is None else replace(state.slots, on_expire=OnExpire.HOLD)
+    slots = (
+        SlotRule(stages=(1,), written=("1",)) if state.slots is None else replace(state.slots, on_expire=OnExpire.HOLD)
+    )
     return replace(state, slots=slots)
 
 
