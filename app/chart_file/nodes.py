@@ -299,10 +299,14 @@ class _Builder:
     def _refuse_extras(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         if event.anchor is not None:
             self._report(f"an anchor ({quote(f'&{event.anchor}')}) is not allowed")
-        if event.tag is not None:
+        if event.tag == UNQUOTED_OP:
+            self._report('YAML takes != for a tag (write it in quotes: "!=")')
+        elif event.tag is not None:
             self._report(f"a tag ({quote(event.tag)}) is not allowed")
 
     def _make_scalar(self, event: yaml.ScalarEvent) -> Node:
+        if event.tag == UNQUOTED_OP:
+            return UnreadableNode(self.line, self.column)  # its mistake has been reported
         # An escape in double quotes is the only way to write a character that the source itself must not contain.
         forbidden = FORBIDDEN_CHARACTER.search(event.value) if event.style == '"' else None
         if forbidden is None:
@@ -337,6 +341,8 @@ class _Builder:
         return None
 
 
+# The op that YAML takes for a tag.
+UNQUOTED_OP = "!="
 # An op, or a percent sign, that YAML takes for one of its own signs.
 _SIGN = re.compile(r"[>%@`][>=<!]*")
 

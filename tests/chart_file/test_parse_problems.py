@@ -83,6 +83,10 @@ WORDS = {
 
 SHAPES = {
     "empty file": ("¦", "the chart file is empty"),
+    "!= without quotes": (
+        counted("{key: count, op: ¦!=, value: 3}"),
+        'YAML takes != for a tag (write it in quotes: "!=")',
+    ),
     "only a comment": ("¦# nothing\n", "the chart file is empty"),
     "list for a chart": ("¦- a\n", "a chart file must be a mapping, not a list"),
     "word for a chart": ("\n\n¦hello\n", "a chart file must be a mapping, not 'hello'"),
