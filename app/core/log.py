@@ -319,7 +319,8 @@ class Author:
 class HistoryFilter:
     """Which rows of a chart's log are wanted; None means that any value will do.
 
-    Their seq is above `after`, and their time is from `since` on and before `until`. `limit` is how many at most.
+    Their seq is above `after`, and their time is from `since` on and before `until`. `words` is a text that the reason
+    or the note contains, in either case of its letters. `limit` is how many at most.
     """
 
     after: int = 0
@@ -328,6 +329,8 @@ class HistoryFilter:
     machine: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    key: str | None = None
+    words: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from itertools import pairwise
 from app import store
 from app.core.chart import FAILED_KEY, Chart
 from app.core.errors import BadRequestError
-from app.core.log import HistoryFilter, LogRow
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
@@ -19,6 +18,7 @@ from app.service.absent import find_absent
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
 from app.service.crowds import Knowledge
+from app.service.history import PAGE, HistoryPage, HistoryQuery, get_history
 from app.service.operate import Loss, describe_loss
 from app.service.roll import Worker, list_working
 from app.service.status import Status, describe_status
@@ -32,10 +32,9 @@ SPAN = timedelta(hours=24)
 BARS = 24
 # Up to this many states a page draws the whole chart. Of a larger chart it draws the states around the current one.
 PAGE_STATES = 60
-# A chart's page shows this many visits, points of the plot of reports, and rows of a table.
+# A chart's page shows this many visits, and points of the plot of reports.
 VISITS = 60
 POINTS = 160
-PAGE = 20
 
 # The banner of a chart names this many of the machines that failed.
 MAX_FAILED = 200
@@ -181,17 +180,6 @@ class MachineQuery:
     visit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryQuery:
-    """Which rows of the log a page shows: the newest rows that match, before the row with the seq `before`."""
-
-    kind: str | None = None
-    machine: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    before: int | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachinePage:
     """A page of machines: `reports` of those that reported, or ids of those that are `absent`.
@@ -222,14 +210,6 @@ class Trouble:
     total: int
     working: Sequence[Worker]
     is_over: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
-    """A page of the log. The next page begins before the row with the seq `older`; None if this is the last page."""
-
-    rows: Sequence[LogRow]
-    older: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +275,7 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
                 shown=(shown, counts.get(shown.visit, {})),
                 known=service.know(connection, row),
             ),
-            history=_get_history(connection, row, history),
+            history=get_history(connection, row, history),
             versions=store.definitions.list_versions(connection, row.id),
             trouble=_find_trouble(connection, row, status.health, counts),
             loss=describe_loss(chart, position, sum(counts.get(row.visit, {}).values())),
@@ -391,9 +371,3 @@ def _get_machines(
         has_roster=names_machines,
         visit=visit,
     )
-
-
-def _get_history(connection: Connection, row: store.charts.ChartRow, query: HistoryQuery) -> HistoryPage:
-    wanted = HistoryFilter(kind=query.kind, machine=query.machine, since=query.since, until=query.until)
-    rows = store.log.list_latest_history(connection, row.name, wanted, query.before, PAGE + 1)
-    return HistoryPage(rows[:PAGE], rows[PAGE - 1].seq if len(rows) > PAGE else None)

@@ -33,6 +33,10 @@ function swap(fresh) {
     const scrolled = [old, ...old.querySelectorAll(".scroll")].map((item) => [item.scrollLeft, item.scrollTop]);
     const before = { ...old.dataset };
     const copy = document.importNode(next, true);
+    for (const item of copy.querySelectorAll("details[data-key]")) {
+      const known = old.querySelector(`details[data-key="${CSS.escape(item.dataset.key)}"]`);
+      if (known) item.open = known.open;
+    }
     old.replaceWith(copy);
     [copy, ...copy.querySelectorAll(".scroll")].forEach((item, at) => { if (scrolled[at]) [item.scrollLeft, item.scrollTop] = scrolled[at]; });
     if (path) [...copy.querySelectorAll("a")].find((link) => link.getAttribute("href") === path)?.focus();

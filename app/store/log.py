@@ -198,6 +198,46 @@ def list_acts(connection: Connection, row: ChartRow, limit: int) -> list[LogRow]
     return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
 
 
+def list_latest_acts(connection: Connection, chart: str, before: int, limit: int) -> list[LogRow]:
+    """List the latest rows before the seq `before` that are not what machines do all the time, newest first.
+
+    Used by: the history on a chart's page.
+    """
+    query = select(*_COLUMNS).where(_log.chart == chart, _log.seq < before, _IS_ACT)
+    return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
+
+
+def list_rows(connection: Connection, chart: str, seqs: Collection[int]) -> list[LogRow]:
+    """List the rows with these numbers, newest first. Used by: the history on a chart's page."""
+    query = select(*_COLUMNS).where(_log.chart == chart, _log.seq.in_(seqs)).order_by(_log.seq.desc())
+    return [_as_log_row(row) for row in connection.execute(query)] if seqs else []
+
+
+def count_kinds(
+    connection: Connection, chart: str, ranges: Sequence[tuple[int, int]]
+) -> dict[int, dict[tuple[str, str | None], int]]:
+    """Count the rows of each kind and attribute from a first to a last seq, by the first seq of each range.
+
+    Used by: the history on a chart's page.
+    """
+    queries = [
+        select(literal(first), _log.kind, _log.key, func.count())
+        .where(_log.chart == chart, _log.seq.between(first, last))
+        .group_by(_log.kind, _log.key)
+        for first, last in ranges
+    ]
+    found: dict[int, dict[tuple[str, str | None], int]] = defaultdict(dict)
+    for first, kind, key, count in connection.execute(union_all(*queries)) if queries else ():
+        found[first][kind, key] = count
+    return found
+
+
+def find_oldest_seq(connection: Connection, chart: str) -> int:
+    """Return the seq of the first row that is still in a chart's log. Used by: the history on a chart's page."""
+    seq: int = connection.execute(select(func.min(_log.seq)).where(_log.chart == chart)).scalar_one()
+    return seq
+
+
 def list_open_claims(connection: Connection, chart: str, run: int, visit: int) -> list[LogRow]:
     """List the claims of a visit whose slot was still held when the visit ended, by `seq`.
 
@@ -274,6 +314,11 @@ def _filtered(chart: str, wanted: HistoryFilter) -> Select[Any]:
         query = query.where(_log.at >= wanted.since)
     if wanted.until is not None:
         query = query.where(_log.at < wanted.until)
+    if wanted.key is not None:
+        query = query.where(_log.key == wanted.key)
+    if wanted.words is not None:
+        found = (column.icontains(wanted.words, autoescape=True) for column in (_log.reason, _log.note))
+        query = query.where(or_(*found))
     return query
 
 

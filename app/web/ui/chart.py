@@ -16,11 +16,10 @@ from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Rese
 from app.diagram import draw
 from app.diagram.plots import draw_growth, draw_stay
 from app.service import operate
+from app.service.history import EVERYTHING, FAILURES, PAGE, HistoryQuery
 from app.service.pages import (
-    PAGE,
     PAGE_STATES,
     Detail,
-    HistoryQuery,
     MachineQuery,
     Stay,
     find_seq,
@@ -49,7 +48,7 @@ from app.web.values import read_choice, read_instant
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
 MACHINE_FIELDS = ("is", "machine", "state", "visit", "page")
-HISTORY_FIELDS = ("kind", "by", "since", "until", "before")
+HISTORY_FIELDS = ("kind", "by", "words", "since", "until", "before")
 # With this page, the number of the first row is still one that the database holds.
 MAX_PAGE = 10**9
 MACHINE_CHOICES = ("reported", "failed", "missing")
@@ -169,8 +168,15 @@ def _read_machines() -> MachineQuery:
 def _read_history() -> HistoryQuery:
     kind = find_query("kind", 16)
     if kind is not None:
-        read_choice("kind", kind, list_kinds())
-    return HistoryQuery(kind, find_query("by"), find_instant("since"), find_instant("until"), find_whole("before"))
+        read_choice("kind", kind, (EVERYTHING, FAILURES, *list_kinds()))
+    return HistoryQuery(
+        kind=kind,
+        machine=find_query("by"),
+        since=find_instant("since"),
+        until=find_instant("until"),
+        before=find_whole("before"),
+        words=find_query("words"),
+    )
 
 
 def _list_kept(names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import time
+from html import unescape
 
 import pytest
 from flask import Flask
 
 from app.core.log import Author
+from app.service import history
 from app.service.put import Put
 from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
@@ -18,6 +20,7 @@ from tests.support.requests import update
 from tests.web.ui.browser import Browser, words_of
 
 PAGE = "/ui/charts/rollout"
+NOTE = "exit 7\nE: dpkg ran out of space\n"
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def rollout(app: Flask) -> Flask:
         update(service_of(app), "rollout", Put("canary", f"c{number}"), Author("agent"))
     for number in range(9):
         update(service_of(app), "rollout", Put("fleet", f"web-{number}"), Author("agent"))
-    update(service_of(app), "rollout", Put("fleet", "web-9", "failed"), Author("agent"))
+    update(service_of(app), "rollout", Put("fleet", "web-9", "failed", note=NOTE), Author("agent"))
     return app
 
 
@@ -91,13 +94,17 @@ def test_page_without_a_roster_asks_for_one(rollout: Flask) -> None:
 @pytest.mark.parametrize(
     ("query", "count"),
     [
-        ("", 16),
+        ("", 4),
+        ("?kind=all", 16),
+        ("?kind=failed", 1),
+        ("?words=RAN", 1),
+        ("?words=no%20space", 0),
         ("?kind=transition", 1),
         ("?by=web-9", 1),
-        ("?before=4", 3),
+        ("?kind=all&before=4", 3),
         ("?since=2999-01-01T00:00", 0),
         ("?until=2999-01-01T00:00&kind=update", 14),
-        ("?kind=&by=&since=", 16),
+        ("?kind=&by=&since=", 4),
     ],
 )
 def test_history_is_filtered_newest_first(rollout: Flask, query: str, count: int) -> None:
@@ -110,10 +117,61 @@ def test_history_is_filtered_newest_first(rollout: Flask, query: str, count: int
 def test_history_comes_a_page_at_a_time(rollout: Flask) -> None:
     for number in range(20):
         update(service_of(rollout), "rollout", Put("fleet", f"more-{number}"), Author())
-    page = Browser(rollout).get(PAGE).text
+    page = Browser(rollout).get(f"{PAGE}?kind=all").text
     older = re.search(r'href="([^"]+)" rel="next">Older', page)
     assert older is not None
     assert "before=17#history" in older.group(1)
+
+
+def test_history_folds_what_machines_did(rollout: Flask) -> None:
+    page = Browser(rollout).get(PAGE).text
+    found = rows(page, "history-list")
+    assert ["10 reports, 1 failed" in found[0], "transition" in found[1], "4 reports" in found[2]] == [True] * 3
+    link = re.search(r'href="([^"]+)">10 reports', page)
+    assert link is not None
+    unfolded = rows(Browser(rollout).get(unescape(link.group(1))).text, "history-list")
+    assert "failed 0 → 1" in unfolded[0]
+
+
+def test_history_shows_a_few_rows_of_machines_as_they_are(app: Flask) -> None:
+    for number in range(3):
+        update(service_of(app), "rollout", Put("canary", f"c{number}"), Author("agent"))
+    found = rows(Browser(app).get(PAGE).text, "history-list")
+    assert ["count 2 → 3" in found[0], "count 1 → 2" in found[1], "count 0 → 1" in found[2]] == [True] * 3
+
+
+def test_history_with_many_acts_folds_on_every_page(app: Flask) -> None:
+    browser = Browser(app)
+    for number in range(15):
+        browser.act("rollout", "pause", reason=f"reason {number}")
+        browser.act("rollout", "resume", reason="on")
+        for machine in range(5):
+            update(service_of(app), "rollout", Put("fleet" if number else "canary", f"m{number}-{machine}"), Author())
+    page = browser.get(PAGE).text
+    older = re.search(r'href="([^"]+)" rel="next">Older', page)
+    assert older is not None
+    first, second = rows(page, "history-list"), rows(browser.get(unescape(older.group(1))).text, "history-list")
+    assert sum("5 reports" in row for row in first + second) == 14
+    assert sum("reason 7" in row for row in first + second) == 1
+
+
+def test_log_that_is_too_long_to_count_is_folded_without_kinds(rollout: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_COUNTED", 5)
+    assert "10 rows" in rows(Browser(rollout).get(PAGE).text, "history-list")[0]
+
+
+@pytest.mark.parametrize(("query", "section"), [("?is=failed", "machine-list"), ("?kind=failed", "history-list")])
+def test_note_of_a_failure_is_shown(rollout: Flask, query: str, section: str) -> None:
+    (row,) = rows(Browser(rollout).get(PAGE + query).text, section)
+    assert "exit 7 ⋯ E: dpkg ran out of space" in row
+
+
+def test_note_is_on_the_machines_page_and_in_the_banner(rollout: Flask) -> None:
+    browser = Browser(rollout)
+    assert "E: dpkg ran out of space" in browser.text("/ui/machines/web-9")
+    assert "E: dpkg ran out of space" in words_of(
+        browser.get(PAGE).text.split('class="trouble"')[1].split("</section>")[0]
+    )
 
 
 @pytest.mark.parametrize("query", ["?is=x", "?page=0", "?page=x", "?kind=x", "?since=x", "?before=-1", "?machine=%00"])
