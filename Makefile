@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # The first chart answers on /state.
 CHARTS := $(sort $(wildcard charts/*.yaml))
 CHARTS := $(filter charts/states.yaml,$(CHARTS)) $(filter-out charts/states.yaml,$(CHARTS))
+# What the charts among them go by.
+ROSTERS := $(sort $(wildcard charts/rosters/*.txt))
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -28,7 +30,7 @@ run: $(VENV)/.installed ## Install what is needed and serve the sample charts on
 	@echo "The dashboard:  http://127.0.0.1:$(PORT)/"
 	@echo "Read next:      README.md, A chart of your own; docs/charts.md has every key of a chart file."
 	@echo "Ctrl-C stops it; the next \`make run\` goes on where it was."
-	$(BIN)/python state_service $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
+	$(BIN)/python state_service $(foreach roster,$(ROSTERS),--roster $(roster)) $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL, in 5 minutes (ARGS="tests/core -x")
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" $(ARGS)

@@ -105,7 +105,8 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
     monkeypatch.setenv("LOGNAME", "ann")
     database, port = tmp_path / "state_service.db", free_port()
     charts = sorted(ROOT.glob("charts/*.yaml"), key=lambda path: (path.name != "states.yaml", path.name))
-    options = [word for chart in charts for word in ("--chart", str(chart))]
+    options = [word for roster in ROOT.glob("charts/rosters/*.txt") for word in ("--roster", str(roster))]
+    options += [word for chart in charts for word in ("--chart", str(chart))]
     command = [sys.executable, str(ROOT / "state_service"), *options, "--port", str(port)]
     with running(f"sqlite:///{database}", tmp_path, command, port) as server:
         own = environment(f"sqlite:///{database}", {})

@@ -13,6 +13,7 @@ from app.chart_file.expect import to_label, to_label_value
 from app.chart_file.fields import ScalarError, to_machine_id
 from app.chart_file.nodes import Problems, quote
 from app.core.errors import ChartFileError
+from app.core.expect import Labels, read_labels
 
 MAX_MACHINES = 1_000_000
 MAX_LABELS = 32
@@ -55,6 +56,11 @@ def parse_roster(lines: Iterable[bytes]) -> dict[str, str]:
     if problems:
         raise RosterFileError(problems.in_order())
     return found
+
+
+def parse_labels(text: bytes) -> dict[str, Labels]:
+    """Return each machine of a roster with its labels. Raises RosterFileError with every problem."""
+    return {machine: read_labels(labels) for machine, labels in parse_roster(text.splitlines()).items()}
 
 
 def _decode(line: bytes, number: int, problems: Problems) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import click
 from app import chart_file
 from app.chart_file.fields import ScalarError, to_age, to_share
 from app.cli.chart import JSON
+from app.cli.given import read_given, rosters_option
 from app.cli.shared import (
     NO,
     USAGE,
@@ -33,13 +35,16 @@ from app.cli.shared import (
 )
 from app.core.chart import Chart
 from app.core.errors import ChartFileError
+from app.core.expect import Labels
 from app.diagram.plots import draw_spread
 from app.lab.fleet import Assumptions
 from app.lab.play import Coverage, Result, play
 from app.lab.simulate import Simulation, list_assumptions, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
+from app.lab.world import Lists, need_rosters
 from app.service.reading import get_definition
+from app.service.rosters import read_lists
 from app.service.runs import (
     MAX_RUNS,
     learn_from_run,
@@ -55,14 +60,16 @@ from app.service.words import say_span
 
 @click.command("test", epilog="Example: ./state_service chart test charts/stories/*.yaml")
 @click.argument("files", nargs=-1, required=True)
+@rosters_option("The lines of a roster, in the place of those that the stories name.")
 @JSON
 @exits_on_error
-def test(files: tuple[str, ...], as_json: bool) -> None:
+def test(files: tuple[str, ...], roster_files: tuple[str, ...], as_json: bool) -> None:
     """Play the stories in FILES, and print which states and transitions they covered.
 
     Exit 1 if a story differs from what it expects, 2 if a file cannot be read.
     """
-    played = [_Played(file) for file in files]
+    rosters = read_given(roster_files)
+    played = [_Played(file, rosters) for file in files]
     if as_json:
         print_json([item.as_json() for item in played])
     else:
@@ -78,13 +85,13 @@ def test(files: tuple[str, ...], as_json: bool) -> None:
 class _Played:
     """A story file that was played: the result, or the file's problems."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, rosters: Lists) -> None:
         self.file = file
         self.result: Result | None = None
         self.problems: tuple[Any, ...] = ()
         folder = Path() if file == "-" else Path(file).parent
         try:
-            self.result = play(read_story(read_file(file), lambda name: (folder / name).read_bytes()))
+            self.result = play(read_story(read_file(file), lambda name: (folder / name).read_bytes(), rosters))
         except ChartFileError as error:
             self.problems = error.problems
 
@@ -244,6 +251,7 @@ class Span(click.ParamType[tuple[timedelta, timedelta]]):
     "--work", default="10m..40m", show_default=True, type=Span(), metavar="SPAN", help="How long a machine works."
 )
 @click.option("--poll", default="30m", show_default=True, type=Age(), metavar="SPAN", help="How often a machine asks.")
+@rosters_option("The lines of a roster by which the chart goes.")
 @click.option("--retry", is_flag=True, help="A machine that failed tries again at its next poll.")
 @click.option(
     "--approve", default="1h", show_default=True, type=Age(), metavar="SPAN", help="When people approve, where they do."
@@ -270,6 +278,7 @@ def simulate_(
     lost: float,
     work: tuple[timedelta, timedelta],
     poll: timedelta,
+    roster_files: tuple[str, ...],
     retry: bool,
     approve: timedelta,
     from_run: int | None,
@@ -285,6 +294,7 @@ def simulate_(
     figures take for granted.
     """
     chart = _read_chart(context, target)
+    rosters = _find_rosters(context, chart, target, roster_files)
     if not poll:
         fail("--poll must be longer than zero", USAGE)
     learned = None if from_run is None else learn_from_run(open_service(config_of(context)), chart.name, from_run)
@@ -292,7 +302,8 @@ def simulate_(
         failing = 0.01 if learned is None else learned.fail
     assumed = Assumptions(
         start=start or datetime.now(UTC),
-        machines=_count_machines(chart, machines),
+        machines=_count_machines(chart, machines, rosters),
+        rosters=rosters,
         fail=failing,
         lost=lost,
         shortest=work[0],
@@ -324,7 +335,23 @@ def _read_chart(context: click.Context, target: str) -> Chart:
         sys.exit(USAGE)
 
 
-def _count_machines(chart: Chart, machines: int | None) -> int:
+def _find_rosters(
+    context: click.Context, chart: Chart, target: str, given: tuple[str, ...]
+) -> dict[str, Mapping[str, Labels]]:
+    """Return the rosters from the files that are given, and else, for a chart of the database, from there."""
+    rosters: dict[str, Mapping[str, Labels]] = {**read_given(given)}
+    if target != "-" and not Path(target).is_file():
+        service = open_service(config_of(context))
+        rosters |= {name: read_lists(service, name) for name in chart.rosters if name not in rosters}
+    need_rosters(chart, rosters)
+    return rosters
+
+
+def _count_machines(chart: Chart, machines: int | None, rosters: Lists) -> int:
+    if chart.rosters:
+        if machines is not None:
+            fail(f"chart {chart.name!r} goes by a roster: leave --machines out", USAGE)
+        return len({name for roster in chart.rosters for name in rosters[roster]})
     if chart.roster is not None:
         if machines not in (None, len(chart.roster)):
             fail(f"chart {chart.name!r} has a roster of {len(chart.roster)} machines: leave --machines out", USAGE)

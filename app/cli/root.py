@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from app.cli import calendar, chart, database, follow, lab, prove, remote, roster, subscription, token
+from app.cli.given import rosters_option
 from app.cli.serve import serve
 from app.cli.shared import exits_on_error, load_config
 from app.config import VERSION
@@ -22,8 +23,11 @@ Examples:
 @click.option(
     "--chart", "charts", multiple=True, metavar="FILE", help="A chart file to import; the first is the default chart."
 )
+@rosters_option("A roster to import before the charts; without NAME= it is called like the file.")
 @click.option(
-    "--take-file", is_flag=True, help="Import a --chart file also if it has the text of an earlier version: a rollback."
+    "--take-file",
+    is_flag=True,
+    help="Import a --chart or --roster file also if it has the text of an earlier version: a rollback.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on.")
@@ -40,6 +44,7 @@ Examples:
 def main(
     context: click.Context,
     charts: tuple[str, ...],
+    roster_files: tuple[str, ...],
     take_file: bool,
     host: str,
     port: int,
@@ -53,7 +58,7 @@ def main(
 ) -> None:
     """Sequence work over many machines: serve charts over HTTP, or administer them.
 
-    Without a COMMAND: migrates the database, imports the charts of --chart, and serves.
+    Without a COMMAND: migrates the database, imports the rosters of --roster and the charts of --chart, and serves.
     """
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     context.obj = load_config(database_url=database, workers=workers, logger=logger, bind=bind)
@@ -64,7 +69,7 @@ def main(
     elif server or server_context:
         raise click.UsageError("a server is asked by a command, such as `chart list`")
     else:
-        serve(context.obj, charts, host, debug=debug, take_file=take_file)
+        serve(context.obj, charts, host, rosters=roster_files, debug=debug, take_file=take_file)
 
 
 for command in (*lab.COMMANDS, prove.command, *follow.COMMANDS):

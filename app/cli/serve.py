@@ -14,18 +14,28 @@ import click
 
 from app import chart_file
 from app.cli.database import migrate
+from app.cli.given import read_lines
 from app.cli.shared import NO, USAGE, current_author, fail, open_service, print_problems, read_file
 from app.config import HOME, PREFIX, Config, is_loopback, require_auth
 from app.core.errors import ChartFileError
 from app.db.engine import normalize_url
 from app.logs import configure_logging
 from app.service.operate import ImportRequest, find_behind, import_chart
+from app.service.rosters import RosterRequest, find_earlier, import_roster
 
 
-def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool, take_file: bool = False) -> None:
-    """Migrate the database, import `charts` (the first is the default chart), and serve. Does not return.
+def serve(
+    config: Config,
+    charts: Sequence[str],
+    host: str,
+    *,
+    rosters: Sequence[str] = (),
+    debug: bool,
+    take_file: bool = False,
+) -> None:
+    """Migrate the database, import `rosters` and `charts` (the first is the default chart), and serve.
 
-    A file with the text of an earlier version is imported only if `take_file` says so.
+    Does not return. A file with the text of an earlier version is imported only if `take_file` says so.
     """
     if config.auth is None and is_loopback(host):
         config = replace(config, auth="open")
@@ -34,8 +44,11 @@ def serve(config: Config, charts: Sequence[str], host: str, *, debug: bool, take
     configure_logging(config.logger)
     # Whatever can stop the start is looked at before the database is changed.
     requests = {file: read_chart(file) for file in charts}
+    lists = read_lines(rosters)
     with reserved(config.bind):
         migrate(config)
+        for name, lines in lists.items():
+            import_list(config, name, lines, take_file=take_file)
         names = [import_file(config, file, requests[file], take_file=take_file) for file in charts]
     if names:
         config = replace(config, default_chart=names[0])
@@ -74,6 +87,17 @@ def read_chart(file: str) -> ImportRequest:
         print_problems(file, error.problems)
         sys.exit(USAGE)
     return request
+
+
+def import_list(config: Config, name: str, lines: dict[str, str], *, take_file: bool) -> None:
+    """Import a roster, unless the lines are those of an earlier version, and print the outcome."""
+    service = open_service(config)
+    version = None if take_file else find_earlier(service, name, lines)
+    if version is not None:
+        click.echo(f"roster {name}: the file is version {version}, and a later one is in force; left alone", err=True)
+        return
+    imported = import_roster(service, RosterRequest(name, lines), current_author())
+    click.echo(f"roster {imported.as_text()}", nl=False, err=True)
 
 
 def import_file(config: Config, file: str, request: ImportRequest, *, take_file: bool) -> str:

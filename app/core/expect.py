@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 # What a roster says of one machine: the values of each label.
@@ -175,6 +176,16 @@ Expect = Fixed | LookedUp
 def last_words(reports: Iterable[PastReport]) -> dict[str, PastReport]:
     """Return each machine's report in the latest of the visits in which it reported; the earliest visit comes first."""
     return {report.machine: report for report in reports}
+
+
+@lru_cache(maxsize=20_000)
+def read_labels(text: str) -> Labels:
+    """Return the labels that are kept as `rack=r12 shard=7 shard=9`: for each label its values."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for token in text.split():
+        label, _, value = token.partition("=")
+        labels[label] = (*labels.get(label, ()), value)
+    return labels
 
 
 class Book:

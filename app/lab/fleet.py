@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
 from app.core.chart import FAILED_KEY, Chart, State
+from app.core.expect import Listed
 from app.core.log import MICROSECOND
 from app.lab.tally import make_engine
+from app.lab.world import Lists
 
 # A run in which the machines have had so much time, or which has had so many visits, is taken never to end.
 PATIENCE = timedelta(days=90)
@@ -31,7 +33,8 @@ class Assumptions:
     Each machine asks every `poll`, works for a time between `shortest` and `longest`, or as long as one of `spans` if
     there are any, fails with the chance `fail`, and is never heard of again with the chance `lost`. With `retries` a
     machine that failed tries again at its next poll. `start` is when the chart is imported. In a state of approvers,
-    people approve when `approve` has passed.
+    people approve when `approve` has passed. `rosters` has the lines of the rosters that the chart goes by; then
+    `machines` are as many as these have together.
     """
 
     start: datetime
@@ -44,6 +47,21 @@ class Assumptions:
     retries: bool = False
     approve: timedelta = timedelta(hours=1)
     spans: Sequence[timedelta] = ()
+    rosters: Lists = field(default_factory=dict)
+
+    def list_machines(self, chart: Chart) -> Sequence[str]:
+        """Return the machines that live in a run of the chart."""
+        if chart.roster is not None:
+            return chart.roster
+        if chart.rosters:
+            return sorted({name for roster in chart.rosters for name in self.rosters[roster]})
+        listed = {
+            name
+            for state in chart.states.values()
+            if isinstance(state.expect, Listed)
+            for name in state.expect.machines
+        }
+        return [*sorted(listed), *(f"m{n:06}" for n in range(1, self.machines - len(listed) + 1))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +88,19 @@ def live(chart: Chart, assumed: Assumptions, chance: Random) -> Ending:
 class _Fleet:
     def __init__(self, chart: Chart, assumed: Assumptions, chance: Random) -> None:
         self._chart, self._assumed, self._chance = chart, assumed, chance
-        self._engine = make_engine(chart, assumed.start)
+        self._engine = make_engine(chart, assumed.start, assumed.rosters)
         self._poll = max(assumed.poll // MICROSECOND, 1)
         self._shortest = assumed.shortest // MICROSECOND
         self._more = (assumed.longest - assumed.shortest) // MICROSECOND + 1
         # Below it, the luck of a machine that begins is a failure, or worse.
         self._unlucky = assumed.lost + assumed.fail * (1 - assumed.lost)
         self._spans = [span // MICROSECOND for span in assumed.spans]
-        names = chart.roster if chart.roster is not None else [f"m{n:06}" for n in range(1, assumed.machines + 1)]
+        names = assumed.list_machines(chart)
         # Each machine's poll comes at its phase, again and again.
         self._polls = sorted((int(chance.random() * self._poll), name) for name in names)
         self._waiting: list[tuple[int, str]] = []
+        # The machines that may act in this visit, if they are not all there are.
+        self._idle: Collection[str] | None = None
         self._phases = {name: phase for phase, name in self._polls}
         self._working: list[tuple[int, str, str, str]] = []
         self._busy: set[str] = set()
@@ -141,8 +161,11 @@ class _Fleet:
             for number in range(APPROVERS):
                 heapq.heappush(self._working, (ready, f"approver {number}", self._state.name, self._first))
             return
-        busy = self._busy
-        self._waiting = [item for item in self._polls if item[1] not in busy] if self._state.is_counting else []
+        self._waiting = []
+        if self._state.is_counting:
+            busy, idle = self._busy, self._engine.find_idle(self._phases)
+            self._idle = idle
+            self._waiting = [item for item in self._polls if item[1] not in busy and (idle is None or item[1] in idle)]
 
     def _find_next_poll(self) -> None:
         """Find out which machine asks next of those that may get a yes, and when."""
@@ -189,6 +212,8 @@ class _Fleet:
         if self._engine.visit != self._visit:
             return
         if name not in self._phases or not self._state.is_counting or self._state.approvers is not None:
+            return
+        if self._idle is not None and name not in self._idle:
             return
         has_done_its_part = is_counted and state == self._state.name
         if not has_done_its_part or (key == FAILED_KEY and self._assumed.retries):

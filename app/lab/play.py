@@ -17,6 +17,7 @@ from app.lab.story import (
     Acting,
     Doing,
     Expecting,
+    Listing,
     Passing,
     Saying,
     Spot,
@@ -132,12 +133,12 @@ class Result:
 def play(story: Story) -> Result:
     """Play every tale of the story."""
     coverage = Coverage(story.chart)
-    return Result(tuple(play_tale(story.chart, tale, coverage) for tale in story.tales), coverage)
+    return Result(tuple(play_tale(story, tale, coverage) for tale in story.tales), coverage)
 
 
-def play_tale(chart: Chart, tale: Tale, coverage: Coverage) -> Played:
+def play_tale(story: Story, tale: Tale, coverage: Coverage) -> Played:
     """Play one tale up to its first difference; what it did before that counts as covered."""
-    world = World(chart, tale.start)
+    world = World(story.chart, tale.start, story.rosters)
     difference = _find_forbidden(world, tale, 0, tale.spot)
     for step in tale.steps:
         if difference is not None:
@@ -178,6 +179,9 @@ def _do(world: World, doing: Doing, answer: str | None) -> str | None:
             world.do(happening)
         case Upgrading(chart, homes):
             world.upgrade(chart, homes)
+        case Listing(rosters):
+            for name, lines in rosters.items():
+                world.take_over(name, lines)
         case Saying():
             return _say(world, doing, answer)
     return None
@@ -241,6 +245,7 @@ def _find_unlike(world: World, word: str, wanted: object) -> str | None:
         "version": here.version,
         "paused": here.is_paused,
         "held": len(here.slots),
+        "machines": world.chart.count_expected(here),
     }[word]
     return None if found == wanted else f"{word} is {found}, expected {wanted}"
 

@@ -17,7 +17,7 @@ from typing import Any
 from app.core.chart import Chart
 from app.core.log import format_instant
 from app.lab.fleet import MAX_VISITS, PATIENCE, Assumptions, Ending, live
-from app.lab.world import refuse_rosters
+from app.lab.world import need_rosters
 
 # Runs that a process does before it reports.
 CHUNK = 10
@@ -183,7 +183,7 @@ def simulate(
     progress: Progress = lambda done, of: None,
 ) -> Simulation:
     """Let `runs` fleets live, in `jobs` processes; 1 means in this one. Raises BadRequestError."""
-    refuse_rosters(chart)
+    need_rosters(chart, assumed.rosters)
     chunks = [range(first, min(first + CHUNK, runs)) for first in range(0, runs, CHUNK)]
     endings: dict[int, Ending] = {}
     for found in _run_chunks(chart, assumed, chunks, seed, jobs):

@@ -28,9 +28,12 @@ from app.chart_file.fields import (
     to_name,
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, Place, Problems, ScalarNode, decode, quote, read_nodes
+from app.chart_file.roster_lines import parse_labels
 from app.core.chart import Chart
-from app.core.errors import ChartFileError
+from app.core.errors import BadRequestError, ChartFileError
+from app.core.expect import Labels
 from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reason, Reset, Resume
+from app.lab.world import Lists, need_rosters
 
 # When a story begins if it does not say so: a Monday at noon.
 BEGINNING = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)
@@ -40,7 +43,7 @@ RANGE = re.compile(r"(?P<prefix>.*?)(?P<first>[0-9]+)\.\.(?P=prefix)(?P<last>[0-
 # The answer to expect of something that is an error rather than a refusal, such as a 400 or a 409.
 ERROR = "error"
 
-ROOT_KEYS = ("chart", "machines", "start", "story", "never")
+ROOT_KEYS = ("chart", "rosters", "machines", "start", "story", "never")
 TALE_KEYS = ("name", "start", "steps", "never")
 # What machines say, and what a step may say about it.
 SAYINGS = {
@@ -50,8 +53,8 @@ SAYINGS = {
     "work": ("machine", "state", "key", "again"),
 }
 ACTS = ("pause", "resume", "reset", "goto", "archive", "evict", "open")
-VERBS = (*SAYINGS, "pass", "at", *ACTS, "upgrade", "expect")
-EXPECTED_KEYS = ("state", "values", "visit", "run", "version", "paused", "held")
+VERBS = (*SAYINGS, "pass", "at", *ACTS, "upgrade", "roster", "expect")
+EXPECTED_KEYS = ("state", "values", "visit", "run", "version", "paused", "held", "machines")
 ANSWERS = (*(str(reason) for reason in Reason), ERROR)
 # Answers that a story may want from a state that its chart does not have.
 ABOUT_NO_STATE = (str(Reason.UNKNOWN_STATE), ERROR)
@@ -107,13 +110,20 @@ class Upgrading:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """Other lines of rosters are imported."""
+
+    rosters: Lists
+
+
+@dataclass(frozen=True, slots=True)
 class Expecting:
     """What is expected: for each word of `EXPECTED_KEYS` that the story names, its value and its place."""
 
     wanted: Mapping[str, tuple[Spot, object]]
 
 
-Doing = Saying | Passing | Acting | Upgrading | Expecting
+Doing = Saying | Passing | Acting | Upgrading | Listing | Expecting
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +148,26 @@ class Tale:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A story file: a chart, and tales about it."""
+    """A story file: a chart, the rosters by which it goes, and tales about it."""
 
     chart: Chart
     tales: tuple[Tale, ...]
+    rosters: Lists = field(default_factory=dict)
 
 
-# Returns the text of a file that a story names. Raises OSError.
+# Returns the content of a file that a story names. Raises OSError.
 Load = Callable[[str], bytes]
 
 
-def read_story(text: str | bytes, load: Load) -> Story:
-    """Return the story in `text`; `load` reads the chart files that it names.
+def read_story(text: str | bytes, load: Load, rosters: Lists | None = None) -> Story:
+    """Return the story in `text`; `load` reads the files that it names. `rosters` are in the place of the story's own.
 
     Raises ChartFileError with every problem of the story, also if a chart file that it names has problems.
     """
     problems = Problems()
     decoded = decode(text, problems)
     root = None if decoded is None else read_nodes(decoded, problems)
-    story = None if root is None else _Reader(problems, load).read(root)
+    story = None if root is None else _Reader(problems, load, rosters or {}).read(root)
     if story is None or problems:
         raise ChartFileError(problems.in_order())
     return story
@@ -165,9 +176,10 @@ def read_story(text: str | bytes, load: Load) -> Story:
 class _Reader:
     """Reads a story's nodes; what is wrong with them is noted in `problems`."""
 
-    def __init__(self, problems: Problems, load: Load) -> None:
+    def __init__(self, problems: Problems, load: Load, rosters: Lists) -> None:
         self._problems = problems
         self._load = load
+        self._rosters = rosters
         self._machines: tuple[str, ...] = ()
         self._start = BEGINNING
         self._charts: list[Chart] = []
@@ -180,6 +192,8 @@ class _Reader:
         chart = self._read_chart(fields.find("chart"), "chart")
         if chart is None:
             return None
+        rosters = {**self._read_rosters(fields.find("rosters"), "rosters"), **self._rosters}
+        self._check_rosters(fields.find("chart"), chart, rosters)
         self._machines = self._read_machines(fields.find("machines"))
         self._start = self._scalar(fields.find("start"), "start", to_instant) or BEGINNING
         node = fields.find("story")
@@ -191,7 +205,7 @@ class _Reader:
             self._problems.add(node, "story is an empty list")
         # Read last: by now the states of every version are known.
         never = self._read_states(fields.find("never"), "never")
-        return Story(chart, tuple(replace(tale, never=tale.never | never) for tale in tales))
+        return Story(chart, tuple(replace(tale, never=tale.never | never) for tale in tales), rosters)
 
     def _read_tale(self, node: Node) -> Tale | None:
         fields = read_map(node, "an entry of story", TALE_KEYS, ("name", "steps"), self._problems)
@@ -235,6 +249,8 @@ class _Reader:
         if verb == "at":
             instant = self._scalar(node, verb, to_instant)
             return None if instant is None else Passing(instant=instant)
+        if verb == "roster":
+            return Listing(self._read_rosters(node, verb))
         return self._read_upgrade(node) if verb == "upgrade" else self._read_expecting(node)
 
     # What machines say
@@ -316,6 +332,39 @@ class _Reader:
             return None
         self._charts.append(chart)
         return chart
+
+    # Rosters
+
+    def _read_rosters(self, node: Node | None, what: str) -> dict[str, Mapping[str, Labels]]:
+        """Return the machines of each roster: its value is the name of a file, or, over several lines, the lines."""
+        if node is not None and not isinstance(node, MapNode):
+            expect_type(node, what, "a mapping from a roster's name to its file or its lines", self._problems)
+            return {}
+        found: dict[str, Mapping[str, Labels]] = {}
+        for name, (_, value) in ({} if node is None else node.entries).items():
+            text = self._scalar(value, name, str)
+            if text is not None:
+                found[name] = self._read_lines(value, name, text)
+        return found
+
+    def _read_lines(self, node: Node, name: str, text: str) -> Mapping[str, Labels]:
+        """Return the machines in the file `text`, or in `text` itself; problems of the lines become the node's."""
+        is_file = "\n" not in text
+        try:
+            return parse_labels(self._load(text) if is_file else text.encode())
+        except OSError as error:
+            self._problems.add(node, f"{name}: cannot read {quote(text)}: {error.strerror or error}")
+        except ChartFileError as error:
+            place = f"{text}:" if is_file else "in its lines, "
+            self._problems.add(node, f"{name}: {place}{error.problems[0]}")
+        return {}
+
+    def _check_rosters(self, node: Node | None, chart: Chart, rosters: Lists) -> None:
+        try:
+            need_rosters(chart, rosters)
+        except BadRequestError as error:
+            if node is not None:
+                self._problems.add(node, str(error))
 
     # What is expected
 

@@ -8,7 +8,7 @@ microseconds since the chart's import.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, fields
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -30,7 +30,7 @@ from app.core.errors import StateServiceError
 from app.core.log import MICROSECOND
 from app.core.position import Position, Step, Tick, Verdict
 from app.core.window import find_fitting, judge
-from app.lab.world import MOVES, World
+from app.lab.world import MOVES, Lists, World
 
 # What `Tally` knows of each class of a definition. A chart with anything else in it is left to `step`.
 KNOWN: dict[type, frozenset[str]] = {
@@ -60,6 +60,9 @@ class Engine(Protocol):
     def opens_at(self, now: int) -> int | None:
         """Return the first instant from `now` on at which no window refuses a machine; None if none is known."""
 
+    def find_idle(self, machines: Collection[str]) -> Collection[str] | None:
+        """Return those of `machines` that take part in this visit, and were not counted as it began; None for all."""
+
     def claim(self, machine: str, now: int) -> bool:
         """Claim a slot of the current state; return whether the machine holds one then."""
 
@@ -70,9 +73,9 @@ class Engine(Protocol):
         """Let the clock act."""
 
 
-def make_engine(chart: Chart, start: datetime) -> Engine:
+def make_engine(chart: Chart, start: datetime, rosters: Lists | None = None) -> Engine:
     """Return the fastest engine that keeps this chart as `step` does."""
-    return Tally(chart, start) if is_plain(chart) else StepEngine(chart, start)
+    return Tally(chart, start) if is_plain(chart) else StepEngine(chart, start, rosters)
 
 
 def is_plain(chart: Chart) -> bool:
@@ -98,9 +101,9 @@ def _is_known(item: object) -> bool:
 class StepEngine:
     """The core itself."""
 
-    def __init__(self, chart: Chart, start: datetime) -> None:
+    def __init__(self, chart: Chart, start: datetime, rosters: Lists | None = None) -> None:
         self._start = start
-        self._world = World(chart, start)
+        self._world = World(chart, start, rosters)
         self.left_down = 0
         # The opening that was looked up last; it holds for one visit.
         self._open_from = self._open_until = 0
@@ -108,7 +111,8 @@ class StepEngine:
 
     def has_room(self) -> bool:
         """Return whether the state has a slot that nobody holds."""
-        rule, here = self._world.chart.states[self.state].slots, self._world.position
+        here = self._world.position
+        rule = self._world.chart.state_at(here).slots
         return rule is not None and len(here.slots) < rule.limit(here.succeeded)
 
     def opens_at(self, now: int) -> int | None:
@@ -127,6 +131,15 @@ class StepEngine:
             self._open_from = (opens - self._start) // MICROSECOND
             self._open_until = (closes - (length or timedelta(0)) - self._start) // MICROSECOND
         return (opens - self._start) // MICROSECOND
+
+    def find_idle(self, machines: Collection[str]) -> Collection[str] | None:
+        """Return those of `machines` that take part in this visit, and were not counted as it began; None for all."""
+        expect, here = self._world.chart.expect_of(self.state), self._world.position
+        counted = self._world.reports
+        if (expect is None or not expect.names_machines) and not counted:
+            return None
+        kept = machines if expect is None else expect.keep(machines, here, self._world.memory)
+        return {name for name in kept if name not in counted}
 
     def claim(self, machine: str, now: int) -> bool:
         """Claim a slot of the current state; return whether the machine holds one then."""
@@ -222,6 +235,10 @@ class Tally:
     def opens_at(self, now: int) -> int | None:
         """Return `now`: a plain chart has no windows."""
         return now
+
+    def find_idle(self, machines: Collection[str]) -> Collection[str] | None:
+        """Return None: every machine of a plain chart takes part in each of its states."""
+        return None
 
     def claim(self, machine: str, now: int) -> bool:
         """Claim a slot of the current state; return whether the machine holds one then."""

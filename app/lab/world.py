@@ -5,13 +5,14 @@ Nothing here decides anything about a chart: every answer comes from `app.core.m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.core import machine
 from app.core.chart import Chart, Transition
 from app.core.errors import BadRequestError, ConflictError
+from app.core.expect import Book, Labels, PastReport, Where
 from app.core.position import (
     CLOCK_KINDS,
     Archive,
@@ -20,6 +21,7 @@ from app.core.position import (
     Happening,
     Kind,
     LoggedUpdate,
+    NewRoster,
     Position,
     Reason,
     Report,
@@ -45,27 +47,90 @@ class Move:
     taken: Transition | None
 
 
-def refuse_rosters(chart: Chart) -> None:
-    """Raise BadRequestError for a chart whose machines must be looked up: the lab has no rosters."""
-    if chart.looks_up or chart.has_own_sets:
+# Rosters by name, each with the labels of its machines.
+Lists = Mapping[str, Mapping[str, Labels]]
+
+
+def need_rosters(chart: Chart, rosters: Collection[str]) -> None:
+    """Raise BadRequestError if the chart goes by a roster that is not among `rosters`."""
+    missing = [name for name in chart.rosters if name not in rosters]
+    if missing:
         raise BadRequestError(
-            f"chart {chart.name!r} has states with machines of their own, which the lab does not know yet"
+            f"chart {chart.name!r} goes by the roster {missing[0]!r}, which is not given here:"
+            f" name the file with its lines, by --roster {missing[0]}=FILE or under 'rosters' in the story"
         )
 
 
-class World:
-    """A chart that was imported at `now`, and everything that its machines have said since."""
+class Memory(Book):
+    """What a decision may ask about machines: the rosters in their versions, and the reports of the run so far."""
 
-    def __init__(self, chart: Chart, now: datetime) -> None:
-        refuse_rosters(chart)
+    def __init__(self, rosters: Lists) -> None:
+        versions: dict[str, dict[int, Mapping[str, Labels]]] = {name: {1: lines} for name, lines in rosters.items()}
+        super().__init__(versions)
+        self._versions = versions
+        self._counted: dict[tuple[str, int, Where, str | None], Mapping[str, int]] = {}
+        self.run = 1
+        # The state of each visit of the run, and the reports in it.
+        self.states: dict[int, str] = {}
+        self.reports: dict[int, dict[str, Report]] = {}
+
+    def add(self, roster: str, lines: Mapping[str, Labels]) -> int:
+        """Keep the lines as the roster's next version; return its number."""
+        versions = self._versions.setdefault(roster, {})
+        versions[len(versions) + 1] = lines
+        return len(versions)
+
+    @property
+    def newest(self) -> dict[str, int]:
+        """The newest version of each roster."""
+        return {name: len(versions) for name, versions in self._versions.items()}
+
+    def count_machines(self, roster: str, version: int, where: Where) -> int:
+        """Return how many machines of the roster have the labels `where`."""
+        key = (roster, version, where, None)
+        if key not in self._counted:
+            self._counted[key] = {"": super().count_machines(roster, version, where)}
+        return self._counted[key][""]
+
+    def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
+        """Return how many of these machines have each value of `label`."""
+        key = (roster, version, where, label)
+        if key not in self._counted:
+            self._counted[key] = super().count_groups(roster, version, where, label)
+        return self._counted[key]
+
+    def list_reports(
+        self, run: int, states: Collection[str], machines: Collection[str] | None = None
+    ) -> Sequence[PastReport]:
+        """Return the standing reports in the run's visits of `states`, the earliest visit first."""
+        if run != self.run:
+            return ()
+        return [
+            PastReport(visit, self.states[visit], name, reports[name].key)
+            for visit, reports in sorted(self.reports.items())
+            if self.states[visit] in states
+            for name in (reports if machines is None else machines)
+            if name in reports
+        ]
+
+
+class World:
+    """A chart that was imported at `now`, and everything that its machines have said since.
+
+    `rosters` has the lines of each roster that the chart goes by. Raises BadRequestError if one is missing.
+    """
+
+    def __init__(self, chart: Chart, now: datetime, rosters: Lists | None = None) -> None:
+        need_rosters(chart, rosters or {})
         self.now = now
         self.charts = {1: chart}
         self.moves: list[Move] = []
         self.is_archived = False
+        self.memory = Memory(rosters or {})
         self._visits: dict[str, int] = {}
-        self._reports: dict[int, dict[str, Report]] = {}
         self._keys: dict[str, LoggedUpdate] = {}
-        first = machine.start(chart, 1, 1, now)
+        newest = {name: self.memory.newest[name] for name in chart.rosters}
+        first = machine.start(chart, 1, 1, now, rosters=newest, known=self.memory)
         self.due_at = first.due_at
         self._position = first.position
         self._take(first)
@@ -84,6 +149,10 @@ class World:
         reports = self._reports.get(here.visit, {})
         held = {name: reports[name].key for name in here.slots if name in reports}
         return here if held == here.holder_reports else replace(here, holder_reports=held)
+
+    @property
+    def _reports(self) -> dict[int, dict[str, Report]]:
+        return self.memory.reports
 
     @property
     def reports(self) -> Mapping[str, str | None]:
@@ -118,10 +187,15 @@ class World:
         return self.do(Claim(state, machine_id, again=again, report=self._find_report(state, machine_id)))
 
     def upgrade(self, chart: Chart, homes: Mapping[str, str]) -> Step:
-        """Let another version take over. Raises ConflictError."""
+        """Let another version take over. Raises BadRequestError, ConflictError."""
+        need_rosters(chart, self.memory.newest)
         version = self._position.version + 1
-        step = self._decide(Upgrade(chart=chart, version=version, homes=homes, reports=dict(self.reports)))
+        newest = {name: self.memory.newest[name] for name in chart.rosters}
+        step = self._decide(
+            Upgrade(chart=chart, version=version, homes=homes, reports=dict(self.reports), rosters=newest)
+        )
         self.charts[version] = chart
+        self.memory.states = {visit: homes.get(name, name) for visit, name in self.memory.states.items()}
         self._visits = {homes.get(name, name): visit for name, visit in self._visits.items()}
         self._take(step)
         # The new version may count another attribute first, or lack one that machines have reported.
@@ -134,6 +208,16 @@ class World:
         succeeded = sum(report.key is not None and report.key == state.default_key for report in kept.values())
         self._position = replace(self._position, succeeded=succeeded)
         return step
+
+    def take_over(self, roster: str, lines: Mapping[str, Labels]) -> Step | None:
+        """Import a roster's new version, and let the chart go by it; None if the chart does not follow the roster."""
+        before = self.memory.newest.get(roster)
+        version = self.memory.add(roster, lines)
+        if roster not in self.chart.rosters:
+            return None
+        old = {} if before is None else self.memory.rosters[roster][before]
+        differing = {name: key for name, key in self.reports.items() if lines.get(name) != old.get(name)}
+        return self.do(NewRoster(roster, version, differing))
 
     def do(self, happening: Happening) -> Step:
         """Let `happening` happen now. Raises BadRequestError, KeyReusedError, ConflictError; then nothing changed."""
@@ -168,7 +252,7 @@ class World:
     def _decide(self, happening: Happening) -> Step:
         if self.is_archived:
             raise ConflictError(f"chart {self.chart.name!r} is archived")
-        return machine.step(self.chart, self.position, happening, self.now)
+        return machine.step(self.chart, self.position, happening, self.now, self.memory)
 
     def _take(self, step: Step) -> Step:
         """Remember what was decided, as the service would write it."""
@@ -176,13 +260,17 @@ class World:
             if entry.kind in MOVES:
                 self.moves.append(Move(self.now, entry.from_state, entry.to_state, self._find_taken(entry)))
             if entry.kind is Kind.RESET:
-                self._visits, self._reports = {}, {}
+                self._visits = {}
+                self.memory.reports.clear()
+                self.memory.states.clear()
+        self.memory.run = step.position.run
         for report in step.withdrawn:
             self._reports.get(report.visit, {}).pop(report.machine, None)
         for report in step.reports:
             self._reports.setdefault(report.visit, {})[report.machine] = report
         for visit in step.visits:
             self._visits[visit.state] = visit.visit
+            self.memory.states[visit.visit] = visit.state
         self._position, self.due_at = step.position, step.due_at
         return step
 

@@ -17,7 +17,7 @@ from app import store
 from app.chart_file.roster_lines import digest, parse_roster, write_labels, write_line
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import ConflictError, RosterNotFoundError, VersionNotFoundError
-from app.core.expect import Where
+from app.core.expect import Labels, Where, read_labels
 from app.core.log import Author, format_instant
 from app.core.position import Kind, NewRoster, Step
 from app.db import Connection, asking, retrying, snapshot, transaction
@@ -313,6 +313,17 @@ def list_versions(service: Service, name: str) -> list[store.rosters.RosterVersi
         return store.rosters.list_versions(connection, _get_roster(connection, name).id)
 
 
+def find_earlier(service: Service, name: str, lines: Mapping[str, str]) -> int | None:
+    """Return the version that had these lines before the newest one had others; None if there is none."""
+    sha256 = digest(lines)
+    with snapshot(service.database) as connection:
+        roster = store.rosters.find_roster(connection, name)
+        found = [] if roster is None else store.rosters.list_versions(connection, roster.id)
+    if not found or found[-1].sha256 == sha256:
+        return None
+    return next((one.version for one in reversed(found) if one.sha256 == sha256), None)
+
+
 @dataclass(frozen=True, slots=True)
 class RosterView:
     """A version of a roster that is being read: `lines` yields machines and labels, a page at a time."""
@@ -329,7 +340,7 @@ class RosterView:
     def chunks(self) -> Iterator[list[tuple[str, dict[str, list[str]]]]]:
         """Each machine with the values of its labels, many at a time."""
         for chunk in batched(self.lines):
-            labels = ((machine, store.rosters.read_labels(text)) for machine, text in chunk)
+            labels = ((machine, read_labels(text)) for machine, text in chunk)
             yield [(machine, {label: list(values) for label, values in one.items()}) for machine, one in labels]
 
 
@@ -349,6 +360,11 @@ def read_roster(service: Service, name: str, version: int | None = None, where: 
         roster = _get_roster(connection, name)
     number = _get_version(roster, version)
     return RosterView(name, number, _iterate_lines(service, roster.id, number, where))
+
+
+def read_lists(service: Service, name: str) -> dict[str, Labels]:
+    """Return every machine of a roster's newest version with its labels. Raises RosterNotFoundError."""
+    return {machine: read_labels(text) for machine, text in read_roster(service, name).lines}
 
 
 def _iterate_lines(service: Service, roster_id: int, version: int, where: Where) -> Iterator[store.rosters.Line]:

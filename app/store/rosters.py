@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
 
-from app.core.expect import Labels, Where
+from app.core.expect import Labels, Where, read_labels
 from app.core.log import format_instant
 from app.db import Connection
 from app.db.connection import Prepared, among
@@ -221,16 +220,6 @@ def find_labels(connection: Connection, roster_id: int, version: int, machines: 
     """Return the labels of those of `machines` that a version lists. Used by: PUTs and claims on charts that follow."""
     parameters = {"roster_id": roster_id, "version": version, "machines": list(machines)}
     return {machine: read_labels(labels) for machine, labels in _LABELS.rows(connection, parameters)}
-
-
-@lru_cache(maxsize=20_000)
-def read_labels(text: str) -> Labels:
-    """Return what the column `labels` says: for each label its values."""
-    labels: dict[str, tuple[str, ...]] = {}
-    for token in text.split():
-        label, _, value = token.partition("=")
-        labels[label] = (*labels.get(label, ()), value)
-    return labels
 
 
 def count_lines(connection: Connection, roster_id: int, version: int, where: Where, without: str | None = None) -> int:

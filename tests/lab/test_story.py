@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.core.errors import ChartFileError
+from app.lab.play import play
 from app.lab.story import BEGINNING, Passing, Saying, Story, read_story
 
 CHART = b"""chart: web
@@ -131,3 +132,47 @@ def test_problem_of_the_chart_is_told_where_the_story_names_it() -> None:
         read_story("chart: bad.yaml\nstory: [{name: x, steps: []}]", lambda file: CHART.replace(b"increm", b"incerm"))
     (problem,) = caught.value.problems
     assert str(problem).startswith("1:8: chart: bad.yaml:5:11: unknown func")
+
+
+ROSTERED = CHART.replace(b"states:\n", b"expect: {roster: web}\nstates:\n", 1).replace(b"value: 3}", b'value: "100%"}')
+LINES = b"a rack=r1\nb rack=r1\nc rack=r2\n"
+
+
+def load_rostered(file: str) -> bytes:
+    return {"web.yaml": ROSTERED, "web.txt": LINES, "bad.txt": b"a rack\n"}[file]
+
+
+def read_rostered(rosters: str, *steps: str) -> Story:
+    lines = "".join(f"      - {step}\n" for step in steps)
+    return read_story(f"chart: web.yaml\n{rosters}story:\n  - name: x\n    steps:\n{lines}", load_rostered)
+
+
+@pytest.mark.parametrize("rosters", ["rosters: {web: web.txt}\n", "rosters:\n  web: |\n    a\n    b\n    c\n"])
+def test_story_goes_by_the_roster_that_it_names(rosters: str) -> None:
+    story = read_rostered(rosters, "expect: {machines: 3}", "work: {machine: [a, b, c]}", "expect: {state: done}")
+    assert play(story).first_difference is None
+
+
+def test_roster_changes_in_the_course_of_a_story() -> None:
+    story = read_rostered(
+        "rosters: {web: web.txt}\n",
+        "work: {machine: [a, b]}",
+        "roster:\n          web: |\n            a\n            d\n            e\n",
+        "expect: {machines: 3, values: {count: 1}}",
+        "put: {machine: c}\n        answer: not_on_roster",
+    )
+    assert play(story).first_difference is None
+
+
+@pytest.mark.parametrize(
+    ("rosters", "problem"),
+    [
+        ("", "chart 'web' goes by the roster 'web', which is not given here"),
+        ("rosters: {web: bad.txt}\n", "web: bad.txt:1:1: 'rack' is not label=value"),
+        ("rosters: [web]\n", "rosters must be a mapping from a roster's name to its file or its lines, not a list"),
+    ],
+)
+def test_roster_that_cannot_be_read_is_a_problem(rosters: str, problem: str) -> None:
+    with pytest.raises(ChartFileError) as caught:
+        read_rostered(rosters, "pass: 1s")
+    assert problem in " ".join(map(str, caught.value.problems))

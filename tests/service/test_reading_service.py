@@ -12,6 +12,7 @@ from app.core.errors import ChartNotFoundError, VersionNotFoundError
 from app.service import operate, reading
 from app.service.context import Service
 from app.service.operate import Outcome
+from app.service.rosters import RosterRequest, import_roster, read_lines
 from app.service.upkeep import verify
 from tests.core.support import NOON
 from tests.service.support import (
@@ -63,6 +64,9 @@ def test_export_under_a_new_name_starts_a_run_there(service: Service) -> None:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=[path.stem for path in SAMPLES])
 def test_export_of_a_sample_imports_again_as_the_same_chart(service: Service, path: Any) -> None:
+    for roster in CHARTS.glob("rosters/*.txt"):
+        lines = read_lines(roster.read_bytes().splitlines())
+        import_roster(service, RosterRequest(roster.stem, lines), ANN)
     name = import_text(service, path.read_text(), name=path.stem).status.chart
     text = reading.export_chart(service, name)
     import_text(service, text, name="copy")

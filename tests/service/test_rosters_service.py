@@ -18,6 +18,7 @@ from app.service.rosters import (
     RosterImported,
     RosterRequest,
     diff_roster,
+    find_earlier,
     import_roster,
     list_rosters,
     list_versions,
@@ -278,3 +279,12 @@ def test_waiting_claim_is_given_when_its_group_is_free(tiers: Service) -> None:
     assert [answer.is_yes for answer in tiers_claims] == [True, False]
     update(tiers, "web", "fleet", "web-01")
     assert claim(tiers, "web", "fleet", "web-02").is_yes
+
+
+def test_lines_of_an_earlier_version_are_recognised(service: Service) -> None:
+    for lines in ({"a": "", "b": ""}, {"a": "", "b": "", "c": ""}):
+        import_roster(service, RosterRequest("again", lines, max_loss=Fraction(1)), NOBODY)
+    assert find_earlier(service, "again", {"b": "", "a": ""}) == 1
+    assert find_earlier(service, "again", {"a": "", "b": "", "c": ""}) is None
+    assert find_earlier(service, "again", {"a": ""}) is None
+    assert find_earlier(service, "new", {"a": ""}) is None
