@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,15 @@ from app.core.errors import BadRequestError
 from app.core.position import Archive, Goto, Happening, Reset
 from app.service import operate
 from app.web.guard import check_json_type
-from app.web.request import MACHINE_LENGTH, NAME_LENGTH, check_text, current_author, current_service, read_query
+from app.web.request import (
+    MACHINE_LENGTH,
+    NAME_LENGTH,
+    check_known,
+    check_text,
+    current_author,
+    current_service,
+    read_query,
+)
 from app.web.values import read_instant
 
 blueprint = Blueprint("operate", __name__)
@@ -94,18 +103,50 @@ def read_field(name: str, limit: int, *, may_be_empty: bool = True) -> str | Non
     return check_text(name, value, limit)
 
 
+# The fields of a JSON object by route. Scripts send one object for all acts, so each act lets those of the others pass.
+# `actor` changes nothing: the log has the token's name.
+_ACT = ("reason", "state", "machine", "actor")
+FIELDS: dict[str, tuple[str, ...]] = {
+    "operate.post_pause": _ACT,
+    "operate.post_resume": _ACT,
+    "operate.post_reset": _ACT,
+    "operate.post_archive": _ACT,
+    "operate.post_goto": _ACT,
+    "operate.post_evict": _ACT,
+    "operate.post_open": (*_ACT, "until"),
+    "tokens.put_token": ("role", "charts", "machine", "expires"),
+}
+
+
 def read_object() -> dict[str, Any]:
-    """The JSON object in the body; an empty one if there is no body. Raises BadRequestError."""
+    """The JSON object in the body; an empty one if there is no body. Raises BadRequestError.
+
+    A field that the route does not know, or that is there twice, is refused: a limit whose name is misspelt would be no
+    limit.
+    """
     check_json_type()
-    # With the Content-Type that `curl -d` sends, too.
+    text = request.get_data()
+    if not text:
+        return {}
+    # Whatever Content-Type says: `curl -d` sends that of a form.
     try:
-        body = request.get_json(force=True, silent=True)
-    except RecursionError:
-        # The body nests deeper than the JSON parser can follow.
+        body = json.loads(text, object_pairs_hook=_read_pairs)
+    except (ValueError, RecursionError):
+        # Not JSON, not UTF-8, or nested deeper than the parser can follow.
         body = None
-    if request.get_data() and not isinstance(body, dict):
+    if not isinstance(body, dict):
         raise BadRequestError("the body is not a JSON object")
-    return body or {}
+    known = FIELDS.get(request.endpoint or "")
+    if known is not None:
+        check_known(body, known, "field")
+    return body
+
+
+def _read_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRequestError("a field of the JSON object is given more than once")
+    return found
 
 
 @blueprint.post("/charts/<chart:name>/evict", provide_automatic_options=False)

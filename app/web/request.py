@@ -314,13 +314,13 @@ def is_person(holder: Holder) -> bool:
     return holder.name is not None and holder.may(Role.OPERATOR)
 
 
-def check_known(names: Collection[str], known: Collection[str]) -> None:
+def check_known(names: Collection[str], known: Collection[str], kind: str = "parameter") -> None:
     """Raise BadRequestError for the first of `names` that is not `known`, with the name that was probably meant."""
     for name in names:
         if name not in known:
             near = get_close_matches(name.lower(), known, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise BadRequestError(f"unknown parameter {name[:NAME_LENGTH]!r}{hint}")
+            raise BadRequestError(f"unknown {kind} {name[:NAME_LENGTH]!r}{hint}")
 
 
 def read_query() -> Query:

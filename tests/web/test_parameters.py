@@ -7,6 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from tests.support.apps import import_text
@@ -192,3 +193,50 @@ def test_no_query_breaks_the_service(client: FlaskClient, method: str, query: st
     # Both refuse a query that names a state; what is 400 under /charts is 500 under /state.
     assert (status, response.status_code) in {(406, 406), (400, 500)}
     assert "the service failed" not in response.text
+
+
+def _fill(rule: Rule) -> str:
+    values: dict[str, object] = {"name": "states", "version": 1, "machine": "m", "token": "t", "subscription": "s"}
+    adapter = rule.map.bind("localhost") if rule.map is not None else None
+    assert adapter is not None
+    path: str = adapter.build(rule.endpoint, {name: values.get(name, "x") for name in rule.arguments})
+    return path
+
+
+def test_unknown_parameter_is_refused_on_every_route(app: Flask) -> None:
+    """The pages are left out: they read their own parameters, and change nothing by them."""
+    client, asked = app.test_client(), set()
+    before = client.get("/charts/states/history").get_json()
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint.startswith(("ui.", "static")):
+            continue
+        path = _fill(rule)
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            response = client.open(f"{path}?machin=m", method=method, headers=JSON)
+            status = 500 if path in ("/state", "/reached", "/turn") else 400
+            assert (response.status_code, "unknown parameter 'machin'" in response.text) == (status, True), path
+            asked.add((method, path))
+    assert len(asked) > 50
+    assert client.get("/charts/states/history").get_json() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("POST", "/charts/states/goto", '{"state": "x", "reason": "r", "dry_run": 1}', "unknown field 'dry_run'"),
+        ("POST", "/charts/states/pause", '{"reason": "r", "until": "x"}', "unknown field 'until'"),
+        ("POST", "/charts/states/evict", '{"machine": "m", "resaon": "r"}', "(did you mean 'reason'?)"),
+        ("POST", "/charts/states/reset", '{"reason": "r", "reason": "s"}', "given more than once"),
+        ("PUT", "/tokens/t", '{"role": "machine", "machin": "m"}', "(did you mean 'machine'?)"),
+        ("PUT", "/tokens/t", '{"role": "admin", "Charts": "web*"}', "(did you mean 'charts'?)"),
+        ("PUT", "/tokens/t", '{"role": "admin", "charts": "web*", "charts": "*"}', "given more than once"),
+        ("PUT", "/subscriptions/s", '{"url": "http://127.0.0.1/x", "chart": "web"}', "unknown field 'chart'"),
+    ],
+)
+def test_unknown_field_of_a_body_is_refused(
+    client: FlaskClient, method: str, path: str, body: str, detail: str
+) -> None:
+    response = client.open(path, method=method, data=body)
+    assert_problem(response, 400, detail)
+    assert client.get("/tokens").get_json() == []
+    assert client.get("/charts/states").get_json()["paused"] is False
