@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,8 +22,10 @@ from app.cli.shared import (
     read_file,
 )
 from app.core.errors import CalendarFileError
-from app.core.log import format_instant
 from app.service import calendars
+
+# What a server answers, and what `as_json` gives.
+Fields = Mapping[str, Any]
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -40,19 +44,27 @@ def group() -> None:
 def import_(context: click.Context, file: str, name: str | None, as_json: bool) -> None:
     """Import an iCalendar FILE: a new calendar, or a new version of one. Charts that name it go by it at once."""
     service = open_service(config_of(context))
-    named = name or ("calendar" if file == "-" else Path(file).stem)
     try:
-        imported = calendars.import_calendar(service, named, read_file(file), current_author())
+        imported = calendars.import_calendar(service, name_of(file, name), read_file(file), current_author())
     except CalendarFileError as error:
         print_problems(file, error.problems)
         sys.exit(USAGE)
+    print_imported(imported.as_json(), as_json=as_json)
+
+
+def name_of(file: str, name: str | None) -> str:
+    """Return the calendar's name: the one that was given, or that of the file."""
+    return name or ("calendar" if file == "-" else Path(file).stem)
+
+
+def print_imported(found: Fields, *, as_json: bool) -> None:
+    """Print an import, and the charts that go by the calendar."""
     if as_json:
-        print_json(imported.as_json())
+        print_json(found)
         return
-    version = imported.version
-    click.echo(f"{version.calendar}: {imported.outcome}, version {version.version}, {version.events} events")
-    for chart, state in imported.charts.items():
-        click.echo(f"  {chart} goes by it, in {state}")
+    click.echo(f"{found['calendar']}: {found['outcome']}, version {found['version']}, {found['events']} events")
+    for one in found["charts"]:
+        click.echo(f"  {one['chart']} goes by it, in {one['current_state']}")
 
 
 @group.command("list", epilog="Example: ./state_service calendar list --json")
@@ -62,11 +74,15 @@ def import_(context: click.Context, file: str, name: str | None, as_json: bool) 
 def list_(context: click.Context, as_json: bool) -> None:
     """List every calendar and the charts that go by it."""
     found = calendars.list_calendars(open_service(config_of(context)))
+    print_calendars([view.as_json() for view in found], as_json=as_json)
+
+
+def print_calendars(found: Sequence[Fields], *, as_json: bool) -> None:
+    """Print calendars as JSON or as a table."""
     if as_json:
-        print_json([view.as_json() for view in found])
+        print_json(found)
         return
-    newest = [(item.version, ", ".join(item.charts)) for item in found]
-    rows = [(version.calendar, version.version, version.events, charts) for version, charts in newest]
+    rows = [(one["calendar"], one["version"], one["events"], ", ".join(one["charts"])) for one in found]
     print_table(("CALENDAR", "VERSION", "EVENTS", "CHARTS"), rows)
 
 
@@ -81,9 +97,15 @@ def show(context: click.Context, name: str, as_text: bool, as_json: bool) -> Non
     view = calendars.get_calendar(open_service(config_of(context)), name)
     if as_text:
         print_pieces([view.version.text])
-    elif as_json:
-        print_json(view.as_json())
     else:
-        click.echo(f"{name}: version {view.version.version}, charts: {', '.join(view.charts) or 'none'}")
-        rows = [(format_instant(item.start), format_instant(item.end)) for item in view.events]
-        print_table(("CLOSED FROM", "TO"), rows)
+        print_calendar(view.as_json(), as_json=as_json)
+
+
+def print_calendar(found: Fields, *, as_json: bool) -> None:
+    """Print one calendar, and when it closes charts next."""
+    if as_json:
+        print_json(found)
+        return
+    charts = ", ".join(found["charts"]) or "none"
+    click.echo(f"{found['calendar']}: version {found['version']}, charts: {charts}")
+    print_table(("CLOSED FROM", "TO"), [(event["start"], event["end"]) for event in found["next"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -30,10 +30,11 @@ from app.cli.shared import (
     read_file,
 )
 from app.core.errors import ChartFileError, Problem
-from app.core.log import HashedRow, HistoryFilter
+from app.core.log import HistoryFilter
 from app.core.position import Archive, Goto, Happening, Reset
 from app.diagram import THEMES, Form
 from app.service import operate, reading
+from app.service.condition import Condition
 from app.service.operate import ImportRequest, import_chart
 from app.service.pages import draw_chart
 from app.service.past import get_past_status
@@ -42,6 +43,8 @@ from app.service.roll import RollQuery, Which, list_roll
 from app.service.status import Status
 from app.service.verifying import Head, list_logged_charts, verify
 
+# The most urgent first.
+CONDITIONS = [str(condition) for condition in Condition]
 FORMATS = {"json": as_json_array, "csv": as_csv, "ndjson": as_ndjson}
 HISTORY_HEADINGS = ("SEQ", "AT", "KIND", "FROM", "TO", "KEY", "VALUE", "MACHINE", "ACTOR", "REASON", "NOTE")
 # Characters of a reason or a note that a table shows; --json and --csv have the whole text.
@@ -151,12 +154,13 @@ def import_(
 @exits_on_error
 def list_(context: click.Context, as_json: bool) -> None:
     """List every chart, the most urgent first, with its condition and why."""
-    statuses = sorted(reading.list_statuses(open_service(config_of(context))), key=lambda item: item.health.condition)
+    statuses = reading.list_statuses(open_service(config_of(context)))
     print_charts([status.as_json() for status in statuses], as_json=as_json)
 
 
 def print_charts(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print statuses, as `as_json` gives them, as JSON or as a table."""
+    """Print statuses, as `as_json` gives them, as JSON or as a table, the most urgent first."""
+    found = sorted(found, key=lambda item: CONDITIONS.index(item["condition"]))
     if as_json:
         print_json(found)
         return
@@ -239,15 +243,21 @@ def machines(
     wanted = Which.MISSING if missing else Which(which)
     query = RollQuery(state=state, run=run, visit=visit, key=key, which=wanted)
     found = list_roll(open_service(config_of(context)), name, query)
-    if as_json:
-        print_json(found.as_json())
-    elif as_csv_:
+    if as_csv_ and not as_json:
         click.echo(found.as_csv(), nl=False)
-    elif wanted is Which.MISSING:
-        click.echo(found.as_text(), nl=False)
     else:
-        columns = ROLL_COLUMNS["working" if wanted is Which.WORKING else "reported"]
-        rows = [[_cut(str(entry.as_json()[column] or "")) for column in columns] for entry in found.machines]
+        print_machines(found.as_json(), wanted, as_json=as_json)
+
+
+def print_machines(found: Mapping[str, Any], which: str, *, as_json: bool) -> None:
+    """Print the machines of a visit, as `as_json` gives them: as JSON, as ids if they are missing, or as a table."""
+    if as_json:
+        print_json(found)
+    elif which == Which.MISSING:
+        print_pieces(f"{entry['machine']}\n" for entry in found["machines"])
+    else:
+        columns = ROLL_COLUMNS["working" if which == Which.WORKING else "reported"]
+        rows = [[_cut(str(entry[column] or "")) for column in columns] for entry in found["machines"]]
         print_table([column.replace("_", " ").upper() for column in columns], rows)
 
 
@@ -335,9 +345,13 @@ def reject(context: click.Context, name: str, reason: str) -> None:
 
 def _report(context: click.Context, name: str, key: str, reason: str) -> None:
     service = open_service(config_of(context))
-    answer = operate.approve(service, name, key, reason, current_author())
-    moved = "" if answer.state == answer.current_state else f", now in {answer.current_state}"
-    click.echo(f"{name}: {key} {answer.value}{moved}")
+    print_approval(operate.approve(service, name, key, reason, current_author()).as_json())
+
+
+def print_approval(answer: Mapping[str, Any]) -> None:
+    """Print how many people have approved or rejected, and where the chart is now."""
+    moved = "" if answer["state"] == answer["current_state"] else f", now in {answer['current_state']}"
+    click.echo(f"{answer['chart']}: {answer['key']} {answer['value']}{moved}")
 
 
 @group.command("open", epilog='Example: ./state_service chart open web --until 2030-01-31T22:00 --reason "CVE"')
@@ -427,21 +441,18 @@ def history(
     if form is not None:
         print_pieces(FORMATS[form](rows))
     else:
-        print_table(HISTORY_HEADINGS, (_cells(row) for row in rows))
+        print_history(row.as_json() for row in rows)
 
 
-def _cells(logged: HashedRow) -> tuple[Any, ...]:
-    row = logged.row
-    what = (row.kind, row.from_state, row.to_state, row.key, row.value_after)
-    return (
-        row.seq,
-        _to_second(row.at),
-        *what,
-        row.machine,
-        row.actor,
-        _cut(row.reason),
-        _cut(row.note if row.machine else None),
-    )
+def print_history(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print rows of a log, as `as_json` gives them, as a table; memory use does not grow with the rows."""
+    print_table(HISTORY_HEADINGS, (_cells(row) for row in rows))
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    names = ("kind", "from_state", "to_state", "key", "value_after", "machine", "actor")
+    note = row["note"] if row["machine"] else None
+    return (row["seq"], _to_second(row["at"]), *(row[name] for name in names), _cut(row["reason"]), _cut(note))
 
 
 def _cut(text: str | None) -> str:
@@ -450,8 +461,8 @@ def _cut(text: str | None) -> str:
     return line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + "…"
 
 
-def _to_second(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S}"
+def _to_second(at: str) -> str:
+    return at[:19].replace("T", " ")
 
 
 class _Head(click.ParamType[Head]):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from app.service.reading import get_definition
 from app.service.rosters import read_lists
 from app.service.runs import (
     MAX_RUNS,
+    Run,
     learn_from_run,
     list_runs,
     list_states,
@@ -174,7 +175,11 @@ def new(name: str, template: str, folder: str) -> None:
 @exits_on_error
 def runs(context: click.Context, name: str, limit: int, before: int | None, as_json: bool) -> None:
     """Put the latest runs of the chart NAME side by side: states, how long they took, reports, failures, ending."""
-    found = list_runs(open_service(config_of(context)), name, limit, before)
+    print_runs(list_runs(open_service(config_of(context)), name, limit, before), as_json=as_json)
+
+
+def print_runs(found: Sequence[Run], *, as_json: bool) -> None:
+    """Print runs side by side, or as JSON."""
     if as_json:
         print_json([run.as_json() for run in found])
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli import calendar, chart, database, follow, lab, prove, remote, roster, subscription, token
+from app.cli import asks, calendar, chart, database, follow, lab, prove, remote, roster, subscription, token
 from app.cli.given import rosters_option
 from app.cli.serve import serve
 from app.cli.shared import exits_on_error, load_config
@@ -80,4 +80,4 @@ main.add_command(database.group)
 main.add_command(roster.group)
 main.add_command(token.group)
 main.add_command(subscription.group)
-remote.install(main)
+remote.install(main, asks.ASKS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,7 @@ class Condition(click.ParamType[tuple[str, tuple[str, ...]]]):
 @exits_on_error
 def import_(context: click.Context, name: str, file: str, *, max_loss: Fraction, dry_run: bool, as_json: bool) -> None:
     """Import the roster NAME from FILE (`-` is standard input): a machine a line, then label=value[,value]..."""
-    if rosters.find_name_problem(name) is not None:
-        fail(f"roster {name!r}: {rosters.find_name_problem(name)}", USAGE)
+    check_name(name)
     try:
         lines = _read_lines(file)
     except RosterFileError as error:
@@ -89,10 +88,22 @@ def import_(context: click.Context, name: str, file: str, *, max_loss: Fraction,
     imported = import_roster(
         open_service(config_of(context)), RosterRequest(name, lines, max_loss, dry_run), current_author()
     )
+    print_imported(imported.as_json(), as_json=as_json)
+
+
+def check_name(name: str) -> None:
+    """Exit 2 if no roster can have this name."""
+    problem = rosters.find_name_problem(name)
+    if problem is not None:
+        fail(f"roster {name!r}: {problem}", USAGE)
+
+
+def print_imported(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an import, as `as_json` gives it."""
     if as_json:
-        print_json(imported.as_json())
+        print_json(found)
     else:
-        click.echo(imported.as_text(), nl=False)
+        click.echo(rosters.say_imported(found), nl=False)
 
 
 def _read_lines(file: str) -> dict[str, str]:
@@ -112,6 +123,11 @@ def _read_lines(file: str) -> dict[str, str]:
 def list_(context: click.Context, as_json: bool) -> None:
     """List the rosters with their newest versions, and the charts that follow them."""
     found = [roster.as_json() for roster in rosters.list_rosters(open_service(config_of(context)))]
+    print_rosters(found, as_json=as_json)
+
+
+def print_rosters(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print rosters, as `as_json` gives them, as JSON or as a table."""
     if as_json:
         print_json(found)
         return

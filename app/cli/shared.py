@@ -27,6 +27,12 @@ from app.wiring import create_app, service_of
 # Exit codes: a refusal, and wrong usage or a bad file.
 NO = 1
 USAGE = 2
+WRONG_USAGE = (
+    errors.SettingError,
+    errors.BadRequestError,
+    errors.ReasonRequiredError,
+    errors.InvalidSubscriptionError,
+)
 # A table's columns are as wide as its first rows need; a later cell that is wider pushes its line to the right.
 MEASURED_ROWS = 1000
 
@@ -92,7 +98,7 @@ def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (errors.SettingError, errors.BadRequestError, errors.ReasonRequiredError) as error:
+        except WRONG_USAGE as error:
             fail(str(error), USAGE)
         except errors.StateServiceError as error:
             fail(str(error), NO)

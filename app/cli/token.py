@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import click
 
@@ -42,6 +44,11 @@ def create(
     secret = tokens.create_token(
         service, name, tokens.read_role(role), pattern, current_author(), machine=machine, lifetime=lifetime
     )
+    print_secret(secret)
+
+
+def print_secret(secret: str) -> None:
+    """Print a new token's secret on standard output, and how to use it beside that."""
     click.echo("Shown only once. Send it as: curl -H 'Authorization: Bearer TOKEN' ...", err=True)
     click.echo(secret)
 
@@ -65,7 +72,11 @@ COLUMNS = (
 @exits_on_error
 def list_(context: click.Context, as_json: bool) -> None:
     """List every token, also those that are revoked; never a secret. LAST_USED_AT is exact to the hour."""
-    found = [row.as_json() for row in tokens.list_tokens(open_service(config_of(context)))]
+    print_tokens([row.as_json() for row in tokens.list_tokens(open_service(config_of(context)))], as_json=as_json)
+
+
+def print_tokens(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print tokens as JSON or as a table."""
     if as_json:
         print_json(found)
         return

@@ -519,11 +519,16 @@ def approve(service: Service, name: str, key: str, reason: str, author: Author, 
         raise ConflictError(f"chart {name!r} is in {row.state!r}, where nobody approves anything")
     put = Put(row.state, person, key, note=require_reason(reason))
     answer = apply_one(service, name, put, author)
-    if answer.reason is Reason.OWN_CHANGE:
-        raise ConflictError(f"whoever imported version {row.version} of {name!r} may not approve it")
     if not answer.is_yes:
-        raise ConflictError(f"chart {name!r} did not count it: {answer.reason}")
+        raise ConflictError(say_not_counted(name, row.version, answer.reason))
     return answer
+
+
+def say_not_counted(name: str, version: int, reason: str) -> str:
+    """Return why a person's report was not counted."""
+    if reason == Reason.OWN_CHANGE:
+        return f"whoever imported version {version} of {name!r} may not approve it"
+    return f"chart {name!r} did not count it: {reason}"
 
 
 def archive(service: Service, name: str, reason: str, author: Author) -> Status:

@@ -74,13 +74,6 @@ class TakenOver:
             "warnings": list(self.warnings),
         }
 
-    def as_text(self) -> str:
-        """The effect in a few lines for people."""
-        lines = [f"  {self.chart}: {self.before} to {self.after} machines, {len(self.withdrawn)} reports withdrawn"]
-        lines += [f"    {start} -> {end} ({reason})" for start, end, reason in self.moves]
-        lines += [f"    warning: {warning}" for warning in self.warnings]
-        return "\n".join(lines)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RosterImported:
@@ -113,12 +106,24 @@ class RosterImported:
 
     def as_text(self) -> str:
         """The import in a few lines for people."""
-        would = "would be " if self.dry_run else ""
-        this = self.version
-        first = f"{self.roster}: {would}{self.outcome}, version {this.version}, {this.machines} machines"
-        if self.outcome != "unchanged":
-            first += f" ({this.added} added, {this.removed} removed, {this.changed} changed)"
-        return "\n".join([first, *(chart.as_text() for chart in self.charts)]) + "\n"
+        return say_imported(self.as_json())
+
+
+def say_imported(fields: Mapping[str, Any]) -> str:
+    """Return an import, as `RosterImported.as_json` gives it, in a few lines for people."""
+    would = "would be " if fields["dry_run"] else ""
+    first = (
+        f"{fields['roster']}: {would}{fields['outcome']}, version {fields['version']}, {fields['machines']} machines"
+    )
+    if fields["outcome"] != "unchanged":
+        first += f" ({fields['added']} added, {fields['removed']} removed, {fields['changed']} changed)"
+    lines = [first]
+    for chart in fields["charts"]:
+        sizes = f"{chart['before']} to {chart['after']} machines"
+        lines.append(f"  {chart['chart']}: {sizes}, {chart['withdrawn']} reports withdrawn")
+        lines += [f"    {step['from_state']} -> {step['to_state']} ({step['reason']})" for step in chart["steps"]]
+        lines += [f"    warning: {warning}" for warning in chart["warnings"]]
+    return "\n".join(lines) + "\n"
 
 
 class _DryRunError(Exception):

@@ -53,6 +53,18 @@ class StayInRun:
             "by_key": dict(self.reports),
         }
 
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> StayInRun:
+        """The visit that `as_json` gave."""
+        return cls(
+            visit=fields["visit"],
+            state=fields["state"],
+            entered_at=datetime.fromisoformat(fields["entered_at"]),
+            left_at=_find_instant(fields["left_at"]),
+            span=timedelta(seconds=fields["seconds"]),
+            reports=fields["by_key"],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -98,6 +110,26 @@ class Run:
             "failures": self.failures,
             "states": [stay.as_json() for stay in self.stays],
         }
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> Run:
+        """The run that `as_json` gave."""
+        return cls(
+            run=fields["run"],
+            version=fields["version"],
+            state=fields["state"],
+            ending=fields["ending"],
+            is_failure=fields["failed"],
+            is_current=fields["current"],
+            started_at=datetime.fromisoformat(fields["started_at"]),
+            ended_at=_find_instant(fields["ended_at"]),
+            span=timedelta(seconds=fields["seconds"]),
+            stays=[StayInRun.of_json(stay) for stay in fields["states"]],
+        )
+
+
+def _find_instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def list_runs(service: Service, name: str, limit: int = DEFAULT_RUNS, before: int | None = None) -> list[Run]:

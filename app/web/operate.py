@@ -11,6 +11,7 @@ from flask import Blueprint, Response, jsonify, request
 from app.core.errors import BadRequestError
 from app.core.position import Archive, Goto, Happening, Reset
 from app.service import operate
+from app.service.status import Status
 from app.web.guard import check_json_type
 from app.web.request import (
     MACHINE_LENGTH,
@@ -31,13 +32,13 @@ REASON_LENGTH = 1000
 @blueprint.post("/charts/<chart:name>/pause", provide_automatic_options=False)
 def post_pause(name: str) -> Response:
     """Pause the chart: questions are answered 406 and every transition waits, until the chart is resumed."""
-    return jsonify(operate.pause(current_service(), name, read_reason(), current_author()).as_json())
+    return _answer(operate.pause(current_service(), name, read_reason(), current_author()))
 
 
 @blueprint.post("/charts/<chart:name>/resume", provide_automatic_options=False)
 def post_resume(name: str) -> Response:
     """Resume a paused chart."""
-    return jsonify(operate.resume(current_service(), name, read_reason(), current_author()).as_json())
+    return _answer(operate.resume(current_service(), name, read_reason(), current_author()))
 
 
 @blueprint.post("/charts/<chart:name>/reset", provide_automatic_options=False)
@@ -67,7 +68,7 @@ def post_open(name: str) -> Response:
     if until is None:
         raise BadRequestError('until is missing: {"until": "2030-01-31T22:00:00Z", "reason": "..."}')
     instant = read_instant("until", until)
-    return jsonify(operate.open_chart(current_service(), name, instant, reason, current_author()).as_json())
+    return _answer(operate.open_chart(current_service(), name, instant, reason, current_author()))
 
 
 @blueprint.post("/charts/<chart:name>/archive", provide_automatic_options=False)
@@ -81,8 +82,15 @@ def _act_or_rehearse(name: str, make: Callable[[str], Happening]) -> Response:
     service, author = current_service(), current_author()
     if read_query().find_flag("dry_run"):
         happening = make(read_field("reason", REASON_LENGTH) or "")
-        return jsonify(operate.rehearse(service, name, happening, author).as_json())
-    return jsonify(operate.act(service, name, make(read_reason()), author).as_json())
+        return _answer(operate.rehearse(service, name, happening, author))
+    return _answer(operate.act(service, name, make(read_reason()), author))
+
+
+def _answer(found: Status | operate.Rehearsal) -> Response:
+    """The status after an act, or what it would do: JSON, or text for people by `Accept`."""
+    if request.accept_mimetypes.best_match(["application/json", "text/plain"]) == "text/plain":
+        return Response(found.as_text(), mimetype="text/plain")
+    return jsonify(found.as_json())
 
 
 def read_reason() -> str:
@@ -156,4 +164,4 @@ def post_evict(name: str) -> Response:
     machine = read_field("machine", MACHINE_LENGTH)
     if machine is None:
         raise BadRequestError('machine is missing: {"machine": "...", "reason": "..."}')
-    return jsonify(operate.evict(current_service(), name, machine, reason, current_author()).as_json())
+    return _answer(operate.evict(current_service(), name, machine, reason, current_author()))

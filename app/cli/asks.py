@@ -1,0 +1,272 @@
+"""What each command asks a server, and how its answer is printed: by the function that prints it on the database."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import chart_file
+from app.cli import calendar, roster, token
+from app.cli.chart import print_approval, print_charts, print_history, print_machines
+from app.cli.lab import print_runs
+from app.cli.remote import Ask, Parameters, Remote, as_text, chart_path, path_of
+from app.cli.shared import NO, USAGE, current_author, fail, print_json, print_problems, read_file
+from app.cli.subscription import print_deliveries, print_put, print_subscriptions, print_test
+from app.core.errors import ChartFileError, Problem
+from app.service.operate import require_reason, say_imported, say_not_counted
+from app.service.runs import Run
+
+# Charts
+
+
+def _list_charts(remote: Remote, given: Parameters) -> None:
+    print_charts(remote.json("GET", "/charts"), as_json=given["as_json"])
+
+
+def _show_chart(remote: Remote, given: Parameters) -> None:
+    path, query = chart_path(given["name"]), {"at": given.get("at")}
+    if given["as_json"]:
+        print_json(remote.json("GET", path, query))
+    else:
+        remote.print_text(path, query)
+
+
+def _import_chart(remote: Remote, given: Parameters) -> None:
+    file, text = given["file"], read_file(given["file"])
+    name = given["name"]
+    if name is None:
+        try:
+            stem = None if file == "-" else Path(file).stem
+            name = chart_file.parse(text, default_name=stem).chart.name
+        except ChartFileError as error:
+            print_problems(file, error.problems)
+            sys.exit(USAGE)
+    query = {"dry_run": given["dry_run"], "map": list(given["maps"])}
+    found = remote.json("PUT", chart_path(name), query, body=text, file=file)
+    warnings = [Problem(one["line"], one["column"], one["message"]) for one in found["warnings"]]
+    print_problems(file, warnings, kind="warning")
+    if given["as_json"]:
+        print_json(found)
+        return
+    click.echo(say_imported(found), nl=False)
+
+
+def _export_chart(remote: Remote, given: Parameters) -> None:
+    remote.print_text(chart_path(given["name"]), accept="application/yaml")
+
+
+def _draw_chart(remote: Remote, given: Parameters) -> None:
+    remote.print_text(chart_path(given["name"], "diagram"), {"format": given["form"], "theme": given["theme"]})
+
+
+def _list_machines(remote: Remote, given: Parameters) -> None:
+    path = chart_path(given["name"], "machines")
+    query = {name: given[name] for name in ("state", "run", "visit", "key")}
+    which = query["is"] = "missing" if given["missing"] else given["which"]
+    if given["as_csv_"] and not given["as_json"]:
+        remote.print_text(path, query, accept="text/csv")
+    else:
+        print_machines(remote.json("GET", path, query), which, as_json=given["as_json"])
+
+
+def _print_history(remote: Remote, given: Parameters) -> None:
+    path, form = chart_path(given["name"], "history"), given["form"]
+    query = {name: given[name] for name in ("after", "limit", "kind", "machine", "since", "until")}
+    if form is None:
+        print_history(_rows(remote, path, query))
+    elif form == "json":
+        lines = [json.dumps(row, ensure_ascii=False) for row in _rows(remote, path, query)]
+        click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
+    else:
+        remote.print_text(path, query, accept={"csv": "text/csv", "ndjson": "application/x-ndjson"}[form])
+
+
+def _rows(remote: Remote, path: str, query: Parameters) -> Iterable[dict[str, Any]]:
+    answer, kept = remote.ask("GET", path, query, accept="application/x-ndjson"), b""
+    for piece in answer.stream(65536):
+        *lines, kept = (kept + piece).split(b"\n")
+        yield from (json.loads(line) for line in lines if line)
+
+
+def _list_runs(remote: Remote, given: Parameters) -> None:
+    query = {"limit": given["limit"], "before": given["before"]}
+    found = remote.json("GET", chart_path(given["name"], "runs"), query)
+    print_runs([Run.of_json(run) for run in found], as_json=given["as_json"])
+
+
+def _act(act: str, *fields: str) -> Ask:
+    """Return what asks for an operator's act, whose body has the reason and `fields`."""
+
+    def ask(remote: Remote, given: Parameters) -> None:
+        if not given.get("dry_run"):
+            require_reason(given["reason"], "--reason TEXT")
+        values = {name: as_text(given[name]) for name in ("reason", *fields) if given[name] is not None}
+        path, query = chart_path(given["name"], act), {"dry_run": given.get("dry_run")}
+        if given["as_json"]:
+            print_json(remote.json("POST", path, query, body=values))
+        else:
+            remote.print_text(path, query, method="POST", body=values)
+
+    return ask
+
+
+def _approve(key: str) -> Ask:
+    """Return what reports on the attribute `key` of the current state, in the name of the token's holder."""
+
+    def ask(remote: Remote, given: Parameters) -> None:
+        name = given["name"]
+        status = remote.json("GET", chart_path(name))
+        query = {"state": status["current_state"], "key": key, "note": require_reason(given["reason"])}
+        if not remote.has_token:
+            query["machine"] = current_author().actor
+        answer = remote.json("PUT", chart_path(name, "state"), query, accepted=(406,))
+        if answer["answer"] == "no":
+            fail(say_not_counted(name, status["version"], answer["reason"]), NO)
+        print_approval(answer)
+
+    return ask
+
+
+# Rosters, calendars, tokens
+
+
+def _import_roster(remote: Remote, given: Parameters) -> None:
+    name, file = given["name"], given["file"]
+    roster.check_name(name)
+    query = {
+        "max_loss": f"{float(given['max_loss'] * 100):.12f}".rstrip("0").rstrip(".") + "%",
+        "dry_run": given["dry_run"],
+    }
+    found = remote.json("PUT", path_of("rosters", name), query, body=read_file(file), file=file)
+    roster.print_imported(found, as_json=given["as_json"])
+
+
+def _list_rosters(remote: Remote, given: Parameters) -> None:
+    roster.print_rosters(remote.json("GET", "/rosters"), as_json=given["as_json"])
+
+
+def _show_roster(remote: Remote, given: Parameters) -> None:
+    version = () if given["version"] is None else ("versions", str(given["version"]))
+    path = path_of("rosters", given["name"], *version)
+    query = {"where": [f"{label}:{','.join(values)}" for label, values in given["where"]]}
+    if given["as_json"]:
+        print_json(remote.json("GET", path, query))
+    else:
+        remote.print_text(path, query)
+
+
+def _diff_roster(remote: Remote, given: Parameters) -> None:
+    path, query = path_of("rosters", given["name"], "diff"), {"from": given["before"], "to": given["after"]}
+    if given["as_json"]:
+        print_json(remote.json("GET", path, query))
+    else:
+        remote.print_text(path, query)
+
+
+def _import_calendar(remote: Remote, given: Parameters) -> None:
+    file = given["file"]
+    path = path_of("calendars", calendar.name_of(file, given["name"]))
+    calendar.print_imported(remote.json("PUT", path, body=read_file(file), file=file), as_json=given["as_json"])
+
+
+def _list_calendars(remote: Remote, given: Parameters) -> None:
+    calendar.print_calendars(remote.json("GET", "/calendars"), as_json=given["as_json"])
+
+
+def _show_calendar(remote: Remote, given: Parameters) -> None:
+    path = path_of("calendars", given["name"])
+    if given["as_text"]:
+        remote.print_text(path, accept="text/calendar")
+    else:
+        calendar.print_calendar(remote.json("GET", path), as_json=given["as_json"])
+
+
+def _create_token(remote: Remote, given: Parameters) -> None:
+    lifetime = given["lifetime"]
+    fields = {"role": given["role"], "charts": given["pattern"], "machine": given["machine"]}
+    fields["expires"] = None if lifetime is None else f"PT{lifetime.total_seconds():.6f}S"
+    token.print_secret(remote.json("PUT", path_of("tokens", given["name"]), body=fields)["token"])
+
+
+def _list_tokens(remote: Remote, given: Parameters) -> None:
+    token.print_tokens(remote.json("GET", "/tokens"), as_json=given["as_json"])
+
+
+def _revoke_token(remote: Remote, given: Parameters) -> None:
+    remote.json("DELETE", path_of("tokens", given["name"]))
+    click.echo(f"{given['name']}: revoked")
+
+
+# Subscriptions
+
+
+def _set_subscription(remote: Remote, given: Parameters) -> None:
+    fields = {"url": given["url"], "secret": given["secret"], "format": given["form"]}
+    fields |= {name: list(given[name]) for name in ("charts", "kinds") if given[name]}
+    body = {name: value for name, value in fields.items() if value is not None}
+    found = remote.json("PUT", path_of("subscriptions", given["name"]), body=body)
+    print_put(given["name"], found, is_new="secret" in found)
+
+
+def _list_subscriptions(remote: Remote, given: Parameters) -> None:
+    print_subscriptions(remote.json("GET", "/subscriptions"), as_json=given["as_json"])
+
+
+def _show_subscription(remote: Remote, given: Parameters) -> None:
+    print_json(remote.json("GET", path_of("subscriptions", given["name"])))
+
+
+def _delete_subscription(remote: Remote, given: Parameters) -> None:
+    remote.json("DELETE", path_of("subscriptions", given["name"]))
+    click.echo(f"{given['name']}: deleted")
+
+
+def _test_subscription(remote: Remote, given: Parameters) -> None:
+    print_test(given["name"], remote.json("POST", path_of("subscriptions", given["name"], "test")))
+
+
+def _list_deliveries(remote: Remote, given: Parameters) -> None:
+    found = remote.json("GET", path_of("subscriptions", given["name"], "deliveries"), {"limit": given["limit"]})
+    print_deliveries(found, as_json=given["as_json"])
+
+
+ASKS: dict[str, Ask] = {
+    "chart list": _list_charts,
+    "chart show": _show_chart,
+    "chart import": _import_chart,
+    "chart export": _export_chart,
+    "chart diagram": _draw_chart,
+    "chart machines": _list_machines,
+    "chart history": _print_history,
+    "chart runs": _list_runs,
+    "chart pause": _act("pause"),
+    "chart resume": _act("resume"),
+    "chart reset": _act("reset"),
+    "chart goto": _act("goto", "state"),
+    "chart open": _act("open", "until"),
+    "chart evict": _act("evict", "machine"),
+    "chart archive": _act("archive"),
+    "chart approve": _approve("approved"),
+    "chart reject": _approve("rejected"),
+    "roster import": _import_roster,
+    "roster list": _list_rosters,
+    "roster show": _show_roster,
+    "roster diff": _diff_roster,
+    "calendar import": _import_calendar,
+    "calendar list": _list_calendars,
+    "calendar show": _show_calendar,
+    "token create": _create_token,
+    "token list": _list_tokens,
+    "token revoke": _revoke_token,
+    "subscription set": _set_subscription,
+    "subscription list": _list_subscriptions,
+    "subscription show": _show_subscription,
+    "subscription delete": _delete_subscription,
+    "subscription test": _test_subscription,
+    "subscription deliveries": _list_deliveries,
+}
