@@ -154,7 +154,7 @@ def test_pages_work_without_a_script(open_page: Open, busy: str) -> None:
     page.get_by_role("dialog").get_by_label("Reason").fill("without a script")
     page.get_by_role("dialog").get_by_role("button", name="Resume", exact=True).click()
     expect(page.locator("#now")).to_contain_text("waits for")
-    page.get_by_role("link", name="Failed").click()
+    page.get_by_role("link", name="Failed 1").click()
     expect(page.locator("#machines tbody tr")).to_have_count(1)
     page.goto("/")
     page.get_by_label("Search charts").fill(busy)
