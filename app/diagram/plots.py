@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from app.core.log import MICROSECOND
 from app.diagram.svg import clean, tag
@@ -33,37 +33,107 @@ def draw_sparkline(bars: Sequence[float]) -> str:
     return tag("svg", title + drawn, role="img", class_="spark", **size)
 
 
-def draw_growth(points: Sequence[tuple[float, datetime]], bounds: Sequence[datetime]) -> str:
-    """Return a line that shows how a count grew over time; it is empty without points.
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The time that a plot shows, and the instant `now` in it; beyond it nothing has happened yet."""
 
-    `bounds` divide the time into stretches, of which every second one is shaded.
+    start: datetime
+    now: datetime
+    end: datetime
+
+    def part(self, at: datetime) -> float:
+        """Where an instant is, from 0 at the start to 1 at the end."""
+        return min(max((at - self.start) / ((self.end - self.start) or MICROSECOND), 0.0), 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """A count over time: its points, the last one now, and a line across at `threshold`, which `label` explains.
+
+    `aims` are the instants at which the forecast has the count at the threshold: the likely one, and a late one.
+    `says` is the whole in words, `ticks` is how many numbers its axis has room for.
     """
-    if not points or len(bounds) < 2:
-        return ""
-    start, end = bounds[0], bounds[-1]
-    most = max(points[-1][0], 1.0)
-    bands = "".join(
-        tag(
-            "rect",
-            class_="p-band",
-            x=_x(left, start, end),
-            y=0,
-            width=_x(right, start, end) - _x(left, start, end),
-            height=HEIGHT,
-            fill="currentColor",
-            fill_opacity=0.06,
-        )
-        for number, (left, right) in enumerate(pairwise(bounds))
-        if number % 2
+
+    kind: str
+    points: Sequence[tuple[datetime, float]]
+    threshold: float | None
+    label: str
+    says: str
+    aims: Sequence[datetime] = ()
+    ticks: int = 5
+
+
+def list_ticks(most: float, count: int = 5) -> list[int]:
+    """Return the round numbers on an axis from 0 to `most`: 0, and up to `count` more."""
+    steps = (factor * 10**power for power in range(20) for factor in (1, 2, 5))
+    step = next(step for step in steps if most / step <= count)
+    return [step * number for number in range(int(most / step) + 1)]
+
+
+def draw_axis(panel: Panel) -> str:
+    """Return the numbers beside a panel's plot, as high as the plot."""
+    most = _find_most(panel)
+    numbers = "".join(
+        tag("text", f"{tick:,}", x="100%", y=f"{(1 - tick / most) * 100:.1f}%", dy="0.32em", text_anchor="end")
+        for tick in list_ticks(most, panel.ticks)
     )
-    corners = [(_x(at, start, end), HEIGHT - count / most * (HEIGHT - 6)) for count, at in points]
-    corners.append((WIDTH, corners[-1][1]))
-    line = "L".join(f"{x:.1f},{y:.1f}" for x, y in corners)
-    area = tag("path", class_="p-area", d=f"M{corners[0][0]:.1f},{HEIGHT}L{line}L{WIDTH},{HEIGHT}Z", fill_opacity=0.16)
-    stroke = {"fill": "none", "stroke_width": 2, "vector_effect": "non-scaling-stroke"}
-    curve = tag("path", class_="p-line", d=f"M{line}", stroke="currentColor", **stroke)
+    return tag("svg", numbers, class_=f"p-axis p-{panel.kind}", aria_hidden="true")
+
+
+def draw_panel(panel: Panel, stretch: Stretch, marks: Sequence[tuple[datetime, str]] = ()) -> str:
+    """Return the plot of one count. Each of `marks` is a line upwards at an instant, with a word beside it."""
+    most = _find_most(panel)
+
+    def at(point: tuple[datetime, float]) -> str:
+        return f"{stretch.part(point[0]) * WIDTH:.1f},{(1 - point[1] / most) * HEIGHT:.1f}"
+
+    stroke = {"fill": "none", "stroke": "currentColor", "vector_effect": "non-scaling-stroke"}
+    grid = "".join(f"M0,{(1 - tick / most) * HEIGHT:.1f}H{WIDTH}" for tick in list_ticks(most, panel.ticks)[1:])
+    lines = tag("path", class_="p-grid", d=grid, **stroke) if grid else ""
+    line = "L".join(at(point) for point in panel.points)
+    ends = stretch.part(panel.points[0][0]) * WIDTH, stretch.part(panel.points[-1][0]) * WIDTH
+    lines += tag(
+        "path", class_="p-area", d=f"M{ends[0]:.1f},{HEIGHT}L{line}L{ends[1]:.1f},{HEIGHT}Z", fill_opacity=0.16
+    )
+    texts = ""
+    if panel.threshold is not None:
+        height = 1 - panel.threshold / most
+        lines += tag("path", class_="p-limit", d=f"M0,{height * HEIGHT:.1f}H{WIDTH}", stroke_dasharray="6 4", **stroke)
+        texts += tag("text", clean(panel.label), class_="p-limit", x=6, y=f"{height * 100:.1f}%", dy="1.1em")
+        for aim in panel.aims:
+            d = f"M{at(panel.points[-1])}L{_aim(panel, stretch, aim, most)}"
+            lines += tag("path", class_="p-aim", d=d, stroke_dasharray="3 4", **stroke)
+    lines += tag("path", class_="p-line", d=f"M{line}", stroke_width=2, **stroke)
+    for number, (instant, word) in enumerate(marks):
+        part = stretch.part(instant)
+        lines += tag("path", class_="p-mark", d=f"M{part * WIDTH:.1f},0V{HEIGHT}", **stroke)
+        side = {"dx": -5, "text_anchor": "end"} if part > 0.5 else {"dx": 5}
+        texts += tag(
+            "text",
+            clean(word),
+            class_="p-word",
+            x=f"{part * 100:.1f}%",
+            y="100%",
+            dy=f"-{0.5 + 1.25 * number}em",
+            **side,
+        )
+    title = tag("title", clean(panel.says))
     size = {"viewBox": f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", "preserveAspectRatio": "none"}
-    return tag("svg", bands + area + curve, class_="growth", aria_hidden="true", **size)
+    plot = tag("svg", lines, width="100%", height="100%", **size)
+    return tag("svg", title + plot + texts, class_=f"growth p-{panel.kind}", role="img")
+
+
+def _find_most(panel: Panel) -> float:
+    """Return the number at the top of a panel: a little above its highest point and its threshold."""
+    return max(*(value for _, value in panel.points), panel.threshold or 0.0, 1.0) * 1.08
+
+
+def _aim(panel: Panel, stretch: Stretch, aim: datetime, most: float) -> str:
+    """Return where the line from the last point to the threshold at `aim` ends; it ends early at the plot's edge."""
+    (since, value), goal = panel.points[-1], panel.threshold or 0.0
+    share = min((stretch.end - since) / ((aim - since) or MICROSECOND), 1.0)
+    end = stretch.part(min(aim, stretch.end)) * WIDTH
+    return f"{end:.1f},{(1 - (value + (goal - value) * share) / most) * HEIGHT:.1f}"
 
 
 def draw_stay(entered: datetime, span: timedelta, start: datetime, end: datetime) -> str:

@@ -14,15 +14,15 @@ from app.core.errors import BadRequestError
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
-from app.service.absent import find_absent
+from app.service.absent import find_absent_in
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
 from app.service.crowds import Knowledge
+from app.service.growth import Growth, find_growth
 from app.service.history import PAGE, HistoryPage, HistoryQuery, get_history
 from app.service.operate import Loss, describe_loss
 from app.service.roll import Worker, list_working
 from app.service.status import Status, describe_status
-from app.store.log import Sample
 from app.store.machines import MachineFilter, ReportFilter, VisitRow
 
 # A picture takes at most this many visits of a run into account.
@@ -32,9 +32,8 @@ SPAN = timedelta(hours=24)
 BARS = 24
 # Up to this many states a page draws the whole chart. Of a larger chart it draws the states around the current one.
 PAGE_STATES = 60
-# A chart's page shows this many visits, and points of the plot of reports.
+# A chart's page shows this many visits.
 VISITS = 60
-POINTS = 160
 
 # The banner of a chart names this many of the machines that failed.
 MAX_FAILED = 200
@@ -193,6 +192,7 @@ class MachinePage:
     total: int
     reported: int
     failed: int
+    expected: int | None
     missing: int | None
     has_roster: bool
     visit: VisitRow
@@ -223,14 +223,14 @@ class Stay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """A chart as its page shows it. `samples` say how its log grew in this run."""
+    """A chart as its page shows it."""
 
     chart: Chart
     status: Status
     standing: Snapshot
     is_large: bool
     stays: Sequence[Stay]
-    samples: Sequence[Sample]
+    growth: Growth | None
     machines: MachinePage
     history: HistoryPage
     versions: Sequence[store.definitions.Version]
@@ -259,14 +259,21 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
             waiting=list_waiting(service, row, chart),
             known=service.know(connection, row),
         )
-        shown = _find_shown_visit(connection, row, machines)
+        shown = _find_shown_visit(connection, row, chart, machines, counts)
         return Detail(
             chart=chart,
             status=status,
             standing=read_standing(connection, row, chart, position.values, counts),
             is_large=is_large(chart, PAGE_STATES),
             stays=_list_stays(connection, row, now, counts),
-            samples=_list_samples(connection, row),
+            growth=find_growth(
+                connection,
+                row,
+                chart,
+                position,
+                shown=(shown, counts.get(shown.visit, {})),
+                ahead=(now, status.health.forecast, _find_deadline(status)),
+            ),
             machines=_get_machines(
                 connection,
                 row,
@@ -282,16 +289,30 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
         )
 
 
-def _find_shown_visit(connection: Connection, row: store.charts.ChartRow, query: MachineQuery) -> VisitRow:
-    """Return the visit whose machines are shown. Raises BadRequestError if this run has no such visit."""
-    current = VisitRow(row.run, row.visit, row.state, row.entered_at, None)
-    if query.visit is None and query.state is None:
-        return current
-    found = store.machines.find_visit(connection, row, row.run, state=query.state, visit=query.visit)
+def _find_shown_visit(
+    connection: Connection, row: store.charts.ChartRow, chart: Chart, query: MachineQuery, counts: Counts
+) -> VisitRow:
+    """Return the visit whose machines are shown. Raises BadRequestError if this run has no such visit.
+
+    Without a wish it is the current one; of a chart that has ended, the last one in which machines reported.
+    """
+    number = query.visit
+    if number is None and query.state is None:
+        number = row.visit
+        if chart.states[row.state].is_final:
+            number = max((visit for visit, reported in counts.items() if reported), default=number)
+    if number == row.visit and query.state is None:
+        return VisitRow(row.run, row.visit, row.state, row.entered_at, None)
+    found = store.machines.find_visit(connection, row, row.run, state=query.state, visit=number)
     if found is None:
         wanted = f"state {query.state!r}" if query.visit is None else f"visit {query.visit}"
         raise BadRequestError(f"run {row.run} of chart {row.name!r} has not been in {wanted}")
     return found
+
+
+def _find_deadline(status: Status) -> tuple[datetime, str] | None:
+    deadline = status.deadline
+    return None if deadline is None or deadline.at is None else (deadline.at, deadline.target)
 
 
 def _find_trouble(connection: Connection, row: store.charts.ChartRow, health: Health, counts: Counts) -> Trouble | None:
@@ -327,13 +348,6 @@ def _list_stays(connection: Connection, row: store.charts.ChartRow, now: datetim
     ]
 
 
-def _list_samples(connection: Connection, row: store.charts.ChartRow) -> list[Sample]:
-    first = store.log.find_first_seq(connection, row)
-    last = row.seq
-    wanted = sorted({first + (last - first) * number // POINTS for number in range(POINTS + 1)})
-    return store.log.list_log_samples(connection, row.name, wanted)
-
-
 def _get_machines(
     connection: Connection,
     row: store.charts.ChartRow,
@@ -353,13 +367,19 @@ def _get_machines(
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
     if query.kind == "missing":
-        found = find_absent(known, connection, row, chart, wanted, visit=visit.visit)
+        found = (
+            find_absent_in(known, connection, row, chart, visit.state, visit=visit.visit, wanted=wanted)
+            if visit.state in chart.states
+            else None
+        )
         absent, total = (found.machines, found.total) if found is not None else ((), 0)
     else:
         reports, total = store.machines.list_reports_page(connection, row, visit.visit, wanted)
     reported = sum(counts.values())
-    expected = chart.count_expected(store.charts.build_position(row, {}))
-    expect = chart.expect_of(row.state)
+    expect = chart.expect_of(visit.state) if visit.state in chart.states else None
+    expected = expect.size if expect is not None and expect.is_fixed else None
+    if visit.visit == row.visit:
+        expected = chart.count_expected(store.charts.build_position(row, {}))
     names_machines = expect is not None and expect.names_machines
     return MachinePage(
         reports=reports,
@@ -367,6 +387,7 @@ def _get_machines(
         total=total,
         reported=reported,
         failed=counts.get(FAILED_KEY, 0),
+        expected=expected,
         missing=None if expected is None else max(expected - reported, 0),
         has_roster=names_machines,
         visit=visit,

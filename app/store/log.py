@@ -380,15 +380,31 @@ def list_samples(connection: Connection) -> dict[str, list[Sample]]:
 
 
 def list_log_samples(connection: Connection, chart: str, seqs: Sequence[int]) -> list[Sample]:
-    """Return when a chart's log reached each of `seqs`. Used by: the plot of reports over time."""
+    """Return when a chart's log reached each of `seqs`. Used by: a status of the past."""
     query = select(_log.seq, _log.at).where(_log.chart == chart, _log.seq.in_(seqs)).order_by(_log.seq)
     return [Sample(*row) for row in connection.execute(query)]
+
+
+def list_values(
+    connection: Connection, chart: str, seqs: Sequence[int], visit: tuple[int, int]
+) -> list[tuple[datetime, str, int]]:
+    """Return time, attribute and new value of those of the rows `seqs` that are reports in a visit (run and number).
+
+    Used by: the plot of reports over time.
+    """
+    query = (
+        select(_log.at, _log.key, _log.value_after)
+        .where(_log.chart == chart, _log.seq.in_(seqs), _log.run == visit[0], _log.visit == visit[1])
+        .where(_log.key.is_not(None), _log.value_after.is_not(None), _log.kind != str(Kind.CLAIM))
+        .order_by(_log.seq)
+    )
+    return [(at, key, value) for at, key, value in connection.execute(query)]
 
 
 def find_first_seq(connection: Connection, row: ChartRow) -> int:
     """Return the `seq` of the first log row of the chart's current run that is still in the log.
 
-    Used by: the plot of reports over time.
+    Used by: the comparison of runs, a status of the past.
     """
     # `run` never falls as `seq` rises, so the row is found by halving. A pruned log does not begin with 1.
     low: int = connection.execute(select(func.min(_log.seq)).where(_log.chart == row.name)).scalar_one()
@@ -435,7 +451,7 @@ def list_reported(connection: Connection, row: ChartRow, visit: int) -> list[Log
 def find_seq_at(connection: Connection, chart: str, at: datetime) -> tuple[int, int | None]:
     """Return the `seq` of the first row of a chart's log, and of the last row that is not younger than `at`.
 
-    The latter is None if every row is younger. Used by: a status of the past.
+    The latter is None if every row is younger. Used by: a status of the past, the plot of reports over time.
     """
     ends = select(func.min(_log.seq), func.max(_log.seq)).where(_log.chart == chart)
     first, last = connection.execute(ends).one()

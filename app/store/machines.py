@@ -424,6 +424,12 @@ def find_latest_report(connection: Connection, row: ChartRow, key: str | None = 
     return None if found is None else MachineReport(*found)
 
 
+def list_report_times(connection: Connection, row: ChartRow, visit: int, key: str) -> list[datetime]:
+    """List when machines reported on an attribute in a visit of the current run. Used by: the plot of reports."""
+    query = select(reports.c.reported_at).where(_IN_VISIT, reports.c.key == key).order_by(reports.c.seq)
+    return list(connection.execute(query, {**_current_visit(row), "visit": visit}).scalars())
+
+
 def count_successes_of_charts(connection: Connection, first_keys: Mapping[int, str | None]) -> dict[int, int]:
     """Count the reports of each chart's current visit that stand on its first attribute. Used by: the list of charts.
 

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from app.core.chart import Chart
 from app.diagram import DARK, LIGHT, Form, Snapshot, draw
-from app.diagram.plots import draw_growth, draw_sparkline, draw_stay
+from app.diagram.plots import draw_sparkline, draw_stay
 from tests.diagram.support import ROLLOUT, chain, parsed
 from tests.diagram.test_layout import charts
 from tests.support.growth import grows
@@ -138,12 +138,7 @@ def test_plots_are_well_formed() -> None:
     for svg in (
         draw_sparkline([0, 1, 2.5, 0]),
         draw_sparkline([0, 0]),
-        draw_growth([(1.0, hours[0]), (9.0, hours[2])], hours),
         draw_stay(hours[1], timedelta(hours=1), hours[0], hours[3]),
         draw_stay(now, timedelta(0), now, now),
     ):
         ET.fromstring(svg)
-
-
-def test_growth_without_points_is_empty() -> None:
-    assert draw_growth([], []) == ""

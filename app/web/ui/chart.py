@@ -14,7 +14,7 @@ from app.core.errors import BadRequestError, ConflictError, ReasonRequiredError
 from app.core.log import HistoryFilter
 from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reset, Resume
 from app.diagram import draw
-from app.diagram.plots import draw_growth, draw_stay
+from app.diagram.plots import draw_stay
 from app.service import operate
 from app.service.history import EVERYTHING, FAILURES, PAGE, HistoryQuery
 from app.service.pages import (
@@ -43,6 +43,7 @@ from app.web.request import (
 from app.web.ui.base import blueprint, go_to, render
 from app.web.ui.diff import compare
 from app.web.ui.forms import find_field, find_instant, find_query, find_whole, get_field, get_reason
+from app.web.ui.growth import draw_plot
 from app.web.ui.snippets import list_snippets
 from app.web.values import read_choice, read_instant
 
@@ -126,8 +127,6 @@ def get_chart_runs(name: str) -> Response:
 
 def _template_values(detail: Detail) -> dict[str, Any]:
     bounds = [stay.visit.entered_at for stay in detail.stays] + [detail.status.read_at]
-    first = detail.samples[0].seq if detail.samples else 0
-    points = [(float(sample.seq - first + 1), sample.at) for sample in detail.samples]
 
     def draw_bar(stay: Stay) -> Markup:
         return Markup(draw_stay(stay.visit.entered_at, stay.span, bounds[0], bounds[-1]))
@@ -140,8 +139,7 @@ def _template_values(detail: Detail) -> dict[str, Any]:
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
         "diagram": Markup(draw(detail.chart, detail.standing, max_states=PAGE_STATES, link=_link_state)),
-        "growth": Markup(draw_growth(points, bounds)),
-        "entries": int(points[-1][0]) if points else 0,
+        "plot": None if detail.growth is None else draw_plot(detail.growth),
         "draw_bar": draw_bar,
         "snippets": list_snippets(detail.chart, detail.status.current_state),
         "with_query": _with_query,
