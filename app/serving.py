@@ -37,7 +37,7 @@ from app.service.batching import ThreadPool
 from app.service.context import Service
 from app.service.delivering import Deliverer
 from app.service.machines import Machines
-from app.service.put import find_next_due, sweep
+from app.service.put import find_next_due, settle_clock, sweep
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply
@@ -117,6 +117,7 @@ class Sweeper:
                 for chore in self._chores:
                     chore()
                 due_in = find_next_due(self._service)
+                settle_clock(self._service, due_in)
                 # A chart that is due still is a cycle, or one that another transaction holds: it waits for its turn.
                 if due_in is not None and due_in.total_seconds() > 0:
                     wait = min(wait, due_in.total_seconds())

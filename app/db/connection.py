@@ -36,6 +36,7 @@ from sqlalchemy.sql import ClauseElement
 from app.core.log import format_instant
 from app.db.errors import wrap
 from app.db.postgresql import is_stale
+from app.db.steady_clock import read_time
 
 R = TypeVar("R")
 
@@ -102,6 +103,10 @@ class Connection:
             elif wrapped.connection_invalidated:
                 self._pooled.invalidate(error)
             raise wrapped from error
+
+    def read_clock(self) -> datetime:
+        """Return the time of this process, which SQLite's databases go by."""
+        return read_time(self._engine, self.driver)
 
     def close(self) -> None:
         """Give the connection back to the pool, which rolls back an open transaction."""

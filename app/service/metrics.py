@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app import store
 from app.db import Connection, snapshot
+from app.db.steady_clock import find_clock
 from app.service.condition import find_timing, judge
 from app.service.context import Service, list_positions
 from app.service.forecast import find_forecast
@@ -64,13 +65,15 @@ class Condition:
 class Gauges:
     """The charts at one moment, `now`. `charts` holds at most the number that was asked for; `total` counts all.
 
-    `conditions` are those of the same charts. `lag` is how overdue the most overdue clock transition is, in seconds.
+    `conditions` are those of the same charts. `lag` is how overdue the most overdue clock transition is, and
+    `ahead` how far the time that the service goes by is ahead of the machine's clock, both in seconds.
     """
 
     charts: list[store.overview.ChartGauge]
     conditions: list[Condition]
     total: int
     lag: float
+    ahead: float
     now: datetime
 
 
@@ -120,6 +123,7 @@ def read_gauges(service: Service, limit: int) -> Gauges:
             conditions=_list_conditions(service, connection, {gauge.chart for gauge in charts}),
             total=store.overview.count_charts(connection),
             lag=0.0 if due is None else max((now - due).total_seconds(), 0.0),
+            ahead=find_clock(service.database.engine).ahead.total_seconds(),
             now=now,
         )
 

@@ -44,6 +44,7 @@ from app.core.position import (
 )
 from app.core.window import NO_LABELS
 from app.db import Connection, asking, retrying, snapshot, transaction
+from app.db.steady_clock import find_clock
 from app.service.context import Service
 from app.service.hours import WINDOW_REASONS, Closed, describe_closed
 from app.service.locked import LockedChart, locked, locked_charts, record_all
@@ -467,6 +468,19 @@ def find_next_due(service: Service) -> timedelta | None:
         due_at = store.charts.find_next_due(connection)
         now = service.read_now(connection)
     return None if due_at is None else max(due_at - now, timedelta(0))
+
+
+# A deadline that is further away than this does not keep the service from going by the machine's clock again.
+NEAR = timedelta(days=1)
+
+
+def settle_clock(service: Service, due_in: timedelta | None) -> None:
+    """Go by the machine's clock again after it was set back (SQLite only), unless a deadline is near.
+
+    `due_in` is what `find_next_due` has returned.
+    """
+    if service.database.is_sqlite and (due_in is None or due_in > NEAR):
+        find_clock(service.database.engine).settle()
 
 
 def sweep(service: Service) -> int:

@@ -139,7 +139,7 @@ def read_charts_and_now(connection: Connection, names: Collection[str]) -> tuple
 def read_now(connection: Connection) -> datetime:
     """Read the database's time. On SQLite, which has no server, it is the time of this process."""
     if connection.is_sqlite:
-        return datetime.now(UTC)
+        return connection.read_clock()
     now: datetime = connection.execute(select(func.clock_timestamp(type_=charts.c.due_at.type))).scalar_one()
     return now
 

@@ -131,6 +131,7 @@ class _ChartGauges(Collector):
             return
         yield _gauge("database_up", "1 if this scrape could read the database.", 1)
         yield _gauge("sweeper_lag_seconds", "How overdue the most overdue clock transition is.", gauges.lag)
+        yield _gauge("clock_ahead_seconds", "How far the time is ahead of a clock that was set back.", gauges.ahead)
         yield _gauge("charts", "How many charts there are.", gauges.total)
         left_out = gauges.total - len(gauges.charts)
         yield _gauge("charts_left_out", "Charts beyond the limit, which have no series.", left_out)
