@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -179,12 +180,7 @@ class Config:
         A service that listens on loopback addresses alone answers only for those. Otherwise a page in a browser on this
         machine could reach it under a name of the page's own site, whose address that site changes to a loopback one.
         """
-        if self.trusted_hosts:
-            return self.trusted_hosts
-        bound = [part.strip().rpartition(":")[0] for part in self.bind.split(",")]
-        if not all(is_loopback(host.strip("[]")) for host in bound):
-            return ()
-        return (*_LOOPBACK_HOSTS, *(host.lower() for host in bound if host not in _LOOPBACK_HOSTS))
+        return self.trusted_hosts or _loopback_hosts(self.bind)
 
     def given(self) -> dict[str, str]:
         """Return the settings that differ from their defaults, as texts for the environment."""
@@ -192,6 +188,15 @@ class Config:
             item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != item.default
         }
         return {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in values.items()}
+
+
+# Cached: every request asks.
+@lru_cache
+def _loopback_hosts(bind: str) -> tuple[str, ...]:
+    bound = [part.strip().rpartition(":")[0] for part in bind.split(",")]
+    if not all(is_loopback(host.strip("[]")) for host in bound):
+        return ()
+    return (*_LOOPBACK_HOSTS, *(host.lower() for host in bound if host not in _LOOPBACK_HOSTS))
 
 
 @dataclass(frozen=True, slots=True)

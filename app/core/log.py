@@ -90,9 +90,9 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 
 def format_instant(instant: datetime) -> str:
     """Return an aware instant as ISO 8601 UTC with microseconds, the form that the log, its hash and the API share."""
-    utc = instant.astimezone(UTC)
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
     # isoformat, not strftime: the latter does not pad the year on every platform.
-    return utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def canonical(row: LogRow) -> str:

@@ -165,9 +165,8 @@ class Prepared:
         for name in self._instant_parameters:
             if bound[name] is not None:
                 bound[name] = format_instant(bound[name])
-        for name, value in bound.items():
-            if isinstance(value, list):
-                bound[name] = json.dumps(value)
+        if list in map(type, bound.values()):
+            bound = {name: json.dumps(value) if type(value) is list else value for name, value in bound.items()}
         return bound
 
     def _read_instants(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
