@@ -166,8 +166,10 @@ class StepEngine:
         for number, move in enumerate(world.moves[moves:]):
             self._open_from = self._open_until = 0
             if step is not None and world.chart.states[move.from_state].is_counting:
-                # A state that is entered and left in one step had no time for anybody to be down.
-                self.left_down = 0 if number else _count_down(before, reports, step)
+                # A state that is entered and left in one step has at most the report that ends it.
+                left = before.visit + number
+                failed = sum(report.visit == left and report.key == FAILED_KEY for report in step.reports)
+                self.left_down = failed if number else _count_down(before, reports, step)
         self._follow()
         return step
 

@@ -12,7 +12,7 @@ from app.lab.play import play
 from app.lab.prove import Proved, prove
 from app.lab.story import read_story
 
-DATA = Path(__file__).parent / "data"
+OLD = Path(__file__).parent / "charts"
 STAGES = """
 chart: stages
 current_state: go
@@ -46,7 +46,7 @@ def test_stages_of_slots_limit_who_is_down_when_failures_stop_the_chart() -> Non
 
 
 def test_rolling_reboot_has_at_most_seven_of_twenty_down() -> None:
-    proved = prove_text((DATA / "rolling-reboot.yaml").read_bytes())
+    proved = prove_text((OLD / "rolling-reboot.yaml").read_bytes())
     assert proved.most_down == 7
     lasting = [finding.because for finding in proved.list_findings("lasting")]
     assert lasting == ["with 1 or 2 lasting failures in reboot it can only end overdue"]
@@ -54,12 +54,12 @@ def test_rolling_reboot_has_at_most_seven_of_twenty_down() -> None:
 
 @pytest.mark.parametrize("file", ["canary.yaml", "kernel-rollout.yaml"])
 def test_state_without_slots_is_unbounded(file: str) -> None:
-    proved = prove_text((DATA / file).read_bytes())
+    proved = prove_text((OLD / file).read_bytes())
     assert proved.most_down is None
     assert "has no slots" in proved.endings[0].down.because
 
 
-@pytest.mark.parametrize("text", [STAGES.encode(), (DATA / "rolling-reboot.yaml").read_bytes()])
+@pytest.mark.parametrize("text", [STAGES.encode(), (OLD / "rolling-reboot.yaml").read_bytes()])
 def test_every_story_of_a_proof_plays(text: bytes) -> None:
     stories = prove_text(text).as_stories("x.yaml")
     result = play(read_story(stories, lambda name: text))
