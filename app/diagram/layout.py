@@ -7,8 +7,11 @@ tracks below everything.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import pairwise
+from math import inf
 
 from app.core.chart import Chart, Guard
 from app.core.plan import find_main_path, follow_plan
@@ -248,25 +251,38 @@ TRACK_STEP = 22.0
 START_ROOM = 34.0
 # How far from the middle of a box an arrow ends: if a straight arrow ends there too, and if it comes from a track.
 SIDE, LOW = 13.0, 16.0
+# The radius of a line's turns.
+BEND = 7.0
+# Between the clock's line into a state and that of a count, which is not dashed.
+APART = 8.0
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """An arrow in pixels: its corners and its label; `anchor` is which end of the label is at `label_at`."""
+    """An arrow in pixels: its corners and its label; `anchor` is which end of the label is at `label_at`.
+
+    Arrows that share a way are drawn on top of each other only once: of all but the last to turn into it, `drawn` has
+    the corners up to the point at which the line meets the next one.
+    """
 
     arrow: Arrow
     corners: tuple[Point, ...]
     label: str
     label_at: Point
     anchor: str
+    drawn: tuple[Point, ...] | None = None
 
 
 class Geometry:
-    """A layout in pixels. `labels` are the arrows' texts, in the order of the layout's arrows."""
+    """A layout in pixels, from the height `top` downwards.
 
-    def __init__(self, layout: Layout, labels: list[str], box_width: float) -> None:
+    `labels` are the arrows' texts, in the order of the layout's arrows.
+    """
+
+    def __init__(self, layout: Layout, labels: list[str], box_width: float, top: float = MARGIN) -> None:
         self.box_width = box_width
+        self.top = top
         self._layout = layout
         self._places = layout.places
         self._labels = labels
@@ -274,16 +290,27 @@ class Geometry:
         lanes = [place.lane for place in layout.places.values()]
         self._top_lane = min(lanes)
         self._lefts = self._find_lefts()
-        self.bottom = MARGIN + (max(lanes) - self._top_lane + 1) * (BOX_HEIGHT + LANE_GAP) - LANE_GAP
+        self.bottom = top + (max(lanes) - self._top_lane + 1) * (BOX_HEIGHT + LANE_GAP) - LANE_GAP
         self.width = self._lefts[-1] + MARGIN
         self.height = self.bottom + (12 + layout.tracks * TRACK_STEP if layout.tracks else 0) + MARGIN
+        self._mixed = _list_mixed(layout.arrows)
         self._straight_into = {arrow.target for arrow in layout.arrows if arrow.way is Way.STRAIGHT}
         self._starts = self._find_starts()
+
+    @property
+    def names(self) -> Collection[str]:
+        """The states."""
+        return self._places.keys()
+
+    def is_last(self, name: str) -> bool:
+        """Return whether a state ends the main path, with nothing to its right."""
+        place = self._places[name]
+        return place.lane == 0 and place.column == len(self._lefts) - 2
 
     def box(self, name: str) -> Point:
         """Return the upper left corner of a state's box."""
         place = self._places[name]
-        return self._lefts[place.column], MARGIN + (place.lane - self._top_lane) * (BOX_HEIGHT + LANE_GAP)
+        return self._lefts[place.column], self.top + (place.lane - self._top_lane) * (BOX_HEIGHT + LANE_GAP)
 
     def middle(self, name: str) -> float:
         """Return the height at which straight arrows meet a state's box."""
@@ -292,7 +319,8 @@ class Geometry:
     def list_lines(self) -> list[Line]:
         """Return every arrow with its corners and its label."""
         stacked: dict[Point, int] = defaultdict(int)
-        return [self._line(number, arrow, stacked) for number, arrow in enumerate(self._layout.arrows)]
+        lines = [self._line(number, arrow, stacked) for number, arrow in enumerate(self._layout.arrows)]
+        return join_lines(lines)
 
     def _find_lefts(self) -> list[float]:
         """Return the left edge of each column, followed by the right edge of the last one."""
@@ -330,7 +358,9 @@ class Geometry:
         label = self._labels[number]
         if arrow.way is Way.STRAIGHT:
             centre = (right + gap.before_label + self._lefts[column + 1] - gap.after_label) / 2
-            return Line(arrow, (start, (self._lefts[column + 1], start[1])), label, (centre, start[1] - 7), "middle")
+            end = (self._lefts[column + 1], start[1])
+            at = (centre, start[1] - 7)
+            return Line(arrow=arrow, corners=(start, end), label=label, label_at=at, anchor="middle")
         turn = right + TURN_STEP * (gap.turns.index(number) + 1)
         if arrow.way is Way.ROUND:
             return self._round_line(arrow, label, start, turn)
@@ -342,17 +372,54 @@ class Geometry:
         shift = 0.0
         if arrow.target in self._straight_into:
             shift = SIDE if self._goes_up(arrow) else -SIDE
+        if arrow.is_clock and (arrow.target, arrow.way) in self._mixed:
+            shift += APART if shift > 0 else -APART
         end = (self._lefts[self._places[arrow.target].column], self.middle(arrow.target) + shift)
         at = (room, end[1] + 14 if shift > 0 else end[1] - 7)
         label_at = (room, at[1] - 13 * stacked[at])
         stacked[at] += 1
-        return Line(arrow, (start, (turn, start[1]), (turn, end[1]), end), label, label_at, "start")
+        corners = (start, (turn, start[1]), (turn, end[1]), end)
+        return Line(arrow=arrow, corners=corners, label=label, label_at=label_at, anchor="start")
 
     def _round_line(self, arrow: Arrow, label: str, start: Point, turn: float) -> Line:
         column = self._places[arrow.target].column
-        end = (self._lefts[column], self.middle(arrow.target) + LOW)
-        track = self.bottom + 24 + arrow.track * TRACK_STEP
+        apart = APART - 2 if arrow.is_clock and (arrow.target, arrow.way) in self._mixed else 0.0
+        end = (self._lefts[column], self.middle(arrow.target) + LOW + apart)
+        track = self.bottom + 24 + arrow.track * TRACK_STEP + apart
         entry = end[0] - HEAD - 4 - TURN_STEP * (self._gaps[column - 1].entries.index(arrow.target) + 1)
         corners = (start, (turn, start[1]), (turn, track), (entry, track), (entry, end[1]), end)
         side, anchor = (-10, "end") if entry < turn else (10, "start")
-        return Line(arrow, corners, label, (turn + side, track - 6), anchor)
+        return Line(arrow=arrow, corners=corners, label=label, label_at=(turn + side, track - 6), anchor=anchor)
+
+
+def _list_mixed(arrows: list[Arrow]) -> set[tuple[str, Way]]:
+    """Return the targets into which both the clock's arrows and others run on the same way."""
+    kinds: dict[tuple[str, Way], set[bool]] = defaultdict(set)
+    for arrow in arrows:
+        if arrow.way is not Way.STRAIGHT:
+            kinds[arrow.target, arrow.way].add(arrow.is_clock)
+    return {way for way, found in kinds.items() if len(found) == 2}
+
+
+def join_lines(lines: list[Line]) -> list[Line]:
+    """Let each line that shares a lane or a track end where it meets the next one.
+
+    Drawn on top of each other, dashes of several lines would fill each other's gaps.
+    """
+    shared: dict[tuple[str, bool, Way, float], list[tuple[float, int]]] = defaultdict(list)
+    for number, line in enumerate(lines):
+        if line.arrow.way is not Way.STRAIGHT:
+            key = (line.arrow.target, line.arrow.is_clock, line.arrow.way, line.corners[2][1])
+            shared[key].append((line.corners[1][0], number))
+    found = list(lines)
+    for members in shared.values():
+        # A lane is entered from the left; a track from both sides, and is left where it leads up.
+        entry = lines[members[0][1]].corners[-2][0] if lines[members[0][1]].arrow.way is Way.ROUND else inf
+        for is_left in (True, False):
+            side = sorted((one for one in members if (one[0] < entry) is is_left), reverse=not is_left)
+            for (_, number), (turn, _) in pairwise(side):
+                line = lines[number]
+                # The line that it meets is round where it turns.
+                end = turn + (BEND if is_left else -BEND)
+                found[number] = replace(line, drawn=(*line.corners[:3], (end, line.corners[2][1])))
+    return found

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from app.core.chart import Chart, State
 from app.core.plan import find_needed, list_failed_endings, list_on_plan
-from app.diagram.layout import BOX_HEIGHT, Geometry, Line, Point, lay_out
+from app.diagram.layout import BEND, BOX_HEIGHT, Line, Point
+from app.diagram.rows import LABEL_LIMIT, Rows
 from app.diagram.texts import Snapshot, say_count, say_guards, shorten
 
 
@@ -90,7 +91,7 @@ RADIUS = 9.0
 CUT = 13.0
 
 
-def bent_path(corners: tuple[Point, ...], radius: float = 7.0) -> str:
+def bent_path(corners: tuple[Point, ...], radius: float = BEND) -> str:
     """Return the path along right-angled corners, each of them rounded."""
     first, *inner, last = corners
     parts = [f"M{_at(first)}"]
@@ -135,7 +136,7 @@ def draw_arrows(lines: Sequence[Line], theme: Theme, taken: frozenset[tuple[str,
     Attributes that all arrows share are written once, on a group; otherwise a large picture would be twice as large.
     """
     paths = "".join(_line(line, (line.arrow.source, line.arrow.target) in taken) for line in lines)
-    heads = "".join(head_at(line.corners[-1]) for line in lines)
+    heads = "".join(head_at(line.corners[-1]) for line in lines if line.drawn is None)
     labels = "".join(_label(line) for line in lines)
     # The paper-coloured rim keeps a label legible if a line passes beneath it.
     rim = {"stroke": theme.paper, "stroke_width": 4, "stroke_linejoin": "round", "paint_order": "stroke"}
@@ -153,9 +154,11 @@ def head_at(tip: Point) -> str:
 
 def _line(line: Line, is_taken: bool) -> str:
     *before, (x, y) = line.corners
+    # The arrow's head covers the end of its line.
+    corners = line.drawn if line.drawn is not None and not is_taken else (*before, (x - 5, y))
     dash = "5 4" if line.arrow.is_clock else None
     thick = {"class_": "d-taken", "stroke_width": 3.5} if is_taken else {}
-    return tag("path", d=bent_path((*before, (x - 5, y))), stroke_dasharray=dash, **thick)
+    return tag("path", d=bent_path(corners), stroke_dasharray=dash, **thick)
 
 
 def _label(line: Line) -> str:
@@ -185,7 +188,6 @@ def _towards(corner: Point, other: Point, by: float) -> Point:
 
 
 NAME_LIMIT = 26
-LABEL_LIMIT = 44
 # Pixels for one character; system fonts are at most about this wide.
 NAME_EM, COUNT_EM = 8.0, 6.9
 NARROWEST, WIDEST = 104.0, 236.0
@@ -219,9 +221,7 @@ class _Picture:
         self.failed = list_failed_endings(whole)
         self.on_plan = list_on_plan(whole)
         self.counts = {name: say_count(chart, name, snapshot) for name in chart.states}
-        layout = lay_out(chart)
-        labels = [shorten(say_guards(arrow.guards), LABEL_LIMIT) for arrow in layout.arrows]
-        self.geometry = Geometry(layout, labels, self.find_box_width())
+        self.geometry = Rows(chart, self.find_box_width())
 
     def find_box_width(self) -> float:
         """Return the width that all boxes share: wide enough for the longest name and count, within limits."""
@@ -244,10 +244,11 @@ class _Picture:
         paper = tag("rect", class_="d-paper", width=width, height=height, rx=8, fill=theme.paper)
         lines = draw_arrows(self.list_lines(), theme, frozenset() if self.snapshot is None else self.snapshot.taken)
         boxes = "".join(self.draw_state(state) for state in self.chart.states.values())
+        stubs = tag("g", self.draw_stubs(), class_="d-stubs", text_anchor="middle", font_size=12)
         boxes = tag("g", boxes, class_="d-states", text_anchor="middle", font_size=14, font_weight=500)
         title = tag("title", clean(self.say_title())) + tag("desc", clean(self.say_all()))
         size = {"width": f"{width:.0f}", "height": f"{height:.0f}", "viewBox": f"0 0 {width:.0f} {height:.0f}"}
-        content = title + paper + self.draw_start() + lines + boxes + self.draw_note(height)
+        content = title + paper + self.draw_start() + lines + stubs + boxes + self.draw_note(height)
         # A screen reader announces an image as one thing, and would hide the links of a picture.
         role = "img" if self.link is None else "graphics-document"
         return tag("svg", content, xmlns="http://www.w3.org/2000/svg", **size, role=role, font_family=FONT)
@@ -258,7 +259,7 @@ class _Picture:
         for line in self.geometry.list_lines():
             whole = say_guards(line.arrow.guards)
             hint = tag("title", clean(whole)) if len(whole) > LABEL_LIMIT else ""
-            cleaned.append(Line(line.arrow, line.corners, clean(line.label) + hint, line.label_at, line.anchor))
+            cleaned.append(replace(line, label=clean(line.label) + hint))
         return cleaned
 
     def draw_start(self) -> str:
@@ -269,6 +270,22 @@ class _Picture:
         dot = tag("circle", class_="d-start", cx=x - 32, cy=y, r=5.5, fill=self.theme.ink)
         line = tag("path", class_="d-line", d=f"M{x - 26:.1f},{y:.1f}L{x - 5:.1f},{y:.1f}", stroke=self.theme.line)
         return dot + line + tag("path", class_="d-head", d=head_at((x, y)), fill=self.theme.line)
+
+    def draw_stubs(self) -> str:
+        """Return the small boxes at the ends of arrows that lead to a state of another row."""
+        drawn = ""
+        for name, (x, y) in self.geometry.list_stubs():
+            width, middle = self.geometry.box_width, y + BOX_HEIGHT / 2
+            rim = self.theme.failed if name in self.failed else self.theme.rim
+            size = {"x": x, "y": middle - 15, "width": width, "height": 30, "rx": 15}
+            box = tag("rect", class_="d-stub", fill="none", stroke=rim, stroke_dasharray="3 3", **size)
+            limit = int(width / COUNT_EM) - 3
+            text = f"→ {shorten(name, limit)}"
+            box += tag("text", clean(text), class_="d-count", x=x + width / 2, y=middle + 4, fill=self.theme.quiet)
+            box = tag("g", tag("title", clean(name)) + box)
+            linked = self.link is not None and self.kind_of(self.chart.states[name]) != "ahead"
+            drawn += tag("a", box, href=self.link(name)) if linked and self.link is not None else box
+        return drawn
 
     def draw_state(self, state: State) -> str:
         """Return a state's box with its texts and, if it is current, its progress."""

@@ -112,6 +112,7 @@ function filter() {
 function dress() {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
   filter();
+  markCut();
 }
 
 document.addEventListener("input", (event) => { if (event.target.matches("[data-filter]")) filter(); });
@@ -160,13 +161,32 @@ window.addEventListener("popstate", () => {
   if (location.pathname + location.search !== shown) location.reload();
 });
 
+const diagram = () => document.getElementById("diagram");
+
 function showCurrent() {
-  const current = document.querySelector("#diagram .d-current, #diagram .d-paused");
-  const room = document.getElementById("diagram");
-  if (!current || room.scrollWidth <= room.clientWidth) return;
-  const { left, width } = current.getBoundingClientRect();
-  room.scrollLeft += left + width / 2 - room.getBoundingClientRect().left - room.clientWidth / 2;
+  const room = diagram();
+  const current = room?.querySelector(".d-current, .d-paused");
+  if (!current) return;
+  const box = current.getBoundingClientRect();
+  const { left, top } = room.getBoundingClientRect();
+  room.scrollLeft += box.left + box.width / 2 - left - room.clientWidth / 2;
+  room.scrollTop += box.top + box.height / 2 - top - room.clientHeight / 2;
 }
+
+// Say at which edges the diagram is cut, so that they fade.
+
+function markCut() {
+  const room = diagram();
+  if (!room) return;
+  const { scrollLeft, scrollTop } = room;
+  room.classList.toggle("cut-left", scrollLeft > 1);
+  room.classList.toggle("cut-top", scrollTop > 1);
+  room.classList.toggle("cut-right", scrollLeft + room.clientWidth < room.scrollWidth - 1);
+  room.classList.toggle("cut-bottom", scrollTop + room.clientHeight < room.scrollHeight - 1);
+}
+
+document.addEventListener("scroll", (event) => { if (event.target === diagram()) markCut(); }, true);
+window.addEventListener("resize", markCut);
 
 // The dialogs of acts are modal with this script. An act that ends a visit says in its dialog what it would take away.
 
@@ -203,6 +223,6 @@ document.addEventListener("change", (event) => {
 });
 
 for (const dialog of document.querySelectorAll("dialog[data-open]")) openModal(dialog);
-dress();
 showCurrent();
+dress();
 if (document.querySelector("[data-live]")) watch();
