@@ -45,6 +45,7 @@ from app.core.position import (
 from app.core.window import NO_LABELS
 from app.db import Connection, asking, retrying, snapshot, transaction
 from app.db.steady_clock import find_clock
+from app.service.clones import ClaimAddresses
 from app.service.context import Service
 from app.service.hours import WINDOW_REASONS, Closed, describe_closed
 from app.service.locked import LockedChart, locked, locked_charts, record_all
@@ -70,7 +71,8 @@ class Answer:
 
     `run` and `visit` are those in which the question was judged; `seq` is the chart's last log row that the answer
     reflects, for an accepted PUT its own row. `needs_slot` is whether the state has slots, in the answer to a machine
-    that asks for its turn.
+    that asks for its turn. `claimed_from` is the address from which the machine claimed the slot that it asks for
+    again, if that is another one than it asks from now.
     """
 
     chart: str
@@ -86,6 +88,7 @@ class Answer:
     slots: SlotCount | None = None
     needs_slot: bool | None = None
     closed: Closed | None = None
+    claimed_from: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The answer as the HTTP interface gives it to a client that accepts JSON."""
@@ -94,6 +97,8 @@ class Answer:
         del fields["closed"]
         if self.closed is not None:
             fields |= self.closed.as_json()
+        if self.claimed_from is None:
+            del fields["claimed_from"]
         if needs_slot is not None:
             fields["slots"] = needs_slot
         if slots is not None and slots["group"] is None:
@@ -312,11 +317,12 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
             if chart.chart.looks_up:
                 chart.expect_from({name for sent in judged.values() if (name := find_machine(sent)) is not None})
             prior = PriorReports(service, connection, chart, list(judged.values()))
+            addresses = ClaimAddresses(connection, chart)
             for place, sent in judged.items():
                 if (later and batch[later[-1]].chart == sent.chart) or chart.must_wait():
                     later.append(place)
                 else:
-                    found[place] = _judge(chart, prior, sent)
+                    found[place] = _judge(chart, prior, addresses, sent)
             if prior.replayed:
                 store.log.remember_keys(connection, chart.row.id, chart.seq, prior.replayed)
         record_all(service, connection, charts)
@@ -381,7 +387,9 @@ def name_approver(chart: LockedChart, sent: Sent) -> Sent | StateServiceError:
     return replace(sent, what=replace(put, machine=name))
 
 
-def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | StateServiceError:
+def _judge(
+    chart: LockedChart, prior: PriorReports, addresses: ClaimAddresses, sent: Sent
+) -> Applied | StateServiceError:
     """Decide one request on a locked chart; an error is this request's alone."""
     state, happening = _happening(chart, prior, sent)
     seq, key = chart.seq, sent.author.idempotency_key
@@ -403,6 +411,8 @@ def _judge(chart: LockedChart, prior: PriorReports, sent: Sent) -> Applied | Sta
         and chart.chart.can_reach(step.position.state, state)
     )
     slots = _count_slots(chart.chart, step, sent.what.machine)
+    if isinstance(happening, Claim):
+        answer = replace(answer, claimed_from=addresses.find_other(happening, step, sent.author.remote_addr))
     return Applied(replace(answer, slots=slots, closed=_find_closed(chart, state, step, sent.what.machine)), may_change)
 
 

@@ -266,6 +266,26 @@ def list_open_claims(connection: Connection, chart: str, run: int, visit: int) -
     return [_as_log_row(row) for row in connection.execute(query)]
 
 
+# How far back the claim of a slot that is asked for again is looked for: there is no index for it.
+CLAIM_ROWS = 5000
+
+
+def find_claim_address(connection: Connection, row: ChartRow, machine: str) -> str | None:
+    """Return the address from which a machine last claimed a slot; None if no row of the latest CLAIM_ROWS says.
+
+    Used by: the hint that two machines have one id.
+    """
+    query = (
+        select(_log.remote_addr)
+        .where(_log.chart == row.name, _log.seq > row.seq - CLAIM_ROWS)
+        .where(_log.kind == Kind.CLAIM, _log.machine == machine)
+        .order_by(_log.seq.desc())
+        .limit(1)
+    )
+    found: str | None = connection.execute(query).scalar()
+    return found
+
+
 def find_row(connection: Connection, chart: str, seq: int) -> LogRow | None:
     """Return one row of a chart's log; None if it was pruned. Used by: the reasons of a chart's condition."""
     found = connection.execute(select(*_COLUMNS).where(_log.chart == chart, _log.seq == seq)).one_or_none()
