@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove bench check e2e lock clean
+.PHONY: help run test prove bench check e2e lock dist share clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -64,6 +64,16 @@ lock: $(VENV)/.installed-dev ## Pin what requirements*.in ask for (UPGRADE=--upg
 	$(LOCK) $(UPGRADE) requirements-dev.in --output-file requirements-dev.txt
 	$(LOCK) $(UPGRADE) requirements-e2e.in --output-file requirements-e2e.txt
 	@echo "Read \`git diff requirements*.txt\`, then \`make test check\`."
+
+dist: $(VENV)/.installed ## Build a wheel, and one file that Python alone runs, in dist/
+	@mkdir -p dist
+	cd release && ../$(BIN)/python -c "import backend; print('dist/' + backend.build_wheel('../dist'))"
+	$(BIN)/python release/single.py dist
+	@echo "Try: python3 dist/stateservice.pyz demo"
+
+share: $(VENV)/.installed ## Write the man page and the shells' completion anew, after a command has changed
+	$(BIN)/python release/share.py
+	@echo "Read \`git diff release/share\`."
 
 clean: ## Remove the virtual environment and caches; your database in instance/ stays
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -34,9 +35,13 @@ _BIND = re.compile(r"unix:.+|fd://[0-9]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):
 
 
 def default_database_url() -> str:
-    """Return the URL of the SQLite file in this checkout."""
+    """Return the URL of the SQLite file in this checkout, or in the user's own folder if a package has installed it."""
+    path = HOME / "instance" / "state_service.db"
+    if HOME.match("stateservice/home"):
+        data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+        path = data / "stateservice" / "state_service.db"
     # Quoted, because SQLAlchemy decodes the path: a folder's name may have a `%` or a `?`.
-    return f"sqlite:///{quote(str(HOME / 'instance' / 'state_service.db'))}"
+    return f"sqlite:///{quote(str(path))}"
 
 
 def _text(text: str) -> str:

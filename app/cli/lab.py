@@ -32,6 +32,7 @@ from app.cli.shared import (
     print_table,
     progress,
     read_file,
+    say_program,
 )
 from app.core.chart import Chart
 from app.core.errors import ChartFileError
@@ -159,8 +160,8 @@ def new(name: str, template: str, folder: str) -> None:
             file.write(text)
         click.echo(str(path))
     chart, story = made
-    click.echo(f"Next: change them to your needs, and try: ./state_service chart test {story}")
-    click.echo(f"Then: ./state_service chart import {chart}")
+    click.echo(f"Next: change them to your needs, and try: {say_program()} chart test {story}")
+    click.echo(f"Then: {say_program()} chart import {chart}")
 
 
 # Runs

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import click
 
-from app.cli import asks, calendar, chart, database, follow, lab, prove, remote, roster, subscription, token
+from app.cli import asks, calendar, chart, database, demo, follow, lab, prove, remote, roster, subscription, token
 from app.cli.given import rosters_option
 from app.cli.serve import serve
-from app.cli.shared import exits_on_error, load_config
-from app.config import VERSION
+from app.cli.shared import PROGRAM, exits_on_error, load_config
+from app.config import VERSION, Config
 
 EXAMPLES = """
 \b
@@ -19,49 +22,62 @@ Examples:
 """
 
 
+# What `./state_service` and `./state_service serve` take.
+SERVING = (
+    click.option(
+        "--chart",
+        "charts",
+        multiple=True,
+        metavar="FILE",
+        help="A chart file to import; the first is the default chart.",
+    ),
+    rosters_option("A roster to import before the charts; without NAME= it is called like the file."),
+    click.option(
+        "--take-file",
+        is_flag=True,
+        help="Import a --chart or --roster file also if it has the text of an earlier version: a rollback.",
+    ),
+    click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+    click.option(
+        "--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on."
+    ),
+    click.option("--workers", type=click.IntRange(1, 256), help="Worker processes; else STATE_SERVICE_WORKERS."),
+    click.option("--debug", is_flag=True, help="Log more, and restart when the code changes."),
+    click.option("--logger", metavar="FILE", help="A YAML file for Python's logging.config.dictConfig."),
+)
+
+
+def serving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with the options of serving."""
+    for option in reversed(SERVING):
+        command = option(command)
+    return command
+
+
 @click.group(invoke_without_command=True, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--chart", "charts", multiple=True, metavar="FILE", help="A chart file to import; the first is the default chart."
-)
-@rosters_option("A roster to import before the charts; without NAME= it is called like the file.")
-@click.option(
-    "--take-file",
-    is_flag=True,
-    help="Import a --chart or --roster file also if it has the text of an earlier version: a rollback.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="The port to listen on.")
+@serving_options
 @click.option("--database", metavar="URL", help="sqlite:///FILE or postgresql://…; else STATE_SERVICE_DATABASE_URL.")
 @click.option("--server", metavar="URL", help="Ask this server over HTTP; else STATE_SERVICE_SERVER, or a context.")
 @click.option("--context", "server_context", metavar="NAME", help="A server in ~/.config/stateservice.toml.")
 @click.option("--token-file", metavar="FILE", help="The token for the server, in a file that only you can read.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Worker processes; else STATE_SERVICE_WORKERS.")
-@click.version_option(VERSION, prog_name="state_service")
-@click.option("--debug", is_flag=True, help="Log more, and restart when the code changes.")
-@click.option("--logger", metavar="FILE", help="A YAML file for Python's logging.config.dictConfig.")
+@click.version_option(VERSION)
 @click.pass_context
 @exits_on_error
 def main(
     context: click.Context,
-    charts: tuple[str, ...],
-    roster_files: tuple[str, ...],
-    take_file: bool,
-    host: str,
-    port: int,
+    /,
+    *,
     database: str | None,
     server: str | None,
     server_context: str | None,
     token_file: str | None,
-    workers: int | None,
-    debug: bool,
-    logger: str | None,
+    **given: Any,
 ) -> None:
     """Sequence work over many machines: serve charts over HTTP, or administer them.
 
-    Without a COMMAND: migrates the database, imports the rosters of --roster and the charts of --chart, and serves.
+    Without a COMMAND it does what `serve` does.
     """
-    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    context.obj = load_config(database_url=database, workers=workers, logger=logger, bind=bind)
+    context.obj = _read_settings(database, given)
     if database is not None and (server or server_context):
         raise click.UsageError("--server and --database are two places; give one")
     if context.invoked_subcommand is not None:
@@ -69,7 +85,41 @@ def main(
     elif server or server_context:
         raise click.UsageError("a server is asked by a command, such as `chart list`")
     else:
-        serve(context.obj, charts, host, rosters=roster_files, debug=debug, take_file=take_file)
+        _serve(context.obj, given)
+
+
+@main.command("serve", epilog="Example: ./state_service serve --chart charts/states.yaml --port 8080")
+@serving_options
+@click.pass_context
+@exits_on_error
+def serve_(context: click.Context, /, **given: Any) -> None:
+    """Migrate the database, import the rosters of --roster and the charts of --chart, and serve."""
+    _serve(_read_settings(context.find_root().params["database"], given), given)
+
+
+def _read_settings(database: str | None, given: Mapping[str, Any]) -> Config:
+    host = given["host"]
+    bind = f"[{host}]:{given['port']}" if ":" in host else f"{host}:{given['port']}"
+    return load_config(database_url=database, workers=given["workers"], logger=given["logger"], bind=bind)
+
+
+def _serve(config: Config, given: Mapping[str, Any]) -> None:
+    rosters, debug, take_file = given["roster_files"], given["debug"], given["take_file"]
+    serve(config, given["charts"], given["host"], rosters=rosters, debug=debug, take_file=take_file)
+
+
+def installed() -> None:
+    """Run the commands as the program `stateservice`, which a package has installed."""
+    _rename(main)
+    main(prog_name=PROGRAM)
+
+
+def _rename(command: click.Command) -> None:
+    command.help, command.epilog = (
+        None if text is None else text.replace("./state_service", PROGRAM) for text in (command.help, command.epilog)
+    )
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _rename(below)
 
 
 for command in (*lab.COMMANDS, prove.command, *follow.COMMANDS):
@@ -80,4 +130,5 @@ main.add_command(database.group)
 main.add_command(roster.group)
 main.add_command(token.group)
 main.add_command(subscription.group)
+main.add_command(demo.demo)
 remote.install(main, asks.ASKS)

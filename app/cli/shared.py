@@ -24,6 +24,8 @@ from app.db.errors import in_one_line, library_errors
 from app.service.context import Service
 from app.wiring import create_app, service_of
 
+# What the program is called where a package has installed it.
+PROGRAM = "stateservice"
 # Exit codes: a refusal, and wrong usage or a bad file.
 NO = 1
 USAGE = 2
@@ -85,9 +87,15 @@ def read_file(path: str) -> bytes:
 # Errors and exit codes
 
 
+def say_program() -> str:
+    """Return how this program is called: `./state_service`, or by the name under which a package has installed it."""
+    context = click.get_current_context(silent=True)
+    return PROGRAM if context is not None and context.find_root().info_name == PROGRAM else "./state_service"
+
+
 def fail(message: str, code: int) -> NoReturn:
     """Print `message` on standard error and exit with `code`."""
-    click.echo(f"state_service: {message}", err=True)
+    click.echo(f"{say_program().removeprefix('./')}: {message}", err=True)
     sys.exit(code)
 
 

@@ -1,0 +1,5 @@
+"""`python -m stateservice` is `stateservice`."""
+
+from stateservice import main
+
+main()
