@@ -37,9 +37,9 @@ class ClaimAddresses:
             self._claimed[claim.machine] = address
         if before is None or before == address:
             return None
+        slot = f"chart {self._chart.row.name}: machine {claim.machine!r} has a slot of {claim.state}"
         logger.warning(
-            f"chart {self._chart.row.name}: machine {claim.machine!r} has a slot of {claim.state}, claimed from {before},"
-            f" and asks for it from {address}: do two machines have this id?"
+            "%s, claimed from %s, and asks for it from %s: do two machines have this id?", slot, before, address
         )
         return before
 
