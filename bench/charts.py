@@ -8,6 +8,14 @@ STATE = "s1"
 HOT = "hot"
 
 
+CLOCK = """
+current_state: before
+states:
+- {{name: before, func: time, target: {{name: after, when: {{key: clock, value: "{instant}"}}}}}}
+- {{name: after}}
+"""
+
+
 def chart_text(states: int = 3) -> str:
     """A chart file with that many states in a chain, as compact as YAML allows; the first is never done."""
     goals = [NEVER, *[1] * states]

@@ -27,11 +27,11 @@ _CHECK = "transition_log_checks_insert"
 _HASH = {"sqlite": "printf('%064x', n * 2654435761)", "postgresql": "lpad(to_hex(n * 2654435761::bigint), 64, '0')"}
 
 
-def add_chart(url: str, name: str = HOT, number_of_states: int = 3) -> None:
-    """Import a chart that is never done."""
+def add_chart(url: str, name: str = HOT, text: str | None = None, number_of_states: int = 3) -> None:
+    """Import a chart: the one of this `text`, or one that is never done."""
     engine = open_engine(url)
     database = Database(engine)
-    request = ImportRequest(chart_text(number_of_states), name=name)
+    request = ImportRequest(text or chart_text(number_of_states), name=name)
     import_chart(Service(database=database, hub=Hub(database)), request, Author())
     engine.dispose()
 

@@ -1,21 +1,27 @@
-"""What happens once: the release of all who wait, and the import of a large chart."""
+"""What happens once: the release of all who wait, many clocks that strike at once, and the import of a large chart."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
-from bench.charts import chart_text
+from bench.charts import CLOCK, chart_text
 from bench.databases import DATABASES, Databases
+from bench.fill import add_chart, add_copies
 from bench.rounds import TITLES, Options
 from bench.servers import service
 from bench.table import Row
 from bench.waiters import CHART, hold, memory
 from tests.support.crowd import Crowd
-from tests.support.servers import Server
+from tests.support.processes import until
+from tests.support.servers import Server, beside
 
 RELEASE_SECONDS = 2.0
 WAITER_KB = 25.0
 IMPORT_SECONDS = 3.0
+CLOCK_SECONDS = 1.5
+# Enough to fill the database and to start the server.
+AHEAD = timedelta(seconds=12)
 
 
 def measure_waiters(found: Databases, options: Options) -> list[Row]:
@@ -52,6 +58,34 @@ def _release(server: Server, chart: str, waiters: int) -> tuple[float, float]:
     wrong = [one for one in answered if (one.status, one.body) != (200, "go")]
     assert not wrong, f"{len(wrong)} were answered wrongly, such as {wrong[0].received[:300]!r}"
     return max(float(one.at) for one in answered if one.at is not None) - sent, taken
+
+
+def measure_clocks(found: Databases, options: Options) -> list[Row]:
+    """Many charts have one deadline: how long after it the last of them has moved."""
+    rows = []
+    for which in DATABASES:
+        seconds = [_strike(found, which, options.clocks) for _ in range(options.rounds)]
+        what = f"{options.clocks:,} charts due at one instant, {TITLES[which]}: the last has moved"
+        rows.append(Row(what, "s", seconds, goal=CLOCK_SECONDS, at_most=True))
+    return rows
+
+
+def _strike(found: Databases, which: str, charts: int) -> float:
+    due = datetime.now(UTC) + AHEAD
+    url = found.new(which)
+    add_chart(url, text=CLOCK.format(instant=due.isoformat()))
+    add_copies(url, charts - 1)
+    with service(url, found.folder), beside(url) as connection:
+        assert datetime.now(UTC) < due, "the server was not there in time"
+
+        def moved() -> bool:
+            query = "SELECT count(*) FROM charts WHERE state = 'after'"
+            return int(connection.exec_driver_sql(query).scalar_one()) == charts
+
+        until(moved, "every chart has moved", 60)
+        taken = (datetime.now(UTC) - due).total_seconds()
+    found.drop(url)
+    return taken
 
 
 def measure_import(found: Databases, options: Options) -> list[Row]:

@@ -25,6 +25,7 @@ class Options:
     seconds: int = 2
     log_rows: int = 10_000_000
     charts: int = 100_000
+    clocks: int = 2000
     states: int = 10_000
     # One process opens a socket for each of them; many systems grant it 20,000 files.
     waiters: int = 19_000

@@ -25,7 +25,7 @@ from typing import Any
 from bench.databases import Databases, databases
 from bench.growth import measure_log, measure_many, measure_states
 from bench.load import measure_charts, measure_get, measure_hot, measure_machines
-from bench.moments import measure_import, measure_waiters
+from bench.moments import measure_clocks, measure_import, measure_waiters
 from bench.peers import measure_peers
 from bench.rounds import Options
 from bench.table import Row, read_row, render_table
@@ -47,6 +47,7 @@ PARTS: dict[str, Part] = {
     "log": measure_log,
     "many": measure_many,
     "waiters": measure_waiters,
+    "clocks": measure_clocks,
     "import": measure_import,
     "peers": measure_peers,
 }
