@@ -23,6 +23,7 @@ from app.core.expect import NOTHING, FromRoster, Labels, PastReport, Rosters, Wh
 from app.core.groups import write_group
 from app.core.log import NOT_PAUSED, Imported, LogRow, Pauser, chain_hash, read_marker
 from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, PastVisit, Position, Slot, read_homes
+from app.core.window import Hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,16 @@ class Stay:
 class Replay:
     """A chart's history, read again from its log.
 
-    `chart_of` returns the definition of a version number, and `rosters` knows every version of every roster. `reports`
-    maps each machine that reported in the current visit to its attribute, and `past` has the reports of visits
-    whose rows were pruned. `last_hash` is what the next row must be chained to, and `rows` is how many were read.
+    `chart_of` returns the definition of a version number, and `rosters` knows every version of every roster. `fill`
+    returns hours with the events of their calendars, from one instant to beyond another; it may ask the database.
+    `reports` maps each machine that reported in the current visit to its attribute, and `past` has the reports of
+    visits whose rows were pruned. `last_hash` is what the next row must be chained to, and `rows` is how many were
+    read.
     """
 
     chart_of: Callable[[int], Chart]
     rosters: Rosters = NOTHING
+    fill: Callable[[Hours, datetime, datetime], Hours] = lambda hours, since, until: hours
     position: Position | None = None
     is_archived: bool = False
     seq: int = 0
@@ -207,6 +211,14 @@ class Replay:
             if (stay.run, stay.visit) == (row.run, row.visit) and row.machine is not None:
                 stay.reports[row.machine] = ReportLine(row.key, row.seq, row.at)
 
+    def position_at(self, at: datetime) -> Position:
+        """Return the position with what its guards need at `at`: the calendars' events, if one counts open time."""
+        here = self._here()
+        state = self.chart_of(here.version).state_at(here)
+        if not here.hours.calendars or not _counts_open_time(state):
+            return here
+        return replace(here, hours=self.fill(here.hours, here.entered_at, at))
+
     def _here(self) -> Position:
         assert self.position is not None  # _checked_position came first
         return self.position
@@ -232,10 +244,8 @@ class Replay:
 
     def _judge_report(self, row: LogRow) -> None:
         """Raise LogDamagedError if the report moved the chart without a guard that held, or failed to move it."""
-        here = self._here()
+        here = self.position_at(row.at)
         state = self.chart_of(row.version).state_at(here)
-        if not _can_judge(state, here):
-            return
         taken = None if here.is_paused else _first_that_holds(state, here, row.at)
         if row.kind == Kind.UPDATE:
             if taken is not None:
@@ -246,10 +256,8 @@ class Replay:
 
     def _judge_move(self, row: LogRow) -> None:
         """Raise LogDamagedError if the chart moved, without a report, and no guard led there."""
-        here = self._here()
+        here = self.position_at(row.at)
         state = self.chart_of(row.version).state_at(here)
-        if not _can_judge(state, here):
-            return
         counted = read_counted_on_entry(row.reason)
         if counted is not None:
             taken = find_entry_move(state, here, counted, row.at)
@@ -488,11 +496,9 @@ def _keys(stay: Stay) -> dict[str, str | None]:
     return {machine: line.key for machine, line in stay.reports.items()}
 
 
-def _can_judge(state: State, here: Position) -> bool:
-    """Return False if a guard counts open time by calendars, whose events are not part of the log."""
-    if not here.hours.calendars:
-        return True
-    return not any(isinstance(move.guard, ElapsedGuard) and move.guard.schedule for move in state.transitions)
+def _counts_open_time(state: State) -> bool:
+    """Return True if a guard counts the time in which the state was open."""
+    return any(isinstance(move.guard, ElapsedGuard) and move.guard.schedule for move in state.transitions)
 
 
 def _first_that_holds(state: State, here: Position, at: datetime) -> Transition | None:

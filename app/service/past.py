@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from cachetools import LRUCache
 
 from app import store
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartNotFoundError
-from app.core.expect import Listed, Rosters
+from app.core.expect import Listed
 from app.core.log import NOT_PAUSED, HashedRow, LogRow, Pauser, format_instant
 from app.core.position import Kind, Position
 from app.core.replay import Replay
@@ -78,8 +79,8 @@ CHECKPOINTS = Checkpoints()
 class _Past:
     """A replay on its way, and the last row that it has read."""
 
-    def __init__(self, chart_of: Callable[[int], Chart], rosters: Rosters) -> None:
-        self.replay = Replay(chart_of=chart_of, rosters=rosters)
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
         self.last: HashedRow | None = None
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -113,6 +114,8 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
             raise ChartNotFoundError(name)
         chart = past.replay.chart_of(position.version)
         position = _complete(chart, position, past.replay)
+        hours = service.events.fill(connection, position.hours, position.entered_at, at)
+        position = replace(position, hours=hours)
         then = _row_then(row, position, past)
         absent = _find_absent(chart, position, past.replay)
         told = ToldThen(connection, then, chart)
@@ -124,7 +127,11 @@ def _replay_until(
 ) -> _Past:
     first, last = store.log.find_seq_at(connection, row.name, at)
     past = _Past(
-        lambda version: service.definitions.get_version(connection, row, version), service.know(connection, row)
+        Replay(
+            chart_of=lambda version: service.definitions.get_version(connection, row, version),
+            rosters=service.know(connection, row),
+            fill=partial(service.events.fill, connection),
+        )
     )
     if last is None:
         _refuse_pruned(connection, row.name, first)

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
         replay = Replay(
             chart_of=lambda version: service.definitions.get_version(connection, row, version),
             rosters=service.know(connection, row),
+            fill=partial(service.events.fill, connection),
         )
         oldest = store.log.list_history(connection, name, HistoryFilter(limit=CHUNK))
         rows = [logged for logged in oldest if logged.row.seq <= last]

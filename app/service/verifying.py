@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -100,7 +101,10 @@ class _Verifier:
         # Read anew: what this process keeps in its cache may not be what the tables have by now.
         self._charts: dict[int, Chart] = {}
         self._replay = Replay(
-            chart_of=self._find_chart, end_run=self._compare_run, rosters=service.know(connection, row)
+            chart_of=self._find_chart,
+            end_run=self._compare_run,
+            rosters=service.know(connection, row),
+            fill=partial(service.events.fill, connection),
         )
 
     def verify(self, progress: Progress) -> Verification:
@@ -171,7 +175,9 @@ class _Verifier:
         row, replay, connection = self._row, self._replay, self._connection
         position = replay.position
         assert position is not None  # the caller has seen to that
-        due_at = None if replay.is_archived else next_due(replay.chart_of(position.version), position)
+        due_at = None
+        if not replay.is_archived:
+            due_at = next_due(replay.chart_of(position.version), replay.position_at(row.updated_at))
         self._compare("seq", replay.seq, row.seq)
         self._compare("hash of the last row", replay.last_hash, row.last_hash)
         self._compare("version", position.version, row.version)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -14,6 +15,8 @@ from app.core.position import Reason
 from app.core.window import Interval
 from app.service import calendars, operate, reading
 from app.service.context import Service
+from app.service.past import get_past_status
+from app.service.put import sweep
 from app.service.upkeep import verify
 from tests.service.support import ANN, Clock, import_text, kinds, rows
 from tests.support.requests import Question, ask
@@ -192,3 +195,54 @@ def test_text_that_cannot_be_honoured_is_a_problem_at_its_line(text: str, messag
     with pytest.raises(CalendarFileError) as caught:
         parse_calendar(text, WEEKS)
     assert message in str(caught.value)
+
+
+# The past
+
+
+NIGHTS = CHART.replace("except: [freeze]", "except: [freeze]\nwindows: {from: '20:00', to: '02:00'}")
+
+
+@pytest.mark.parametrize("chart", [CHART, NIGHTS], ids=["calendar alone", "windows and calendar"])
+def test_past_status_knows_the_calendars_of_its_time(service: Service, clock: Clock, chart: str) -> None:
+    imported(service, FREEZE)
+    import_text(service, chart)
+    answered = {clock.now: reading.get_status(service, "web").as_json()}
+    for minutes, happening in ((10, None), (15, "pause"), (3, "resume"), (30, NOTHING), (10, FREEZE), (300, None)):
+        clock.advance(60 * minutes)
+        if happening == "pause":
+            operate.pause(service, "web", "lunch", ANN)
+        elif happening == "resume":
+            operate.resume(service, "web", "fed", ANN)
+        elif happening is not None:
+            imported(service, happening)
+        answered[clock.now] = reading.get_status(service, "web").as_json()
+
+    assert len({status["waits_for"] for status in answered.values()}) > 3
+    for at, status in answered.items():
+        assert get_past_status(service, "web", at).as_json() == status
+
+
+def end_by_open_time(service: Service, clock: Clock) -> None:
+    """Let a chart end by eight hours of open time; an event took half an hour of the time since its import."""
+    imported(service, FREEZE)
+    import_text(service, CHART)
+    assert verify(service, "web").differences == ()
+    for half_hours in range(18):
+        assert reading.get_status(service, "web").is_final is (half_hours > 16)
+        clock.advance(1800)
+        sweep(service)
+
+
+def test_verify_judges_open_time_by_the_calendars(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_by_open_time(service, clock)
+    assert kinds(service) == ["import", "calendar", "timeout"]
+    assert verify(service, "web").differences == ()
+
+    # If the event had lasted longer, no guard would have moved the chart then.
+    longer = {"freeze": (Interval(MONDAY, MONDAY + timedelta(hours=3)),)}
+    monkeypatch.setattr(service.events, "fill", lambda connection, hours, since, until: replace(hours, events=longer))
+    (difference,) = verify(service, "web").differences
+    assert difference == "web: seq 3 (timeout) moves from 'patch' to 'done', which no guard allowed"
