@@ -14,8 +14,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from tempfile import SpooledTemporaryFile
@@ -37,7 +39,7 @@ from app.service.batching import ThreadPool
 from app.service.context import Service
 from app.service.delivering import Deliverer
 from app.service.machines import Machines
-from app.service.put import find_next_due, settle_clock, sweep
+from app.service.put import find_next_due, prepare, settle_clock, sweep
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply
@@ -73,6 +75,8 @@ HEAD_SECONDS = 30.0
 BODY_SECONDS = 60.0
 # How often the heads of the logs are written to the service's log.
 HEADS_SECONDS = 300.0
+# Charts that come due within this time are made ready to move.
+AHEAD = timedelta(seconds=10)
 # What tells a process to end.
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -93,6 +97,8 @@ class Sweeper:
         self._seconds = seconds
         self._heads: dict[str, SignedHead] = {}
         self._chores = chores
+        # Until when the definitions of charts that come due were read, on the monotonic clock.
+        self._prepared_until = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -120,11 +126,17 @@ class Sweeper:
                 settle_clock(self._service, due_in)
                 # A chart that is due still is a cycle, or one that another transaction holds: it waits for its turn.
                 if due_in is not None and due_in.total_seconds() > 0:
+                    self._prepare(due_in)
                     wait = min(wait, due_in.total_seconds())
             except StateServiceError as error:
                 logger.warning("could not look for due clock guards, will try again: %s", error)
             except Exception:
                 logger.exception("the sweeper failed, and will try again")
+
+    def _prepare(self, due_in: timedelta) -> None:
+        if due_in < AHEAD and time.monotonic() >= self._prepared_until:
+            prepare(self._service, AHEAD)
+            self._prepared_until = time.monotonic() + AHEAD.total_seconds()
 
     def _write_heads(self) -> None:
         """Write the head of every log that has grown since this process wrote it; one worker of the server at a time.

@@ -103,6 +103,20 @@ class LockedChart:
     def _known_for(self, happening: Happening) -> Known:
         return self.known if self.chart.looks_up or isinstance(happening, Upgrade) else self.knowledge
 
+    def run_clock(self) -> bool:
+        """Let the clock do what is due, unless the chart must wait; return whether it had its turn.
+
+        Raises ConflictError; then the clock did nothing.
+        """
+        step = machine.step(
+            self.chart, self.position, Tick(), self.now, self._known_for(Tick()), moves=self.budget.left
+        )
+        if is_due(self.chart, step.position, self.now) and self.must_wait():
+            return False
+        self.budget.left -= step.clock_moves
+        self.take(step, NOBODY)
+        return True
+
     def must_wait(self) -> bool:
         """Return True if this transaction can take too few clock transitions for the chart, and the next one enough.
 

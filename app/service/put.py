@@ -480,6 +480,8 @@ def find_next_due(service: Service) -> timedelta | None:
     return None if due_at is None else max(due_at - now, timedelta(0))
 
 
+# At most so many charts are prepared for their deadlines.
+PREPARED = 5000
 # A deadline that is further away than this does not keep the service from going by the machine's clock again.
 NEAR = timedelta(days=1)
 
@@ -491,6 +493,15 @@ def settle_clock(service: Service, due_in: timedelta | None) -> None:
     """
     if service.database.is_sqlite and (due_in is None or due_in > NEAR):
         find_clock(service.database.engine).settle()
+
+
+def prepare(service: Service, ahead: timedelta) -> None:
+    """Read the definitions of the charts that are due within `ahead`, so that moving them need not wait for that."""
+    with asking(service.database) as connection:
+        rows = store.charts.list_charts_due(connection, service.read_now(connection) + ahead, PREPARED)
+    for first in range(0, len(rows), MOVES_PER_STEP):
+        with asking(service.database) as connection:
+            service.definitions.get_all(connection, rows[first : first + MOVES_PER_STEP])
 
 
 def sweep(service: Service) -> int:
@@ -520,7 +531,7 @@ def _sweep_some(service: Service, failures: list[ConflictError], leave: Sequence
         now = service.read_now(connection)
         rows = store.charts.lock_due_charts(connection, now, leave, MOVES_PER_STEP)
         charts = locked_charts(service, connection, rows)
-        had_turn = [chart for chart in charts if not chart.must_wait() and _run_clock(chart, failures)]
+        had_turn = [chart for chart in charts if _run_clock(chart, failures)]
         if had_turn:
             record_all(service, connection, had_turn)
     for chart in had_turn:
@@ -530,9 +541,9 @@ def _sweep_some(service: Service, failures: list[ConflictError], leave: Sequence
 
 
 def _run_clock(chart: LockedChart, failures: list[ConflictError]) -> bool:
-    """Run the chart's clock; note the error if it cannot be moved. Returns True: it had its turn."""
+    """Run the chart's clock, or note why it cannot be moved; return whether the chart had its turn."""
     try:
-        chart.decide(Tick())
+        return chart.run_clock()
     except ConflictError as error:
         failures.append(error)
-    return True
+        return True

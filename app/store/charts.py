@@ -195,6 +195,17 @@ def lock_due_charts(connection: Connection, now: datetime, leave: Collection[int
     return [ChartRow._make(row) for row in connection.execute(query)]
 
 
+def list_charts_due(connection: Connection, until: datetime, limit: int) -> list[ChartRow]:
+    """List the charts that are due at `until`, the first ones first, without a lock. Used by: the sweeper."""
+    query = (
+        select(charts)
+        .where(charts.c.due_at <= until, charts.c.archived_at.is_(None))
+        .order_by(charts.c.due_at)
+        .limit(limit)
+    )
+    return [ChartRow._make(row) for row in connection.execute(query)]
+
+
 def list_calendar_followers(connection: Connection, calendar: str) -> list[str]:
     """List the charts that go by a calendar, by name. Used by: the import of a calendar."""
     query = (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from app import store
 from app.core.chart import INT64_MAX
 from app.core.errors import AttributeRangeError
 from app.core.position import Reason
 from app.service import operate
 from app.service.context import Definitions, Service
-from app.service.put import Put, Sent, apply, sweep, tick
+from app.service.put import Put, Sent, apply, prepare, sweep, tick
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds, query
 from tests.support import requests
@@ -152,3 +155,16 @@ def test_sweep_moves_more_charts_than_one_transaction_takes(
     service.definitions = Definitions()
     assert sweep(service) == 5
     assert query(service, "SELECT state, count(*) FROM charts GROUP BY state") == [("done", 5)]
+
+
+def test_prepared_charts_are_moved_without_reading_their_definitions(
+    service: Service, other: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soaking(service, "a", "b")
+    import_text(service, CANARY, name="c")
+    other.database.clock = clock
+    prepare(other, timedelta(seconds=60))
+    for name in ("load_chart", "load_charts"):
+        monkeypatch.setattr(store.definitions, name, None)
+    clock.advance(60)
+    assert sweep(other) == 2
