@@ -18,8 +18,8 @@ from app.chart_file.fields import (
 from app.chart_file.nodes import MapNode, Node, Problems, ScalarNode, quote
 from app.core.breaking import Broken, check_promises
 from app.core.chart import Chart, State
+from app.core.crowd import find_uncovered
 from app.core.promises import LIMIT, MEASURES, Always, Never, Promises
-from app.core.proof import find_uncovered
 
 PROMISE_KEYS = ("never", "always")
 PLACES = ("while", "at")

@@ -37,13 +37,14 @@ from app.cli.shared import (
 from app.core.chart import Chart
 from app.core.errors import ChartFileError
 from app.core.expect import Labels
+from app.core.memory import Lists
 from app.diagram.plots import draw_spread
 from app.lab.fleet import Assumptions
 from app.lab.play import Coverage, Result, play
 from app.lab.simulate import Simulation, list_assumptions, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
-from app.lab.world import Lists, need_rosters
+from app.lab.world import need_rosters
 from app.service.reading import get_definition
 from app.service.rosters import read_lists
 from app.service.runs import (
@@ -341,9 +342,7 @@ def _read_chart(context: click.Context, target: str) -> Chart:
         sys.exit(USAGE)
 
 
-def _find_rosters(
-    context: click.Context, chart: Chart, target: str, given: tuple[str, ...]
-) -> dict[str, Mapping[str, Labels]]:
+def _find_rosters(context: click.Context, chart: Chart, target: str, given: tuple[str, ...]) -> Lists:
     """Return the rosters from the files that are given, and else, for a chart of the database, from there."""
     rosters: dict[str, Mapping[str, Labels]] = {**read_given(given)}
     if target != "-" and not Path(target).is_file():

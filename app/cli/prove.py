@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
 from app import chart_file
+from app.chart_file.roster_lines import parse_labels
 from app.cli.chart import JSON
+from app.cli.given import read_given, rosters_option
 from app.cli.remote import Remote, chart_path, find_remote
 from app.cli.shared import NO, USAGE, config_of, exits_on_error, fail, open_service, print_json, print_problems
 from app.core.chart import Chart
+from app.core.crowd import count_machines
 from app.core.errors import ChartFileError
+from app.core.expect import Labels
+from app.core.memory import Lists
 from app.lab.prove import Proved, prove
+from app.lab.world import need_rosters
 from app.service.reading import get_definition
+from app.service.rosters import read_lists
 
 
 @click.command("prove", epilog="Example: ./state_service chart prove charts/rolling-reboot.yaml --at-most 7")
@@ -27,6 +36,7 @@ from app.service.reading import get_definition
 @click.option(
     "--machines", type=click.IntRange(min=1), help="How many machines take part, if the chart does not say so."
 )
+@rosters_option("The lines of a roster by which the chart goes; for a CHART those that it goes by now.")
 @click.option(
     "--at-most", type=click.IntRange(min=0), metavar="N", help="Exit 1 if more than N may be down at an ending."
 )
@@ -37,7 +47,13 @@ from app.service.reading import get_definition
 @click.pass_context
 @exits_on_error
 def command(
-    context: click.Context, chart: str, machines: int | None, at_most: int | None, stories: str | None, as_json: bool
+    context: click.Context,
+    chart: str,
+    machines: int | None,
+    roster_files: tuple[str, ...],
+    at_most: int | None,
+    stories: str | None,
+    as_json: bool,
 ) -> None:
     """Prove the worst that a chart FILE, or the CHART of that name, can do.
 
@@ -45,7 +61,8 @@ def command(
     given a slot) when it is reached; what can be stuck for ever; transitions that are never taken. Each with a story.
     """
     read = _read(context, chart)
-    proved = prove(read, _count_machines(read, machines))
+    rosters = _find_rosters(context, read, chart, roster_files)
+    proved = prove(read, _count_machines(read, machines, rosters), rosters)
     file = chart if Path(chart).is_file() else f"{read.name}.yaml"
     if stories is not None:
         # A story names its chart's file as seen from the folder in which the story is.
@@ -81,10 +98,26 @@ def _fetch(remote: Remote, name: str) -> bytes:
     return remote.ask("GET", chart_path(name, "versions", str(version)), accept="*/*").read()
 
 
-def _count_machines(chart: Chart, machines: int | None) -> int:
-    if chart.expect is not None and machines is not None:
-        fail(f"the chart says how many machines take part: expect is {chart.expect}, so leave --machines out", USAGE)
-    found = chart.expect if machines is None else machines
+def _find_rosters(
+    context: click.Context, chart: Chart, name: str, given: tuple[str, ...]
+) -> dict[str, Mapping[str, Labels]]:
+    """Return the rosters in the files that are given; those of a chart that the service knows come from there."""
+    rosters: dict[str, Mapping[str, Labels]] = {**read_given(given)}
+    remote = find_remote(context)
+    for roster in () if Path(name).is_file() else chart.rosters:
+        if roster not in rosters and remote is None:
+            rosters[roster] = read_lists(open_service(config_of(context)), roster)
+        elif roster not in rosters and remote is not None:
+            rosters[roster] = parse_labels(remote.ask("GET", f"/rosters/{quote(roster)}", accept="text/plain").read())
+    need_rosters(chart, rosters)
+    return rosters
+
+
+def _count_machines(chart: Chart, machines: int | None, rosters: Lists) -> int:
+    expected = count_machines(chart, rosters)
+    if expected is not None and machines is not None:
+        fail(f"the chart says how many machines take part: expect is {expected}, so leave --machines out", USAGE)
+    found = expected if machines is None else machines
     if found is None:
         fail("the chart does not say how many machines take part: say it with --machines N", USAGE)
     return found

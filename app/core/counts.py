@@ -32,13 +32,13 @@ class Budget:
     """How many combinations of counts may still be looked at."""
 
     def __init__(self, left: int = BUDGET) -> None:
-        self.left = left
+        self.left = self.most = left
 
     def spend(self, number: int = 1) -> None:
         """Take `number` away. Raises TooManyCountsError once nothing is left."""
         self.left -= number
         if self.left < 0:
-            raise TooManyCountsError(f"not proved: over {BUDGET} combinations of counts")
+            raise TooManyCountsError(f"not proved: over {self.most} combinations of counts")
 
 
 @dataclass(frozen=True, slots=True)

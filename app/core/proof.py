@@ -8,14 +8,16 @@ do (pause, goto, reset, evict, upgrade). Time is modelled as "any deadline may p
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
-from app.core.chart import Chart, ClockGuard, ElapsedGuard, OnExpire, State
+from app.core.chart import Chart, ClockGuard, CountGuard, ElapsedGuard, OnExpire, State
 from app.core.counts import UNLIMITED, Budget, Counts, Peak
-from app.core.witness import MAX_ACTS, Act, Stage, Story, StoryTooLongError, play
+from app.core.crowd import Crowd
+from app.core.expect import FromRoster, Listed, Reporters
+from app.core.witness import MAX_ACTS, Act, Said, Stage, Story, StoryTooLongError, play
 
 
 class Measure(StrEnum):
@@ -90,13 +92,17 @@ class Proof:
     """The worst cases of a chart if `machines` take part.
 
     For each state that can be entered: its `counts`, the `moves` by which it can be left, and the `shortest` way to it.
+    `crowd` says who takes part in each state; without it all take part in all states.
     """
 
-    def __init__(self, chart: Chart, machines: int, budget: Budget | None = None) -> None:
+    def __init__(self, chart: Chart, machines: int, budget: Budget | None = None, crowd: Crowd | None = None) -> None:
         self.chart = chart
         self.machines = machines
+        self.crowd = Crowd(chart, machines) if crowd is None else crowd
         self.budget = Budget() if budget is None else budget
         self.counts: dict[str, Counts] = {}
+        # One for each size that the state's set can have; `counts` has the largest.
+        self._sized: dict[str, list[Counts]] = {}
         self.moves: dict[str, dict[int, Peak]] = {}
         self.shortest: dict[str, Way | None] = {}
         self._peaks: dict[tuple[str, int, Measure], Peak | None] = {}
@@ -122,15 +128,36 @@ class Proof:
 
     def _find_moves(self, state: State) -> dict[int, Peak]:
         """Return the transitions by which the state can be left, each with its shortest way out."""
-        counts = self.counts[state.name] = Counts(state, self.population(state), self.budget)
+        sized = self._sized[state.name] = [
+            Counts(self.crowd.find_state(state.name, size), self._population(state, size), self.budget)
+            for size in self.crowd.list_sizes(state.name)
+        ]
+        self.counts[state.name] = sized[0]
         clock, is_passed_through = list_clock_moves(state)
         numbers = [
             number
             for number, item in enumerate(state.transitions)
             if (number in clock if item.guard.is_clock else not is_passed_through)
         ]
-        found = {number: counts.find_shortest(number) for number in numbers}
-        return {number: peak for number, peak in found.items() if peak is not None}
+        moves: dict[int, Peak] = {}
+        for number in numbers:
+            found = (counts.find_shortest(number) for counts in sized)
+            peak = min((one for one in found if one is not None), key=lambda one: one.size, default=None)
+            if peak is not None:
+                moves[number] = peak
+        return moves | self._find_moves_of_nobody(state, moves)
+
+    def _find_moves_of_nobody(self, state: State, moves: Mapping[int, Peak]) -> dict[int, Peak]:
+        """Return the transition by which the state is left at once if its set is empty, unless it is known."""
+        if not state.is_counting or 0 not in self.crowd.list_sizes(state.name):
+            return {}
+        for number, item in enumerate(state.transitions):
+            guard = item.guard
+            if isinstance(guard, CountGuard) and guard.is_percentage and guard.key == state.default_key:
+                none = dict.fromkeys((attribute.key for attribute in state.attributes), 0)
+                peak = Peak(value=0, counts=none, held=0, leftover_from=0, move=number, exit=None)
+                return {} if number in moves else {number: peak}
+        return {}
 
     def way_to(self, name: str) -> tuple[Leg, ...]:
         """Return the visits on the shortest way to the state."""
@@ -138,10 +165,17 @@ class Proof:
 
     def population(self, state: State) -> int:
         """Return how many machines may report in the state: any number if reports need no machine id."""
+        return self._population(state, self.crowd.find_most(state.name))
+
+    def _population(self, state: State, size: int) -> int:
+        expect = self.chart.expect_of(state.name)
         if state.approvers is not None:
             # People report there, and nobody says how many there are.
             return UNLIMITED
-        return self.machines if state.slots is not None or self.chart.needs_machine else UNLIMITED
+        if isinstance(expect, Reporters) and expect.key is not None:
+            # Late reports may bring machines to a set of which the size is counted on entry.
+            size = self.crowd.find_most(state.name)
+        return size if state.slots is not None or self.chart.needs_machine_in(state.name) else UNLIMITED
 
     # The measures
 
@@ -164,8 +198,12 @@ class Proof:
         if not state.is_counting or state.approvers is not None:
             return Bound(most=0, legs=way)
         if state.slots is None:
-            return Bound(most=None, because=_say_no_slots(name), legs=way)
-        peak = self.counts[name].find_peak_within(begun=measure is Measure.BEGUN)
+            most = self.crowd.find_limit(name)
+            because = _say_no_slots(name) if most is None else ""
+            return Bound(most=most, because=because, legs=way)
+        is_begun = measure is Measure.BEGUN
+        found = [counts.find_peak_within(begun=is_begun) for counts in self._sized[name]]
+        peak = self._cap(name, max(found, key=lambda one: one.value), measure)
         return self._limit(Bound(most=peak.value, legs=(*way, Leg(name, peak))), measure)
 
     def _limit(self, bound: Bound, measure: Measure) -> Bound:
@@ -191,8 +229,16 @@ class Proof:
             # The state is left in the moment in which it is entered.
             self._peaks[wanted] = self.moves[name][move]
         elif wanted not in self._peaks:
-            self._peaks[wanted] = self.counts[name].find_peak(move, begun=measure is Measure.BEGUN)
+            is_begun = measure is Measure.BEGUN
+            found = (counts.find_peak(move, begun=is_begun) for counts in self._sized[name])
+            peak = max((one for one in found if one is not None), key=lambda one: one.value, default=None)
+            self._peaks[wanted] = None if peak is None else self._cap(name, peak, measure)
         return self._peaks[wanted]
+
+    def _cap(self, name: str, peak: Peak, measure: Measure) -> Peak:
+        """Return the peak with no more machines down than the limits of groups allow."""
+        most = self.crowd.find_most_down(name) if measure is Measure.DOWN else None
+        return peak if most is None or peak.value <= most else replace(peak, value=most)
 
     def _find_best(self, measure: Measure) -> dict[str, _Best]:
         """Return the most on the ways to each state, by rounds over all transitions until nothing grows.
@@ -227,7 +273,13 @@ class Proof:
             return _Best(best.value, Way(best.way, plain), best.free)
         is_begun = measure is Measure.BEGUN
         if state.slots is None:
-            return _Best(None, Way(best.way, plain), name)
+            most = self.crowd.find_limit(name)
+            if most is None:
+                return _Best(None, Way(best.way, plain), name)
+            if is_begun and best.free is not None:
+                return _Best(None, Way(best.way, plain), best.free)
+            more = min(self.machines, most + (best.value or 0)) if is_begun else most
+            return _Best(more, Way(best.way, plain))
         if is_begun and best.free is not None:
             return _Best(None, Way(best.way, plain), best.free)
         peak = self.find_peak(name, move, measure)
@@ -248,16 +300,39 @@ class Proof:
     def tell(self, legs: Sequence[Leg]) -> list[Act]:
         """Return the acts of the visits. Raises StoryTooLongError."""
         acts: list[Act] = []
-        used = 0
+        used, spoken = 0, dict[tuple[str, str], str | None]()
         for leg in legs:
-            stage = Stage(counts=self.counts[leg.state], name_of=self._names(used))
-            acts += stage.write(leg.peak)
+            stage = Stage(
+                counts=self.counts[leg.state],
+                name_of=self._names(leg.state, used, spoken),
+                included=self._list_included(leg.state, spoken),
+            )
+            told = stage.write(leg.peak)
+            acts += told
+            spoken |= {(leg.state, name): stage.counts.keys[0] for name in stage.included}
+            spoken |= {(leg.state, act.machine): act.key for act in told if isinstance(act, Said) and act.verb == "put"}
             used += stage.used
             if len(acts) > MAX_ACTS:
                 raise StoryTooLongError(f"its story would have over {MAX_ACTS} acts")
         return acts
 
-    def _names(self, shift: int) -> Callable[[int], str]:
+    def _list_included(self, state: str, spoken: Mapping[tuple[str, str], str | None]) -> list[str]:
+        """Return the machines that are counted on entry to the state, if the visits before it were as told."""
+        including = self.chart.states[state].including
+        firsts = {name: self.chart.states[name].default_key for name in including}
+        words = {name: (where, key) for (where, name), key in spoken.items() if where in firsts}
+        members = self.crowd.find_members(state)
+        counted = (name for name, (where, key) in words.items() if key == firsts[where])
+        return [name for name in counted if members is None or name in members]
+
+    def _names(self, state: str, shift: int, spoken: Mapping[tuple[str, str], str | None]) -> Callable[[int], str]:
+        """Return how the machines of a visit are called; `spoken` are those that have reported before, and where."""
+        expect, included = self.chart.expect_of(state), set(self._list_included(state, spoken))
+        if isinstance(expect, Reporters):
+            names = dict.fromkeys(name for where, name in spoken if where in expect.states)
+            return _call([name for name in names if name not in included])
+        if isinstance(expect, FromRoster) or (isinstance(expect, Listed) and self.chart.roster is None):
+            return _call([name for name in self.crowd.order(state) if name not in included])
         roster = self.chart.roster
         if roster is None:
             return lambda number: f"m{(shift + number) % self.machines + 1}"
@@ -272,7 +347,7 @@ class Proof:
         return next((one for one in (story, story.late()) if self._is_true(one, legs, measure, value)), None)
 
     def _is_true(self, story: Story, legs: Sequence[Leg], measure: Measure | None, value: int) -> bool:
-        course = play(self.chart, story)
+        course = play(self.chart, story, self.crowd.rosters)
         if course is None:
             return False
         has_left = bool(legs) and legs[-1].move >= 0
@@ -282,15 +357,9 @@ class Proof:
         return measure is None or found[measure] == value
 
 
-def find_uncovered(chart: Chart) -> str | None:
-    """Return what of the chart no proof covers, as the end of a sentence; None if it covers everything."""
-    if chart.looks_up:
-        return "goes by rosters or by who reported before"
-    if chart.has_own_sets:
-        return "has states with machines of their own"
-    if any(state.including for state in chart.states.values()):
-        return "counts machines of earlier states with 'including'"
-    return None
+def _call(names: Sequence[str]) -> Callable[[int], str]:
+    # A story that needs more machines than there are is not true, and is not shown.
+    return lambda number: names[number % len(names)] if names else "nobody"
 
 
 def list_clock_moves(state: State) -> tuple[set[int], bool]:

@@ -15,6 +15,7 @@ from app.core import machine
 from app.core.chart import FAILED_KEY, Chart, ClockGuard, ElapsedGuard
 from app.core.counts import Counts, Peak
 from app.core.errors import StateServiceError
+from app.core.memory import Lists, Memory
 from app.core.position import Claim, Position, Report, Step, Tick, Update, Verdict
 
 # When a story begins: the same instant as in `chart test`.
@@ -82,6 +83,8 @@ class Stage:
 
     counts: Counts
     name_of: Callable[[int], str]
+    # The machines that are counted on entry, on the first attribute.
+    included: Sequence[str] = ()
     used: int = 0
     standing: dict[str, list[str]] = field(default_factory=dict)
     acts: list[Act] = field(default_factory=list)
@@ -89,6 +92,7 @@ class Stage:
     def write(self, peak: Peak) -> list[Act]:
         """Return the acts that lead to the peak and, by the transition `peak.move`, out of the visit."""
         self.standing = {key: [] for key in self.counts.keys}
+        self.standing[self.counts.keys[0]] += self.included
         if sum(peak.size) > MAX_ACTS:
             raise StoryTooLongError(f"its story would have over {MAX_ACTS} acts")
         if self.counts.state.slots is None:
@@ -113,7 +117,7 @@ class Stage:
 
     def _write_without_slots(self, peak: Peak) -> None:
         for key in self._in_order(peak.counts):
-            for _ in range(peak.counts[key]):
+            for _ in range(peak.counts[key] - len(self.standing[key])):
                 self._put(self._take_fresh(), key)
         if peak.exit is not None:
             gone = peak.exit.moved_from
@@ -127,7 +131,7 @@ class Stage:
         for key in falls:
             before[key] -= 1
         for key in self._in_order(before):
-            self._report(key, before[key])
+            self._report(key, max(before[key] - len(self.standing[key]), 0))
         held = peak.held - (peak.exit is not None)
         # The holders that report next, the one that ends the visit, and those that still work then.
         rising = [self._take_fresh() for _ in range(max(away, 0))]
@@ -200,6 +204,7 @@ class Course:
     chart: Chart
     now: datetime
     position: Position
+    memory: Memory = field(default_factory=lambda: Memory({}))
     reports: dict[str, Report] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     # What the visit that ended last left behind: the machines that were down then.
@@ -235,7 +240,8 @@ class Course:
 
     def _take(self, happening: Tick | Claim | Update, machine_id: str | None = None) -> Step:
         before = self.position
-        step = machine.step(self.chart, self._with_holders(), happening, self.now)
+        step = machine.step(self.chart, self._with_holders(), happening, self.now, self.memory)
+        self.memory.take(step)
         down = {name for name in self.down if name != machine_id} if step.visits else set()
         for report in step.reports:
             if report.visit == before.visit:
@@ -254,15 +260,24 @@ class Course:
         return replace(self.position, holder_reports=held)
 
 
-def begin(chart: Chart, start: datetime = BEGINNING) -> Course:
+def begin(chart: Chart, start: datetime = BEGINNING, rosters: Lists | None = None) -> Course:
     """Return the chart at the beginning of a story."""
-    step = machine.start(chart, 1, 1, start)
-    return Course(chart=chart, now=start, position=step.position, entered={visit.state for visit in step.visits})
+    memory = Memory(rosters or {})
+    step = machine.start(chart, 1, 1, start, rosters=memory.newest, known=memory)
+    memory.take(step)
+    return Course(
+        chart=chart,
+        now=start,
+        position=step.position,
+        memory=memory,
+        entered={visit.state for visit in step.visits},
+        reports={report.machine: report for report in step.reports if report.visit == step.position.visit},
+    )
 
 
-def play(chart: Chart, story: Story) -> Course | None:
+def play(chart: Chart, story: Story, rosters: Lists | None = None) -> Course | None:
     """Return the chart after the story; None if one of its acts is refused."""
-    course = begin(chart, story.start)
+    course = begin(chart, story.start, rosters)
     for act in story.acts:
         try:
             step = course.do(act)
@@ -279,7 +294,7 @@ def write_file(file: str, tales: str) -> str:
     return f"chart: {name}\nstory:\n{tales}" if tales else f"chart: {name}\nstory: []\n"
 
 
-def write_tale(chart: Chart, name: str, story: Story, expect: str) -> str:
+def write_tale(chart: Chart, name: str, story: Story, expect: str, rosters: Lists | None = None) -> str:
     """Return the story as an item of a story file, which `chart test` plays.
 
     Acts alike of machines with rising numbers are one step. What is true before the last act is expected there.
@@ -291,7 +306,7 @@ def write_tale(chart: Chart, name: str, story: Story, expect: str) -> str:
     if not story.acts:
         return "\n".join(lines) + "\n"
     lines += _write_acts(story.acts[:-1])
-    before = play(chart, replace(story, acts=story.acts[:-1]))
+    before = play(chart, replace(story, acts=story.acts[:-1]), rosters)
     assert before is not None, "a story is played before it is written"
     here = before.position
     if here.values and len(story.acts) > 1:

@@ -16,8 +16,8 @@ from random import Random
 from app.core.chart import FAILED_KEY, Chart, State
 from app.core.expect import Listed
 from app.core.log import MICROSECOND
+from app.core.memory import Lists
 from app.lab.tally import make_engine
-from app.lab.world import Lists
 
 # A run in which the machines have had so much time, or which has had so many visits, is taken never to end.
 PATIENCE = timedelta(days=90)

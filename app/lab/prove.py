@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State, Transition
-from app.core.counts import UNLIMITED, Counts, Exit, Peak
+from app.core.counts import BUDGET, UNLIMITED, Budget, Counts, Exit, Peak
+from app.core.crowd import Crowd, find_uncovered
 from app.core.errors import BadRequestError
-from app.core.proof import Bound, Leg, Measure, Proof, find_uncovered, list_clock_moves
+from app.core.memory import Lists
+from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
 from app.core.witness import write_file, write_tale
 
 ASSUMES = (
     "as many machines take part as expected, and each has one id",
     "any deadline may pass at any moment, and any machine may claim, report, fail or fall silent",
-    "no operator acts: nobody pauses, resets, evicts or upgrades",
+    "no operator acts: nobody pauses, resets, evicts or upgrades, and no roster changes",
 )
+# Combinations of counts that a proof may look at if the size of a set differs from run to run.
+MANY_SIZES = 20_000_000
 # A story of more lines is cut in the text for people; --json and --stories have the whole story.
 MAX_LINES = 14
 
@@ -161,12 +165,16 @@ def _indent(story: str | None) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def prove(chart: Chart, machines: int) -> Proved:
-    """Prove what can be proved about the chart if `machines` take part. Raises TooManyCountsError, BadRequestError."""
-    uncovered = find_uncovered(chart)
+def prove(chart: Chart, machines: int, rosters: Lists | None = None) -> Proved:
+    """Prove what can be proved about the chart if `machines` take part. Raises TooManyCountsError, BadRequestError.
+
+    `rosters` has the lines of each roster that the chart goes by.
+    """
+    uncovered = find_uncovered(chart, rosters)
     if uncovered is not None:
         raise BadRequestError(f"no proof covers chart {chart.name!r}: it {uncovered}")
-    proof = Proof(chart, machines)
+    budget = Budget(MANY_SIZES if chart.looks_up else BUDGET)
+    proof = Proof(chart, machines, budget, Crowd(chart, machines, rosters or {}))
     endings = tuple(
         Ending(name, _limit(proof, Measure.DOWN, name), _limit(proof, Measure.BEGUN, name))
         for name in proof.list_endings()
@@ -192,7 +200,7 @@ def _machines(number: int) -> str:
 
 def _tell(proof: Proof, bound: Bound, measure: Measure, title: str, expect: str) -> str | None:
     story = proof.show(bound.legs, measure, bound.most or 0)
-    return None if story is None else write_tale(proof.chart, title, story, expect)
+    return None if story is None else write_tale(proof.chart, title, story, expect, proof.crowd.rosters)
 
 
 # What goes wrong for good
@@ -267,7 +275,7 @@ def _tell_failures(proof: Proof, state: State, number: int) -> str | None:
     peak = Peak(value=0, counts=after, held=0, leftover_from=others, move=-1, exit=None)
     story = proof.show((*proof.way_to(state.name), Leg(state.name, peak)))
     title = f"{_machines(number)} {'fails' if number == 1 else 'fail'} for good in {state.name}"
-    return None if story is None else write_tale(proof.chart, title, story, state.name)
+    return None if story is None else write_tale(proof.chart, title, story, state.name, proof.crowd.rosters)
 
 
 def _find_stuck(proof: Proof) -> Iterator[Finding]:
@@ -294,7 +302,11 @@ def _find_stuck(proof: Proof) -> Iterator[Finding]:
             because = f"{state.name} is never left if fewer than {needed} machines report: the clock does not end it"
             peak = None
         story = proof.show(way if peak is None else (*way, Leg(state.name, peak)))
-        told = None if story is None else write_tale(proof.chart, f"{state.name} is never left", story, state.name)
+        told = (
+            None
+            if story is None
+            else write_tale(proof.chart, f"{state.name} is never left", story, state.name, proof.crowd.rosters)
+        )
         yield Finding(kind="stuck", state=state.name, because=because, story=told)
 
 

@@ -32,8 +32,9 @@ from app.chart_file.roster_lines import parse_labels
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartFileError
 from app.core.expect import Labels
+from app.core.memory import Lists
 from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reason, Reset, Resume
-from app.lab.world import Lists, need_rosters
+from app.lab.world import need_rosters
 
 # When a story begins if it does not say so: a Monday at noon.
 BEGINNING = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)

@@ -28,9 +28,10 @@ from app.core.chart import (
 from app.core.decision import MOVES_PER_STEP
 from app.core.errors import StateServiceError
 from app.core.log import MICROSECOND
+from app.core.memory import Lists
 from app.core.position import Position, Step, Tick, Verdict
 from app.core.window import find_fitting, judge
-from app.lab.world import MOVES, Lists, World
+from app.lab.world import MOVES, World
 
 # What `Tally` knows of each class of a definition. A chart with anything else in it is left to `step`.
 KNOWN: dict[type, frozenset[str]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.cli.conftest import Run
 from tests.support.apps import ROOT
 
-REBOOT = str(ROOT / "tests" / "lab" / "data" / "rolling-reboot.yaml")
+REBOOT = str(ROOT / "tests" / "lab" / "charts" / "rolling-reboot.yaml")
 SEED = str(ROOT / "charts" / "states.yaml")
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from app.chart_file import parse
+from app.core.chart import Chart
 from app.core.errors import BadRequestError
+from app.core.position import Verdict
 from app.lab.play import play
 from app.lab.prove import Proved, prove
 from app.lab.story import read_story
+from app.lab.world import World
+from tests.core.support import NOON
 
 OLD = Path(__file__).parent / "charts"
 STAGES = """
@@ -115,11 +121,98 @@ def test_slots_that_nothing_frees_may_stop_a_state_for_ever() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ("    slots: 2", "    slots: 2\n    expect: 9", "it has states with machines of their own"),
-        ("expect: 5", "expect: {roster: web}", "it goes by rosters or by who reported before"),
+        ("expect: 5", "expect: {roster: web}", "it goes by the roster 'web', and its lines are not known here"),
+        (
+            "  - {name: done}",
+            "  - name: done\n    func: increment\n    including: [go]\n    current: {key: count, value: 0}\n    target: "
+            "{name: later, when: {key: count, op: '==', value: 4}}",
+            "it counts machines on entry to 'done' \\('including'\\), where a guard waits for a number they may skip",
+        ),
     ],
 )
 def test_what_no_proof_covers_is_said(old: str, new: str, why: str) -> None:
     chart = parse(SMALL.replace(old, new, 1)).chart
     with pytest.raises(BadRequestError, match=why):
         prove(chart, 5)
+
+
+ROSTER = {
+    **{f"a{number}": {"tier": ("a",), "rack": (f"r{number % 3}",)} for number in range(6)},
+    **{f"b{number}": {"tier": ("b",), "rack": (f"r{number % 2}", "r9")} for number in range(4)},
+}
+TIERS = """
+chart: tiers
+current_state: a
+expect: {roster: web}
+states:
+  - name: a
+    func: increment
+    expect: {roster: web, where: {tier: a}}
+    slots: {total: 4, per: {rack: 1}}
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: undo, when: {key: failed, value: 2}}, {name: b, when: {key: count, value: "60%"}}]
+  - name: b
+    func: increment
+    including: [a]
+    slots: {total: "30%", per: {rack: 2}}
+    lease: 1h
+    on_expire: fail
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: undo, when: {key: failed, op: ">", value: "20%"}}, {name: done, when: {key: count, value: "80%"}}]
+  - name: undo
+    func: increment
+    expect: {reported: [a, b]}
+    slots: {total: "50%"}
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: undone, when: {key: count, value: "100%"}}, {name: late, when: {key: elapsed, value: 1d}}]
+  - {name: done}
+  - {name: undone}
+  - {name: late}
+"""
+
+
+def random_ending(chart: Chart, chance: Random) -> tuple[str, int, int]:
+    """How a random life ends: the ending, and how many machines are down and have begun when it is reached."""
+    world, begun, names = World(chart, NOON, {"web": ROSTER}), set[str](), list(ROSTER)
+    down = 0
+    while not chart.states[world.position.state].is_final:
+        here, name = world.position, chance.choice(names)
+        failed = {one for one, key in world.reports.items() if key == "failed"}
+        before, visit = failed | set(here.slots), here.visit
+        verb = chance.choice(["claim", "claim", "put", "fail", "pass"])
+        if verb == "claim" and world.claim(here.state, name, again=chance.random() < 0.3).verdict is Verdict.ACCEPTED:
+            begun.add(name)
+        elif verb == "pass":
+            world.pass_until(world.now + timedelta(minutes=chance.choice([1, 30, 700])))
+        elif verb in ("put", "fail"):
+            key = "count" if verb == "put" else "failed"
+            step = world.put(here.state, name, key)
+            if step.verdict is Verdict.ACCEPTED:
+                before = before - {name} | ({name} if verb == "fail" else set())
+        if world.position.visit != visit:
+            down = len(before)
+    return world.position.state, down, len(begun)
+
+
+def test_no_random_life_by_a_roster_is_worse_than_the_proof() -> None:
+    chart = parse(TIERS).chart
+    proved = prove(chart, 10, {"web": ROSTER})
+    bounds = limits(proved)
+    worst: dict[str, int] = {}
+    for seed in range(400):
+        ending, down, begun = random_ending(chart, Random(seed))
+        most, begun_most = bounds[ending]
+        assert most is not None
+        assert begun_most is not None
+        assert (down <= most, begun <= begun_most) == (True, True), (seed, ending, down, begun)
+        worst[ending] = max(worst.get(ending, 0), down)
+    assert set(worst) == {"done", "undone", "late"}
+    # The limits of groups are seen, and the numbers are not far from what happens.
+    assert bounds == {"done": (4, 10), "undone": (4, 10), "late": (10, 10)}
+
+
+def test_numbers_of_a_roster_have_stories_that_play() -> None:
+    stories = prove(parse(TIERS).chart, 10, {"web": ROSTER}).as_stories("x.yaml")
+    result = play(read_story(stories, lambda name: TIERS.encode(), {"web": ROSTER}))
+    assert result.first_difference is None
+    assert result.tales
