@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -69,6 +70,17 @@ secure_scheme_headers = {}
 forwarder_headers = ""
 # gunicorn's own control socket would be one more door; nothing here uses it.
 control_socket_disable = True
+
+
+def when_ready(server):
+    """End with the terminal that this server was started on: a hang-up is a reload only if nobody has hung up."""
+
+    def handle_hang_up(number, frame):
+        has_hung_up = has_terminal and not os.isatty(0)
+        server.signal(signal.SIGTERM if has_hung_up else number, frame)
+
+    has_terminal = os.isatty(0)
+    signal.signal(signal.SIGHUP, handle_hang_up)
 
 
 def post_fork(server, worker):

@@ -521,6 +521,8 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
         its master would wait for it the whole graceful_timeout.
         """
         super().init_signals()
+        # A terminal that closes tells every process of its group. The master decides what that means.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         while not self.signals_at_birth.empty():
             if self.signals_at_birth.get_nowait() in STOPS:
                 self.handle_exit_signal()

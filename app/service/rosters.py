@@ -87,6 +87,7 @@ class RosterImported:
     version: store.rosters.RosterVersion
     charts: tuple[TakenOver, ...] = ()
     dry_run: bool = False
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The import as the HTTP interface and `--json` give it."""
@@ -102,6 +103,7 @@ class RosterImported:
             "removed": self.version.removed if is_new else 0,
             "changed": self.version.changed if is_new else 0,
             "charts": [chart.as_json() for chart in self.charts],
+            "warnings": list(self.warnings),
         }
 
     def as_text(self) -> str:
@@ -117,7 +119,7 @@ def say_imported(fields: Mapping[str, Any]) -> str:
     )
     if fields["outcome"] != "unchanged":
         first += f" ({fields['added']} added, {fields['removed']} removed, {fields['changed']} changed)"
-    lines = [first]
+    lines = [first, *(f"  warning: {warning}" for warning in fields.get("warnings", ()))]
     for chart in fields["charts"]:
         sizes = f"{chart['before']} to {chart['after']} machines"
         lines.append(f"  {chart['chart']}: {sizes}, {chart['withdrawn']} reports withdrawn")
@@ -162,8 +164,11 @@ def _import(
     now = service.read_now(connection)
     roster = store.rosters.lock_roster(connection, request.name, now)
     newest = store.rosters.find_version(connection, roster.id, roster.version)
+    warnings = tuple(islice(warn_of_spellings(request.lines), MAX_NAMED))
     if newest is not None and newest.sha256 == sha256:
-        return RosterImported(roster=request.name, outcome="unchanged", version=newest, dry_run=request.dry_run)
+        return RosterImported(
+            roster=request.name, outcome="unchanged", version=newest, dry_run=request.dry_run, warnings=warnings
+        )
     difference = _compare(connection, roster, request.lines)
     _refuse_loss(request, difference)
     version = store.rosters.RosterVersion(
@@ -193,8 +198,26 @@ def _import(
             effects.append(_describe(held, step, request.name, version.version))
     outcome = "created" if roster.version == 0 else "updated"
     return RosterImported(
-        roster=request.name, outcome=outcome, version=version, charts=tuple(effects), dry_run=request.dry_run
+        roster=request.name,
+        outcome=outcome,
+        version=version,
+        charts=tuple(effects),
+        dry_run=request.dry_run,
+        warnings=warnings,
     )
+
+
+def warn_of_spellings(machines: Mapping[str, object]) -> Iterator[str]:
+    """Yield a warning for each machine whose id differs from another's only in case or in a dot at the end."""
+    # Most ids are in lower case and have no such dot. Only the others are kept here: there may be a million ids.
+    others: dict[str, str] = {}
+    for machine in machines:
+        plain = machine.casefold().rstrip(".")
+        if plain == machine:
+            continue
+        twin = plain if plain in machines else others.setdefault(plain, machine)
+        if twin != machine:
+            yield f"the machines {twin!r} and {machine!r} may be one: the ids are compared exactly"
 
 
 @dataclass(slots=True)

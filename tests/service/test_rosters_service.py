@@ -288,3 +288,20 @@ def test_lines_of_an_earlier_version_are_recognised(service: Service) -> None:
     assert find_earlier(service, "again", {"a": "", "b": "", "c": ""}) is None
     assert find_earlier(service, "again", {"a": ""}) is None
     assert find_earlier(service, "new", {"a": ""}) is None
+
+
+@pytest.mark.parametrize("lines", ["web-01\nWEB-01", "WEB-01\nweb-01", "web-01.\nweb-01", "Web-01.\nWEB-01"])
+def test_import_warns_of_two_spellings_of_a_machine(service: Service, lines: str) -> None:
+    imported = import_roster(
+        service, RosterRequest("web", read_lines(f"{lines}\nweb-02".encode().splitlines())), NOBODY
+    )
+    (warning,) = imported.warnings
+    assert "may be one: the ids are compared exactly" in warning
+    assert warning in imported.as_text()
+    again = import_roster(service, RosterRequest("web", read_lines(f"{lines}\nweb-02".encode().splitlines())), NOBODY)
+    assert (again.outcome, again.warnings) == ("unchanged", imported.warnings)
+
+
+def test_import_of_ids_that_are_different_has_no_warning(service: Service) -> None:
+    lines = read_lines([b"WEB-01", b"web-02.", b"DB.01"])
+    assert import_roster(service, RosterRequest("web", lines), NOBODY).warnings == ()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.serving.conftest import STATE_SERVICE, run, serving
-from tests.support.processes import free_port, until
-from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, run_curl, running
+from tests.support.charts import THREE
+from tests.support.processes import children_of, end_group, free_port, until
+from tests.support.servers import GUNICORN, START_SECONDS, Server, environment, patched, run_curl, running
 
 REFUSAL = "STATE_SERVICE_AUTH must say tokens or open"
 
@@ -101,6 +106,51 @@ def test_start_without_a_temporary_folder_is_refused_in_one_line(sqlite_url: str
     assert done.returncode != 0
     assert len(done.stderr.splitlines()) == 1
     assert "set TMPDIR" in done.stderr
+
+
+FULL = """\
+import os
+def _full(*arguments):
+    raise OSError(28, "No space left on device")
+os.posix_fallocate = _full"""
+
+
+def test_server_goes_on_without_room_for_its_counters(sqlite_url: str, tmp_path: Path) -> None:
+    """A page of a mapped file that the disk has no room for would kill the worker that writes to it, and the master."""
+    with running(sqlite_url, tmp_path, patched(tmp_path, FULL), workers="2") as server:
+        server.import_chart("web", THREE)
+        (held,) = server.hold("web", "second")
+        workers = server.workers()
+        assert server.put("web", "first").answer == (200, "first")
+        assert held.result(10).answer == (200, "second")
+        assert server.ask("GET", "/metrics").status == 200
+        assert server.workers() == workers
+    assert "counts none for /metrics" in server.log.read_text()
+
+
+def test_server_ends_with_the_terminal_that_it_was_started_on(sqlite_url: str, tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            GUNICORN,
+            env=environment(sqlite_url, {"bind": "127.0.0.1:0"}),
+            stdin=slave,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            # The terminal's end is told to those whose controlling terminal it is.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+    os.close(slave)
+    try:
+        until(lambda: len(children_of(process.pid)) == 2, "its workers run", START_SECONDS)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "Handling signal: hup" in log.read_text(), "a hang-up is a reload", START_SECONDS)
+        os.close(master)
+        assert process.wait(20) == 0
+    finally:
+        end_group(process, 10)
 
 
 def test_command_uses_its_own_libraries_when_another_virtual_environment_is_active(tmp_path: Path) -> None:
