@@ -26,6 +26,8 @@ from app.service.words import name_some, say_number, say_opening, say_span
 
 # Before this share of the time allowed is over, a slow start says nothing about the end.
 EARLIEST = 0.25
+# The sentence about leases that ran out names at most this many machines.
+MOST_LEASES = 3
 # A chart is slower than its deadline allows only if chance does not explain it: if it misses the deadline even at the
 # pace of so many standard deviations more reports.
 CHANCE = 1.2816
@@ -196,7 +198,7 @@ def _judge_leases(position: Position, now: datetime) -> Verdict | None:
     over = sorted((slot.expired_at, slot.machine) for slot in position.slots.values() if slot.expired_at is not None)
     if not over:
         return None
-    since, machines = over[0][0], name_some([machine for _, machine in over])
+    since, machines = over[0][0], name_some([machine for _, machine in over], MOST_LEASES)
     verb = "the lease of" if len(over) == 1 else f"the leases of {say_number(len(over))} machines:"
     held = "slot is" if len(over) == 1 else "slots are"
     sentence = f"{verb} {machines} ran out {say_span(now - since)} ago in {position.state}, and the {held} still held"

@@ -1,7 +1,7 @@
 """The history on a chart's page: what matters, with what machines did in between folded into a line.
 
-What matters are the rows that are not a machine's update, claim, release or late report: transitions, operators' acts,
-imports, and leases that ran out.
+What matters are transitions, operators' acts and imports. Rows about one machine of many are folded: updates, claims,
+releases, late reports, leases that ran out, and reports that were withdrawn.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ FEW = 3
 MAX_COUNTED = 100_000
 # The page's own choices beside the kinds of rows: every row, and reports of failures.
 EVERYTHING, FAILURES = "all", "failed"
+
+# What a fold calls the rows of a kind, if not by the kind itself.
+NOUNS = {
+    str(Kind.LATE): "late report",
+    str(Kind.EXPIRE): "lease* that ran out",
+    str(Kind.WITHDRAW): "report* withdrawn",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +130,13 @@ def _say_counts(counts: dict[tuple[str, str | None], int]) -> list[str]:
     updates = kinds.pop(str(Kind.UPDATE), 0)
     failed = counts.get((str(Kind.UPDATE), FAILED_KEY), 0)
     said = [_say(updates, "report"), f"{say_number(failed)} failed" if failed else ""]
-    said += [_say(count, "late report" if kind == Kind.LATE else kind) for kind, count in sorted(kinds.items())]
+    said += [_say(count, NOUNS.get(kind, kind)) for kind, count in sorted(kinds.items())]
     return [text for text in said if text]
 
 
 def _say(count: int, noun: str) -> str:
-    return f"{say_number(count)} {noun}{'' if count == 1 else 's'}" if count else ""
+    """A number and a noun, which takes an s for several: in the place of `*`, or at its end."""
+    if not count:
+        return ""
+    one, _, rest = noun.partition("*")
+    return f"{say_number(count)} {one}{'' if count == 1 else 's'}{rest}"

@@ -25,6 +25,7 @@ async function get(url) {
 // Replace the live parts of the page by what the server sends now.
 
 function swap(fresh) {
+  showTimes(fresh);
   for (const old of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(old.id);
     if (!next || isInUse(old) || old.innerHTML === next.innerHTML && old.dataset.seq === next.dataset.seq) continue;
@@ -109,7 +110,39 @@ function filter() {
   if (none) none.hidden = shown > 0;
 }
 
+// Times as the person wants them: how long ago, in UTC, or in the browser's zone. The hint has the other forms.
+
+const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const LOCAL = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" }); // 2026-11-28 16:35:00
+const times = document.querySelector("#times select");
+const HINTS = { ago: `the hint of a time has UTC${ZONE === "UTC" ? "" : ` and ${ZONE}`}`, utc: "times are UTC", local: `times are ${ZONE}` };
+
+function showTimes(root) {
+  const form = times?.value || "ago";
+  for (const time of root.querySelectorAll("time")) {
+    time.dataset.ago ??= time.textContent;
+    time.dataset.utc ??= time.title;
+    const { ago, utc } = time.dataset;
+    const forms = { ago, utc, local: `${LOCAL.format(new Date(time.dateTime))} ${ZONE}` };
+    time.textContent = forms[form];
+    time.title = [...new Set(Object.values(forms))].filter((text) => text !== forms[form]).join(", ");
+  }
+  const zone = root.getElementById("zone");
+  if (zone) zone.textContent = `${HINTS[form][0].toUpperCase()}${HINTS[form].slice(1)}.`;
+}
+
+function readTimes() {
+  if (!times) return;
+  try { times.value = localStorage.getItem("times") || "ago"; } catch { /* no storage: the choice lasts for this page */ }
+  times.closest("label").hidden = false;
+  times.addEventListener("change", () => {
+    try { localStorage.setItem("times", times.value); } catch { /* as above */ }
+    showTimes(document);
+  });
+}
+
 function dress() {
+  showTimes(document);
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
   filter();
   markCut();
@@ -223,6 +256,7 @@ document.addEventListener("change", (event) => {
 });
 
 for (const dialog of document.querySelectorAll("dialog[data-open]")) openModal(dialog);
+readTimes();
 showCurrent();
 dress();
 if (document.querySelector("[data-live]")) watch();

@@ -199,11 +199,12 @@ def list_acts(connection: Connection, row: ChartRow, limit: int) -> list[LogRow]
 
 
 def list_latest_acts(connection: Connection, chart: str, before: int, limit: int) -> list[LogRow]:
-    """List the latest rows before the seq `before` that are not what machines do all the time, newest first.
+    """List the latest rows before the seq `before` that are not about one machine of many, newest first.
 
     Used by: the history on a chart's page.
     """
     query = select(*_COLUMNS).where(_log.chart == chart, _log.seq < before, _IS_ACT)
+    query = query.where(_log.kind.not_in([str(Kind.EXPIRE), str(Kind.WITHDRAW)]))
     return [_as_log_row(row) for row in connection.execute(query.order_by(_log.seq.desc()).limit(limit))]
 
 

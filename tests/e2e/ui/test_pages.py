@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -136,6 +137,51 @@ def test_buttons_fields_and_links_are_44_pixels_on_a_phone(open_page: Open, busy
     for path in PATHS:
         page.goto(path.format(name=busy))
         assert page.evaluate(SMALL_TARGETS) == [], path
+
+
+def test_chart_of_two_thousand_machines_is_less_than_6000_pixels_high_on_a_phone(
+    open_page: Open, client: Client
+) -> None:
+    roster = ", ".join(f"fra-web-{number}" for number in range(2000))
+    text = rollout(needed=300).replace("expect: 20", f"expect: [{roster}]")
+    name = new_chart(client, text.replace("    func: increment\n", "    func: increment\n    slots: 50\n", 1))
+    for number in range(60):
+        client.ask("PUT", f"/charts/{name}/slot?state=canary&machine=fra-web-{number}")
+        if number >= 20:
+            key = "&key=failed" if number in (20, 21) else ""
+            client.ask("PUT", f"/charts/{name}/state?state=canary&machine=fra-web-{number - 20}{key}&note=a+few+words")
+    for kind in ("", "?is=failed", "?is=missing"):
+        page = open_page("admin", f"/ui/charts/{name}{kind}", viewport={"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollHeight") < 6000, kind
+
+
+def test_edges_at_which_the_diagram_is_cut_fade(open_page: Open, client: Client) -> None:
+    page = open_page("reader", f"/ui/charts/{new_chart(client, chain(40))}")
+    diagram = page.locator("#diagram")
+    expect(diagram).to_have_class("scroll cut-bottom")
+    diagram.evaluate("room => { room.scrollTop = room.scrollHeight; }")
+    expect(diagram).to_have_class("scroll cut-top")
+    page.set_viewport_size({"width": 600, "height": 900})
+    expect(diagram).to_have_class("scroll cut-top cut-right")
+
+
+def test_times_are_written_as_the_person_chose_last(open_page: Open, client: Client) -> None:
+    name = new_chart(client)
+    page = open_page("reader", f"/ui/charts/{name}", timezone_id="Europe/Berlin")
+    entered = page.locator("#visits time")
+    stamp = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d"
+    expect(entered).to_have_attribute("title", re.compile(f"^{stamp} UTC, {stamp} Europe/Berlin$"))
+    utc, local = str(entered.get_attribute("title")).split(", ")
+    page.get_by_label("Times").select_option("local")
+    expect(entered).to_have_text(local)
+    page.reload()
+    expect(entered).to_have_text(local)
+    client.ask("PUT", f"/charts/{name}/state?state=canary&machine=m1")
+    expect(page.locator("#numbers .big").first).to_contain_text("1 of 5")
+    expect(entered).to_have_text(local)
+    page.get_by_label("Times").select_option("utc")
+    expect(entered).to_have_text(utc)
+    expect(page.locator("#zone")).to_have_text("Times are UTC.")
 
 
 def test_pages_load_nothing_from_other_hosts(open_page: Open, busy: str) -> None:

@@ -143,6 +143,7 @@ def test_snippet_is_copied(open_page: Open, client: Client, title: str) -> None:
     name = new_chart(client)
     page = open_page("reader", f"/ui/charts/{name}", permissions=["clipboard-read", "clipboard-write"])
     snippet = page.locator(".snippet").filter(has=page.get_by_role("heading", name=title))
+    snippet.evaluate("details => { details.open = true; }")
     snippet.get_by_role("button", name="Copy").click()
     expect(snippet.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")

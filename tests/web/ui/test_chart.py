@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
@@ -12,11 +13,11 @@ from flask import Flask
 
 from app.core.log import Author
 from app.service import history
-from app.service.put import Put
+from app.service.put import Put, tick
 from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.support.apps import import_text
-from tests.support.requests import update
+from tests.support.requests import claim, update
 from tests.web.ui.browser import Browser, words_of
 
 PAGE = "/ui/charts/rollout"
@@ -153,6 +154,19 @@ def test_history_with_many_acts_folds_on_every_page(app: Flask) -> None:
     first, second = rows(page, "history-list"), rows(browser.get(unescape(older.group(1))).text, "history-list")
     assert sum("5 reports" in row for row in first + second) == 14
     assert sum("reason 7" in row for row in first + second) == 1
+
+
+def test_history_folds_leases_that_ran_out(app: Flask) -> None:
+    text = ROLLOUT.replace("    func: increment\n", "    func: increment\n    slots: 9\n    lease: 1s\n", 1)
+    import_text(app, text, "leased")
+    service = service_of(app)
+    for number in range(5):
+        claim(service, "leased", "canary", f"m{number}")
+    now = service.database.clock
+    service.database.clock = lambda: (now() if now else datetime.now(UTC)) + timedelta(hours=0.5)
+    tick(service, "leased")
+    found = rows(Browser(app).get("/ui/charts/leased").text, "history-list")
+    assert "5 claims, 5 leases that ran out" in found[0]
 
 
 def test_log_that_is_too_long_to_count_is_folded_without_kinds(rollout: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
