@@ -83,6 +83,8 @@ RULES: dict[str, Role | None] = {
     "fleetlock.post_steady_state": Role.MACHINE,
     "observe.get_metrics": Role.READER,
     "observe.get_openapi": Role.READER,
+    # Editors fetch it, and they have no token. It is the same for every server of this version.
+    "observe.get_chart_schema": None,
     "charts.get_diagram": Role.READER,
     "static": None,
     "ui.get_login": None,
@@ -91,6 +93,7 @@ RULES: dict[str, Role | None] = {
     "ui.get_index": Role.READER,
     "ui.get_chart": Role.READER,
     "ui.get_machine": Role.READER,
+    "ui.get_docs": Role.READER,
     "ui.get_changes": Role.READER,
     "ui.get_chart_version": Role.READER,
     "ui.get_chart_runs": Role.READER,

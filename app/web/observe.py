@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app.chart_file.schema import json_schema
 from app.config import Config
 from app.core.errors import DatabaseUnavailableError
 from app.logs import JsonMessage
@@ -65,6 +66,17 @@ def get_openapi() -> Response:
 def read_document() -> str:
     """The OpenAPI document as JSON, with the aliases of the YAML file written out."""
     return json.dumps(yaml.safe_load(SOURCE.read_text()), ensure_ascii=False)
+
+
+@blueprint.get("/chart.schema.json", provide_automatic_options=False)
+def get_chart_schema() -> Response:
+    """The JSON Schema of chart files, for editors."""
+    return Response(_write_schema(), mimetype="application/schema+json")
+
+
+@cache
+def _write_schema() -> str:
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 # A client may send any method and any path. Only these methods and our own routes get series; the rest is `other`.

@@ -18,7 +18,7 @@ from app.web.observe import read_document
 
 METHODS = {"get", "put", "post", "delete"}
 # Pages for people, and what they load.
-PEOPLE = ("/static/", "/ui/")
+PEOPLE = ("/static/", "/ui/", "/docs")
 
 DOCUMENT: dict[str, Any] = json.loads(read_document())
 

@@ -33,7 +33,7 @@ def charts() -> Sequence[str]:
 
 
 OPERATIONS = sorted((method, path) for method, path, _ in operations())
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/chart.schema.json"}
 ON_A_CHART = [(method, path) for method, path in OPERATIONS if path.startswith("/charts/{chart}")]
 FLEETLOCK = {"fleet-lock-protocol": "true"}
 ROSTER = "m0\nm1 zone=a\nm2 zone=a\nm3 zone=b\n"
@@ -381,6 +381,7 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("GET", "/readyz", 200, ROLLOUT, {}),
     ("GET", "/metrics", 200, ROLLOUT, {}),
     ("GET", "/openapi.json", 200, ROLLOUT, {}),
+    ("GET", "/chart.schema.json", 200, ROLLOUT, {}),
 ]
 SHARED = {"400", "401", "403", "404", "413", "500", "503"}
 

@@ -38,6 +38,7 @@ PATHS = [
     "/ui/import",
     "/ui/import?chart={name}",
     "/ui/tokens",
+    "/docs",
 ]
 
 
