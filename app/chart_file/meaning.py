@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from app.chart_file.nodes import Place, Problems, quote
 from app.core.chart import FAILED_KEY, Chart, CountGuard, Func, State
 from app.core.counts import UNLIMITED, Budget, Counts, TooManyCountsError
+from app.core.expect import FromRoster
 from app.core.plan import list_planned
 from app.core.proof import list_clock_moves
 
@@ -16,6 +17,8 @@ BUDGET = 100_000
 
 def warn_of_meaning(chart: Chart, places: Mapping[str, Place], warnings: Problems) -> None:
     """Note what each state probably does not mean."""
+    for name, message in _judge_twice(chart):
+        warnings.add(places[name], message)
     if chart.looks_up:
         # The thresholds depend on who is on a roster.
         return
@@ -29,6 +32,47 @@ def warn_of_meaning(chart: Chart, places: Mapping[str, Place], warnings: Problem
             return
         for message in (*_judge_slots(chart, state), *_judge_failures(chart, state, counts), *_judge_guards(counts)):
             warnings.add(places[name], message)
+
+
+def _judge_twice(chart: Chart) -> Iterator[tuple[str, str]]:
+    """Yield the states in which machines that are done in an earlier state must do the work again.
+
+    Charts that go by rosters know their machines by name, and each state says whose turn it is.
+    """
+    if not chart.rosters:
+        return
+    for name, state in chart.states.items():
+        expect = chart.expect_of(name)
+        if not state.is_counting or state.approvers is not None or not isinstance(expect, FromRoster):
+            continue
+        for earlier, before in chart.states.items():
+            own = chart.expect_of(earlier)
+            if not isinstance(own, FromRoster) or not before.is_counting or before.approvers is not None:
+                continue
+            is_before = earlier != name and chart.can_reach(earlier, name) and not chart.can_reach(name, earlier)
+            if is_before and _overlap(own, expect) and earlier not in _list_carried(chart, name):
+                again = f"are asked to do the work again in {quote(name)}: 'including: [{earlier}]' counts them there"
+                yield name, f"machines that are done in {quote(earlier)} {again}"
+                break
+
+
+def _overlap(one: FromRoster, other: FromRoster) -> bool:
+    """Return whether a machine may be in both sets, as far as the labels that both name tell."""
+    if one.roster != other.roster:
+        return False
+    values = dict(other.where)
+    return all(not set(wanted).isdisjoint(values.get(label, wanted)) for label, wanted in one.where)
+
+
+def _list_carried(chart: Chart, name: str) -> set[str]:
+    """Return the states whose machines are counted on entry to a state, also by way of another state."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        more = set(chart.states[ahead.pop()].including) - found
+        found |= more
+        ahead += more
+    return found
 
 
 def _judge_slots(chart: Chart, state: State) -> Iterator[str]:

@@ -151,7 +151,10 @@ def _count(number: int, one: str, many: str) -> str:
 @click.option("--folder", default=".", metavar="FOLDER", help="Where the two files are written.", show_default=True)
 @exits_on_error
 def new(name: str, template: str, folder: str) -> None:
-    """Write the chart file NAME.yaml, and NAME.story.yaml with its stories. No file is overwritten."""
+    """Write the chart file NAME.yaml, and NAME.story.yaml with its stories. No file is overwritten.
+
+    If the chart goes by a roster, NAME.txt has its lines.
+    """
     made = {Path(folder) / file: text for file, text in make_files(name, template).items()}
     taken = [path for path in made if path.exists() or path.is_symlink()]
     if taken:
@@ -160,9 +163,10 @@ def new(name: str, template: str, folder: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
         click.echo(str(path))
-    chart, story = made
+    chart, story, *roster = made
     click.echo(f"Next: change them to your needs, and try: {say_program()} chart test {story}")
-    click.echo(f"Then: {say_program()} chart import {chart}")
+    before = f"{say_program()} roster import {name} {roster[0]} && " if roster else ""
+    click.echo(f"Then: {before}{say_program()} chart import {chart}")
 
 
 # Runs

@@ -61,6 +61,16 @@ class Condition:
     per_hour: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """What a scrape says of a roster: its newest version, how many machines that has, and when it was imported."""
+
+    name: str
+    version: int
+    machines: int
+    imported_at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """The charts at one moment, `now`. `charts` holds at most the number that was asked for; `total` counts all.
@@ -71,6 +81,7 @@ class Gauges:
 
     charts: list[store.overview.ChartGauge]
     conditions: list[Condition]
+    rosters: list[Roster]
     total: int
     lag: float
     ahead: float
@@ -121,6 +132,10 @@ def read_gauges(service: Service, limit: int) -> Gauges:
         return Gauges(
             charts=charts,
             conditions=_list_conditions(service, connection, {gauge.chart for gauge in charts}),
+            rosters=[
+                Roster(roster.name, newest.version, newest.machines, newest.imported_at)
+                for roster, newest in store.rosters.list_rosters(connection)[:limit]
+            ],
             total=store.overview.count_charts(connection),
             lag=0.0 if due is None else max((now - due).total_seconds(), 0.0),
             ahead=find_clock(service.database.engine).ahead.total_seconds(),

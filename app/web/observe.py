@@ -24,7 +24,7 @@ from app.core.errors import DatabaseUnavailableError
 from app.logs import JsonMessage
 from app.metric_files import FOLDER
 from app.service.context import Service
-from app.service.metrics import BUCKETS, REGISTRY, Condition, Gauges, is_counting, read_gauges
+from app.service.metrics import BUCKETS, REGISTRY, Condition, Gauges, Roster, is_counting, read_gauges
 from app.service.put import Answer
 from app.service.tokens import Holder, Role
 from app.service.upkeep import check_ready
@@ -148,6 +148,7 @@ class _ChartGauges(Collector):
         left_out = gauges.total - len(gauges.charts)
         yield _gauge("charts_left_out", "Charts beyond the limit, which have no series.", left_out)
         yield from self._collect_charts(gauges)
+        yield from _collect_rosters(gauges.rosters)
 
     def _collect_charts(self, gauges: Gauges) -> Iterator[Metric]:
         shown = [gauge for gauge in gauges.charts if self._holder.may(Role.READER, gauge.chart)]
@@ -167,6 +168,22 @@ class _ChartGauges(Collector):
         yield _family("needed", "The value that moves the chart.", (((one.chart,), one.needed) for one in shown))
         yield _family("failed", "The value of `failed`.", (((one.chart,), one.failed) for one in shown))
         yield from _collect_conditions([one for one in gauges.conditions if self._holder.may(Role.READER, one.chart)])
+
+
+def _collect_rosters(rosters: Sequence[Roster]) -> Iterator[Metric]:
+    for name, meaning, values in (
+        ("machines", "The machines of the roster's newest version.", [one.machines for one in rosters]),
+        ("version", "The roster's newest version.", [one.version for one in rosters]),
+        (
+            "imported_timestamp_seconds",
+            "When the roster's newest version was imported.",
+            [one.imported_at.timestamp() for one in rosters],
+        ),
+    ):
+        family = GaugeMetricFamily(f"stateservice_roster_{name}", meaning, labels=["roster"])
+        for one, value in zip(rosters, values, strict=True):
+            family.add_metric([one.name], float(value))
+        yield family
 
 
 def _collect_conditions(shown: Sequence[Condition]) -> Iterator[Metric]:

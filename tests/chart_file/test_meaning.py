@@ -67,3 +67,37 @@ def test_mistake_is_warned_of_at_its_state(old: str, new: str, start: str) -> No
 
 def test_chart_without_mistakes_is_not_warned_of() -> None:
     assert parse(CHART).warnings == ()
+
+
+ROSTERED = """\
+chart: web
+current_state: lb
+expect: {roster: web}
+states:
+  - name: lb
+    func: increment
+    expect: {roster: web, where: {tier: lb}}
+    current: {key: count, value: 0}
+    target: [{name: all, when: {key: count, value: "90%"}}, {name: late, when: {key: elapsed, value: 1d}}]
+  - name: all
+    func: increment
+    current: {key: count, value: 0}
+    target: [{name: late, when: {key: count, value: "90%"}}, {name: late, when: {key: elapsed, value: 1d}}]
+  - name: late
+"""
+TWICE = "machines that are done in 'lb' are asked to do the work again in 'all': 'including: [lb]' counts them there"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warnings"),
+    [
+        ("", "", [TWICE]),
+        ("  - name: all\n", "  - name: all\n    including: [lb]\n", []),
+        ("  - name: all\n", "  - name: all\n    expect: {roster: web, where: {tier: app}}\n", []),
+        ("  - name: all\n", "  - name: all\n    expect: {reported: [lb]}\n", []),
+        ("  - name: all\n", "  - name: all\n    expect: {roster: web, where: {tier: [lb, app]}}\n", [TWICE]),
+    ],
+    ids=["same roster", "including", "another tier", "who reported", "a tier again"],
+)
+def test_work_that_is_done_twice_is_warned_of(old: str, new: str, warnings: list[str]) -> None:
+    assert [warning.message for warning in parse(ROSTERED.replace(old, new, 1)).warnings] == warnings

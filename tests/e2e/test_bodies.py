@@ -45,3 +45,15 @@ def ask(front: Fronted, method: str, path: str, size: int) -> int:
 )
 def test_answer_is_not_lost(front: Fronted, method: str, path: str, statuses: set[int], size: int) -> None:
     assert {ask(front, method, path, size) for _ in range(TIMES)} <= statuses
+
+
+def test_roster_larger_than_a_chart_comes_through(front: Fronted) -> None:
+    lines = b"".join(b"machine-%06d.example rack=r%04d zone=a\n" % (number, number // 40) for number in range(80_000))
+    assert len(lines) > 3_000_000
+    connection = http.client.HTTPConnection(front.host)
+    connection.sock = front.connect()
+    try:
+        connection.request("PUT", "/rosters/large", lines)
+        assert connection.getresponse().status == 201
+    finally:
+        connection.close()

@@ -37,6 +37,13 @@ states:
 """
 
 
+INCLUDING = """  - name: done
+    func: increment
+    including: [go]
+    current: {key: count, value: 0}
+    target: {name: later, when: {key: count, op: '==', value: 4}}"""
+
+
 def prove_text(text: str | bytes) -> Proved:
     chart = parse(text, default_name="x").chart
     return prove(chart, chart.expect or 0)
@@ -124,8 +131,7 @@ def test_slots_that_nothing_frees_may_stop_a_state_for_ever() -> None:
         ("expect: 5", "expect: {roster: web}", "it goes by the roster 'web', and its lines are not known here"),
         (
             "  - {name: done}",
-            "  - name: done\n    func: increment\n    including: [go]\n    current: {key: count, value: 0}\n    target: "
-            "{name: later, when: {key: count, op: '==', value: 4}}",
+            INCLUDING,
             "it counts machines on entry to 'done' \\('including'\\), where a guard waits for a number they may skip",
         ),
     ],

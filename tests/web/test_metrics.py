@@ -192,3 +192,13 @@ def test_server_leaves_no_files_behind(server: Server) -> None:
     assert folder.is_dir()
     server.stop()
     assert not folder.exists()
+
+
+def test_roster_has_its_size_and_its_age(client: FlaskClient) -> None:
+    before = datetime.now(UTC).timestamp()
+    assert client.put("/rosters/web", data="a zone=a\nb\n").status_code == 201
+    assert client.put("/rosters/web", data="a zone=a\nb\nc\n").status_code == 200
+    found = read(client)
+    assert found['stateservice_roster_machines{roster="web"}'] == 3
+    assert found['stateservice_roster_version{roster="web"}'] == 2
+    assert abs(found['stateservice_roster_imported_timestamp_seconds{roster="web"}'] - before) < 120

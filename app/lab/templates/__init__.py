@@ -1,4 +1,7 @@
-"""Templates for `chart new`: each is a chart file and a story file in this folder, with NAME for the chart's name."""
+"""Templates for `chart new`: a chart file and a story file in this folder, with NAME for the chart's name.
+
+A template whose chart goes by a roster has its lines, too.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,19 @@ TEMPLATES = {
     "rolling-reboot": "a few machines at a time, with slots and leases",
     "window": "work at night only",
     "approval": "two people approve before the first machine begins",
+    "tiers": "tiers of a roster one after another, with limits of racks and a back-out",
 }
 _HERE = Path(__file__).parent
 
 
 def make_files(name: str, template: str) -> dict[str, str]:
-    """Return the chart file and the story file of a new chart, by their file names. Raises BadRequestError."""
+    """Return the files of a new chart by their names: chart, story and, if it has one, its roster.
+
+    Raises BadRequestError.
+    """
     if not CHART_NAME.fullmatch(name):
         raise BadRequestError(f"{name!r} is no name for a chart: {CHART_NAME_RULE}")
-    suffixes = (".yaml", ".story.yaml")
+    suffixes = [suffix for suffix in (".yaml", ".story.yaml", ".txt") if (_HERE / f"{template}{suffix}").exists()]
     return {f"{name}{suffix}": _read(f"{template}{suffix}").replace("NAME", name) for suffix in suffixes}
 
 
