@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from itertools import pairwise
 
 from app import store
@@ -24,6 +25,7 @@ from app.service.operate import Loss, describe_loss
 from app.service.roll import Worker, list_working
 from app.service.status import Status, describe_status
 from app.store.machines import MachineFilter, ReportFilter, VisitRow
+from app.store.subscriptions import Delivery
 
 # A picture takes at most this many visits of a run into account.
 MAX_VISITS = 2000
@@ -213,6 +215,14 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Telling:
+    """A subscription that is told of a chart, and what was sent to it last about the chart; None if nothing was."""
+
+    subscription: str
+    latest: Delivery | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stay:
     """A visit, how long it took or has taken so far, and how many machines reported in it."""
 
@@ -235,6 +245,7 @@ class Detail:
     history: HistoryPage
     versions: Sequence[store.definitions.Version]
     trouble: Trouble | None
+    told: Sequence[Telling]
     loss: Loss
 
     @property
@@ -285,6 +296,7 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
             history=get_history(connection, row, history),
             versions=store.definitions.list_versions(connection, row.id),
             trouble=_find_trouble(connection, row, status.health, counts),
+            told=_list_told(connection, name),
             loss=describe_loss(chart, position, sum(counts.get(row.visit, {}).values())),
         )
 
@@ -328,6 +340,15 @@ def _find_trouble(connection: Connection, row: store.charts.ChartRow, health: He
     return (
         Trouble(visit=visit, failed=failed, total=total, working=working, is_over=is_over) if total or working else None
     )
+
+
+def _list_told(connection: Connection, chart: str) -> list[Telling]:
+    latest = store.subscriptions.list_latest_deliveries(connection, chart)
+    return [
+        Telling(one.name, latest.get(one.id))
+        for one in store.subscriptions.list_subscriptions(connection)
+        if any(fnmatchcase(chart, pattern) for pattern in one.charts)
+    ]
 
 
 def find_seq(service: Service, name: str) -> int | None:

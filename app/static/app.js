@@ -110,6 +110,28 @@ function filter() {
   if (none) none.hidden = shown > 0;
 }
 
+// Remember up to which row of the log a person has seen a chart, and offer the rows since then.
+
+const watched = () => document.getElementById("watch")?.dataset ?? {};
+
+function showSinceLooked() {
+  const { chart, seq } = watched();
+  const place = document.getElementById("looked");
+  let seen = null;
+  try { seen = JSON.parse(localStorage.getItem(`seen ${chart}`)); } catch { /* no storage */ }
+  const rows = seen && place ? seq - seen.seq : 0;
+  if (rows <= 0) return;
+  const link = place.querySelector("a");
+  link.textContent = `${rows} new ${rows === 1 ? "row" : "rows"} since you looked at ${seen.at.slice(0, 16).replace("T", " ")} UTC`;
+  link.href = `?kind=all&since=${seen.at}#history`;
+  place.hidden = false;
+}
+
+function rememberLook() {
+  const { chart, seq, at } = watched();
+  try { if (chart) localStorage.setItem(`seen ${chart}`, JSON.stringify({ seq, at })); } catch { /* no storage */ }
+}
+
 // Times as the person wants them: how long ago, in UTC, or in the browser's zone. The hint has the other forms.
 
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -146,6 +168,7 @@ function dress() {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
   filter();
   markCut();
+  rememberLook();
 }
 
 document.addEventListener("input", (event) => { if (event.target.matches("[data-filter]")) filter(); });
@@ -257,6 +280,7 @@ document.addEventListener("change", (event) => {
 
 for (const dialog of document.querySelectorAll("dialog[data-open]")) openModal(dialog);
 readTimes();
+showSinceLooked();
 showCurrent();
 dress();
 if (document.querySelector("[data-live]")) watch();

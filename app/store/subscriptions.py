@@ -216,3 +216,13 @@ def list_deliveries(connection: Connection, subscription_id: int, limit: int) ->
         .limit(limit)
     )
     return [Delivery(**row) for row in connection.execute(query).mappings()]
+
+
+def list_latest_deliveries(connection: Connection, chart: str) -> dict[int, Delivery]:
+    """Return what was sent last about a chart, by the id of the subscription. Used by: the page of a chart."""
+    latest = select(func.max(deliveries.c.id)).where(deliveries.c.chart == chart).group_by(deliveries.c.subscription_id)
+    query = select(deliveries).where(deliveries.c.id.in_(latest))
+    return {
+        row["subscription_id"]: Delivery(**{name: row[name] for name in Delivery.__slots__})
+        for row in connection.execute(query).mappings()
+    }

@@ -9,6 +9,7 @@ from app.service import roll
 from app.service.condition import Condition
 from app.service.pages import get_overview
 from app.service.tokens import Role
+from app.service.upkeep import check_ready
 from app.web.request import check_machine, current_holder, current_service
 from app.web.ui.base import blueprint, render
 from app.web.ui.forms import find_query
@@ -17,7 +18,11 @@ from app.web.values import read_choice
 
 @blueprint.get("/", provide_automatic_options=False)
 def get_index() -> Response:
-    """Every chart that the viewer may see; `q` searches in name, state and description, `show` filters by condition."""
+    """Every chart that the viewer may see; `q` searches in name, state and description, `show` filters by condition.
+
+    Raises DatabaseUnavailableError if the service is not ready.
+    """
+    check_ready(current_service())
     holder = current_holder()
     text, condition = find_query("q") or "", _read_condition()
     overview = get_overview(current_service(), lambda name: holder.may(Role.READER, name), text, condition)
