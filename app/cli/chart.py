@@ -16,6 +16,8 @@ import click
 from app import chart_file
 from app.cli.shared import (
     NO,
+    NUMBER,
+    SEQ,
     USAGE,
     Instant,
     config_of,
@@ -211,8 +213,8 @@ def diagram(context: click.Context, name: str, form: str, theme: str) -> None:
 @group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --is failed")
 @click.argument("name")
 @click.option("--state", help="The state; the current one if not given.")
-@click.option("--run", type=click.IntRange(1), help="The run; the current one if not given.")
-@click.option("--visit", type=click.IntRange(1), help="The visit, instead of the state's latest one.")
+@click.option("--run", type=NUMBER, help="The run; the current one if not given.")
+@click.option("--visit", type=NUMBER, help="The visit, instead of the state's latest one.")
 @click.option("--key", help="Only reports on this attribute.")
 @click.option(
     "--is",
@@ -413,8 +415,8 @@ def _print_status(status: Status, as_json: bool) -> None:
 
 @group.command("history", epilog="Example: ./state_service chart history states --since 2026-01-31 --csv > states.csv")
 @click.argument("name")
-@click.option("--after", default=0, type=click.IntRange(0), metavar="SEQ", help="Only rows after this seq.")
-@click.option("--limit", type=click.IntRange(1), help="At most this many rows.")
+@click.option("--after", default=0, type=click.IntRange(0, SEQ.max), metavar="SEQ", help="Only rows after this seq.")
+@click.option("--limit", type=SEQ, help="At most this many rows.")
 @click.option("--kind", type=click.Choice(reading.list_kinds()), metavar="KIND", help="Only rows of this kind.")
 @click.option("--machine", help="Only rows of this machine.")
 @click.option("--since", type=Instant(), metavar="INSTANT", help="Only rows from this instant on (ISO 8601, UTC).")

@@ -20,6 +20,7 @@ from app.cli.chart import JSON
 from app.cli.given import read_given, rosters_option
 from app.cli.shared import (
     NO,
+    NUMBER,
     USAGE,
     Age,
     Instant,
@@ -175,7 +176,7 @@ def new(name: str, template: str, folder: str) -> None:
 @click.command("runs", epilog="Example: ./state_service chart runs kernel-rollout --limit 3")
 @click.argument("name")
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(1, MAX_RUNS), help="How many runs.")
-@click.option("--before", type=click.IntRange(1), metavar="RUN", help="Only runs before this one.")
+@click.option("--before", type=NUMBER, metavar="RUN", help="Only runs before this one.")
 @JSON
 @click.pass_context
 @exits_on_error
@@ -269,7 +270,7 @@ class Span(click.ParamType[tuple[timedelta, timedelta]]):
 )
 @click.option(
     "--from-run",
-    type=click.IntRange(1),
+    type=NUMBER,
     metavar="N",
     help="Work and failures as in run N of the CHART.",
 )

@@ -19,7 +19,17 @@ from app.chart_file.roster_lines import parse_labels
 from app.cli.chart import JSON
 from app.cli.given import read_given, rosters_option
 from app.cli.remote import Remote, chart_path, find_remote
-from app.cli.shared import NO, USAGE, config_of, exits_on_error, fail, open_service, print_json, print_problems
+from app.cli.shared import (
+    NO,
+    NUMBER,
+    USAGE,
+    config_of,
+    exits_on_error,
+    fail,
+    open_service,
+    print_json,
+    print_problems,
+)
 from app.core.chart import Chart
 from app.core.crowd import count_machines
 from app.core.errors import ChartFileError
@@ -33,12 +43,10 @@ from app.service.rosters import read_lists
 
 @click.command("prove", epilog="Example: ./state_service chart prove charts/rolling-reboot.yaml --at-most 7")
 @click.argument("chart", metavar="FILE|CHART")
-@click.option(
-    "--machines", type=click.IntRange(min=1), help="How many machines take part, if the chart does not say so."
-)
+@click.option("--machines", type=NUMBER, help="How many machines take part, if the chart does not say so.")
 @rosters_option("The lines of a roster by which the chart goes; for a CHART those that it goes by now.")
 @click.option(
-    "--at-most", type=click.IntRange(min=0), metavar="N", help="Exit 1 if more than N may be down at an ending."
+    "--at-most", type=click.IntRange(0, NUMBER.max), metavar="N", help="Exit 1 if more than N may be down at an ending."
 )
 @click.option(
     "--stories", metavar="FILE", help="Write the stories into FILE, which chart test plays, instead of printing them."

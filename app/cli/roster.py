@@ -14,6 +14,7 @@ from app.chart_file.expect import join_conditions, to_condition
 from app.chart_file.fields import ScalarError, to_share
 from app.chart_file.roster_lines import RosterFileError
 from app.cli.shared import (
+    NUMBER,
     USAGE,
     config_of,
     current_author,
@@ -140,7 +141,7 @@ def print_rosters(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 @group.command("show", epilog="Example: ./state_service roster show web --where zone:a,b --where tier:lb")
 @click.argument("name")
-@click.option("--version", type=click.IntRange(1), help="An older version.")
+@click.option("--version", type=NUMBER, help="An older version.")
 @click.option("--where", "where", multiple=True, type=Condition(), help="Only machines with one of these values.")
 @JSON
 @click.pass_context
@@ -164,8 +165,8 @@ def show(
 
 @group.command("diff", epilog="Example: ./state_service roster diff web 3 4")
 @click.argument("name")
-@click.argument("before", type=click.IntRange(1), required=False)
-@click.argument("after", type=click.IntRange(1), required=False)
+@click.argument("before", type=NUMBER, required=False)
+@click.argument("after", type=NUMBER, required=False)
 @JSON
 @click.pass_context
 @exits_on_error

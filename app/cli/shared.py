@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -37,6 +38,10 @@ WRONG_USAGE = (
 )
 # A table's columns are as wide as its first rows need; a later cell that is wider pushes its line to the right.
 MEASURED_ROWS = 1000
+
+# A number that both databases hold: of a row of the log, and of a run, a visit or a version.
+SEQ = click.IntRange(1, 2**63 - 1)
+NUMBER = click.IntRange(1, 2**31 - 1)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,6 +104,12 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def say_where(error: Exception) -> str:
+    """Return an error that nobody expected in one line, with the place in the program where it was raised."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {in_one_line(error)}"
+
+
 def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: an error of the service, the database or the system becomes one line and an exit code."""
 
@@ -110,11 +121,15 @@ def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
             fail(str(error), USAGE)
         except errors.StateServiceError as error:
             fail(str(error), NO)
-        except BrokenPipeError:
-            # click ends the command without a word: the reader of the output has gone.
+        except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):
+            # click ends the command. Of a BrokenPipeError it says nothing: the reader of the output has gone.
             raise
         except library_errors() as error:
             fail(in_one_line(error), NO)
+        except UnicodeError as error:
+            fail(f"an argument, or what it names, is not UTF-8: {in_one_line(error)}", USAGE)
+        except Exception as error:
+            fail(f"this is a mistake in the program, please report it: {say_where(error)}", NO)
 
     return run
 

@@ -39,7 +39,11 @@ def normalize_url(url: str) -> URL:
         raise SettingError(f"{URL_SETTING} cannot be read: {error}") from None
     except ValueError:
         # The error's own text is left out: what it quotes as the port may be a part of the password.
-        raise SettingError(f"{URL_SETTING} cannot be read: its port is not a number") from None
+        raise SettingError(
+            f"{URL_SETTING} cannot be read: its port is not a number, or its host has a bracket too many"
+        ) from None
+    if any("\0" in str(part) for part in (parsed.username, parsed.password, parsed.host, parsed.database)):
+        raise SettingError(f"{URL_SETTING} cannot be read: it has a %00")
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return _normalize_postgresql(url, parsed.set(drivername="postgresql+psycopg"))
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):

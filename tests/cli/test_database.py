@@ -236,6 +236,9 @@ WRONG_URLS = {
     "an unknown option": ("postgresql://x@127.0.0.1/x?pool_size=3", "does not know: pool_size"),
     "an & in a password among the options": ("postgresql:///x?user=x&password=s3&s3cret=1", "does not know"),
     "a port that is not a number": ("postgresql://x:1@h:s3cret/x", "its port is not a number"),
+    "a bracket that is not closed": ("postgresql://x@[::1/x", "a bracket too many"),
+    "a NUL in the file": ("sqlite:////tmp/%00x.db", "it has a %00"),
+    "a NUL in the password": ("postgresql://x:s3%00@127.0.0.1/x", "it has a %00"),
     "an option for SQLite": ("sqlite:///x.db?timeout=3", "sqlite takes no options"),
 }
 
@@ -274,6 +277,11 @@ UNEXPECTED: dict[str, tuple[Exception, str]] = {
     "psycopg": (psycopg.DataError("bad value\nDETAIL"), "bad value"),
     "sqlite3": (sqlite3.DatabaseError("file is not a database"), "file is not a database"),
     "Alembic": (CommandError("no such revision"), "no such revision"),
+    "a text that is not UTF-8": (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), "an argument, or what it"),
+    "a mistake of ours": (
+        KeyError("x"),
+        "this is a mistake in the program, please report it: KeyError at test_database.py:",
+    ),
     "without a text": (sqlite3.InterfaceError(), "InterfaceError"),
 }
 
@@ -287,8 +295,8 @@ def test_unexpected_error_is_one_line(
 
     monkeypatch.setattr(schema, "check", fail)
     done = run_command("--database", sqlite_url, "db", "check")
-    assert_one_line(done, 1)
-    assert done.err == f"state_service: {line}\n"
+    assert_one_line(done, 2 if isinstance(error, UnicodeError) else 1)
+    assert done.err.startswith(f"state_service: {line}")
 
 
 def test_new_database_file_is_for_its_owner_alone(tmp_path: Path, bare: Run) -> None:

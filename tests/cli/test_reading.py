@@ -129,3 +129,25 @@ def test_unknown_chart_exits_1(run: Run, command: str) -> None:
     done = run("chart", command, "gone")
     assert (done.code, done.out) == (1, "")
     assert done.err == "state_service: no chart named 'gone'\n"
+
+
+HUGE = "99999999999999999999"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("history", "states", "--after", HUGE),
+        ("history", "states", "--limit", HUGE),
+        ("machines", "states", "--run", HUGE),
+        ("machines", "states", "--visit", HUGE),
+        ("runs", "states", "--before", HUGE),
+        ("show", "\udcff"),
+        ("pause", "\udcff", "--reason", "x"),
+        ("history", "states", "--machine", "\udcff"),
+    ],
+)
+def test_value_that_no_database_holds_exits_2(run: Run, seed: str, arguments: tuple[str, ...]) -> None:
+    run("chart", "import", seed)
+    done = run("chart", *arguments)
+    assert (done.code, "Traceback" in done.err, "mistake" in done.err) == (2, False, False)
