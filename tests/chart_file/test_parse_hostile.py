@@ -46,7 +46,7 @@ BOMBS = {
 def test_parse_refuses_a_bomb_quickly(text: str) -> None:
     started = time.perf_counter()
     assert 1 <= len(problems_of(text)) <= 1001
-    assert time.perf_counter() - started < 10  # about 1 s; the limit leaves room for a slow computer
+    assert time.perf_counter() - started < 30  # about 1 s; the limit leaves room for a slow computer
 
 
 def test_parse_reads_10_000_states_quickly() -> None:
@@ -55,7 +55,7 @@ def test_parse_reads_10_000_states_quickly() -> None:
     started = time.perf_counter()
     chart = parse("chart: big\ncurrent_state: s0\nstates:\n" + "".join(states) + "- {name: s9999}\n").chart
     assert len(chart.states) == 10_000
-    assert time.perf_counter() - started < 10  # about 1.3 s; the limit leaves room for a slow computer
+    assert time.perf_counter() - started < 30  # about 1.3 s; the limit leaves room for a slow computer
 
 
 def mutate(source: bytes, dice: random.Random) -> bytes:
