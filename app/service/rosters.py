@@ -390,9 +390,12 @@ def read_roster(service: Service, name: str, version: int | None = None, where: 
     return RosterView(name, number, _iterate_lines(service, roster.id, number, where))
 
 
-def read_lists(service: Service, name: str) -> dict[str, Labels]:
-    """Return every machine of a roster's newest version with its labels. Raises RosterNotFoundError."""
-    return {machine: read_labels(text) for machine, text in read_roster(service, name).lines}
+def read_lists(service: Service, name: str, version: int | None = None) -> dict[str, Labels]:
+    """Return every machine of a roster's version, by default the newest, with its labels.
+
+    Raises RosterNotFoundError, VersionNotFoundError.
+    """
+    return {machine: read_labels(text) for machine, text in read_roster(service, name, version).lines}
 
 
 def _iterate_lines(service: Service, roster_id: int, version: int, where: Where) -> Iterator[store.rosters.Line]:
