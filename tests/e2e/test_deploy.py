@@ -15,7 +15,7 @@ import yaml
 from tests.e2e.stack import CLIENTS, DEPLOY, ROOT, Front, nginx_file, replaced
 
 UNITS = [*sorted(DEPLOY.glob("*.service")), *sorted(DEPLOY.glob("*.timer")), *sorted(CLIENTS.glob("systemd/*.[st]*"))]
-SCRIPTS = [CLIENTS / "statectl", ROOT / "tests" / "e2e" / "install.sh"]
+SCRIPTS = [CLIENTS / "statectl", CLIENTS / "ci" / "check-charts", ROOT / "tests" / "e2e" / "install.sh"]
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
