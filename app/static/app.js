@@ -192,8 +192,23 @@ async function follow(url) {
   try { await refresh(); } catch { location.reload(); }
 }
 
+// An act is not sent to a server that does not answer: the browser's own error page would lose what was typed.
+
+function hold(event) {
+  event.preventDefault();
+  let problem = event.target.querySelector(".problem");
+  if (!problem) {
+    problem = document.createElement("p");
+    problem.className = "problem";
+    problem.setAttribute("role", "alert");
+    event.target.querySelector(".act-buttons").before(problem);
+  }
+  problem.textContent = `Not sent. ${lost.textContent}`;
+}
+
 document.addEventListener("submit", (event) => {
   const form = event.target;
+  if (!lost.hidden && form.matches(".act form")) return hold(event);
   if (!form.matches("[data-swap]")) { leaving = true; return; }
   event.preventDefault();
   const query = new URLSearchParams(location.search); // keeps the fields of the other list

@@ -85,6 +85,21 @@ def test_page_says_when_it_has_lost_the_server_and_when_it_is_back(
             expect(page.locator("#said")).to_have_text("The server answers again.")
 
 
+def test_act_is_not_sent_to_a_server_that_is_away(chromium: Browser, sqlite_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    with context_of(chromium, base_url=f"http://127.0.0.1:{port}") as context:
+        page = context.new_page()
+        with running(sqlite_url, tmp_path, auth="open", bind=f"127.0.0.1:{port}") as server:
+            server.import_chart("lonely", "current_state: a\nstates: [{name: a}]\n")
+            page.goto("/ui/charts/lonely")
+            page.get_by_role("button", name="Reset…").click()
+            page.get_by_role("dialog").get_by_label("Reason").fill("half a sentence")
+        expect(page.locator("#lost")).to_contain_text("No answer", timeout=15_000)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Not sent. No answer from the server")
+        expect(page.get_by_role("dialog").get_by_label("Reason")).to_have_value("half a sentence")
+
+
 def test_page_says_when_the_session_is_over(open_page: Open, client: Client) -> None:
     page = open_page("reader", f"/ui/charts/{new_chart(client)}")
     page.context.clear_cookies()

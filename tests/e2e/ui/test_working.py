@@ -93,6 +93,35 @@ def test_goto_reset_and_archive(open_page: Open, client: Client) -> None:
     expect(page.get_by_role("link", name=name)).to_have_count(0)
 
 
+def test_dialog_holds_the_keyboard_and_gives_it_back(open_page: Open, client: Client) -> None:
+    page = open_page("operator", f"/ui/charts/{new_chart(client)}")
+    page.get_by_role("button", name="Go to…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("State", exact=True)).to_be_focused()
+    expect(dialog.get_by_label("State", exact=True)).to_have_value("")
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name="Go to…")).to_be_focused()
+
+
+def test_act_that_came_too_late_is_refused_with_what_was_typed(
+    open_page: Open, client: Client, complaints: list[str]
+) -> None:
+    name = new_chart(client)
+    page = open_page("operator", f"/ui/charts/{name}")
+    page.get_by_role("button", name="Pause…").click()
+    client.ask("POST", f"/charts/{name}/pause", '{"reason": "first"}', Content_Type="application/json")
+    page.get_by_role("dialog").get_by_label("Reason").fill("the second one")
+    page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
+    expect(page.get_by_role("alert").filter(has_text="You had typed: the second one")).to_be_visible()
+    # The browser notes the page's status.
+    assert ["409" in text for text in complaints] == [True]
+    complaints.clear()
+
+
 def test_keyboard_alone_is_enough(open_page: Open, client: Client) -> None:
     page = open_page("operator", f"/ui/charts/{new_chart(client)}")
     page.keyboard.press("Tab")
