@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove bench check e2e lock dist share clean
+.PHONY: help run test prove bench check e2e lock dist share image clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -74,6 +74,10 @@ dist: $(VENV)/.installed ## Build a wheel, and one file that Python alone runs, 
 share: $(VENV)/.installed ## Write the man page and the shells' completion anew, after a command has changed
 	$(BIN)/python release/share.py
 	@echo "Read \`git diff release/share\`."
+
+image: ## Build the container image stateservice (ENGINE=podman, IMAGE=registry.example/stateservice:0.1.0)
+	$(or $(ENGINE),docker) build -f deploy/Dockerfile -t $(or $(IMAGE),stateservice) .
+	@echo "Next: docker compose -f deploy/compose.yaml up, or deploy/kubernetes.yaml."
 
 clean: ## Remove the virtual environment and caches; your database in instance/ stays
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
