@@ -127,7 +127,8 @@ def run_cron(machine: Machine) -> Run:
     return machine.run("/bin/sh", "-c", replaced(command, changes), **machine.statectl_file())
 
 
-def run_ansible(machine: Machine) -> Run:
+def run_ansible(machine: Machine, *options: str, is_forced: bool = False) -> Run:
+    """Run the playbook; `is_forced` lets its work be done in check mode, too."""
     changes = {
         "https://state.example": machine.stack.url,
         "kernel-rollout": machine.chart,
@@ -144,9 +145,10 @@ def run_ansible(machine: Machine) -> Run:
         "ansible.builtin.command: /usr/local/sbin/update-kernel": f"ansible.builtin.shell: {machine.work}",
         "/var/lib/kernel-rollout.done": str(machine.done),
     }
-    machine.write("update-kernel.yml", replaced(tasks, work))
+    machine.write("update-kernel.yml", replaced(tasks, work) + "  check_mode: false\n" * is_forced)
     return machine.run(
         "ansible-playbook",
+        *options,
         "-i",
         f"{MACHINE},",
         str(playbook),

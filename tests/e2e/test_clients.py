@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.machines import KINDS, Client, Machine
+from tests.e2e.machines import KINDS, Client, Machine, run_ansible
 from tests.e2e.stack import Stack
 
 
@@ -52,3 +52,16 @@ def test_machine_does_not_work_when_the_service_is_down(client: Client, machine:
     assert done.returncode == client.down, done.stdout + done.stderr
     assert machine.times_worked() == 0
     assert machine.stack.updates(machine.chart) == 0
+
+
+@pytest.mark.parametrize(("state", "is_forced"), [("green_state", False), ("red_state", True)])
+def test_ansible_in_check_mode_asks_and_reports_nothing(
+    stack: Stack, tmp_path: Path, chart: str, state: str, is_forced: bool
+) -> None:
+    """A task that check mode skips must not be taken for a yes: a task that is done in check mode would do its work."""
+    machine = Machine(stack, tmp_path, chart, state)
+    done = run_ansible(machine, "--check", is_forced=is_forced)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "TASK [stateservice : Ask]" in done.stdout
+    assert machine.times_worked() == 0
+    assert stack.updates(chart) == 0
