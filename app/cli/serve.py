@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,7 @@ def serve(
     lists = read_lines(rosters)
     with reserved(config.bind):
         migrate(config)
+        rehearse(config, requests, lists, take_file=take_file)
         for name, lines in lists.items():
             import_list(config, name, lines, take_file=take_file)
         names = [import_file(config, file, requests[file], take_file=take_file) for file in charts]
@@ -87,6 +88,29 @@ def read_chart(file: str) -> ImportRequest:
         print_problems(file, error.problems)
         sys.exit(USAGE)
     return request
+
+
+def rehearse(
+    config: Config, requests: Mapping[str, ImportRequest], lists: Mapping[str, dict[str, str]], *, take_file: bool
+) -> None:
+    """Do every import without writing it: what cannot be imported ends the start before anything is.
+
+    Raises ConflictError, ChartFileError.
+    """
+    service, author = open_service(config), current_author()
+    # The first roster is imported first: if it cannot be, nothing was. It may be large, and is not read twice.
+    for name, lines in list(lists.items())[1:]:
+        if take_file or find_earlier(service, name, lines) is None:
+            import_roster(service, RosterRequest(name, lines, dry_run=True), author)
+    for request in requests.values():
+        if not take_file and find_behind(service, request) is not None:
+            continue
+        try:
+            import_chart(service, replace(request, dry_run=True), author)
+        except ChartFileError:
+            # The file itself was read without a problem: it may follow a roster that is not imported yet.
+            if not lists:
+                raise
 
 
 def import_list(config: Config, name: str, lines: dict[str, str], *, take_file: bool) -> None:

@@ -183,6 +183,32 @@ def test_start_changes_no_database_if_a_chart_is_bad(tmp_path: Path, seed: Path)
     assert not (tmp_path / "new.db").exists()
 
 
+def test_start_imports_nothing_if_one_import_would_be_refused(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
+    """The second chart drops the state that is current; the second roster loses its machines."""
+    other = tmp_path / "other.yaml"
+    other.write_text(seed.read_text())
+    full, empty = tmp_path / "full", tmp_path / "empty"
+    full.write_text("web-01\n")
+    empty.write_text("# nobody\n")
+    for arguments in (["chart", "import", str(other)], ["roster", "import", "lost", str(full)]):
+        assert start(sqlite_url, *arguments).returncode == 0
+    other.write_text(seed.read_text().replace("green_state", "lime_state"))
+    port = ("--port", str(free_port()))
+    for more in (["--chart", str(seed), "--chart", str(other)], ["--roster", f"lost={empty}", "--chart", str(seed)]):
+        done = start(sqlite_url, *port, "--roster", f"new={full}", *more)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "new" not in start(sqlite_url, "roster", "list").stdout
+    assert "states" not in start(sqlite_url, "chart", "list").stdout
+
+
+def test_start_imports_a_roster_and_the_chart_that_follows_it(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
+    lines = tmp_path / "web"
+    lines.write_text("web-01\n")
+    seed.write_text("expect: {roster: web}\n" + seed.read_text())
+    with serving(sqlite_url, tmp_path, "--roster", lines, "--chart", seed) as server:
+        assert server.status("states")["expect"] == 1
+
+
 def test_gunicorn_listens_on_a_socket_and_a_port(sqlite_url: str, tmp_path: Path) -> None:
     path = tmp_path / "own.sock"
     with running(sqlite_url, tmp_path, bind=f"127.0.0.1:0, unix:{path}") as server:
