@@ -26,7 +26,7 @@ from app.core.position import Kind
 from app.service.context import Service
 from app.service.operate import reset
 from app.service.put import Put
-from app.service.rosters import RosterRequest, import_roster, list_versions, read_lines, read_lists
+from app.service.rosters import RosterRequest, import_roster, list_versions, read_lines, read_list
 from tests.service.support import NOBODY, Clock, import_text, rows
 from tests.support.requests import claim, release, update
 
@@ -169,7 +169,7 @@ def live(service: Service, clock: Clock, *, seed: int = 1, rounds: int = 20) -> 
             elif deed == "reset":
                 reset(service, "groups", "again", NOBODY)
     lines = {
-        number: read_lists(service, "groups", number)
+        number: read_list(service, "groups", number)
         for number in range(1, list_versions(service, "groups")[-1].version + 1)
     }
     log = rows(service, "groups")

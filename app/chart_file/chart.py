@@ -61,6 +61,7 @@ from app.chart_file.windows import (
 from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
 from app.core.expect import FromRoster, Listed
+from app.core.memory import Lists
 
 STATE_KEYS = (
     "name",
@@ -284,8 +285,12 @@ def read_chart(
     now: datetime | None = None,
     *,
     calendars: dict[str, Node],
+    rosters: Lists | None = None,
 ) -> ReadChart | None:
-    """Return the chart; None if there are problems, noted here or before. `calendars` gets the place of each name."""
+    """Return the chart; None if there are problems, noted here or before. `calendars` gets the place of each name.
+
+    `rosters` has the lines of each roster that the chart goes by, if they are known.
+    """
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
         return None
@@ -327,7 +332,7 @@ def read_chart(
         follows=expect.expected if isinstance(expect.expected, FromRoster) else None,
     )
     warn_of_meaning(chart, scope.state_names, warnings)
-    hold_to_promises(chart, found, problems, warnings, now)
+    hold_to_promises(chart, found, problems, warnings, now=now, rosters=rosters)
     if problems:
         return None
     return ReadChart(chart, list_roster_spots(fields, state_maps), tuple(list_group_spots(state_maps)))
@@ -416,19 +421,27 @@ class ParsedChart:
 
 
 def parse(
-    text: str | bytes, *, name: str | None = None, default_name: str | None = None, now: datetime | None = None
+    text: str | bytes,
+    *,
+    name: str | None = None,
+    default_name: str | None = None,
+    now: datetime | None = None,
+    rosters: Lists | None = None,
 ) -> ParsedChart:
     """Return the chart that the file's text defines. Raises ChartFileError with every problem in it.
 
     The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`. With `now`,
-    there is a warning about each instant of a `clock` guard that is past then.
+    there is a warning about each instant of a `clock` guard that is past then. With `rosters`, the lines of each roster
+    that the chart goes by, it is held to its promises; without rosters that waits until they are known.
     """
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)
     root = None if decoded is None else read_nodes(blank_preamble(decoded), problems)
     calendars: dict[str, Node] = {}
     names = Names(name, default_name)
-    read = None if root is None else read_chart(root, names, problems, warnings, now, calendars=calendars)
+    read = (
+        None if root is None else read_chart(root, names, problems, warnings, now, calendars=calendars, rosters=rosters)
+    )
     if decoded is None or read is None:
         raise ChartFileError(problems.in_order())
     missing = {

@@ -19,10 +19,12 @@ from app.chart_file.nodes import MapNode, Node, Problems, ScalarNode, quote
 from app.core.breaking import Broken, check_promises
 from app.core.chart import Chart, State
 from app.core.crowd import find_uncovered
+from app.core.memory import Lists
 from app.core.promises import LIMIT, MEASURES, Always, Never, Promises
 
 PROMISE_KEYS = ("never", "always")
 PLACES = ("while", "at")
+CHECKED_LATER = "this promise is checked when the rosters are known: at the import, and when a roster changes"
 NEVER_KEYS = (*MEASURES, *PLACES)
 ALWAYS_KEYS = ("ends", "within")
 
@@ -71,7 +73,8 @@ def _read_never(node: Node, states: Mapping[str, State], scope: Scope) -> Never 
     if written is None or name is None or limit is None:
         return None
     never = Never(measure, written, place, name)
-    if never.is_share and scope.expect.machines is None and not scope.expect.is_unreadable:
+    is_sized = scope.expect.machines is not None or scope.expect.is_looked_up or scope.expect.is_unreadable
+    if never.is_share and not is_sized:
         scope.problems.add(limit, f"{measure}: {quote(written)} is a percentage, but the chart has no 'expect'")
         return None
     if never.is_while and states[name].is_final:
@@ -138,17 +141,32 @@ def _to_length(text: str) -> timedelta:
 
 
 def hold_to_promises(
-    chart: Chart, found: PromiseNodes, problems: Problems, warnings: Problems, now: datetime | None
+    chart: Chart,
+    found: PromiseNodes,
+    problems: Problems,
+    warnings: Problems,
+    *,
+    now: datetime | None = None,
+    rosters: Lists | None = None,
 ) -> None:
-    """Note each promise that the chart can break, with the story that breaks it; doubts are warnings."""
-    uncovered = find_uncovered(chart)
-    if uncovered is not None and chart.promises:
+    """Note each promise that the chart can break, with the story that breaks it; doubts are warnings.
+
+    A chart that goes by rosters is judged if their lines are known: `rosters`. Else a warning says when it will be.
+    """
+    if not chart.promises:
+        return
+    if chart.rosters and rosters is None:
+        for place in (node for _, node in (*found.never, *found.always)):
+            warnings.add_at(place.line, place.column, CHECKED_LATER)
+        return
+    uncovered = find_uncovered(chart, rosters)
+    if uncovered is not None:
         promises: list[Never | Always] = [*chart.promises.never, *chart.promises.always]
         for place in map(found.find_place, promises):
             why = f"a promise cannot be proved of a chart that {uncovered}; leave the promise out"
             problems.add_at(place.line, place.column, why)
         return
-    checked = check_promises(chart, now)
+    checked = check_promises(chart, now, rosters)
     for broken in checked.broken:
         _note(broken, found, problems)
     for broken in checked.doubtful:

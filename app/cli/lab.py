@@ -47,7 +47,7 @@ from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
 from app.lab.world import need_rosters
 from app.service.reading import get_definition
-from app.service.rosters import read_lists
+from app.service.rosters import read_list
 from app.service.runs import (
     MAX_RUNS,
     Run,
@@ -352,7 +352,7 @@ def _find_rosters(context: click.Context, chart: Chart, target: str, given: tupl
     rosters: dict[str, Mapping[str, Labels]] = {**read_given(given)}
     if target != "-" and not Path(target).is_file():
         service = open_service(config_of(context))
-        rosters |= {name: read_lists(service, name) for name in chart.rosters if name not in rosters}
+        rosters |= {name: read_list(service, name) for name in chart.rosters if name not in rosters}
     need_rosters(chart, rosters)
     return rosters
 

@@ -38,7 +38,7 @@ from app.core.memory import Lists
 from app.lab.prove import Proved, prove
 from app.lab.world import need_rosters
 from app.service.reading import get_definition
-from app.service.rosters import read_lists
+from app.service.rosters import read_list
 
 
 @click.command("prove", epilog="Example: ./state_service chart prove charts/rolling-reboot.yaml --at-most 7")
@@ -114,7 +114,7 @@ def _find_rosters(
     remote = find_remote(context)
     for roster in () if Path(name).is_file() else chart.rosters:
         if roster not in rosters and remote is None:
-            rosters[roster] = read_lists(open_service(config_of(context)), roster)
+            rosters[roster] = read_list(open_service(config_of(context)), roster)
         elif roster not in rosters and remote is not None:
             rosters[roster] = parse_labels(remote.ask("GET", f"/rosters/{quote(roster)}", accept="text/plain").read())
     need_rosters(chart, rosters)

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 
 from app.core.chart import Chart, ClockGuard, ElapsedGuard, State
 from app.core.counts import UNLIMITED, TooManyCountsError
+from app.core.crowd import Crowd, count_machines
+from app.core.memory import Lists
 from app.core.promises import Always, Never
 from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
 from app.core.witness import MOMENT, Act, Story, StoryTooLongError, Waited, play, write_file, write_tale
@@ -38,13 +40,18 @@ class Checked:
     doubtful: tuple[Broken, ...] = ()
 
 
-def check_promises(chart: Chart, now: datetime | None = None) -> Checked:
-    """Return which promises of the chart can be broken. A run that begins at `now` is the one that is timed."""
+def check_promises(chart: Chart, now: datetime | None = None, rosters: Lists | None = None) -> Checked:
+    """Return which promises of the chart can be broken. A run that begins at `now` is the one that is timed.
+
+    `rosters` has the lines of each roster that the chart goes by.
+    """
     promises = chart.promises
     if not promises:
         return Checked()
     try:
-        proof = Proof(chart, UNLIMITED if chart.expect is None else chart.expect)
+        counted = count_machines(chart, rosters or {})
+        machines = UNLIMITED if counted is None else counted
+        proof = Proof(chart, machines, crowd=Crowd(chart, machines, rosters or {}))
         found = [item for never in promises.never for item in _check_never(proof, never)]
         broken = [item for item, is_sure in found if is_sure]
         broken += [item for always in promises.always for item in _check_always(proof, always, now)]
@@ -83,17 +90,25 @@ def _say(never: Never) -> str:
 
 def _tell_shortest(proof: Proof, never: Never, measure: Measure, most: int) -> str:
     """Return the story in which the promise is broken with the fewest machines; empty if there is none to show."""
+    find = proof.find_bound_within if never.is_while else proof.find_bound
+    if proof.chart.looks_up or proof.chart.has_own_sets:
+        # A smaller number of machines would be another roster.
+        bound = find(measure, never.state)
+        return _tell(proof.chart, proof, bound.legs, _title(bound.most or 0, measure), never, bound=bound)
     for doubling in range(DOUBLINGS):
         machines = min((most + 1) << doubling, proof.machines)
         smaller = Proof(proof.chart, machines, proof.budget)
         find = smaller.find_bound_within if never.is_while else smaller.find_bound
         bound = find(measure, never.state)
         if bound.most is not None and bound.most > most:
-            title = f"{bound.most} machines {'are down' if measure is Measure.DOWN else 'have begun'}"
-            return _tell(proof.chart, smaller, bound.legs, title, never, bound=bound)
+            return _tell(proof.chart, smaller, bound.legs, _title(bound.most, measure), never, bound=bound)
         if machines == proof.machines:
             break
     return ""
+
+
+def _title(machines: int, measure: Measure) -> str:
+    return f"{machines} machines {'are down' if measure is Measure.DOWN else 'have begun'}"
 
 
 def _tell(
@@ -103,13 +118,13 @@ def _tell(
     story = proof.show(legs, measure, (bound.most if bound is not None else None) or 0)
     if story is None:
         return ""
-    course = play(chart, story)
+    course = play(chart, story, proof.crowd.rosters)
     assert course is not None
-    return _write(chart, title, story, course.position.state)
+    return _write(proof, title, story, course.position.state)
 
 
-def _write(chart: Chart, title: str, story: Story, expect: str) -> str:
-    return write_file(f"{chart.name}.yaml", write_tale(chart, title, story, expect))
+def _write(proof: Proof, title: str, story: Story, expect: str) -> str:
+    return write_file(f"{proof.chart.name}.yaml", write_tale(proof.chart, title, story, expect, proof.crowd.rosters))
 
 
 # Always
@@ -119,7 +134,7 @@ def _check_always(proof: Proof, always: Always, now: datetime | None) -> Iterato
     for name in proof.list_endings():
         if name not in always.ends:
             story = proof.show(proof.way_to(name))
-            told = "" if story is None else _write(proof.chart, f"it ends in {name}", story, name)
+            told = "" if story is None else _write(proof, f"it ends in {name}", story, name)
             yield Broken(always, f"always {always.text} can be broken: it can end in {name!r}", told)
     times = Times(proof, now)
     endless = next((state for state in times.list_endless()), None)
@@ -143,7 +158,7 @@ def _describe_endless(proof: Proof, always: Always, state: State) -> Broken:
     told = ""
     if story is not None and not list_clock_moves(state)[0]:
         story = Story((*story.acts, *wait), story.start)
-        told = _write(proof.chart, f"{name} is not left", story, name)
+        told = _write(proof, f"{name} is not left", story, name)
     return Broken(always, f"always {always.text} can be broken: {because}", told)
 
 
@@ -151,10 +166,10 @@ def _describe_slow(proof: Proof, always: Always, times: Times) -> Broken:
     assert always.within is not None
     because = f"always {always.text} can be broken: it can take {format_length(times.longest)}"
     story = times.tell_slowest(always.within)
-    course = None if story is None else play(proof.chart, story)
+    course = None if story is None else play(proof.chart, story, proof.crowd.rosters)
     if story is None or course is None or course.position.state in always.ends:
         return Broken(always, because)
-    told = _write(proof.chart, f"not ended after {always.within_written}", story, course.position.state)
+    told = _write(proof, f"not ended after {always.within_written}", story, course.position.state)
     return Broken(always, because, told)
 
 

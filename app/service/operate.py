@@ -23,7 +23,7 @@ from app.core.errors import (
     Problem,
     ReasonRequiredError,
 )
-from app.core.expect import FromRoster, Where
+from app.core.expect import FromRoster, Labels, Where, read_labels
 from app.core.log import Author
 from app.core.position import (
     Archive,
@@ -189,6 +189,10 @@ def _import(
         if missing:
             raise ChartFileError(tuple(sorted(missing)))
     rosters = _hold_rosters(connection, parsed)
+    if parsed.chart.promises and rosters:
+        lists, now = read_lists(connection, rosters), service.read_now(connection)
+        checked = chart_file.parse(request.text, name=parsed.chart.name, now=now, rosters=lists)
+        parsed = replace(parsed, warnings=checked.warnings)
     row = store.charts.lock_chart_even_archived(connection, parsed.chart.name)
     if row is None:
         outcome = Outcome.CREATED
@@ -205,6 +209,17 @@ def _import(
         status, step = _upgrade(service, connection, row, parsed, author, maps=request.maps, rosters=rosters)
     warnings = (*parsed.warnings, *_warn_of_groups(service, connection, parsed, rosters))
     return Imported(outcome, status, warnings, step.entries, request.dry_run), step
+
+
+def read_lists(connection: Connection, rosters: Mapping[str, int]) -> dict[str, dict[str, Labels]]:
+    """Return the lines of rosters in these versions, to hold a chart to its promises."""
+    found = {}
+    for name, version in rosters.items():
+        roster = store.rosters.find_roster(connection, name)
+        assert roster is not None  # the chart goes by it
+        lines = store.rosters.stream_lines(connection, roster.id, version)
+        found[name] = {machine: read_labels(labels) for machine, labels in lines}
+    return found
 
 
 def _hold_rosters(connection: Connection, parsed: chart_file.ParsedChart) -> dict[str, int]:

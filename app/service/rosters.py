@@ -14,9 +14,10 @@ from itertools import islice
 from typing import Any
 
 from app import store
+from app.chart_file import parse
 from app.chart_file.roster_lines import digest, parse_roster, write_labels, write_line
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
-from app.core.errors import ConflictError, RosterNotFoundError, VersionNotFoundError
+from app.core.errors import ChartFileError, ConflictError, Problem, RosterNotFoundError, VersionNotFoundError
 from app.core.expect import Labels, Where, read_labels
 from app.core.log import Author, format_instant
 from app.core.position import Kind, NewRoster, Step
@@ -24,7 +25,7 @@ from app.db import Connection, asking, retrying, snapshot, transaction
 from app.service.context import Service
 from app.service.crowds import Knowledge, RosterCache
 from app.service.locked import LockedChart, locked_chart, record
-from app.service.operate import find_labelled
+from app.service.operate import find_labelled, read_lists
 
 # Machines that may vanish in one import, unless it says otherwise.
 MAX_LOSS = Fraction(10, 100)
@@ -191,6 +192,7 @@ def _import(
     for name in store.charts.list_followers(connection, request.name):
         held = _hold(service, connection, name, request.name, cache)
         if held is not None:
+            _hold_to_promises(connection, held, {**held.position.rosters, request.name: version.version})
             reports = _read_reports(connection, held.row, ended)
             step = held.decide(NewRoster(request.name, version.version, reports), author)
             record(service, connection, held)
@@ -263,6 +265,21 @@ def _hold(service: Service, connection: Connection, name: str, roster: str, cach
     held = locked_chart(service, connection, row)
     held.known_by(Knowledge(cache, connection, row))
     return held if roster in held.chart.rosters else None
+
+
+def _hold_to_promises(connection: Connection, held: LockedChart, versions: Mapping[str, int]) -> None:
+    """Raise ChartFileError if the chart can break a promise by these versions of its rosters."""
+    if not held.chart.promises:
+        return
+    text = store.definitions.get_version(connection, held.row.id, held.row.version).text
+    try:
+        parse(text, name=held.row.name, now=held.now, rosters=read_lists(connection, versions))
+    except ChartFileError as error:
+        broken = (
+            Problem(1, 1, f"chart {held.row.name!r}, {one.line}:{one.column}: {one.message}", one.story)
+            for one in error.problems
+        )
+        raise ChartFileError(tuple(broken)) from None
 
 
 def _read_reports(
@@ -390,7 +407,7 @@ def read_roster(service: Service, name: str, version: int | None = None, where: 
     return RosterView(name, number, _iterate_lines(service, roster.id, number, where))
 
 
-def read_lists(service: Service, name: str, version: int | None = None) -> dict[str, Labels]:
+def read_list(service: Service, name: str, version: int | None = None) -> dict[str, Labels]:
     """Return every machine of a roster's version, by default the newest, with its labels.
 
     Raises RosterNotFoundError, VersionNotFoundError.

@@ -60,3 +60,43 @@ def test_promises_are_kept_with_the_version_and_exported(client: FlaskClient, se
     exported = client.get("/charts/web", headers={"Accept": "application/yaml"}).get_data(as_text=True)
     assert client.put("/charts/copy", data=exported.replace("chart: web", "chart: copy")).status_code == 201
     assert get_definition(service, "copy").promises == promises
+
+
+# By a roster: 5 % of 20 machines are one at a time, of 101 they are six.
+ROSTERED = KEPT.replace("expect: 20", "expect: {roster: web}").replace("slots: 4", 'slots: "5%"')
+
+
+def lines(machines: int) -> str:
+    return "".join(f"web-{number:03}\n" for number in range(machines))
+
+
+def test_promise_of_a_chart_by_a_roster_is_held_to_at_import_and_when_the_roster_changes(client: FlaskClient) -> None:
+    assert client.put("/rosters/web", data=lines(20)).status_code == 201
+    answer = client.put("/charts/web", data=ROSTERED)
+    assert (answer.status_code, answer.get_json()["warnings"]) == (201, [])
+    # 101 machines have six slots: two have failed and five are at work when it stops.
+    answer = client.put("/rosters/web", data=lines(101))
+    (problem,) = answer.get_json()["problems"]
+    assert answer.status_code == 422
+    assert problem["message"] == "chart 'web', 5:8: never down >5 at stop can be broken: 7 machines can be down"
+    assert problem["story"].startswith("chart: web.yaml\nstory:\n  - name: 7 machines are down\n")
+    assert len(client.get("/rosters/web/versions").get_json()) == 1
+    assert client.get("/charts/web").get_json()["expect"] == 20
+    assert client.put("/rosters/web", data=lines(80)).status_code == 200
+    assert client.get("/charts/web").get_json()["expect"] == 80
+
+
+def test_import_of_a_chart_that_can_break_its_promise_by_the_roster_is_422(client: FlaskClient) -> None:
+    assert client.put("/rosters/web", data=lines(101)).status_code == 201
+    answer = client.put("/charts/web", data=ROSTERED)
+    (problem,) = answer.get_json()["problems"]
+    assert (answer.status_code, problem["line"]) == (422, 5)
+    assert problem["message"] == "never down >5 at stop can be broken: 7 machines can be down"
+    assert client.get("/charts/web").status_code == 404
+
+
+def test_promise_in_percent_is_of_the_roster(client: FlaskClient) -> None:
+    assert client.put("/rosters/web", data=lines(20)).status_code == 201
+    text = ROSTERED.replace('down: ">5"', 'down: ">10%"')
+    assert client.put("/charts/web", data=text).status_code == 201
+    assert client.put("/rosters/web", data=lines(25)).status_code == 422
