@@ -85,11 +85,12 @@ class SteadyClock:
         if behind <= SMALL_STEP and not self._ahead:
             return max(before, clock)
         is_new = behind > self._ahead + SMALL_STEP
+        told = timedelta(seconds=round(behind.total_seconds()))
         if behind > LARGE_STEP:
             logger.error(
                 "the machine's clock was set back by %s, and is followed: deadlines and leases that began before end"
                 " that much later",
-                behind,
+                told,
             )
             self._ahead = timedelta(0)
             return clock
@@ -97,7 +98,7 @@ class SteadyClock:
             logger.error(
                 "the machine's clock was set back by %s: deadlines and leases end after the time that they had left."
                 " Windows and clock guards come early by as much, until the clock has caught up",
-                behind,
+                told,
             )
         self._ahead = behind
         return expected
