@@ -247,11 +247,23 @@ class Detail:
     trouble: Trouble | None
     told: Sequence[Telling]
     loss: Loss
+    # Each roster that the chart goes by, in the version in force.
+    rosters: Sequence[tuple[str, store.rosters.RosterVersion]] = ()
 
     @property
     def health(self) -> Health:
         """How the chart is doing."""
         return self.status.health
+
+
+def _list_rosters(connection: Connection, versions: Mapping[str, int]) -> list[tuple[str, store.rosters.RosterVersion]]:
+    """Return the rosters by which a chart goes, by name."""
+    found = []
+    for name, version in sorted(versions.items()):
+        roster = store.rosters.find_roster(connection, name)
+        one = None if roster is None else store.rosters.find_version(connection, roster.id, version)
+        found += [] if one is None else [(name, one)]
+    return found
 
 
 def get_detail(service: Service, name: str, machines: MachineQuery, history: HistoryQuery) -> Detail:
@@ -294,6 +306,7 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
                 known=service.know(connection, row),
             ),
             history=get_history(connection, row, history),
+            rosters=_list_rosters(connection, position.rosters),
             versions=store.definitions.list_versions(connection, row.id),
             trouble=_find_trouble(connection, row, status.health, counts),
             told=_list_told(connection, name),

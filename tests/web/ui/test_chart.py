@@ -278,3 +278,10 @@ def test_page_of_a_machine_has_its_reports(rollout: Flask) -> None:
     text = Browser(rollout).text("/ui/machines/web-9")
     assert "fleet failed" in text
     assert "No chart has heard of this machine." in Browser(rollout).text("/ui/machines/nobody%2F1")
+
+
+def test_page_names_the_roster_that_the_chart_goes_by(app: Flask) -> None:
+    client = app.test_client()
+    assert client.put("/rosters/fleet", data="a tier=lb\nb\nc\n").status_code == 201
+    import_text(app, "chart: by\ncurrent_state: go\nexpect: {roster: fleet}\nstates: [{name: go}]\n")
+    assert "Roster fleet, version 1: 3 machines" in words_of(client.get("/ui/charts/by").get_data(as_text=True))
