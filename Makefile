@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help run test prove bench check e2e lock dist share image clean
+.PHONY: help run test prove bench check e2e lock dist share image docs clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -63,6 +63,7 @@ lock: $(VENV)/.installed-dev ## Pin what requirements*.in ask for (UPGRADE=--upg
 	$(LOCK) $(UPGRADE) requirements.in --output-file requirements.txt
 	$(LOCK) $(UPGRADE) requirements-dev.in --output-file requirements-dev.txt
 	$(LOCK) $(UPGRADE) requirements-e2e.in --output-file requirements-e2e.txt
+	$(LOCK) $(UPGRADE) requirements-docs.in --output-file requirements-docs.txt
 	@echo "Read \`git diff requirements*.txt\`, then \`make test check\`."
 
 dist: $(VENV)/.installed ## Build a wheel, and one file that Python alone runs, in dist/
@@ -79,8 +80,12 @@ image: ## Build the container image stateservice (ENGINE=podman, IMAGE=registry.
 	$(or $(ENGINE),docker) build -f deploy/Dockerfile -t $(or $(IMAGE),stateservice) .
 	@echo "Next: docker compose -f deploy/compose.yaml up, or deploy/kubernetes.yaml."
 
+docs: build/docs-venv/.installed ## Make a site of docs/ in build/docs
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet
+	@echo "Open build/docs/index.html, or: build/docs-venv/bin/mkdocs serve"
+
 clean: ## Remove the virtual environment and caches; your database in instance/ stays
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -104,4 +109,9 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 $(VENV)/.installed-e2e: requirements-e2e.txt $(VENV)/.installed-dev
 	@echo "Installing what requirements-e2e.txt pins ..."
 	@$(PIP_INSTALL) -r requirements-e2e.txt
+	@touch $@
+
+build/docs-venv/.installed: requirements-docs.txt
+	$(PYTHON) -m venv build/docs-venv
+	build/docs-venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
 	@touch $@

@@ -53,7 +53,7 @@ from tests.support.processes import free_port, until
 from tests.support.servers import environment, running
 
 PAGES = list_pages()
-RUN_PAGES = ("README.md", "docs/http.md")
+RUN_PAGES = ("README.md", "docs/http.md", "docs/first-rollout.md")
 HTTP = read_page("docs/http.md")
 README = read_page("README.md")
 
@@ -126,6 +126,15 @@ def test_readme_examples_print_what_it_shows(session: Session) -> None:
 
 def test_http_page_examples_print_what_it_shows(session: Session) -> None:
     assert session.differences(examples(HTTP)) == []
+
+
+def test_first_rollout_prints_what_it_shows(session: Session) -> None:
+    assert session.differences(examples(read_page("docs/first-rollout.md"))) == []
+
+
+def test_site_has_every_page_of_docs() -> None:
+    listed = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def test_wrong_example_is_found(session: Session) -> None:

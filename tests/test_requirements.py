@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ["requirements", "requirements-dev", "requirements-e2e"]
+LOCKS = ["requirements", "requirements-dev", "requirements-e2e", "requirements-docs"]
 
 
 def asked_for(text: str) -> set[str]:
