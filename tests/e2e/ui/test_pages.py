@@ -37,8 +37,8 @@ PATHS = [
     "/ui/machines/m1",
     "/ui/import",
     "/ui/import?chart={name}",
-    "/ui/tokens",
     "/docs",
+    "/ui/tokens",
 ]
 
 
