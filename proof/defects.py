@@ -155,8 +155,8 @@ def answer_before_commit() -> None:
     """The answer is sent when the decision is made; the commit follows."""
     original, judge, commit, looks = machines.apply, putting._judge, db._commit, _Looks()
 
-    def judge_and_keep(chart: Any, prior: Any, sent: Any) -> Any:
-        found = judge(chart, prior, sent)
+    def judge_and_keep(*known: Any) -> Any:
+        found, sent = judge(*known), known[-1]
         if getattr(local, "decided", None) is not None:
             local.answers[id(sent)] = found
         return found

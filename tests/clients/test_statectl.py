@@ -321,14 +321,19 @@ def notes(server: Server, chart: str) -> list[str | None]:
 
 
 def test_run_sends_the_end_of_the_output_with_a_failure(told: dict[str, str], server: Server, chart: str) -> None:
-    script = "seq 2000; echo last words >&2; exit 7"
-    done = statectl(told, "run", chart, "work", "--", "sh", "-c", script)
-    assert (done.returncode, done.stdout.endswith("\n2000\n")) == (COMMAND_FAILED, True)
-    assert "last words\n" in done.stderr
+    done = statectl(told, "run", chart, "work", "--", "sh", "-c", "seq 2000; echo last words; exit 7")
+    assert (done.returncode, done.stdout.endswith("\n2000\nlast words\n")) == (COMMAND_FAILED, True)
     (note,) = notes(server, chart)
     assert note is not None
     first, _, rest = note.partition("\n")
-    assert (first, "last words" in rest, len(rest) <= 4096) == ("sh ended with 7", True, True)
+    assert (first, rest.endswith("\n2000\nlast words"), len(rest) <= 4096) == ("sh ended with 7", True, True)
+
+
+def test_run_sends_the_output_of_both_streams_with_a_failure(told: dict[str, str], server: Server, chart: str) -> None:
+    done = statectl(told, "run", chart, "work", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, "err\n" in done.stderr) == (COMMAND_FAILED, "out\n", True)
+    # The streams go through two pipes, so either may come first.
+    assert sorted((notes(server, chart)[0] or "").splitlines()) == ["err", "out", "sh ended with 7"]
 
 
 def test_run_without_a_note_sends_none(told: dict[str, str], server: Server, chart: str) -> None:

@@ -15,7 +15,7 @@ from tests.serving.conftest import curl, history, serving
 from tests.support.apps import ROOT
 from tests.support.servers import Server, chart_path
 
-REBOOT = ROOT / "tests" / "lab" / "data" / "rolling-reboot.yaml"
+REBOOT = ROOT / "tests" / "lab" / "charts" / "rolling-reboot.yaml"
 
 pytestmark = pytest.mark.slow
 
