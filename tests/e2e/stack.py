@@ -268,7 +268,9 @@ class Stack:
 def running_stack(folder: Path, database_url: str) -> Iterator[Stack]:
     """Run everything until the block ends."""
     (folder / "nginx").mkdir()
-    service = Service(folder, database_url, {"STATE_SERVICE_TRUSTED_HOSTS": "localhost,127.0.0.1"})
+    # What whoever installs it fills in.
+    filled_in = {"STATE_SERVICE_TRUSTED_HOSTS": "localhost,127.0.0.1", "STATE_SERVICE_SECRET_KEY": "s" * 44}
+    service = Service(folder, database_url, filled_in)
     lossy = LossyProxy(service.socket)
     front = Front(folder / "nginx", f"127.0.0.1:{lossy.server_address[1]}")
     stack = Stack(folder, service, lossy, front)

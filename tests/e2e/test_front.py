@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -22,6 +24,22 @@ def test_answer_through_nginx_is_the_states_name(stack: Stack, chart: str) -> No
     reply = stack.ask("GET", f"/charts/{chart}/state?state=green_state", "machine")
     assert (reply.status, reply.body) == (200, "green_state")
     assert [name for name, value in reply.headers.items() if any(d in value for d in ("200", "406", "500"))] == []
+
+
+def test_person_signs_in_and_sees_the_charts(stack: Stack, chart: str, tmp_path: Path) -> None:
+    jar, certificate = str(tmp_path / "cookies"), str(stack.front.certificate)
+
+    def curl(*words: str) -> str:
+        command = ["curl", "-sSL", "--cacert", certificate, "-b", jar, "-c", jar, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    found = re.search(r'name="form_token" value="([^"]+)"', curl(f"{stack.url}/"))
+    assert found is not None
+    fields = ("--data-urlencode", f"token={stack.tokens['admin']}", "--data-urlencode", f"form_token={found[1]}")
+    # As a browser does, curl says which site the form is from.
+    page = curl("-H", f"Origin: {stack.url}", *fields, f"{stack.url}/ui/login")
+    assert (chart in page, "Sign out" in page) == (True, True)
+    assert "__Host-" in Path(jar).read_text()
 
 
 def test_http_without_tls_is_refused(stack: Stack, chart: str) -> None:
