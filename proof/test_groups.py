@@ -39,9 +39,9 @@ def test_no_row_of_the_log_has_a_group_over_its_limit(service: Service) -> None:
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_defect_is_caught(service: Service, defect: str) -> None:
+    # The threads take turns by chance, so that one life may not come to the limit of a group.
     with seeded(defect):
-        life = live(service, clock_of(service))
-    assert life.excess != []
+        assert any(live(service, clock_of(service), seed=seed).excess for seed in range(1, 9))
 
 
 def row(seq: int, kind: Kind, machine: str | None = None, **more: str) -> LogRow:
