@@ -20,6 +20,7 @@ from app.config import HOME, PREFIX, Config, is_loopback, require_auth
 from app.core.errors import ChartFileError
 from app.db.engine import normalize_url
 from app.logs import configure_logging
+from app.service.context import Service
 from app.service.operate import ImportRequest, find_behind, import_chart
 from app.service.rosters import RosterRequest, find_earlier, import_roster
 
@@ -47,10 +48,11 @@ def serve(
     lists = read_lines(rosters)
     with reserved(config.bind):
         migrate(config)
-        rehearse(config, requests, lists, take_file=take_file)
+        service = open_service(config)
+        rehearse(service, requests, lists, take_file=take_file)
         for name, lines in lists.items():
-            import_list(config, name, lines, take_file=take_file)
-        names = [import_file(config, file, requests[file], take_file=take_file) for file in charts]
+            import_list(service, name, lines, take_file=take_file)
+        names = [import_file(service, file, requests[file], take_file=take_file) for file in charts]
     if names:
         config = replace(config, default_chart=names[0])
     default = config.default_chart or "none is set; /state asks the only chart there is"
@@ -91,13 +93,13 @@ def read_chart(file: str) -> ImportRequest:
 
 
 def rehearse(
-    config: Config, requests: Mapping[str, ImportRequest], lists: Mapping[str, dict[str, str]], *, take_file: bool
+    service: Service, requests: Mapping[str, ImportRequest], lists: Mapping[str, dict[str, str]], *, take_file: bool
 ) -> None:
     """Do every import without writing it: what cannot be imported ends the start before anything is.
 
     Raises ConflictError, ChartFileError.
     """
-    service, author = open_service(config), current_author()
+    author = current_author()
     # The first roster is imported first: if it cannot be, nothing was. It may be large, and is not read twice.
     for name, lines in list(lists.items())[1:]:
         if take_file or find_earlier(service, name, lines) is None:
@@ -113,9 +115,8 @@ def rehearse(
                 raise
 
 
-def import_list(config: Config, name: str, lines: dict[str, str], *, take_file: bool) -> None:
+def import_list(service: Service, name: str, lines: dict[str, str], *, take_file: bool) -> None:
     """Import a roster, unless the lines are those of an earlier version, and print the outcome."""
-    service = open_service(config)
     version = None if take_file else find_earlier(service, name, lines)
     if version is not None:
         click.echo(f"roster {name}: the file is version {version}, and a later one is in force; left alone", err=True)
@@ -124,12 +125,11 @@ def import_list(config: Config, name: str, lines: dict[str, str], *, take_file: 
     click.echo(f"roster {imported.as_text()}", nl=False, err=True)
 
 
-def import_file(config: Config, file: str, request: ImportRequest, *, take_file: bool) -> str:
+def import_file(service: Service, file: str, request: ImportRequest, *, take_file: bool) -> str:
     """Import a chart file, print the outcome, and return the chart's name.
 
     A restart must not undo an upgrade: a file that was left behind is not imported unless `take_file` says so.
     """
-    service = open_service(config)
     behind = None if take_file else find_behind(service, request)
     if behind is not None:
         click.echo(
