@@ -15,6 +15,8 @@ from app.chart_file.fields import (
     list_nodes,
     read_map,
     read_scalar,
+    say_alike,
+    spell_plainly,
     to_chart_name,
     to_count,
     to_machine_id,
@@ -109,10 +111,9 @@ def _read_machines(node: ListNode, problems: Problems, warnings: Problems) -> tu
             problems.add(item, f"the machine {quote(machine)} is listed twice (first at line {lines[machine]})")
         elif machine is not None:
             lines[machine] = item.line
-            other = spellings.setdefault(machine.casefold().rstrip("."), machine)
+            other = spellings.setdefault(spell_plainly(machine), machine)
             if other != machine:
-                message = f"the machines {quote(other)} and {quote(machine)} may be one: the ids are compared exactly"
-                warnings.add(item, message)
+                warnings.add(item, say_alike(quote(other), quote(machine)))
     return tuple(lines) if len(lines) == len(node.items) else None
 
 

@@ -96,6 +96,16 @@ def is_percentage(text: str) -> bool:
     return PERCENTAGE.fullmatch(text) is not None
 
 
+def spell_plainly(machine: str) -> str:
+    """Return the id as others may spell it: in lower case, and without a dot at its end."""
+    return machine.casefold().rstrip(".")
+
+
+def say_alike(one: str, other: str) -> str:
+    """Return the warning about two ids, both quoted, that have the same plain spelling."""
+    return f"the machines {one} and {other} may be one: the ids are compared exactly"
+
+
 def to_share(text: str) -> Fraction:
     """Return a percentage as an exact fraction: 1/2 for `50%`."""
     match = PERCENTAGE.fullmatch(text)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from app.core.chart import Chart, ClockGuard, ElapsedGuard, State
 from app.core.counts import UNLIMITED, TooManyCountsError
-from app.core.crowd import Crowd, count_machines
+from app.core.crowd import count_machines
 from app.core.memory import Lists
 from app.core.promises import Always, Never
 from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
@@ -51,7 +51,7 @@ def check_promises(chart: Chart, now: datetime | None = None, rosters: Lists | N
     try:
         counted = count_machines(chart, rosters or {})
         machines = UNLIMITED if counted is None else counted
-        proof = Proof(chart, machines, crowd=Crowd(chart, machines, rosters or {}))
+        proof = Proof(chart, machines, rosters=rosters)
         found = [item for never in promises.never for item in _check_never(proof, never)]
         broken = [item for item, is_sure in found if is_sure]
         broken += [item for always in promises.always for item in _check_always(proof, always, now)]

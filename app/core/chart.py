@@ -210,6 +210,11 @@ class CountGuard:
         """Whether the file gives the threshold as a percentage."""
         return self.written.endswith("%")
 
+    @property
+    def needed(self) -> int:
+        """The first value at which the guard holds, if the values come to its threshold from the other side."""
+        return self.threshold + {Op.GT: 1, Op.LT: -1}.get(self.op, 0)
+
     def sized(self, machines: int) -> CountGuard:
         """Return the guard as it is if `machines` take part."""
         if self.share is None:

@@ -17,6 +17,7 @@ from app.core.chart import Chart, ClockGuard, CountGuard, ElapsedGuard, OnExpire
 from app.core.counts import UNLIMITED, Budget, Counts, Peak
 from app.core.crowd import Crowd
 from app.core.expect import FromRoster, Listed, Reporters
+from app.core.memory import Lists
 from app.core.witness import MAX_ACTS, Act, Said, Stage, Story, StoryTooLongError, play
 
 
@@ -92,13 +93,13 @@ class Proof:
     """The worst cases of a chart if `machines` take part.
 
     For each state that can be entered: its `counts`, the `moves` by which it can be left, and the `shortest` way to it.
-    `crowd` says who takes part in each state; without it all take part in all states.
+    `crowd` says who takes part in each state; `rosters` has the lines of each roster that the chart goes by.
     """
 
-    def __init__(self, chart: Chart, machines: int, budget: Budget | None = None, crowd: Crowd | None = None) -> None:
+    def __init__(self, chart: Chart, machines: int, budget: Budget | None = None, rosters: Lists | None = None) -> None:
         self.chart = chart
         self.machines = machines
-        self.crowd = Crowd(chart, machines) if crowd is None else crowd
+        self.crowd = Crowd(chart, machines, rosters or {})
         self.budget = Budget() if budget is None else budget
         self.counts: dict[str, Counts] = {}
         # One for each size that the state's set can have; `counts` has the largest.

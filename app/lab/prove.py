@@ -11,7 +11,7 @@ from typing import Any
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State, Transition
 from app.core.counts import BUDGET, UNLIMITED, Budget, Counts, Exit, Peak
-from app.core.crowd import Crowd, find_uncovered
+from app.core.crowd import find_uncovered
 from app.core.errors import BadRequestError
 from app.core.memory import Lists
 from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
@@ -174,7 +174,7 @@ def prove(chart: Chart, machines: int, rosters: Lists | None = None) -> Proved:
     if uncovered is not None:
         raise BadRequestError(f"no proof covers chart {chart.name!r}: it {uncovered}")
     budget = Budget(MANY_SIZES if chart.looks_up else BUDGET)
-    proof = Proof(chart, machines, budget, Crowd(chart, machines, rosters or {}))
+    proof = Proof(chart, machines, budget, rosters)
     endings = tuple(
         Ending(name, _limit(proof, Measure.DOWN, name), _limit(proof, Measure.BEGUN, name))
         for name in proof.list_endings()

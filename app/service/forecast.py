@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from math import sqrt
 from typing import Any
 
-from app.core.chart import Op, State
+from app.core.chart import State
 from app.core.log import format_instant
 from app.core.plan import list_planned
 from app.core.position import Position
@@ -76,13 +76,12 @@ def find_pace(state: State, position: Position, now: datetime) -> Pace | None:
     if guard is None or state.func is None or not state.is_counting:
         return None
     value, first = position.values[guard.key], state.attributes[0].value
-    needed = guard.threshold + {Op.GT: 1, Op.LT: -1}.get(guard.op, 0)
     return Pace(
         key=guard.key,
         value=value,
-        needed=needed,
+        needed=guard.needed,
         counted=state.func.count_missing(first, value),
-        missing=state.func.count_missing(value, needed),
+        missing=state.func.count_missing(value, guard.needed),
         spent=max(now - position.entered_at - position.pause_in_visit(now), timedelta(0)),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app import store
-from app.core.chart import FAILED_KEY, Chart, Op, State
+from app.core.chart import FAILED_KEY, Chart, State
 from app.core.position import Position
 from app.db import Connection
 from app.service.forecast import Forecast
@@ -111,5 +111,5 @@ def _find_threshold(state: State, key: str) -> tuple[int | None, str | None]:
     for move in state.transitions:
         guard = move.guard
         if not guard.is_clock and guard.key == key and guard.share is None:
-            return guard.threshold + {Op.GT: 1, Op.LT: -1}.get(guard.op, 0), move.target
+            return guard.needed, move.target
     return None, None

@@ -93,12 +93,17 @@ class LockedChart:
 
         Raises BadRequestError, KeyReusedError or ConflictError; then `happening` did nothing.
         """
-        step = machine.step(
-            self.chart, self.position, happening, self.now, self._known_for(happening), moves=self.budget.left
-        )
+        step = self._try(happening)
+        self._accept(step, author)
+        return step
+
+    def _try(self, happening: Happening) -> Step:
+        known = self._known_for(happening)
+        return machine.step(self.chart, self.position, happening, self.now, known, moves=self.budget.left)
+
+    def _accept(self, step: Step, author: Author) -> None:
         self.budget.left -= step.clock_moves
         self.take(step, author)
-        return step
 
     def _known_for(self, happening: Happening) -> Known:
         return self.known if self.chart.looks_up or isinstance(happening, Upgrade) else self.knowledge
@@ -108,13 +113,10 @@ class LockedChart:
 
         Raises ConflictError; then the clock did nothing.
         """
-        step = machine.step(
-            self.chart, self.position, Tick(), self.now, self._known_for(Tick()), moves=self.budget.left
-        )
+        step = self._try(Tick())
         if is_due(self.chart, step.position, self.now) and self.must_wait():
             return False
-        self.budget.left -= step.clock_moves
-        self.take(step, NOBODY)
+        self._accept(step, NOBODY)
         return True
 
     def must_wait(self) -> bool:

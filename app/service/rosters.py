@@ -15,6 +15,7 @@ from typing import Any
 
 from app import store
 from app.chart_file import parse
+from app.chart_file.fields import say_alike, spell_plainly
 from app.chart_file.roster_lines import digest, parse_roster, write_labels, write_line
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import ChartFileError, ConflictError, Problem, RosterNotFoundError, VersionNotFoundError
@@ -214,12 +215,12 @@ def warn_of_spellings(machines: Mapping[str, object]) -> Iterator[str]:
     # Most ids are in lower case and have no such dot. Only the others are kept here: there may be a million ids.
     others: dict[str, str] = {}
     for machine in machines:
-        plain = machine.casefold().rstrip(".")
+        plain = spell_plainly(machine)
         if plain == machine:
             continue
         twin = plain if plain in machines else others.setdefault(plain, machine)
         if twin != machine:
-            yield f"the machines {twin!r} and {machine!r} may be one: the ids are compared exactly"
+            yield say_alike(repr(twin), repr(machine))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, literal_column, select, update
 
 from app.core.errors import ChartNotFoundError
 from app.core.log import MICROSECOND, format_instant, read_hours, write_hours
@@ -185,25 +185,18 @@ def lock_due_charts(connection: Connection, now: datetime, leave: Collection[int
 
     A chart that another transaction has locked is left out: that one runs its clock, and every other would be late.
     """
-    query = (
-        select(charts)
-        .where(charts.c.due_at <= now, charts.c.archived_at.is_(None), charts.c.id.not_in(leave))
-        .order_by(charts.c.due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
-    )
+    query = _due(now, limit).where(charts.c.id.not_in(leave)).with_for_update(skip_locked=True, key_share=True)
     return [ChartRow._make(row) for row in connection.execute(query)]
 
 
 def list_charts_due(connection: Connection, until: datetime, limit: int) -> list[ChartRow]:
     """List the charts that are due at `until`, the first ones first, without a lock. Used by: the sweeper."""
-    query = (
-        select(charts)
-        .where(charts.c.due_at <= until, charts.c.archived_at.is_(None))
-        .order_by(charts.c.due_at)
-        .limit(limit)
-    )
-    return [ChartRow._make(row) for row in connection.execute(query)]
+    return [ChartRow._make(row) for row in connection.execute(_due(until, limit))]
+
+
+def _due(until: datetime, limit: int) -> Select[Any]:
+    due = select(charts).where(charts.c.due_at <= until, charts.c.archived_at.is_(None))
+    return due.order_by(charts.c.due_at).limit(limit)
 
 
 def list_calendar_followers(connection: Connection, calendar: str) -> list[str]:

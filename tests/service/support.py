@@ -21,6 +21,7 @@ from app.service.operate import Imported, ImportRequest, import_chart
 from app.service.put import Put
 from app.waiting.hub import Hub
 from tests.core.support import NOON
+from tests.support.apps import end_service
 from tests.support.requests import update
 
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
@@ -116,12 +117,9 @@ def opened_service(url: str, *, pool_size: int = 10, log_key: bytes | None = Non
     """The service on the database at `url`; its connections are closed at the end."""
     engine = open_engine(url, pool_size=pool_size)
     database = Database(engine, log_key=log_key)
-    hub = Hub(database)
-    yield Service(database=database, hub=hub)
-    hub.close()
-    # A look that is under way holds a connection.
-    hub.join(5)
-    engine.dispose()
+    service = Service(database=database, hub=Hub(database))
+    yield service
+    end_service(service)
 
 
 def import_text(service: Service, chart_text: str, name: str | None = None, **options: Any) -> Imported:

@@ -11,6 +11,7 @@ from werkzeug.routing import Rule
 
 from app.config import Config
 from app.core.log import Author
+from app.service.context import Service
 from app.service.operate import Imported, ImportRequest, import_chart
 from app.wiring import create_app, service_of
 
@@ -38,11 +39,14 @@ def opened_app(url: str, **settings: Any) -> Iterator[Flask]:
     app = create_app(Config(database_url=url, **settings))
     yield app
     app.extensions["stateservice.machines"].close()
-    hub = service_of(app).hub
-    hub.close()
-    # A look that is under way holds a connection.
-    hub.join(5)
-    service_of(app).database.engine.dispose()
+    end_service(service_of(app))
+
+
+def end_service(service: Service) -> None:
+    """End the service's hub, then close its connections: a look that is under way holds one."""
+    service.hub.close()
+    service.hub.join(5)
+    service.database.engine.dispose()
 
 
 def import_text(app: Flask, text: str, name: str | None = None) -> Imported:
