@@ -105,7 +105,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def say_where(error: Exception) -> str:
-    """Return an error that nobody expected in one line, with the place in the program where it was raised."""
+    """Return an unexpected error in one line, with the place in the program where it was raised."""
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {in_one_line(error)}"
 

@@ -30,7 +30,7 @@ class Crowd:
     def find_members(self, state: str) -> frozenset[str] | None:
         """Return the machines that can ever be in the state's set; None if only their number is known."""
         if state not in self._members:
-            # A set that is named in a circle adds nobody.
+            # If sets name each other in a circle, a set that is not known yet adds no machine.
             self._members[state] = frozenset()
             self._members[state] = self._find_members(self.chart.expect_of(state))
         return self._members[state]

@@ -125,7 +125,7 @@ def read_time(engine: Engine, driver: sqlite3.Connection) -> datetime:
 
 
 def _find_newest(driver: sqlite3.Connection) -> datetime | None:
-    """Return when the newest row of the log was written; None if there is none."""
+    """Return when the newest row of the log was written; None if the log is empty."""
     try:
         row = driver.execute("SELECT at FROM transition_log ORDER BY id DESC LIMIT 1").fetchone()
     except sqlite3.Error:

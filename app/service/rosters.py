@@ -360,7 +360,7 @@ def list_versions(service: Service, name: str) -> list[store.rosters.RosterVersi
 
 
 def find_earlier(service: Service, name: str, lines: Mapping[str, str]) -> int | None:
-    """Return the version that had these lines before the newest one had others; None if there is none."""
+    """Return the version that had these lines before the newest one had others; None if no version had."""
     sha256 = digest(lines)
     with snapshot(service.database) as connection:
         roster = store.rosters.find_roster(connection, name)
