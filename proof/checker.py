@@ -235,7 +235,8 @@ class _History:
 
     def _look_around(self, attempt: Attempt, low: int, high: int) -> int | None:
         for version in range(low, min(high, len(self._rows)) + 1):
-            if (self._states[version] == attempt.state) == attempt.is_yes:
+            is_same = (self._states[version] == attempt.state) == attempt.is_yes
+            if is_same or (attempt.method == "GET" and self._is_explained(attempt, version)):
                 return version
         self._say(f"{_describe(attempt)} is explained by no version from {low} to {high}")
         return None

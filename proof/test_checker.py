@@ -85,6 +85,10 @@ SOUND: dict[str, tuple[list[Row], list[Attempt]]] = {
     ),
     "a clock that was due": (log(CLOCK), [get(1, 2, "b")]),
     "a clock that was due and not yet written": (log(CLOCK), [get(1, LATE, "b", 200, 1), get(1, LATE, "a", 406, 1)]),
+    "a plain answer of a clock not yet written, and the same answer with its seq after it": (
+        log(CLOCK),
+        [get(1, LATE, "a", 406), get(1, LATE, "b"), get(LATE + 1, LATE + 2, "a", 406, 1)],
+    ),
     "a report judged before the deadline that is written after it": (
         log(M | {"at": START + timedelta(seconds=1.5)}, CLOCK),
         [put(1, LATE, seq=2, **M), get(2, LATE, "b", 200, 1)],
@@ -154,6 +158,7 @@ BROKEN: dict[str, tuple[list[Row], list[Attempt], str]] = {
     ),
     "a question's seq is of another state": (log(MOVE), [put(1, 2, seq=2), get(3, 4, "a", 200, 2)], "state was 'b'"),
     "a clock struck early for a question": (log(CLOCK), [get(1, 2, "b", 200, 1)], "where the state was 'a'"),
+    "a clock led to another state in a plain answer": (log(CLOCK), [get(1, LATE, "c")], "no version from 1 to 2"),
     "a clock led to another state": (log(CLOCK), [get(1, LATE, "c", 200, 1)], "where the state was 'a'"),
     "a report followed, not the clock": (
         log(M),
