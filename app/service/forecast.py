@@ -44,7 +44,7 @@ class Pace:
         """How long the missing reports take at this pace, if `more` reports than were counted are taken for granted."""
         if self.counted + more <= 0:
             return FARTHEST
-        return min(self.spent * (self.missing / (self.counted + more)), FARTHEST)
+        return _stretch(self.spent, self.missing / (self.counted + more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,11 @@ class Forecast:
             "per_hour": self.per_hour,
             "basis": self.basis,
         }
+
+
+def _stretch(span: timedelta, times: float) -> timedelta:
+    """Return `span` that many times, at most FARTHEST: a longer one may be more than a timedelta can hold."""
+    return FARTHEST if times * span.total_seconds() >= FARTHEST.total_seconds() else span * times
 
 
 def find_pace(state: State, position: Position, now: datetime) -> Pace | None:
@@ -96,12 +101,11 @@ def find_forecast(state: State, position: Position, now: datetime) -> Forecast |
     if pace is None or position.is_paused or pace.counted < MIN_REPORTS or pace.spent <= timedelta(0):
         return None
     missing = max(pace.missing, 0)
-    each = pace.spent / pace.counted
-    mean = min(missing * each, FARTHEST)
-    spread = min(each * sqrt(missing + missing * missing / pace.counted), FARTHEST)
+    mean = _stretch(pace.spent, missing / pace.counted)
+    spread = _stretch(pace.spent, sqrt(missing + missing * missing / pace.counted) / pace.counted)
     return Forecast(
         p50=now + mean,
         p90=now + mean + spread * P90,
-        per_hour=round(timedelta(hours=1) / each, 1),
+        per_hour=round(timedelta(hours=1) / pace.spent * pace.counted, 1),
         basis=f"{say_number(pace.counted)} reports on {pace.key} in {say_span(pace.spent)}",
     )

@@ -233,6 +233,20 @@ def test_forecast_begins_with_twenty_reports(fleet: Service, clock: Clock) -> No
     assert health(fleet).forecast is None
 
 
+@pytest.mark.parametrize(("needed", "deadline"), [(2**62, "10h"), (2**62, "1h"), (2**40, "3650d")])
+def test_pace_that_takes_ages_has_a_farthest_forecast(
+    service: Service, clock: Clock, needed: int, deadline: str
+) -> None:
+    text = FLEET.replace("expect: 40\n", "").replace("value: 30", f"value: {needed}").replace("10h", deadline)
+    import_text(service, text)
+    clock.advance(1800)
+    report(service, range(20))
+    clock.advance(1799)
+    found = health(service).forecast
+    assert found is not None
+    assert found.p50 == clock.now + timedelta(days=3650)
+
+
 def test_status_has_condition_and_forecast_as_json_and_text(fleet: Service) -> None:
     report(fleet, range(2), "failed")
     status = get_status(fleet, "web")
