@@ -19,6 +19,7 @@ from app.db.steady_clock import find_clock
 from app.service.condition import find_timing, judge
 from app.service.context import Service, list_positions
 from app.service.forecast import find_forecast
+from app.service.status import find_window
 
 REGISTRY = CollectorRegistry()
 # In seconds: from a request that waits for no lock to a request that gives up waiting for one (see app/db).
@@ -49,7 +50,8 @@ class Condition:
     """What a scrape says of a chart's condition.
 
     `left` is the time until the deadline and `p50` the time until the state is left as planned, each in seconds and
-    None if there is none; `expired` is how many slots are held although their lease ran out.
+    None if there is none; `expired` is how many slots are held although their lease ran out. `is_open` says whether
+    the state's window is open; None if the state has none, or one that each machine has in its own time zone.
     """
 
     chart: str
@@ -59,6 +61,8 @@ class Condition:
     p50: float | None
     p90: float | None
     per_hour: float | None
+    is_open: bool | None
+    awaits_approval: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,9 @@ def _list_conditions(service: Service, connection: Connection, names: Collection
             continue
         verdict = judge(chart, row, position, now)
         left = find_timing(chart, position, now).left
-        forecast = find_forecast(chart.state_at(position), position, now)
+        state = chart.state_at(position)
+        forecast = find_forecast(state, position, now)
+        window = find_window(chart, position, now)
         found.append(
             Condition(
                 chart=row.name,
@@ -161,6 +167,8 @@ def _list_conditions(service: Service, connection: Connection, names: Collection
                 p50=None if forecast is None else (forecast.p50 - now).total_seconds(),
                 p90=None if forecast is None else (forecast.p90 - now).total_seconds(),
                 per_hour=None if forecast is None else forecast.per_hour,
+                is_open=None if window is None else window.is_open,
+                awaits_approval=state.approvers is not None,
             )
         )
     return found

@@ -210,6 +210,14 @@ def _collect_conditions(shown: Sequence[Condition]) -> Iterator[Metric]:
         "The pace of the state that is current.",
         (((one.chart,), one.per_hour) for one in shown),
     )
+    yield _family(
+        "window_open",
+        "1 if the state's window is open; none for a state without one.",
+        (((one.chart,), one.is_open) for one in shown),
+    )
+    yield _family(
+        "awaits_approval", "1 if people decide on the state.", (((one.chart,), one.awaits_approval) for one in shown)
+    )
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

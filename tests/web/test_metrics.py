@@ -31,6 +31,17 @@ states:
   - name: done
   - name: late
 """
+APPROVED = """\
+current_state: review
+states:
+  - name: review
+    func: increment
+    who: approvers
+    current: [{key: approved, value: 0}, {key: rejected, value: 0}]
+    target: [{name: refused, when: {key: rejected, value: 1}}, {name: work, when: {key: approved, value: 2}}]
+  - name: refused
+  - name: work
+"""
 ENDED = "current_state: over\nstates: [{name: over}]\n"
 
 
@@ -93,6 +104,20 @@ def test_chart_shows_where_it_stands(app: Flask, client: FlaskClient) -> None:
     assert series['stateservice_chart_state{chart="rollout",state="work"}'] == 1
     assert series['stateservice_chart_final{chart="rollout"}'] == 0
     assert 0 <= series['stateservice_chart_state_seconds{chart="rollout"}'] < 60
+
+
+def test_chart_says_whether_its_window_is_open_and_whether_people_decide(app: Flask, client: FlaskClient) -> None:
+    begin, end = (datetime.now(UTC) + timedelta(hours=hours) for hours in (2, 3))
+    window = f'windows: [{{from: "{begin:%H:%M}", to: "{end:%H:%M}", zone: UTC}}]\n'
+    import_text(app, window + COUNTED, name="nightly")
+    import_text(app, APPROVED, name="change")
+    series = read(client)
+    assert series['stateservice_chart_window_open{chart="nightly"}'] == 0
+    assert 'stateservice_chart_window_open{chart="change"}' not in series
+    assert series['stateservice_chart_awaits_approval{chart="change"}'] == 1
+    assert series['stateservice_chart_awaits_approval{chart="nightly"}'] == 0
+    client.post("/charts/nightly/open", json={"reason": "test", "until": f"{begin:%Y-%m-%dT%H:%M:%SZ}"})
+    assert read(client)['stateservice_chart_window_open{chart="nightly"}'] == 1
 
 
 def test_paused_and_ended_charts_say_so(app: Flask, client: FlaskClient) -> None:
