@@ -1,4 +1,4 @@
-"""The real thing on this machine: nginx with deploy/nginx.conf, gunicorn with deploy/stateservice.env, PostgreSQL."""
+"""The real thing on this machine, as deploy/ ships it: nginx, gunicorn, pgbouncer and Prometheus, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shlex
+import shutil
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import make_url
 
 from tests.e2e.lossy import LossyProxy
 from tests.support.http import ANSWER_SECONDS, Reply, UnixConnection, send
@@ -61,6 +64,7 @@ class Service:
     folder: Path
     database_url: str
     settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,8 +77,13 @@ class Service:
 
     def environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATE_SERVICE_")}
-        own = {"STATE_SERVICE_DATABASE_URL": self.database_url, "STATE_SERVICE_BIND": f"unix:{self.socket}"}
-        return inherited | read_env_file(DEPLOY / "stateservice.env") | own | self.settings
+        shipped = read_env_file(DEPLOY / "stateservice.env")
+        changes = {"/run/stateservice/gunicorn.sock": str(self.socket), "127.0.0.1:5000": f"127.0.0.1:{self.port}"}
+        own = {
+            "STATE_SERVICE_DATABASE_URL": self.database_url,
+            "STATE_SERVICE_BIND": replaced(shipped["STATE_SERVICE_BIND"], changes),
+        }
+        return inherited | shipped | own | self.settings
 
     def run(self, *words: str) -> str:
         """Run a command of ./state_service and return what it prints."""
@@ -127,11 +136,11 @@ class Service:
         return [line for line in found if line["logger"] == "stateservice.access"]
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that signs itself, and its key."""
+def make_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+    """A certificate for `name` that signs itself, and its key."""
     certificate, key = folder / "localhost.pem", folder / "localhost.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command += ["-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"]
     command += ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return certificate, key
@@ -156,6 +165,7 @@ class Front:
 
     folder: Path
     upstream: str
+    name: str = "localhost"
     http_port: int = field(default_factory=free_port)
     https_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -174,12 +184,12 @@ class Front:
 
     def write(self) -> Path:
         """Write the configuration and return its path."""
-        certificate, key = make_certificate(self.folder)
+        certificate, key = make_certificate(self.folder, self.name)
         changes = {
             "unix:/run/stateservice/gunicorn.sock": self.upstream,
             "listen 80;": f"listen 127.0.0.1:{self.http_port};",
             "listen 443 ssl http2;": f"listen 127.0.0.1:{self.https_port} ssl http2;",
-            "server_name state.example;": "server_name localhost;",
+            "server_name state.example;": f"server_name {self.name};",
             "/etc/ssl/stateservice.pem": str(certificate),
             "/etc/ssl/private/stateservice.key": str(key),
             "/var/log/nginx/stateservice.log": str(self.log),
@@ -202,6 +212,61 @@ class Front:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "error.log").read_text()
         return is_open(self.https_port)
+
+
+@contextmanager
+def pooler(folder: Path, database_url: str, password: str | None = None) -> Iterator[str]:
+    """Run pgbouncer with deploy/pgbouncer.ini before a database; yields the URL to use instead.
+
+    Without a password it lets the database's user in as PostgreSQL here does. `folder` must be open to other users.
+    """
+    url, port = make_url(database_url), free_port()
+    # On a machine where a service of that name runs, the default would be its folder.
+    changes = {
+        "host=db.example port=5432 dbname=stateservice": f"host={url.query['host']} port=5432 dbname={url.database}",
+        "listen_port = 6432": f"listen_port = {port}\nunix_socket_dir =",
+        "/etc/pgbouncer/userlist.txt": f"{folder}/users",
+    }
+    if password is None:
+        changes["auth_type = scram-sha-256"] = "auth_type = trust"
+    (folder / "pgbouncer.ini").write_text(replaced((DEPLOY / "pgbouncer.ini").read_text(), changes))
+    (folder / "users").write_text(f'"{url.username}" "{password or ""}"\n')
+    # As the user that PostgreSQL runs as, whose socket nobody else reaches; pgbouncer refuses to run as root.
+    owner = Path(str(url.query["host"])).stat().st_uid
+    drop = ["setpriv", f"--reuid={owner}", "--clear-groups"] if os.geteuid() == 0 else []
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*drop, "pgbouncer", str(folder / "pgbouncer.ini")], stderr=log)
+    try:
+        until(lambda: is_open(port), f"pgbouncer listens, see {folder}/log")
+        login = f"{url.username}:{password}" if password else str(url.username)
+        yield f"postgresql://{login}@127.0.0.1:{port}/stateservice"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def prometheus(folder: Path, service: Service, token: str) -> Iterator[str]:
+    """Run Prometheus with deploy/prometheus.yaml and deploy/alerts.yaml; yields the address of its interface."""
+    shutil.copy(DEPLOY / "alerts.yaml", folder)
+    (folder / "token").write_text(token)
+    changes = {
+        "/etc/prometheus/stateservice.token": str(folder / "token"),
+        "127.0.0.1:5000": f"127.0.0.1:{service.port}",
+        # A test does not wait for a minute.
+        "scrape_interval: 15s": "scrape_interval: 1s\n  evaluation_interval: 1s",
+    }
+    (folder / "prometheus.yaml").write_text(replaced((DEPLOY / "prometheus.yaml").read_text(), changes))
+    address = f"127.0.0.1:{free_port()}"
+    command = ["prometheus", f"--config.file={folder}/prometheus.yaml", f"--web.listen-address={address}"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, f"--storage.tsdb.path={folder}/data"], stdout=log, stderr=log)
+    try:
+        until(lambda: is_open(int(address.rpartition(":")[2])), f"Prometheus listens, see {folder}/log")
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @dataclass(slots=True)

@@ -6,8 +6,12 @@ import json
 import os
 import re
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ import pytest
 import yaml
 
 from app.config import VERSION, list_settings
-from tests.support.processes import end_group, free_port, until
+from tests.support.processes import children_of, end_group, free_port, is_open, until
 from tests.support.servers import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -80,6 +84,40 @@ def test_image_starts_is_healthy_and_ends_in_time(image: Path) -> None:
     finally:
         end_group(process, 1)
     assert (image.parent / "data" / "state_service.db").exists()
+
+
+@contextmanager
+def as_process_1(image: Path, own: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start the image's command as the first process of a container; yields what waits for it, and its id outside.
+
+    The kernel gives such a process no signal that it does not handle.
+    """
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    command = ["unshare", "--fork", "--pid", "--kill-child", *user, *command_after("CMD")]
+    process = subprocess.Popen(command, cwd=image, env=own, start_new_session=True)
+    try:
+        until(lambda: children_of(process.pid), "it has not started")
+        yield process, children_of(process.pid)[0]
+    finally:
+        end_group(process, 1)
+
+
+def test_image_as_process_1_ends_when_it_serves(image: Path) -> None:
+    port = free_port()
+    with as_process_1(image, own_settings(image, port)) as (process, inside):
+        until(lambda: is_open(port), "it does not serve", 90)
+        os.kill(inside, signal.SIGTERM)
+        assert process.wait(GRACEFUL_SECONDS + 10) == 0
+
+
+def test_image_as_process_1_ends_while_its_migration_waits(image: Path) -> None:
+    with closing(sqlite3.connect(image.parent / "data" / "state_service.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE t (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        with as_process_1(image, own_settings(image, free_port())) as (process, inside):
+            until(lambda: children_of(inside), "it does not migrate")
+            os.kill(inside, signal.SIGTERM)
+            assert process.wait(5) == 128 + signal.SIGTERM
 
 
 def test_image_without_auth_ends_at_once(image: Path) -> None:

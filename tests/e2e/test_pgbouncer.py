@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
-from tests.e2e.stack import CHART, DEPLOY, Service, replaced
-from tests.support.processes import free_port, is_open, until
+from tests.e2e.stack import CHART, Service, pooler
 
 
 @pytest.fixture
@@ -26,32 +21,6 @@ def folder() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
-
-
-@contextmanager
-def pooler(folder: Path, database_url: str) -> Iterator[str]:
-    """Run pgbouncer in front of a database; yields the URL to use in its place."""
-    url = make_url(database_url)
-    port = free_port()
-    changes = {
-        "host=db.example port=5432 dbname=stateservice": f"host={url.query['host']} dbname={url.database}",
-        "listen_port = 6432": f"listen_port = {port}\nunix_socket_dir =",
-        "auth_type = scram-sha-256": "auth_type = trust",
-        "/etc/pgbouncer/userlist.txt": f"{folder}/users",
-    }
-    (folder / "pgbouncer.ini").write_text(replaced((DEPLOY / "pgbouncer.ini").read_text(), changes))
-    (folder / "users").write_text(f'"{url.username}" ""\n')
-    # As the user that PostgreSQL runs as, whose socket nobody else reaches.
-    owner = Path(str(url.query["host"])).stat().st_uid
-    drop = ["setpriv", f"--reuid={owner}", "--clear-groups"] if os.geteuid() == 0 else []
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*drop, "pgbouncer", str(folder / "pgbouncer.ini")], stderr=log)
-    try:
-        until(lambda: is_open(port), f"pgbouncer listens, see {folder}/log")
-        yield f"postgresql://{url.username}@127.0.0.1:{port}/stateservice"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_service_counts_and_wakes_those_who_wait_behind_pgbouncer(folder: Path, e2e_database_url: str) -> None:
