@@ -1,4 +1,11 @@
 name 'stateservice'
-version '1.0.0'
-chef_version '>= 15.3'
+version '0.1.0'
+maintainer 'The maintainers of StateService'
+license 'MIT'
 description 'Run a command when StateService allows it, and report how it ended'
+# The first that has `unified_mode`.
+chef_version '>= 15.3'
+supports 'debian'
+supports 'ubuntu'
+supports 'redhat'
+supports 'suse'

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from app.config import read_config
+from app.config import VERSION, read_config
 from tests.support.servers import ROOT, until
 
 CLIENTS, DEPLOY = ROOT / "clients", ROOT / "deploy"
@@ -64,6 +65,38 @@ def test_piece_passes_its_time_limit_on(file: str) -> None:
     text = (CLIENTS / file).read_text()
     assert re.search(r"property :timeout, Integer, default: 3600|Integer\[0\] \$timeout = 3600", text)
     assert re.search(r"timeout new_resource\.timeout|timeout   => \$timeout", text)
+
+
+def puppet_metadata() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CLIENTS / "puppet" / "stateservice" / "metadata.json").read_text())
+    return found
+
+
+def chef_metadata() -> dict[str, str]:
+    return dict(re.findall(r"^(\w+) '([^']*)'$", (CLIENTS / "chef" / "metadata.rb").read_text(), flags=re.M))
+
+
+def test_pieces_have_the_version_and_the_licence_of_the_service() -> None:
+    ansible = yaml.safe_load((CLIENTS / "ansible" / "galaxy.yml").read_text())
+    found = [(piece["version"], piece["license"]) for piece in (puppet_metadata(), chef_metadata(), ansible)]
+    assert found == [(VERSION, "MIT"), (VERSION, "MIT"), (VERSION, ["MIT"])]
+
+
+def test_puppet_module_says_what_puppet_asks_of_one() -> None:
+    """Puppet refuses a module without these, and one whose name is not AUTHOR-FOLDER."""
+    metadata = puppet_metadata()
+    assert {"name", "version", "author", "license", "summary", "source", "dependencies"} <= metadata.keys()
+    assert metadata["name"] == f"{metadata['author']}-stateservice"
+    assert [(item["name"], item["version_requirement"]) for item in metadata["requirements"]] == [
+        ("puppet", ">= 5.5.0 < 9.0.0")
+    ]
+
+
+def test_chef_cookbook_has_the_name_that_its_resource_begins_with() -> None:
+    resource = (CLIENTS / "chef" / "resources" / "run.rb").read_text()
+    assert f"provides :{chef_metadata()['name']}_run" in resource
+    # `unified_mode` is an error before.
+    assert ("unified_mode true" in resource, chef_metadata()["chef_version"]) == (True, ">= 15.3")
 
 
 # curl

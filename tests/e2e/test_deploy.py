@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.config import VERSION
 from tests.e2e.stack import CLIENTS, DEPLOY, ROOT, Front, nginx_file, replaced
 
 UNITS = [*sorted(DEPLOY.glob("*.service")), *sorted(DEPLOY.glob("*.timer")), *sorted(CLIENTS.glob("systemd/*.[st]*"))]
@@ -106,7 +107,7 @@ def test_dashboard_and_alerts_name_no_metric_that_is_not_there() -> None:
     assert named - known == set()
 
 
-# Shell, HAProxy, containers
+# Shell, HAProxy
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
@@ -116,6 +117,51 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
 
 def test_haproxy_takes_its_file() -> None:
     run("haproxy", "-c", "-f", DEPLOY / "haproxy.cfg")
+
+
+# Ansible, Puppet and Chef
+
+
+def test_ansible_installs_the_collection(tmp_path: Path) -> None:
+    place = tmp_path / "collections"
+    own = ("env", f"ANSIBLE_LOCAL_TEMP={tmp_path}", f"ANSIBLE_HOME={tmp_path}")
+    run(*own, "ansible-galaxy", "collection", "install", "--offline", CLIENTS / "ansible", "-p", place, cwd=tmp_path)
+    play = "[{hosts: localhost, gather_facts: false, roles: [stateservice.stateservice.stateservice]}]"
+    (tmp_path / "play.yml").write_text(play)
+    paths = ("ANSIBLE_LOCALHOST_WARNING=False", f"ANSIBLE_COLLECTIONS_PATH={place}")
+
+    done = run(*own, *paths, "ansible-playbook", "--list-tasks", "play.yml", cwd=tmp_path)
+
+    assert "stateservice.stateservice.stateservice : May I" in done.stdout
+    installed = place / "ansible_collections" / "stateservice" / "stateservice"
+    assert json.loads((installed / "MANIFEST.json").read_text())["collection_info"]["version"] == VERSION
+    assert not (installed / "kernel.yml").exists()
+
+
+def test_puppet_takes_the_metadata_of_the_module(tmp_path: Path) -> None:
+    run("metadata-json-lint", "--fail-on-warnings", CLIENTS / "puppet" / "stateservice" / "metadata.json")
+    folders = [f"--{kind}dir={tmp_path / kind}" for kind in ("conf", "var")]
+    done = run("puppet", "module", "list", *folders, "--modulepath", CLIENTS / "puppet")
+    assert ("Warning" in done.stderr, f"stateservice-stateservice (v{VERSION})" in plain(done.stdout)) == (False, True)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_ruby_reads_the_metadata_of_the_cookbook() -> None:
+    """As Chef does: each word is a call with its values."""
+    told = "F = Hash.new { |h, k| h[k] = [] }; def method_missing(n, *v) = F[n] << v"
+    found = json.loads(
+        run(
+            "ruby", "-rjson", "-e", f"{told}; eval File.read(ARGV[0]); puts F.to_json", CLIENTS / "chef" / "metadata.rb"
+        ).stdout
+    )
+    assert (found["name"], found["version"], found["license"]) == ([["stateservice"]], [[VERSION]], [["MIT"]])
+    assert len(found["supports"]) > 1
+
+
+# The image
 
 
 def test_image_copies_what_there_is() -> None:
