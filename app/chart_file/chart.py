@@ -12,11 +12,9 @@ from datetime import datetime
 
 from app.chart_file.checks import StateDraft, check_paths, collect_warnings
 from app.chart_file.expect import (
-    GroupSpot,
     Spot,
     check_looking_back,
     expect_state,
-    list_group_spots,
     list_roster_spots,
     read_expect,
     read_state_names,
@@ -50,6 +48,7 @@ from app.chart_file.nodes import (
     read_nodes,
 )
 from app.chart_file.promises import PROMISE_KEYS, hold_to_promises, read_promises
+from app.chart_file.sets import SetSpots, list_set_spots
 from app.chart_file.windows import (
     PEOPLE_KEYS,
     SCHEDULE_KEYS,
@@ -270,11 +269,11 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class ReadChart:
-    """A chart, and the places of the rosters and groups that it names."""
+    """A chart, and the places of the rosters and labels that it names."""
 
     chart: Chart
     rosters: Mapping[str, Spot]
-    groups: tuple[GroupSpot, ...]
+    sets: SetSpots
 
 
 def read_chart(
@@ -289,7 +288,7 @@ def read_chart(
 ) -> ReadChart | None:
     """Return the chart; None if there are problems, noted here or before. `calendars` gets the place of each name.
 
-    `rosters` has the lines of each roster that the chart goes by, if they are known.
+    `rosters` has the lines of those rosters that are known.
     """
     fields = read_map(root, "a chart file", CHART_KEYS, ("current_state", "states"), problems)
     if fields is None:
@@ -335,7 +334,7 @@ def read_chart(
     hold_to_promises(chart, found, problems, warnings, now=now, rosters=rosters)
     if problems:
         return None
-    return ReadChart(chart, list_roster_spots(fields, state_maps), tuple(list_group_spots(state_maps)))
+    return ReadChart(chart, list_roster_spots(fields, state_maps), list_set_spots(fields, state_maps))
 
 
 def _read_chart_name(fields: MapNode, names: Names, problems: Problems, warnings: Problems) -> str | None:
@@ -404,7 +403,7 @@ class ParsedChart:
     """A chart, warnings about what it may not mean, and the text from which it was read.
 
     `calendars` has for each calendar that the file names what to say at its place if there is no such calendar.
-    `rosters` has the place of each roster that the chart goes by, `groups` those of the limits of groups.
+    `rosters` has the place of each roster that the chart goes by, `sets` those where it speaks of labels.
     """
 
     chart: Chart
@@ -412,7 +411,7 @@ class ParsedChart:
     text: str
     calendars: Mapping[str, Problem] = field(default_factory=dict)
     rosters: Mapping[str, Spot] = field(default_factory=dict)
-    groups: tuple[GroupSpot, ...] = ()
+    sets: SetSpots = field(default_factory=SetSpots)
 
     @property
     def sha256(self) -> str:
@@ -431,8 +430,8 @@ def parse(
     """Return the chart that the file's text defines. Raises ChartFileError with every problem in it.
 
     The chart is called `name` if that is given, else what the file's `chart:` says, else `default_name`. With `now`,
-    there is a warning about each instant of a `clock` guard that is past then. With `rosters`, the lines of each roster
-    that the chart goes by, it is held to its promises; without rosters that waits until they are known.
+    there is a warning about each instant of a `clock` guard that is past then. `rosters` has the lines of rosters: with
+    those of each roster that it goes by, the chart is held to its promises; else that waits until they are known.
     """
     problems, warnings = Problems(), Problems()
     decoded = decode(text, problems)
@@ -454,5 +453,5 @@ def parse(
         text=decoded,
         calendars=missing,
         rosters=read.rosters,
-        groups=read.groups,
+        sets=read.sets,
     )

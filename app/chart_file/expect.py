@@ -77,16 +77,6 @@ class Spot:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class GroupSpot:
-    """Where the file limits the groups of `label` in `state`."""
-
-    state: str
-    label: str
-    line: int
-    column: int
-
-
 def read_expect(node: Node | None, problems: Problems, warnings: Problems, scope: Scope | None = None) -> Expect:
     """Return the set that `expect` names. With `scope` it is that of a state, which may look back at other states."""
     if node is None:
@@ -255,15 +245,4 @@ def list_roster_spots(root: MapNode, state_maps: Sequence[MapNode]) -> dict[str,
         node = expect.find("roster") if isinstance(expect, MapNode) else None
         if isinstance(node, ScalarNode):
             spots.setdefault(node.text, Spot(node.line, node.column))
-    return spots
-
-
-def list_group_spots(state_maps: Sequence[MapNode]) -> list[GroupSpot]:
-    """Return where the file limits groups."""
-    spots = []
-    for fields in state_maps:
-        name, slots = fields.find("name"), fields.find("slots")
-        per = slots.find("per") if isinstance(slots, MapNode) else None
-        if isinstance(name, ScalarNode) and isinstance(per, MapNode):
-            spots += [GroupSpot(name.text, key.text, key.line, key.column) for key, _ in per.entries.values()]
     return spots

@@ -24,7 +24,9 @@ from app.core.promises import LIMIT, MEASURES, Always, Never, Promises
 
 PROMISE_KEYS = ("never", "always")
 PLACES = ("while", "at")
-CHECKED_LATER = "this promise is checked when the rosters are known: at the import, and when a roster changes"
+CHECKED_LATER = (
+    "this promise is checked when the rosters are known: with --roster here, at the import, and when a roster changes"
+)
 NEVER_KEYS = (*MEASURES, *PLACES)
 ALWAYS_KEYS = ("ends", "within")
 
@@ -151,11 +153,11 @@ def hold_to_promises(
 ) -> None:
     """Note each promise that the chart can break, with the story that breaks it; doubts are warnings.
 
-    A chart that goes by rosters is judged if their lines are known: `rosters`. Else a warning says when it will be.
+    A chart that goes by rosters is judged if `rosters` has the lines of all. Else a warning says when it will be.
     """
     if not chart.promises:
         return
-    if chart.rosters and rosters is None:
+    if not set(chart.rosters).issubset(rosters or ()):
         for place in (node for _, node in (*found.never, *found.always)):
             warnings.add_at(place.line, place.column, CHECKED_LATER)
         return

@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from app import chart_file
+from app.chart_file.sets import warn_of_sets
+from app.cli.given import read_given, rosters_option
 from app.cli.shared import (
     NO,
     NUMBER,
@@ -33,6 +35,7 @@ from app.cli.shared import (
 )
 from app.core.errors import ChartFileError, Problem
 from app.core.log import HistoryFilter
+from app.core.memory import Lists, Memory
 from app.core.position import Archive, Goto, Happening, Reset
 from app.diagram import THEMES, Form
 from app.service import operate, reading
@@ -72,10 +75,12 @@ def group() -> None:
 
 @group.command("lint", epilog="Example: ./state_service chart lint charts/*.yaml")
 @click.argument("files", nargs=-1, required=True)
+@rosters_option("The lines of a roster: labels and values that no machine has are warnings, and promises are checked.")
 @JSON
-def lint(files: tuple[str, ...], as_json: bool) -> None:
+def lint(files: tuple[str, ...], roster_files: tuple[str, ...], as_json: bool) -> None:
     """Check chart FILES without importing them; print each problem with its line and column. Exit 2 if there is one."""
-    checked = [_Checked(file) for file in files]
+    rosters = read_given(roster_files)
+    checked = [_Checked(file, rosters) for file in files]
     if as_json:
         print_json([item.as_json() for item in checked])
     else:
@@ -86,33 +91,47 @@ def lint(files: tuple[str, ...], as_json: bool) -> None:
 
 
 class _Checked:
-    """A chart file that was checked: the chart, or its problems."""
+    """A chart file that was checked, against the rosters that are given: the chart, or its problems."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, rosters: Lists) -> None:
         self.file = file
         self.parsed: chart_file.ParsedChart | None = None
         self.problems: tuple[Problem, ...] = ()
+        self.warnings: tuple[Problem, ...] = ()
+        name, now = Path(file).stem if file != "-" else "chart", datetime.now(UTC)
         try:
-            default_name = Path(file).stem if file != "-" else "chart"
-            self.parsed = chart_file.parse(read_file(file), default_name=default_name, now=datetime.now(UTC))
+            parsed = chart_file.parse(read_file(file), default_name=name, now=now, rosters=rosters)
         except ChartFileError as error:
             self.problems = error.problems
+            return
+        self.parsed = parsed
+        known = Memory(rosters)
+        found = warn_of_sets(parsed.chart, parsed.sets, known, known.newest)
+        self.warnings = tuple(sorted((*parsed.warnings, *_list_missing(parsed, rosters), *found)))
 
     def as_json(self) -> dict[str, Any]:
-        warnings = () if self.parsed is None else self.parsed.warnings
         return {
             "file": self.file,
             "chart": None if self.parsed is None else self.parsed.chart.name,
             "states": None if self.parsed is None else len(self.parsed.chart.states),
             "problems": [problem.as_json() for problem in self.problems],
-            "warnings": [warning.as_json() for warning in warnings],
+            "warnings": [warning.as_json() for warning in self.warnings],
         }
 
     def print(self) -> None:
         print_problems(self.file, self.problems)
         if self.parsed is not None:
-            print_problems(self.file, self.parsed.warnings, kind="warning")
+            print_problems(self.file, self.warnings, kind="warning")
             click.echo(f"{self.file}: {self.parsed.chart.name}, {len(self.parsed.chart.states)} states, fine")
+
+
+def _list_missing(parsed: chart_file.ParsedChart, rosters: Lists) -> list[Problem]:
+    """Return a warning for each roster that the chart goes by and that is not given, if others are."""
+    given = f"given: {', '.join(rosters)}"
+    missing = [(name, spot) for name, spot in parsed.rosters.items() if rosters and name not in rosters]
+    return [
+        Problem(spot.line, spot.column, f"no --roster has the lines of {name!r} ({given})") for name, spot in missing
+    ]
 
 
 @group.command("import", epilog="Example: ./state_service chart import charts/canary.yaml --dry-run")

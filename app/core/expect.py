@@ -208,6 +208,11 @@ class Book:
         lines = self.rosters[roster][version].values()
         return count_values((labels for labels in lines if matches(labels, where)), label)
 
+    def count_without(self, roster: str, version: int, where: Where, label: str) -> int:
+        """Return how many of these machines lack `label`."""
+        lines = self.rosters[roster][version].values()
+        return sum(label not in labels for labels in lines if matches(labels, where))
+
     def list_reports(
         self, run: int, states: Collection[str], machines: Collection[str] | None = None
     ) -> Sequence[PastReport]:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from app import chart_file, store
+from app.chart_file.sets import warn_of_sets
 from app.core import machine
 from app.core.chart import Chart
 from app.core.errors import (
@@ -23,7 +24,7 @@ from app.core.errors import (
     Problem,
     ReasonRequiredError,
 )
-from app.core.expect import FromRoster, Labels, Where, read_labels
+from app.core.expect import Labels, read_labels
 from app.core.log import Author
 from app.core.position import (
     Archive,
@@ -207,7 +208,8 @@ def _import(
     else:
         outcome = Outcome.UPGRADED
         status, step = _upgrade(service, connection, row, parsed, author, maps=request.maps, rosters=rosters)
-    warnings = (*parsed.warnings, *_warn_of_groups(service, connection, parsed, rosters))
+    found = warn_of_sets(parsed.chart, parsed.sets, service.know(connection, None), rosters)
+    warnings = (*parsed.warnings, *found)
     return Imported(outcome, status, warnings, step.entries, request.dry_run), step
 
 
@@ -233,28 +235,6 @@ def _hold_rosters(connection: Connection, parsed: chart_file.ParsedChart) -> dic
             tuple(sorted(Problem(spot.line, spot.column, text.format(name, name)) for name, spot in spots.items()))
         )
     return found
-
-
-def _warn_of_groups(
-    service: Service, connection: Connection, parsed: chart_file.ParsedChart, rosters: Mapping[str, int]
-) -> list[Problem]:
-    """Return a warning for each limit of groups that does not limit all machines, because some lack the label."""
-    known, warnings = service.know(connection, None), []
-    for spot in parsed.groups:
-        roster, where = find_labelled(parsed.chart, spot.state)
-        without = known.count_without(roster, rosters[roster], where, spot.label)
-        if without:
-            total = known.count_machines(roster, rosters[roster], where)
-            message = f"{without} of {total} machines have no label {spot.label!r}: they are in no group of it"
-            warnings.append(Problem(spot.line, spot.column, message))
-    return warnings
-
-
-def find_labelled(chart: Chart, state: str) -> tuple[str, Where]:
-    """Return the roster that has the labels of a state's machines, and which of its machines those are."""
-    expect, roster = chart.expect_of(state), chart.find_label_roster(state)
-    assert roster is not None  # the parser wants one where groups are limited
-    return roster, expect.where if isinstance(expect, FromRoster) else ()
 
 
 def _create(

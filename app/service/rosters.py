@@ -17,16 +17,17 @@ from app import store
 from app.chart_file import parse
 from app.chart_file.fields import say_alike, spell_plainly
 from app.chart_file.roster_lines import digest, parse_roster, write_labels, write_line
+from app.chart_file.sets import find_labelled
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import ChartFileError, ConflictError, Problem, RosterNotFoundError, VersionNotFoundError
-from app.core.expect import Labels, Where, read_labels
+from app.core.expect import FromRoster, Labels, Where, read_labels
 from app.core.log import Author, format_instant
 from app.core.position import Kind, NewRoster, Step
 from app.db import Connection, asking, retrying, snapshot, transaction
 from app.service.context import Service
 from app.service.crowds import Knowledge, RosterCache
 from app.service.locked import LockedChart, locked_chart, record
-from app.service.operate import find_labelled, read_lists
+from app.service.operate import read_lists
 
 # Machines that may vanish in one import, unless it says otherwise.
 MAX_LOSS = Fraction(10, 100)
@@ -306,8 +307,18 @@ def _describe(held: LockedChart, step: Step, roster: str, version: int) -> Taken
             if entry.from_state != entry.to_state
         ),
         current_state=step.position.state,
-        warnings=tuple(_warn_of_groups(held, roster, version)),
+        warnings=(*_warn_of_sets(held, roster, version), *_warn_of_groups(held, roster, version)),
     )
+
+
+def _warn_of_sets(held: LockedChart, roster: str, version: int) -> Iterator[str]:
+    """Yield the states in which nobody takes part any more: every percentage of an empty set holds at once."""
+    for name, state in held.chart.states.items():
+        expect = held.chart.expect_of(name)
+        if not state.is_counting or not isinstance(expect, FromRoster) or expect.roster != roster:
+            continue
+        if not held.knowledge.count_machines(roster, version, expect.where):
+            yield f"state {name!r}: no machine of the roster has the labels of its set: nobody takes part"
 
 
 def _warn_of_groups(held: LockedChart, roster: str, version: int) -> Iterator[str]:

@@ -267,6 +267,23 @@ def test_import_warns_of_machines_without_a_label(service: Service) -> None:
     ]
 
 
+def test_import_of_a_chart_warns_of_labels_that_no_machine_has(service: Service) -> None:
+    put_roster(service, WEB.replace("tier=lb", "tier=balancer"))
+    imported = import_text(service, TIERS.replace("zone: [a, b]", "zone: [a, c]"))
+    assert [(warning.line, warning.message) for warning in imported.warnings if "no machine" in warning.message] == [
+        (3, "no machine of the roster 'web' has 'zone=c' (its values are a, b)"),
+        (7, "no machine of the roster 'web' has 'tier=lb' (its values are balancer)"),
+    ]
+
+
+def test_import_of_a_roster_warns_of_states_in_which_nobody_takes_part(tiers: Service) -> None:
+    imported = put_roster(tiers, WEB.replace("tier=lb", "tier=balancer"), dry_run=True)
+    assert [chart.warnings for chart in imported.charts] == [
+        ("state 'canary': no machine of the roster has the labels of its set: nobody takes part",)
+    ]
+    assert [chart.warnings for chart in put_roster(tiers, WEB + "web-05 zone=b rack=r2").charts] == [()]
+
+
 def test_rosters_are_listed_with_the_charts_that_follow(tiers: Service) -> None:
     assert [(roster.name, roster.version.machines, roster.charts) for roster in list_rosters(tiers)] == [
         ("web", 5, ("web",))
