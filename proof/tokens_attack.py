@@ -51,6 +51,7 @@ ANY_CHART = frozenset(
         "tokens.post_enrol",
         "charts.get_machine",
         "ui.get_machine",
+        "ui.get_rosters",
         *(endpoint for endpoint in RULES if endpoint.startswith(("calendars.get_", "rosters.get_"))),
     }
 )

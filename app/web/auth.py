@@ -93,6 +93,7 @@ RULES: dict[str, Role | None] = {
     "ui.get_index": Role.READER,
     "ui.get_chart": Role.READER,
     "ui.get_machine": Role.READER,
+    "ui.get_rosters": Role.READER,
     "ui.get_docs": Role.READER,
     "ui.get_changes": Role.READER,
     "ui.get_chart_version": Role.READER,

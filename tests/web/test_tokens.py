@@ -36,6 +36,7 @@ WITHOUT_CHART = {
     *(endpoint for endpoint in RULES if endpoint.startswith(("calendars.get_", "rosters.get_"))),
     "charts.get_machine",
     "ui.get_machine",
+    "ui.get_rosters",
     "charts.get_charts",
     "observe.get_metrics",
     "observe.get_openapi",

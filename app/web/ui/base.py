@@ -14,7 +14,7 @@ from app.core.errors import StateServiceError, UnauthenticatedError
 from app.core.log import LogRow, format_instant
 from app.service.condition import Condition
 from app.service.tokens import Holder, Role
-from app.service.words import say_span
+from app.service.words import say_number, say_span
 from app.web import auth
 from app.web.replies import TITLES, find_status
 from app.web.request import current_request
@@ -119,6 +119,7 @@ _WORDS = SimpleNamespace(
     iso=format_instant,
     say_ago=say_ago,
     say_change=say_change,
+    say_number=say_number,
     say_percent=say_percent,
     stamp=stamp,
 )

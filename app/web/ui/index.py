@@ -1,11 +1,11 @@
-"""The page of all charts, the most urgent first; and the page of a machine."""
+"""The page of all charts, the most urgent first; the page of a machine; and the page of all rosters."""
 
 from __future__ import annotations
 
 from flask import Response
 
 from app.diagram.plots import draw_sparkline
-from app.service import roll
+from app.service import roll, rosters
 from app.service.condition import Condition
 from app.service.pages import get_overview
 from app.service.tokens import Role
@@ -14,6 +14,9 @@ from app.web.request import check_machine, current_holder, current_service
 from app.web.ui.base import blueprint, render
 from app.web.ui.forms import find_query
 from app.web.values import read_choice
+
+# Charts that the page of all rosters names for each of them.
+CHARTS_SHOWN = 10
 
 
 @blueprint.get("/", provide_automatic_options=False)
@@ -42,6 +45,17 @@ def get_machine(machine: str) -> Response:
     holder = current_holder()
     found = roll.get_machine(current_service(), check_machine(machine), lambda name: holder.may(Role.READER, name))
     return render("machine.html", machine=found)
+
+
+@blueprint.get("/ui/rosters", provide_automatic_options=False)
+def get_rosters() -> Response:
+    """Every roster with its newest version, and the charts that follow it, of those that the viewer may see."""
+    holder = current_holder()
+    found = [
+        (roster, [chart for chart in roster.charts if holder.may(Role.READER, chart)])
+        for roster in rosters.list_rosters(current_service())
+    ]
+    return render("rosters.html", rosters=found, shown=CHARTS_SHOWN)
 
 
 def _read_condition() -> Condition | None:

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.e2e.ui.charts import chain, new_chart, rollout
+from tests.e2e.ui.charts import YAML, chain, new_chart, rollout
 from tests.e2e.ui.conftest import Client, Open
 from tests.support.servers import beside
 
@@ -35,6 +35,7 @@ PATHS = [
     "/ui/charts/{name}/versions/2",
     "/ui/charts/{name}/runs",
     "/ui/machines/m1",
+    "/ui/rosters",
     "/ui/import",
     "/ui/import?chart={name}",
     "/docs",
@@ -57,7 +58,17 @@ def busy(client: Client) -> str:
             key = "&key=failed" if number == 3 else ""
             client.ask("PUT", f"/charts/{name}/state?state=canary&machine=m{number}{key}")
     client.ask("POST", f"/charts/{name}/pause", '{"reason": "a look at it"}', Content_Type="application/json")
+    put_roster(client)
     return name
+
+
+def put_roster(client: Client) -> None:
+    """Import a roster of 2,000 machines, which a chart follows, and another one that none does."""
+    lines = [f"web-{number:04} zone={'abc'[number % 3]} rack=r{number % 50}\n" for number in range(2000)]
+    for name in ("fleet", "an-inventory-with-a-long-name" * 4):
+        client.ask("PUT", f"/rosters/{name}", "".join(lines[1:]))
+        client.ask("PUT", f"/rosters/{name}", "".join(lines))
+    client.ask("PUT", "/charts/by-roster", rollout().replace("expect: 20", "expect: {roster: fleet}"), **YAML)
 
 
 def violations(page: Page) -> list[str]:

@@ -17,6 +17,7 @@ PAGES = [
     "/ui/import",
     "/ui/import?chart=rollout",
     "/ui/tokens",
+    "/ui/rosters",
     "/ui/charts/rollout/versions/1",
     "/ui/x",
 ]

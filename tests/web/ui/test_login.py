@@ -15,7 +15,15 @@ from tests.support.apps import opened_app
 from tests.web.ui.browser import ORIGIN, Browser, make_token
 from tests.web.ui.conftest import KEY
 
-PAGES = ["/", "/ui/charts/rollout", "/ui/import", "/ui/tokens", "/ui/charts/rollout/versions/1", "/ui/nothing"]
+PAGES = [
+    "/",
+    "/ui/rosters",
+    "/ui/charts/rollout",
+    "/ui/import",
+    "/ui/tokens",
+    "/ui/charts/rollout/versions/1",
+    "/ui/nothing",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
