@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from tests.support.examples import load_profile
 
-pytest_plugins = ["tests.support.databases", "tests.support.pair", "tests.support.skips"]
+pytest_plugins = ["tests.support.compiled", "tests.support.databases", "tests.support.pair", "tests.support.skips"]
 
 load_profile()

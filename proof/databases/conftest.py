@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.pool import NullPool
 
 from app.db.engine import normalize_url
@@ -34,9 +34,15 @@ def own_admin(own_server: Any) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture
-def own_url(own_admin: Engine) -> Iterator[str]:
-    """A migrated database on the own server."""
+@pytest.fixture(scope="session")
+def own_template(own_admin: Engine) -> Iterator[str]:
+    """The name of a migrated database on the own server."""
     for url in database_on(own_admin):
         migrate(url)
-        yield url
+        yield str(make_url(url).database)
+
+
+@pytest.fixture
+def own_url(own_admin: Engine, own_template: str) -> Iterator[str]:
+    """A migrated database on the own server."""
+    yield from database_on(own_admin, f"TEMPLATE {own_template}")

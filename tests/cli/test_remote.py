@@ -22,6 +22,7 @@ from app.wiring import service_of
 from tests.cli.conftest import Done, run_command
 from tests.service.support import ANN, CANARY, import_text
 from tests.support.apps import opened_app
+from tests.support.databases import copied
 
 
 @pytest.fixture
@@ -113,14 +114,13 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def twin_url(tmp_path: Path) -> str:
+def twin_url(sqlite_template: Path) -> Iterator[str]:
     """A database that holds what the server's holds."""
-    url = f"sqlite:///{tmp_path / 'twin.db'}"
-    assert run_command("--database", url, "db", "upgrade").code == 0
-    for app in opened_app(url, auth="tokens"):
-        import_text(service_of(app), CANARY)
-        create_token(service_of(app), "ann", Role.ADMIN, "*", ANN)
-    return url
+    with copied(sqlite_template) as url:
+        for app in opened_app(url, auth="tokens"):
+            import_text(service_of(app), CANARY)
+            create_token(service_of(app), "ann", Role.ADMIN, "*", ANN)
+        yield url
 
 
 def comparable(done: Done) -> tuple[int, str, str]:

@@ -28,7 +28,7 @@ def idle(request: pytest.FixtureRequest, shared_url: str, tmp_path_factory: pyte
     """A server on a database of its own whose sweeper hardly ever looks: only whoever asks finds what is due."""
     folder = tmp_path_factory.mktemp("idle")
     which = "sqlite" if shared_url.startswith("sqlite") else "postgresql"
-    with shared_database(request, which, folder) as url, running(url, folder, sweep_seconds="60") as idle:
+    with shared_database(request, which) as url, running(url, folder, sweep_seconds="60") as idle:
         yield idle
 
 

@@ -33,7 +33,7 @@ states:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("door")
-    with shared_database(request, request.param, folder) as url, running(url, folder, max_waiters="5") as served:
+    with shared_database(request, request.param) as url, running(url, folder, max_waiters="5") as served:
         yield served
 
 

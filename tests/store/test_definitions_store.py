@@ -20,6 +20,7 @@ from app.service.context import Service
 from tests.core.support import NOON, rolling
 from tests.service.support import CANARY, get_row, import_text
 from tests.strategies import charts
+from tests.support.examples import examples
 
 
 class UndoneError(Exception):
@@ -37,7 +38,7 @@ def written_and_read(database: Database, chart: Chart) -> Chart | None:
     return found
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100, few=25))
 @given(data=st.data())
 def test_definition_read_back_is_the_one_written(service: Service, data: st.DataObject) -> None:
     chart = data.draw(charts())

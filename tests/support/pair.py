@@ -14,9 +14,9 @@ WORKERS = 2
 
 
 @pytest.fixture(scope="module", params=DATABASES)
-def shared_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def shared_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A migrated database that the tests of a module share; they run once on SQLite and once on PostgreSQL."""
-    with shared_database(request, request.param, tmp_path_factory.mktemp("database")) as url:
+    with shared_database(request, request.param) as url:
         yield url
 
 

@@ -30,7 +30,7 @@ from app.service.verifying import list_logged_charts, verify
 from app.waiting.places import MAX_WORKERS, TOKENS
 from app.waiting.watching import LISTENER_NAME
 from tests.service.support import opened_service
-from tests.support.databases import database_on
+from tests.support.databases import copied, database_on
 from tests.support.http import ANSWER_SECONDS, Reply, send
 from tests.support.processes import children_of, end_group, until
 
@@ -259,12 +259,11 @@ def _find_port(server: Server) -> int | None:
 
 
 @contextmanager
-def shared_database(request: pytest.FixtureRequest, which: str, folder: Path) -> Iterator[str]:
+def shared_database(request: pytest.FixtureRequest, which: str) -> Iterator[str]:
     """A migrated database of the kind `which`, for as long as the block lasts."""
     if which == "sqlite":
-        copy = folder / "state_service.db"
-        shutil.copyfile(request.getfixturevalue("sqlite_template"), copy)
-        yield f"sqlite:///{copy}"
+        with copied(request.getfixturevalue("sqlite_template")) as url:
+            yield url
         return
     template = request.getfixturevalue("postgresql_template")
     with contextmanager(database_on)(request.getfixturevalue("postgresql_server"), f"TEMPLATE {template}") as url:

@@ -22,8 +22,8 @@ IS_LISTENER = f"application_name = '{LISTENER_NAME}'"
 
 
 @pytest.fixture(scope="module")
-def shared_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with shared_database(request, "postgresql", tmp_path_factory.mktemp("database")) as url:
+def shared_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with shared_database(request, "postgresql") as url:
         yield url
 
 
