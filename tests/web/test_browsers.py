@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -13,6 +14,7 @@ from app.web.guard import is_answered, is_own_origin
 from app.web.request import read_headers
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
+from tests.support.databases import copied
 
 ELSEWHERE = {
     "another origin": {"Origin": "http://evil.example"},
@@ -34,6 +36,21 @@ HERE: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """SQLite alone: what is tested here comes before the database."""
+    return sqlite_url
+
+
+@pytest.fixture(scope="module")
+def untouched(sqlite_template: Path) -> Iterator[Flask]:
+    """A service whose one chart no test here may change."""
+    with copied(sqlite_template) as url:
+        for app in opened_app(url):
+            import_text(app, SEED)
+            yield app
+
+
 def routes(app: Flask) -> Iterator[tuple[str, str]]:
     """The method and a path of each route that changes something."""
     values = {"name": "states", "act": "pause"}
@@ -46,17 +63,16 @@ def routes(app: Flask) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("headers", ELSEWHERE.values(), ids=ELSEWHERE.keys())
-def test_request_of_another_site_is_refused_on_every_route(sqlite_url: str, headers: dict[str, str]) -> None:
-    for app in opened_app(sqlite_url):
-        import_text(app, SEED)
-        found = list(routes(app))
-        assert len(found) >= 18
-        for method, path in found:
-            response = app.test_client().open(f"{path}?state=green_state&machine=m", method=method, headers=headers)
-            assert response.status_code == 403, (method, path)
-            assert "another site" in response.text, (method, path)
-        status = get_status(service_of(app), "states")
-        assert (status.seq, status.paused) == (1, False)
+def test_request_of_another_site_is_refused_on_every_route(untouched: Flask, headers: dict[str, str]) -> None:
+    found = list(routes(untouched))
+    assert len(found) >= 18
+    for method, path in found:
+        sent = f"{path}?state=green_state&machine=m"
+        response = untouched.test_client().open(sent, method=method, headers=headers)
+        assert response.status_code == 403, (method, path)
+        assert "another site" in response.text, (method, path)
+    status = get_status(service_of(untouched), "states")
+    assert (status.seq, status.paused) == (1, False)
 
 
 @pytest.mark.parametrize("headers", HERE.values(), ids=HERE.keys())
@@ -66,14 +82,16 @@ def test_request_of_no_other_site_is_answered(client: FlaskClient, headers: dict
 
 
 @pytest.mark.parametrize("headers", ELSEWHERE.values(), ids=ELSEWHERE.keys())
-def test_question_of_another_site_is_answered(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_question_of_another_site_is_answered(untouched: Flask, headers: dict[str, str]) -> None:
+    client = untouched.test_client()
     assert client.get("/state?state=green_state", headers=headers).status_code == 200
     assert client.get("/charts", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("act", ["pause", "resume", "reset", "goto", "archive", "evict"])
 @pytest.mark.parametrize("mimetype", ["text/plain", "text/plain; charset=utf-8", "multipart/form-data; boundary=x"])
-def test_act_is_not_read_from_a_body_that_any_form_can_send(client: FlaskClient, act: str, mimetype: str) -> None:
+def test_act_is_not_read_from_a_body_that_any_form_can_send(untouched: Flask, act: str, mimetype: str) -> None:
+    client = untouched.test_client()
     body = '{"reason": "x", "state": "blue_state", "machine": "m"}'
     response = client.post(f"/charts/states/{act}", data=body, content_type=mimetype)
     assert response.status_code == 400
@@ -91,7 +109,8 @@ def test_act_is_read_from_what_curl_sends(client: FlaskClient, mimetype: str) ->
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1:5000", "[::1]", "[::1]:80", "LOCALHOST.:5000"])
-def test_loopback_service_answers_for_its_own_hosts(client: FlaskClient, host: str) -> None:
+def test_loopback_service_answers_for_its_own_hosts(untouched: Flask, host: str) -> None:
+    client = untouched.test_client()
     for path in ("/state?state=green_state", "/charts", "/", "/healthz"):
         assert client.get(path, headers={"Host": host}).status_code == 200, path
 
@@ -100,7 +119,8 @@ def test_loopback_service_answers_for_its_own_hosts(client: FlaskClient, host: s
     "host",
     ["evil.example", "localhost.evil.example", "evil.example:5000", "127.0.0.1.evil.example", "", "a b", "[::2]"],
 )
-def test_loopback_service_refuses_other_hosts(client: FlaskClient, host: str) -> None:
+def test_loopback_service_refuses_other_hosts(untouched: Flask, host: str) -> None:
+    client = untouched.test_client()
     assert client.get("/state?state=green_state", headers={"Host": host}).status_code == 500
     for path in ("/charts", "/charts/states/state?state=green_state", "/", "/ui/import", "/metrics", "/static/app.css"):
         response = client.get(path, headers={"Host": host})

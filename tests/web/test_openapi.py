@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -24,6 +26,7 @@ from tests.service.support import ROSTERED as REBOOT
 from tests.service.test_calendars import CHART as CLOSED
 from tests.service.test_calendars import FREEZE, NOTHING
 from tests.support.apps import opened_app
+from tests.support.databases import copied
 from tests.web.openapi import DOCUMENT, assert_fits, operations, resolve, routes
 
 
@@ -145,42 +148,54 @@ def test_only_statuses_that_the_service_can_answer_are_named() -> None:
 # Each status in the document is answered as the document says. First the statuses that all operations share
 
 
+@pytest.fixture(scope="module")
+def guarded(sqlite_template: Path) -> Iterator[Flask]:
+    """The service that requires tokens. Whom it turns away changes nothing, so the tests share it."""
+    with copied(sqlite_template) as url:
+        yield from opened_app(url, auth="tokens", default_chart="web")
+
+
+@pytest.fixture(scope="module")
+def empty_client(sqlite_template: Path) -> Iterator[FlaskClient]:
+    """A client of a service that has nothing, for the tests whose requests make nothing."""
+    with copied(sqlite_template) as url:
+        for app in opened_app(url):
+            yield app.test_client()
+
+
 @pytest.mark.parametrize(("method", "path"), [pair for pair in OPERATIONS if pair[1] not in OPEN])
-def test_401_without_a_token(database_url: str, method: str, path: str) -> None:
-    for app in opened_app(database_url, auth="tokens", default_chart="web"):
-        response = send(app.test_client(), method, path)
-        assert response.status_code == 401
-        assert_fits(method, path, response)
+def test_401_without_a_token(guarded: Flask, method: str, path: str) -> None:
+    response = send(guarded.test_client(), method, path)
+    assert response.status_code == 401
+    assert_fits(method, path, response)
 
 
 @pytest.mark.parametrize(("method", "path"), named("403"))
-def test_403_outside_the_pattern(database_url: str, method: str, path: str) -> None:
-    for app in opened_app(database_url, auth="tokens", default_chart="web"):
-        # Whatever their charts, readers may read rosters and calendars; a token that only enrols machines may not.
-        is_for_readers = method == "GET" and path.startswith(("/calendars", "/rosters"))
-        role, charts = (Role.ENROL, "*") if is_for_readers else (Role.ADMIN, "other-*")
-        secret = create_token(service_of(app), "other", role, charts, ANN)
-        headers = {"Authorization": f"Bearer {secret}"} | NEEDED.get(path.rpartition("/")[2], {}).get("headers", {})
-        response = send(app.test_client(), method, path, headers=headers)
-        assert response.status_code == 403
-        assert_fits(method, path, response)
+def test_403_outside_the_pattern(guarded: Flask, method: str, path: str) -> None:
+    # Whatever their charts, readers may read rosters and calendars; a token that only enrols machines may not.
+    is_for_readers = method == "GET" and path.startswith(("/calendars", "/rosters"))
+    role, charts = (Role.ENROL, "*") if is_for_readers else (Role.ADMIN, "other-*")
+    secret = create_token(service_of(guarded), uuid4().hex, role, charts, ANN)
+    headers = {"Authorization": f"Bearer {secret}"} | NEEDED.get(path.rpartition("/")[2], {}).get("headers", {})
+    response = send(guarded.test_client(), method, path, headers=headers)
+    assert response.status_code == 403
+    assert_fits(method, path, response)
 
 
 @pytest.mark.parametrize(("method", "path"), named("404"))
-def test_404_for_an_unknown_name(client: FlaskClient, method: str, path: str) -> None:
+def test_404_for_an_unknown_name(empty_client: FlaskClient, method: str, path: str) -> None:
     # An import of a name that is not there makes it, if the name is allowed.
     name = "no such name" if (method, path) in IMPORTS else "gone"
-    response = send(client, method, path, calendar=name, chart=name, roster=name, subscription="gone")
+    response = send(empty_client, method, path, calendar=name, chart=name, roster=name, subscription="gone")
     assert response.status_code == 404
     assert_fits(method, path, response)
 
 
-@pytest.fixture
-def broken_client(tmp_path: Any) -> Iterator[FlaskClient]:
+@pytest.fixture(scope="module")
+def broken_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     """A client of a service whose database does not exist."""
-    app = create_app(
-        Config(database_url=f"sqlite:///{tmp_path}/gone.db", default_chart="web", webhook_hosts=("127.0.0.1",))
-    )
+    url = f"sqlite:///{tmp_path_factory.mktemp('gone')}/gone.db"
+    app = create_app(Config(database_url=url, default_chart="web", webhook_hosts=("127.0.0.1",)))
     yield app.test_client()
     service_of(app).database.engine.dispose()
 
@@ -203,10 +218,10 @@ def test_500_in_text_and_json_without_a_database(
 
 
 @pytest.mark.parametrize(("method", "path"), named("413"))
-def test_413_for_a_body_that_is_too_large(client: FlaskClient, method: str, path: str) -> None:
+def test_413_for_a_body_that_is_too_large(empty_client: FlaskClient, method: str, path: str) -> None:
     size = LARGEST.get(path.rpartition("/")[2], MAX_BODY) + 1
     # The size alone decides, before the body is read.
-    response = send(client, method, path, json=None, data=b" ", environ_overrides={"CONTENT_LENGTH": str(size)})
+    response = send(empty_client, method, path, json=None, data=b" ", environ_overrides={"CONTENT_LENGTH": str(size)})
     assert response.status_code == 413
     assert_fits(method, path, response)
 

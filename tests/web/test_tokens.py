@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from app.web.auth import RULES
 from app.wiring import service_of
 from tests.service.support import ANN, ROLLOUT, Clock, import_text, query
 from tests.support.apps import ROOT, opened_app
+from tests.support.databases import copied
 
 # These routes name no chart, so that the pattern of a token does not matter. Every other route names one: in its path,
 # in QUERIES, in BODIES, or it is about the default chart.
@@ -97,6 +98,35 @@ def app(database_url: str) -> Iterator[Flask]:
         yield app
 
 
+@pytest.fixture(scope="module")
+def guarded(sqlite_template: Path) -> Iterator[Flask]:
+    """The service with one chart, which the tests share that ask whom a route lets in."""
+    with copied(sqlite_template) as url:
+        for app in opened_app(url, auth="tokens", default_chart="web"):
+            answer_at_once(app)
+            import_text(service_of(app), ROLLOUT)
+            yield app
+
+
+@pytest.fixture(scope="module")
+def bare(sqlite_template: Path) -> Iterator[Flask]:
+    """The service without a chart."""
+    with copied(sqlite_template) as url:
+        for app in opened_app(url, auth="tokens"):
+            answer_at_once(app)
+            yield app
+
+
+@pytest.fixture(scope="module")
+def charted(sqlite_template: Path) -> Iterator[Flask]:
+    """The service with the chart `there`, which is thereby the default chart."""
+    with copied(sqlite_template) as url:
+        for app in opened_app(url, auth="tokens"):
+            answer_at_once(app)
+            import_text(service_of(app), ROLLOUT, name="there")
+            yield app
+
+
 def answer_at_once(app: Flask) -> None:
     """Let no request wait: a route that waits answers as if the server was told to stop."""
     service_of(app).hub.close()
@@ -163,39 +193,42 @@ CLOSED = sorted(endpoint for endpoint, role in RULES.items() if role is not None
 PATTERNS = {"*": True, "w?b": True, "other-*": False}
 
 
+@pytest.fixture(scope="module")
+def secrets(guarded: Flask) -> dict[tuple[Role, str], str]:
+    """The secret of a token with each role and each pattern."""
+    return {
+        (role, pattern): make(service_of(guarded), role, pattern, name=f"{role}-{number}")
+        for role in Role
+        for number, pattern in enumerate(PATTERNS)
+    }
+
+
 @pytest.mark.parametrize("endpoint", CLOSED)
-def test_route_needs_its_role_and_pattern(sqlite_url: str, endpoint: str) -> None:
+def test_route_needs_its_role_and_pattern(guarded: Flask, secrets: dict[tuple[Role, str], str], endpoint: str) -> None:
     needed = RULES[endpoint]
     assert needed is not None
     wanted, found = {}, {}
-    for app in opened_app(sqlite_url, auth="tokens", default_chart="web"):
-        answer_at_once(app)
-        import_text(service_of(app), ROLLOUT)
-        for role, pattern in product(Role, PATTERNS):
-            if "archive" in endpoint:
-                # The next request must find the chart.
-                import_text(service_of(app), ROLLOUT)
-            secret = make(service_of(app), role, pattern, name=f"{role}-{len(found)}")
-            found[role, pattern] = send(app, endpoint, secret).status_code not in (401, 403)
-            is_covered = PATTERNS[pattern] or endpoint in WITHOUT_CHART
-            if endpoint in FOR_ALL_CHARTS:
-                is_covered = pattern == "*"
-            wanted[role, pattern] = needed in GRANTS[role] and is_covered
+    for (role, pattern), secret in secrets.items():
+        found[role, pattern] = send(guarded, endpoint, secret).status_code not in (401, 403)
+        if "archive" in endpoint:
+            # The next request must find the chart.
+            import_text(service_of(guarded), ROLLOUT)
+        is_covered = PATTERNS[pattern] or endpoint in WITHOUT_CHART
+        if endpoint in FOR_ALL_CHARTS:
+            is_covered = pattern == "*"
+        wanted[role, pattern] = needed in GRANTS[role] and is_covered
     assert found == wanted
 
 
 @pytest.mark.parametrize("endpoint", sorted(set(CLOSED) - WITHOUT_CHART - FOR_ALL_CHARTS))
-def test_answer_outside_the_pattern_is_the_same_without_the_chart(sqlite_url: str, endpoint: str) -> None:
+def test_answer_outside_the_pattern_is_the_same_without_the_chart(bare: Flask, charted: Flask, endpoint: str) -> None:
     answers = []
-    for there in (False, True):
-        for app in opened_app(sqlite_url, auth="tokens"):
-            answer_at_once(app)
-            if there:
-                import_text(service_of(app), ROLLOUT, name="there")
-            secret = make(service_of(app), Role.ADMIN, "other-*", name=f"token-{there}")
-            response = send(app, endpoint, secret, "there" if there else "gone")
-            text = response.text.replace(f"token-{there}", "T").replace("gone", "there")
-            answers.append((response.status_code, re.sub(r'name="form_token" value="[^"]*"', "", text)))
+    for app, chart in ((bare, "gone"), (charted, "there")):
+        name = f"token-{chart}-{endpoint}"
+        secret = make(service_of(app), Role.ADMIN, "other-*", name=name)
+        response = send(app, endpoint, secret, chart)
+        text = response.text.replace(name, "T").replace("gone", "there")
+        answers.append((response.status_code, re.sub(r'name="form_token" value="[^"]*"', "", text)))
     assert answers[0] == answers[1]
     assert answers[0][0] == 403
 
@@ -207,21 +240,23 @@ SPOKEN = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def machines(guarded: Flask) -> tuple[str, str]:
+    """The secrets of a token for one machine, and of a token for all machines of a kind."""
+    service = service_of(guarded)
+    own = create_token(service, "web-01", Role.MACHINE, "*", ANN, machine="web-01")
+    return own, create_token(service, "fleet", Role.MACHINE, "*", ANN, machine="web-*")
+
+
 @pytest.mark.parametrize("endpoint", SPOKEN)
-def test_machines_own_token_is_for_that_machine_alone(sqlite_url: str, endpoint: str) -> None:
-    for app in opened_app(sqlite_url, auth="tokens", default_chart="web"):
-        answer_at_once(app)
-        service = service_of(app)
-        import_text(service, ROLLOUT)
-        own = create_token(service, "web-01", Role.MACHINE, "*", ANN, machine="web-01")
-        fleet = create_token(service, "fleet", Role.MACHINE, "*", ANN, machine="web-*")
-        for secret in (own, fleet):
-            assert send(app, endpoint, secret, machine="web-01").status_code not in (401, 403)
-            refused = send(app, endpoint, secret, machine="db-01")
-            assert refused.status_code == 403
-            assert "'db-01'" in refused.text
-        assert send(app, endpoint, own, machine="web-02").status_code == 403
-        assert "db-01" not in str(query(service, "SELECT machine FROM transition_log"))
+def test_machines_own_token_is_for_that_machine_alone(guarded: Flask, machines: tuple[str, str], endpoint: str) -> None:
+    for secret in machines:
+        assert send(guarded, endpoint, secret, machine="web-01").status_code not in (401, 403)
+        refused = send(guarded, endpoint, secret, machine="db-01")
+        assert refused.status_code == 403
+        assert "'db-01'" in refused.text
+    assert send(guarded, endpoint, machines[0], machine="web-02").status_code == 403
+    assert "db-01" not in str(query(service_of(guarded), "SELECT machine FROM transition_log"))
 
 
 def test_machine_may_be_left_out_with_its_own_token(app: Flask) -> None:
@@ -293,10 +328,10 @@ def test_enrolment_answers_the_token_alone_as_text(app: Flask) -> None:
     assert [row.name for row in tokens.list_tokens(service_of(app))] == ["enroller", "rack_7__"]
 
 
-@pytest.mark.parametrize("machine", ["web-*", "a[1]", " a", "x" * 256, ""])
-def test_enrolment_refuses_an_id_that_is_a_pattern(app: Flask, machine: str) -> None:
+def test_enrolment_refuses_an_id_that_is_a_pattern(app: Flask) -> None:
     secret = create_token(service_of(app), "enroller", Role.ENROL, "*", ANN)
-    assert enrol(app, secret, machine).status_code == 400
+    for machine in ("web-*", "a[1]", " a", "x" * 256, ""):
+        assert enrol(app, secret, machine).status_code == 400, machine
 
 
 def test_two_enrolments_at_one_time_give_one_token(service: Service) -> None:
@@ -401,8 +436,8 @@ def test_log_of_tokens_cannot_be_changed(service: Service) -> None:
 
 
 @pytest.mark.parametrize("endpoint", CLOSED)
-def test_route_is_closed_without_a_token(app: Flask, endpoint: str) -> None:
-    response = send(app, endpoint, None)
+def test_route_is_closed_without_a_token(guarded: Flask, endpoint: str) -> None:
+    response = send(guarded, endpoint, None)
     if endpoint.startswith(PEOPLE):
         # A person is sent to the page that asks for a token.
         assert response.status_code in (303, 401)
@@ -412,9 +447,9 @@ def test_route_is_closed_without_a_token(app: Flask, endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["observe.get_healthz", "observe.get_readyz"])
-def test_open_route_needs_no_token(app: Flask, endpoint: str) -> None:
-    assert send(app, endpoint, None).status_code == 200
-    assert send(app, endpoint, "nonsense").status_code == 200
+def test_open_route_needs_no_token(guarded: Flask, endpoint: str) -> None:
+    assert send(guarded, endpoint, None).status_code == 200
+    assert send(guarded, endpoint, "nonsense").status_code == 200
 
 
 def test_each_role_may_do_what_is_documented() -> None:
@@ -496,10 +531,12 @@ def test_malformed_pattern_is_refused(service: Service, pattern: str) -> None:
     ],
     ids=["bearer", "any case", "curl -u x:", "curl -u :"],
 )
-def test_token_is_accepted_as_bearer_and_basic(app: Flask, authorization: Any) -> None:
-    secret = make(service_of(app))
+def test_token_is_accepted_as_bearer_and_basic(
+    guarded: Flask, secrets: dict[tuple[Role, str], str], authorization: Any
+) -> None:
+    secret = secrets[Role.READER, "*"]
     value = authorization.format(secret) if isinstance(authorization, str) else authorization(secret)
-    assert app.test_client().get("/charts", headers={"Authorization": value}).status_code == 200
+    assert guarded.test_client().get("/charts", headers={"Authorization": value}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -519,9 +556,8 @@ def test_token_is_accepted_as_bearer_and_basic(app: Flask, authorization: Any) -
         "nonsense",
     ],
 )
-def test_other_authorization_is_401(app: Flask, authorization: str) -> None:
-    make(service_of(app))
-    response = app.test_client().get("/charts", headers={"Authorization": authorization})
+def test_other_authorization_is_401(guarded: Flask, secrets: dict[tuple[Role, str], str], authorization: str) -> None:
+    response = guarded.test_client().get("/charts", headers={"Authorization": authorization})
     assert (response.status_code, response.mimetype) == (401, "application/problem+json")
 
 
