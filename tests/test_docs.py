@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -100,18 +100,33 @@ class Session:
 
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    # The pages' outputs name this user.
-    monkeypatch.setenv("LOGNAME", "ann")
-    database, port = tmp_path / "state_service.db", free_port()
+def session(tmp_path: Path) -> Iterator[Session]:
+    """A session for a page whose examples begin with charts that nobody has touched."""
+    with opened_session(tmp_path) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def used_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A session that several tests share."""
+    with opened_session(tmp_path_factory.mktemp("session")) as session:
+        yield session
+
+
+@contextmanager
+def opened_session(folder: Path) -> Iterator[Session]:
+    database, port = folder / "state_service.db", free_port()
     charts = sorted(ROOT.glob("charts/*.yaml"), key=lambda path: (path.name != "states.yaml", path.name))
     options = [word for roster in ROOT.glob("charts/rosters/*.txt") for word in ("--roster", str(roster))]
     options += [word for chart in charts for word in ("--chart", str(chart))]
     command = [sys.executable, str(ROOT / "state_service"), *options, "--port", str(port)]
-    with running(f"sqlite:///{database}", tmp_path, command, port) as server:
-        own = environment(f"sqlite:///{database}", {})
-        path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
-        yield Session(port, database, server.log, own | {"PATH": path, "no_proxy": "*"})
+    with pytest.MonkeyPatch.context() as patch:
+        # The pages' outputs name this user.
+        patch.setenv("LOGNAME", "ann")
+        with running(f"sqlite:///{database}", folder, command, port, workers="1") as server:
+            own = environment(f"sqlite:///{database}", {})
+            path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+            yield Session(port, database, server.log, own | {"PATH": path, "no_proxy": "*"})
 
 
 def test_readme_examples_print_what_it_shows(session: Session) -> None:
@@ -137,7 +152,7 @@ def test_site_has_every_page_of_docs() -> None:
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-def test_wrong_example_is_found(session: Session) -> None:
+def test_wrong_example_is_found(used_session: Session) -> None:
     url = "http://localhost:5000/state?state=green_state"
     right = [Example(f"curl -s '{url}'", "green_state"), Example("x=7", ""), Example("echo $x", "7")]
     wrong = [
@@ -146,8 +161,8 @@ def test_wrong_example_is_found(session: Session) -> None:
         Example(f"curl -sf '{url}'; echo $?", ""),
         Example("./no-such-command", ""),
     ]
-    assert session.differences(right) == []
-    assert len(session.differences(wrong)) == len(wrong)
+    assert used_session.differences(right) == []
+    assert len(used_session.differences(wrong)) == len(wrong)
 
 
 def test_normalize_keeps_values_that_matter() -> None:
@@ -206,19 +221,21 @@ def test_http_page_has_every_reason_and_no_other() -> None:
     assert {row[0] for row in table_rows(section, r"`\w+`")} == {f"`{reason}`" for reason in Reason}
 
 
-def test_http_page_has_every_metric_and_no_other(session: Session) -> None:
+def test_http_page_has_every_metric_and_no_other(used_session: Session) -> None:
     url = "http://localhost:5000"
-    _, text = session.run([Example(f"curl -sX PUT '{url}/state?state=x'", ""), Example(f"curl -s {url}/metrics", "")])
+    _, text = used_session.run(
+        [Example(f"curl -sX PUT '{url}/state?state=x'", ""), Example(f"curl -s {url}/metrics", "")]
+    )
     found = {re.sub(r"_total$", "", name) for name in re.findall(r"(?m)^# TYPE (\w+)", text)}
     assert {re.sub(r"_total$", "", name) for name in re.findall(r"`(stateservice_\w+)`", HTTP)} == found
 
 
-def test_log_page_has_a_lines_fields(session: Session) -> None:
-    session.run([Example("curl -sX PUT 'http://localhost:5000/state?state=x'", "")])
+def test_log_page_has_a_lines_fields(used_session: Session) -> None:
+    used_session.run([Example("curl -sX PUT 'http://localhost:5000/state?state=x'", "")])
     shown = json.loads(blocks(read_page("docs/settings.md"), "json")[0])
 
     def find_line() -> dict[str, Any] | None:
-        lines = [json.loads(line) for line in session.log.read_text().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in used_session.log.read_text().splitlines() if line.startswith("{")]
         return next((line for line in lines if line.get("path") == "/state"), None)
 
     assert list(until(find_line, "the line is written") or ()) == list(shown)

@@ -1,4 +1,4 @@
-"""Starting again: it goes on where it was; a changed file is an upgrade or a clear refusal; nothing is lost."""
+"""Starting again: it goes on where it was, and nothing is lost. The files of a later start: tests/cli/test_serve.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.conftest import STATE_SERVICE, history, run, serving
-from tests.support.apps import SEED
+from tests.serving.conftest import history, serving
 from tests.support.faults import COUNTING
 from tests.support.processes import until
 from tests.support.servers import patched, run_curl, running
@@ -24,66 +23,14 @@ states:
 """
 
 
-def test_restart_goes_on_where_it_was(database_url: str, tmp_path: Path, seed: Path) -> None:
-    with serving(database_url, tmp_path, "--chart", seed) as server:
+def test_restart_goes_on_where_it_was(empty_database_url: str, tmp_path: Path, seed: Path) -> None:
+    """The first start makes the tables."""
+    with serving(empty_database_url, tmp_path, "--chart", seed, workers="1") as server:
         assert server.ask("PUT", "/state?state=green_state").status == 200
-    with serving(database_url, tmp_path, "--chart", seed) as server:
+    with serving(empty_database_url, tmp_path, "--chart", seed, workers="1") as server:
         assert "states: unchanged, version 1, in red_state" in server.log.read_text()
         assert server.ask("GET", "/state?state=red_state").answer == (200, "red_state")
         assert [row["kind"] for row in history(server, "states")] == ["import", "transition"]
-
-
-def test_database_is_made_and_migrated(empty_database_url: str, tmp_path: Path, seed: Path) -> None:
-    with serving(empty_database_url, tmp_path, "--chart", seed) as server:
-        assert server.ask("GET", "/state?state=green_state").status == 200
-
-
-def test_restart_without_charts_serves_those_there_are(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
-    with serving(sqlite_url, tmp_path, "--chart", seed):
-        pass
-    with serving(sqlite_url, tmp_path) as server:
-        assert server.ask("GET", "/state?state=green_state").status == 200
-
-
-def test_changed_file_is_an_upgrade(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
-    with serving(sqlite_url, tmp_path, "--chart", seed) as server:
-        server.ask("PUT", "/state?state=green_state")
-    seed.write_text(SEED.replace("blue_state", "purple_state"))
-    with serving(sqlite_url, tmp_path, "--chart", seed) as server:
-        assert "states: upgraded, version 2, in red_state" in server.log.read_text()
-        assert server.ask("PUT", "/state?state=red_state").status == 200
-        assert server.ask("GET", "/state?state=purple_state").status == 200
-
-
-def test_file_that_drops_the_current_state_is_refused(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
-    with serving(sqlite_url, tmp_path, "--chart", seed):
-        pass
-    good = seed.read_text()
-    seed.write_text(SEED.replace("green_state", "lime_state"))
-    done = run([*STATE_SERVICE, "--database", sqlite_url, "--chart", str(seed)], sqlite_url)
-    assert done.returncode == 1
-    assert "green_state" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    seed.write_text(good)
-    with serving(sqlite_url, tmp_path, "--chart", seed) as server:
-        assert [row["kind"] for row in history(server, "states")] == ["import"]
-
-
-def test_bad_file_is_refused_with_its_problems(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
-    seed.write_text(SEED.replace("increment", "incremnt"))
-    done = run([*STATE_SERVICE, "--database", sqlite_url, "--chart", str(seed)], sqlite_url)
-    assert done.returncode == 2
-    assert f"{seed}:6:11: error: " in done.stderr
-
-
-def test_first_of_two_charts_is_the_default(sqlite_url: str, tmp_path: Path, seed: Path) -> None:
-    counting = tmp_path / "counting.yaml"
-    counting.write_text(COUNTING)
-    with serving(sqlite_url, tmp_path, "--chart", counting, "--chart", seed) as server:
-        assert server.ask("GET", "/state?state=work").status == 200
-        assert server.ask("GET", "/state?state=green_state").status == 406
-        assert server.get("states", "green_state").status == 200
-        assert server.get("counting", "work").status == 200
 
 
 @pytest.mark.slow
@@ -121,38 +68,27 @@ def test_killed_server_loses_nothing(database_url: str, tmp_path: Path) -> None:
         server.verify()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_signal_ends_it_cleanly(sqlite_url: str, tmp_path: Path, seed: Path, number: signal.Signals) -> None:
-    with serving(sqlite_url, tmp_path, "--chart", seed) as server:
-        server.ask("PUT", "/state?state=green_state")
-        workers = server.workers()
-        server.send(number)
-        assert server.process.wait(10) == 0
-        assert "Traceback" not in server.log.read_text()
-        assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
-
-
 TOLD_AT_BIRTH = """
 import signal
 
 _keep = post_fork
+_told = {1: signal.SIGTERM, 2: signal.SIGINT, 3: signal.SIGQUIT}
 
 
 def post_fork(server, worker):
     _keep(server, worker)
-    if worker.age == 1:
-        os.kill(os.getpid(), signal.{name})
+    if worker.age in _told:
+        os.kill(os.getpid(), _told[worker.age])
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGQUIT"])
-def test_worker_that_is_told_to_end_when_it_is_born_ends(sqlite_url: str, tmp_path: Path, name: str) -> None:
-    with running(sqlite_url, tmp_path, patched(tmp_path, TOLD_AT_BIRTH.format(name=name))) as server:
-        until(lambda: server.log.read_text().count("Booting worker") == 3, "it ended, and another is in its place")
+def test_worker_that_is_told_to_end_when_it_is_born_ends(sqlite_url: str, tmp_path: Path) -> None:
+    with running(sqlite_url, tmp_path, patched(tmp_path, TOLD_AT_BIRTH), workers="3") as server:
+        until(lambda: server.log.read_text().count("Booting worker") == 6, "they ended, and others are in their place")
 
 
 def test_due_clock_guard_is_performed_though_nobody_asks(database_url: str, tmp_path: Path) -> None:
-    with serving(database_url, tmp_path) as server:
+    with running(database_url, tmp_path, workers="1") as server:
         server.import_chart("timer", TIMER)
 
         def moves() -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.conftest import curl, serving, status_and_body
+from tests.support.apps import SEED
 from tests.support.servers import Server, run_curl
 
 # What is sent, and what comes back: status and body.
@@ -29,10 +30,20 @@ EXAMPLE = [
 ]
 
 
-@pytest.fixture
-def server(sqlite_url: str, tmp_path: Path, seed: Path) -> Iterator[Server]:
-    with serving(sqlite_url, tmp_path, "--chart", seed) as server:
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("seed")
+    (folder / "states.yaml").write_text(SEED)
+    url = f"sqlite:///{folder / 'state.db'}"
+    with serving(url, folder, "--chart", folder / "states.yaml", workers="1") as server:
         yield server
+
+
+@pytest.fixture
+def server(started: Server) -> Server:
+    """The server that the tests here share; the chart is in its first state."""
+    started.act("states", "reset")
+    return started
 
 
 def test_seed_example_holds_line_by_line(database_url: str, tmp_path: Path, seed: Path) -> None:

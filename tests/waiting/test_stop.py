@@ -46,7 +46,7 @@ def test_signal_to_the_master_answers_everybody_and_ends_the_server(
         wait_for_listeners(server, 2)
         hold(server, crowd)
         check(crowd, server.send(number))
-        server.process.wait(10)
+        assert server.process.wait(10) == 0
         assert server.workers_left == []
     assert "Traceback" not in server.log.read_text()
 
@@ -84,24 +84,24 @@ def test_signal_to_one_worker_answers_its_waiters_and_no_others(sqlite_url: str,
 def test_ctrl_c_answers_everybody(sqlite_url: str, tmp_path: Path, debug: tuple[str, ...]) -> None:
     port = free_port()
     command = [sys.executable, str(ROOT / "state_service"), "--port", str(port), *debug]
-    with running(sqlite_url, tmp_path, command, port) as server, Crowd(server.port) as crowd:
+    with running(sqlite_url, tmp_path, command, port, workers="1") as server, Crowd(server.port) as crowd:
         hold(server, crowd)
         told = time.monotonic()
         # A terminal sends it to the whole foreground group.
         os.killpg(server.process.pid, signal.SIGINT)
         check(crowd, told)
-        server.process.wait(10)
+        assert server.process.wait(10) == 0
 
 
 def test_stop_answers_everybody_while_the_database_is_locked(sqlite_url: str, tmp_path: Path) -> None:
-    with running(sqlite_url, tmp_path) as server, Crowd(server.port) as crowd:
+    with running(sqlite_url, tmp_path, workers="1") as server, Crowd(server.port) as crowd:
         hold(server, crowd)
         with server.locked("web"):
             check(crowd, server.send(signal.SIGTERM))
 
 
 def test_requests_that_came_before_a_stop_are_answered(database_url: str, tmp_path: Path) -> None:
-    with running(database_url, tmp_path) as server:
+    with running(database_url, tmp_path, workers="1") as server:
         server.import_chart("web", THREE)
         with server.locked("web"):
             puts = [server.callers.submit(server.put, "web", "first", machine=f"m{number}") for number in range(4)]
