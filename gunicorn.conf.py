@@ -24,7 +24,7 @@ from app.core.errors import SettingError
 from app.db.engine import normalize_url
 from app.limits import allow_connections, list_shortages
 from app.logs import configure_logging
-from app.serving import JsonLogger, Worker, forget_worker
+from app.serving import GunicornLogger, Worker, forget_worker
 from app.waiting.places import SharedPlaces
 
 try:
@@ -41,7 +41,7 @@ if _config.machine_header and not _config.proxy_hops:
 for _variable in find_unknown(os.environ):
     sys.stderr.write(f"state_service: warning: unknown setting {_variable}\n")
 
-logger_class = JsonLogger
+logger_class = GunicornLogger
 # gunicorn would take one text with commas for one address.
 bind = [address.strip() for address in _config.bind.split(",")]
 workers = _config.workers

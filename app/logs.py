@@ -51,24 +51,40 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Formats an access record as one short line for a person at a terminal, coloured unless NO_COLOR is set."""
+    """Formats a record as one short line for a person at a terminal; a request is coloured unless NO_COLOR is set."""
 
     COLOURS: ClassVar = {"yes": "32", "no": "33", "refused": "31", "failed": "31"}
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return `06:44:02 PUT /state green_state by web-01 -> yes, transitioned (200) 11 ms`."""
-        said = record.msg
-        if not isinstance(said, JsonMessage):
-            return JsonFormatter().format(record)
+        """Return `06:44:02 PUT /state green_state by web-01 -> yes, transitioned (200) 11 ms`, or what was logged.
+
+        A traceback follows in lines of its own.
+        """
+        at = datetime.fromtimestamp(record.created).astimezone()
+        if isinstance(record.msg, JsonMessage) and "outcome" in record.msg:
+            return f"{at:%H:%M:%S} {self._say_request(record.msg)}"
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        fields = getattr(record, "fields", None)
+        more = f" {json.dumps(fields)}" if fields else ""
+        lines = [f"{at:%H:%M:%S} {level}{_printable(record.getMessage())}{more}"]
+        if record.exc_info:
+            lines += [f"  {_printable(line)}" for line in self.formatException(record.exc_info).splitlines()]
+        return "\n".join(lines)
+
+    def _say_request(self, said: JsonMessage) -> str:
         about = [said["state"] and f" {said['state']}", said["machine"] and f" by {said['machine']}"]
         reason = f", {said['reason']}" if said["reason"] else ""
         request = f"{said['method']} {said['path']}{''.join(part for part in about if part)}"
         outcome = said["outcome"]
         colour = None if os.environ.get("NO_COLOR") else self.COLOURS.get(outcome)
         word = outcome if colour is None else f"\x1b[{colour}m{outcome}\x1b[0m"
-        at = datetime.fromtimestamp(record.created).astimezone()
         rest = f"{_printable(reason)} ({said['status']}) {said['milliseconds']:.0f} ms"
-        return f"{at:%H:%M:%S} {_printable(request)} -> {word}{rest}"
+        return f"{_printable(request)} -> {word}{rest}"
+
+
+def choose_formatter(stream: TextIO | None) -> logging.Formatter:
+    """Return the form of lines that go to a stream: short on a terminal, else JSON."""
+    return ConsoleFormatter() if stream is not None and stream.isatty() else JsonFormatter()
 
 
 def _printable(text: str) -> str:
@@ -137,7 +153,7 @@ def _pieces(lines: Sequence[str]) -> Iterator[str]:
 def configure_logging(path: str | None, level: str = "INFO") -> None:
     """Set up logging, from the YAML file `path` if given. Raises SettingError with the file's name if it is bad.
 
-    On a terminal the access log has one short line a request; elsewhere each line is JSON.
+    On a terminal each line is short; elsewhere it is JSON.
     """
     if path is not None:
         _configure_from(Path(path))
@@ -147,12 +163,10 @@ def configure_logging(path: str | None, level: str = "INFO") -> None:
     _set_handler(logger, logging.StreamHandler())
     access = logging.getLogger("stateservice.access")
     _set_handler(access, BatchHandler(sys.stderr))
-    if sys.stderr.isatty():
-        access.handlers[0].setFormatter(ConsoleFormatter())
 
 
 def _set_handler(logger: logging.Logger, handler: logging.Handler) -> None:
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(choose_formatter(sys.stderr))
     logger.handlers[:] = [handler]
     logger.propagate = False
 

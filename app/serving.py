@@ -32,7 +32,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from app.config import Config
 from app.core.errors import StateServiceError
-from app.logs import JsonFormatter, JsonMessage
+from app.logs import JsonMessage, choose_formatter
 from app.metric_files import FOLDER, prepare_files
 from app.service import metrics
 from app.service.batching import ThreadPool
@@ -570,14 +570,14 @@ class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn has no types
             await asyncio.sleep(0.02)
 
 
-class JsonLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's own log, in the form of this service's: one JSON object a line."""
+class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own log, in the form of this service's: short lines on a terminal, else one JSON object a line."""
 
     def setup(self, cfg: Any) -> None:
         """Set gunicorn's log up, and give it our format."""
         super().setup(cfg)
         for handler in self.error_log.handlers:
-            handler.setFormatter(JsonFormatter())
+            handler.setFormatter(choose_formatter(getattr(handler, "stream", None)))
 
 
 def forget_worker(worker: Worker) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -176,6 +177,23 @@ def test_server_ends_with_the_terminal_that_it_was_started_on(sqlite_url: str, t
         assert process.wait(20) == 0
     finally:
         end_group(process, 10)
+
+
+def test_start_on_a_terminal_writes_short_lines(sqlite_url: str) -> None:
+    master, slave = os.openpty()
+    settings = environment(sqlite_url, {"bind": "127.0.0.1:0"})
+    with subprocess.Popen(GUNICORN, env=settings, stdout=slave, stderr=slave, start_new_session=True) as process:
+        os.close(slave)
+        try:
+            text = ""
+            while "Booting worker" not in text:
+                text += os.read(master, 4096).decode()
+        finally:
+            end_group(process, 10)
+            os.close(master)
+    lines = [line for line in text.splitlines() if line]
+    assert [line for line in lines if "{" in line] == []
+    assert any(re.search(r"^\d\d:\d\d:\d\d Listening at: http://127\.0\.0\.1:\d+", line) for line in lines)
 
 
 def test_command_uses_its_own_libraries_when_another_virtual_environment_is_active(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import sys
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -51,6 +53,29 @@ def test_line_on_a_terminal_is_short_and_cannot_be_forged(
     client.get("/state?state=x%0a%1b[31m")
     assert "\n" not in lines.written[-1]
     assert " GET /state x??[31m -> " in lines.written[-1].replace("\x1b[31mfailed\x1b[0m", "failed")
+
+
+def test_other_line_on_a_terminal_is_short_and_cannot_be_forged() -> None:
+    lines = Lines()
+    lines.setFormatter(ConsoleFormatter())
+    for level, text in ((logging.INFO, "Listening at: %s"), (logging.WARNING, "a\nforged\x1b[31m line from %s")):
+        lines.handle(logging.LogRecord("gunicorn.error", level, "", 0, text, ("here",), None))
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines.written] == [
+        "Listening at: here",
+        "warning: a?forged?[31m line from here",
+    ]
+
+
+def test_error_on_a_terminal_is_followed_by_its_traceback() -> None:
+    lines = Lines()
+    lines.setFormatter(ConsoleFormatter())
+    try:
+        raise ValueError("what a client sent\n06:00:00 forged")
+    except ValueError:
+        lines.handle(logging.LogRecord("stateservice", logging.ERROR, "", 0, "it broke", (), sys.exc_info()))
+    first, *rest = lines.written[-1].splitlines()
+    assert first.endswith(" error: it broke")
+    assert rest[-2:] == ["  ValueError: what a client sent", "  06:00:00 forged"]
 
 
 def test_put_is_one_line_that_says_who_and_what_came_of_it(client: FlaskClient, lines: Lines) -> None:
