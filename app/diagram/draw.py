@@ -8,7 +8,8 @@ from dataclasses import replace
 from enum import StrEnum
 
 from app.core.chart import Chart
-from app.diagram.svg import LIGHT, Frame, Theme, draw_svg
+from app.diagram.ladder import NarrowPicture
+from app.diagram.svg import LIGHT, Frame, Picture, Theme
 from app.diagram.texts import Snapshot, draw_dot, draw_mermaid
 
 # A state with more arrows than this is drawn, but its neighbours are not followed. Such a state, for instance one that
@@ -91,21 +92,25 @@ def draw(
     theme: Theme = LIGHT,
     max_states: int = MAX_STATES,
     link: Callable[[str], str] | None = None,
+    *,
+    is_narrow: bool = False,
 ) -> str:
     """Return a picture of a chart; `snapshot`, if given, tells which state to mark as current.
 
     DOT and Mermaid always show the whole chart. An SVG of a chart with more than `max_states` states, or with very
     many arrows, shows a part of it. There, a state that the run has been in links to what `link` returns for it.
+    An SVG that `is_narrow` has all states below each other, for a phone.
     """
     if form is Form.DOT:
         return draw_dot(chart, snapshot)
     if form is Form.MERMAID:
         return draw_mermaid(chart, snapshot)
+    picture = NarrowPicture if is_narrow else Picture
     if not is_large(chart, max_states):
-        return draw_svg(chart, snapshot, Frame(theme, link=link))
+        return picture(chart, snapshot, Frame(theme, link=link), chart).draw()
     centre = snapshot.state if snapshot is not None else chart.initial
     note = f"{len(chart.states)} states; shown are those around {centre}"
-    return draw_svg(cut_window(chart, centre, WINDOW), snapshot, Frame(theme, note, link), chart)
+    return picture(cut_window(chart, centre, WINDOW), snapshot, Frame(theme, note, link), chart).draw()
 
 
 def is_large(chart: Chart, max_states: int = MAX_STATES) -> bool:

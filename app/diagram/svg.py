@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from typing import Protocol
 
 from app.core.chart import Chart, State
 from app.core.plan import find_needed, list_failed_endings, list_on_plan
@@ -137,7 +138,7 @@ def draw_arrows(lines: Sequence[Line], theme: Theme, taken: frozenset[tuple[str,
     """
     paths = "".join(_line(line, (line.arrow.source, line.arrow.target) in taken) for line in lines)
     heads = "".join(head_at(line.corners[-1]) for line in lines if line.drawn is None)
-    labels = "".join(_label(line) for line in lines)
+    labels = "".join(_label(line) for line in lines if line.label)
     # The paper-coloured rim keeps a label legible if a line passes beneath it.
     rim = {"stroke": theme.paper, "stroke_width": 4, "stroke_linejoin": "round", "paint_order": "stroke"}
     return (
@@ -203,12 +204,24 @@ class Frame:
     link: Callable[[str], str] | None = None
 
 
-def draw_svg(chart: Chart, snapshot: Snapshot | None, frame: Frame, whole: Chart | None = None) -> str:
-    """Return the picture of a chart, which may be a part of the `whole` one."""
-    return _Picture(chart, snapshot, frame, whole or chart).draw()
+class Placed(Protocol):
+    """A chart in pixels: the size of the whole, and the places of boxes and arrows."""
+
+    box_width: float
+    width: float
+    height: float
+
+    def box(self, name: str) -> Point:
+        """Return the upper left corner of a state's box."""
+
+    def middle(self, name: str) -> float:
+        """Return the height at which straight arrows meet a state's box."""
+
+    def list_lines(self) -> Iterator[Line]:
+        """Return every arrow with its corners and its label."""
 
 
-class _Picture:
+class Picture:
     """One SVG: the chart, what to mark in it, and its layout in pixels."""
 
     def __init__(self, chart: Chart, snapshot: Snapshot | None, frame: Frame, whole: Chart) -> None:
@@ -221,7 +234,12 @@ class _Picture:
         self.failed = list_failed_endings(whole)
         self.on_plan = list_on_plan(whole)
         self.counts = {name: say_count(chart, name, snapshot) for name in chart.states}
-        self.geometry = Rows(chart, self.find_box_width())
+        self.geometry = self.lay_out()
+
+    def lay_out(self) -> Placed:
+        """Return the chart in pixels: here in rows."""
+        self.rows = Rows(self.chart, self.find_box_width())
+        return self.rows
 
     def find_box_width(self) -> float:
         """Return the width that all boxes share: wide enough for the longest name and count, within limits."""
@@ -258,7 +276,7 @@ class _Picture:
         cleaned = []
         for line in self.geometry.list_lines():
             whole = say_guards(line.arrow.guards)
-            hint = tag("title", clean(whole)) if len(whole) > LABEL_LIMIT else ""
+            hint = tag("title", clean(whole)) if line.label and len(whole) > LABEL_LIMIT else ""
             cleaned.append(replace(line, label=clean(line.label) + hint))
         return cleaned
 
@@ -274,7 +292,7 @@ class _Picture:
     def draw_stubs(self) -> str:
         """Return the small boxes at the ends of arrows that lead to a state of another row."""
         drawn = ""
-        for name, (x, y) in self.geometry.list_stubs():
+        for name, (x, y) in self.rows.list_stubs():
             width, middle = self.geometry.box_width, y + BOX_HEIGHT / 2
             rim = self.theme.failed if name in self.failed else self.theme.rim
             size = {"x": x, "y": middle - 15, "width": width, "height": 30, "rx": 15}

@@ -9,7 +9,7 @@ const lost = document.getElementById("lost");
 const said = document.getElementById("said");
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const isInUse = (element) =>
-  element.querySelector(":popover-open, dialog[open], details[open]:has(:focus)") || (element.contains(document.activeElement) && document.activeElement !== element && document.activeElement.matches("input, select, textarea"));
+  element.querySelector(":popover-open, dialog[open], details[open]:not(.more-rows):has(:focus)") || (element.contains(document.activeElement) && document.activeElement !== element && document.activeElement.matches("input, select, textarea"));
 
 class SignedOut extends Error {}
 
@@ -232,7 +232,8 @@ window.addEventListener("popstate", () => {
   if (location.pathname + location.search !== shown) location.reload();
 });
 
-const diagram = () => document.getElementById("diagram");
+// Of the two diagrams, the one that has room.
+const diagram = () => [...document.querySelectorAll("#diagram, #diagram-narrow")].find((room) => room.getClientRects().length);
 
 function showCurrent() {
   const room = diagram();

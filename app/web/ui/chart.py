@@ -52,7 +52,7 @@ MACHINE_FIELDS = ("is", "machine", "state", "visit", "page")
 HISTORY_FIELDS = ("kind", "by", "words", "since", "until", "before")
 # With this page, the number of the first row is still one that the database holds.
 MAX_PAGE = 10**9
-MACHINE_CHOICES = ("reported", "failed", "missing")
+MACHINE_CHOICES = ("reported", "failed", "missing", "working")
 # Runs that are side by side on one page.
 PAGE_RUNS = 6
 # Many proxies close a connection on which the server has been silent for a minute.
@@ -138,7 +138,8 @@ def _template_values(detail: Detail) -> dict[str, Any]:
         "page_size": PAGE,
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
-        "diagram": Markup(draw(detail.chart, detail.standing, max_states=PAGE_STATES, link=_link_state)),
+        "diagram": _draw(detail),
+        "narrow_diagram": _draw(detail, is_narrow=True),
         "plot": None if detail.growth is None else draw_plot(detail.growth),
         "draw_bar": draw_bar,
         "snippets": list_snippets(detail.chart, detail.status.current_state),
@@ -146,6 +147,11 @@ def _template_values(detail: Detail) -> dict[str, Any]:
         "kept_by_machines": _list_kept(HISTORY_FIELDS),
         "kept_by_history": _list_kept(MACHINE_FIELDS),
     }
+
+
+def _draw(detail: Detail, *, is_narrow: bool = False) -> Markup:
+    picture = draw(detail.chart, detail.standing, max_states=PAGE_STATES, link=_link_state, is_narrow=is_narrow)
+    return Markup(picture)
 
 
 def _link_state(state: str) -> str:

@@ -115,14 +115,44 @@ def test_no_page_scrolls_sideways(open_page: Open, client: Client, busy: str, wi
 
 
 @pytest.mark.parametrize("width", PHONES)
-def test_only_the_diagram_scrolls_sideways_on_a_phone(open_page: Open, client: Client, busy: str, width: int) -> None:
+def test_no_part_of_a_page_scrolls_sideways_on_a_phone(open_page: Open, client: Client, busy: str, width: int) -> None:
     client.ask("POST", f"/charts/{busy}/resume", '{"reason": "one long id"}', Content_Type="application/json")
     client.ask("PUT", f"/charts/{busy}/slot?state=canary&machine={'m' * 255}")
     client.ask("PUT", f"/charts/{busy}/state?state=canary&machine={'m' * 255}")
     page = open_page("admin", viewport={"width": width, "height": 844})
     for path in PATHS:
         page.goto(path.format(name=busy))
-        assert set(page.evaluate(SCROLLING)) <= {"diagram"}, path
+        assert page.evaluate(SCROLLING) == [], path
+
+
+@pytest.mark.parametrize("width", PHONES)
+@pytest.mark.parametrize("text", [rollout(), chain(9), chain(40)], ids=["rollout", "chain of 9", "chain of 40"])
+def test_diagram_fits_a_phone_and_can_be_read(open_page: Open, client: Client, text: str, width: int) -> None:
+    page = open_page("reader", f"/ui/charts/{new_chart(client, text)}", viewport={"width": width, "height": 844})
+    expect(page.locator("#diagram")).to_be_hidden()
+    room = page.locator("#diagram-narrow")
+    assert page.evaluate(SCROLLING) == []
+    picture, outer = room.locator("svg").bounding_box(), room.bounding_box()
+    assert picture is not None
+    assert outer is not None
+    assert outer["x"] <= picture["x"]
+    assert picture["x"] + picture["width"] <= outer["x"] + outer["width"] + 1
+    # No text is cut at the right edge, and none is smaller than 11 px.
+    ends = room.evaluate(
+        "room => [...room.querySelectorAll('svg text')].map(text => text.getBoundingClientRect())"
+        ".filter(box => box.right > room.getBoundingClientRect().right || box.height < 11).length"
+    )
+    assert ends == 0
+
+
+def test_runs_are_cards_on_a_phone(open_page: Open, client: Client) -> None:
+    name = new_chart(client)
+    for _ in range(6):
+        client.ask("POST", f"/charts/{name}/reset", '{"reason": "again"}', Content_Type="application/json")
+    page = open_page("reader", f"/ui/charts/{name}/runs", viewport={"width": 360, "height": 844})
+    assert page.evaluate(SCROLLING) == []
+    expect(page.locator("tbody tr").first).to_have_css("display", "flex")
+    expect(page.locator(".compared")).to_contain_text("run 6")
 
 
 @pytest.mark.parametrize("width", PHONES)
@@ -162,9 +192,40 @@ def test_chart_of_two_thousand_machines_is_less_than_6000_pixels_high_on_a_phone
         if number >= 20:
             key = "&key=failed" if number in (20, 21) else ""
             client.ask("PUT", f"/charts/{name}/state?state=canary&machine=fra-web-{number - 20}{key}&note=a+few+words")
-    for kind in ("", "?is=failed", "?is=missing"):
+    for kind in ("", "?is=failed", "?is=missing", "?is=working", "?kind=all"):
         page = open_page("admin", f"/ui/charts/{name}{kind}", viewport={"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollHeight") < 6000, kind
+
+
+def test_long_lists_with_long_notes_are_less_than_6000_pixels_high_on_a_phone(open_page: Open, client: Client) -> None:
+    name = new_chart(client, rollout(needed=300).replace("value: 3}", "value: 200}").replace("20", "2000", 1))
+    note = "\n".join(f"E: line {number}: " + "dpkg could not be configured " * 3 for number in range(9))
+    for number in range(25):
+        key = "failed" if number % 5 else "count"
+        client.ask(
+            "PUT", f"/charts/{name}/state?state=canary&machine=fra-web-{number}.prod.example.net&key={key}", note
+        )
+    for query in ("?kind=all", "?kind=failed", "?is=failed", "?is=failed&kind=all", "?kind=all&by=&words=dpkg"):
+        page = open_page("admin", f"/ui/charts/{name}{query}", viewport={"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollHeight") < 6000, query
+
+
+def test_list_shows_five_cards_on_a_phone_until_the_others_are_asked_for(open_page: Open, client: Client) -> None:
+    name = new_chart(client, rollout(needed=300))
+    for number in range(19):
+        client.ask("PUT", f"/charts/{name}/state?state=canary&machine=m{number}")
+    page = open_page("reader", f"/ui/charts/{name}?kind=all", viewport={"width": 390, "height": 844})
+    for place, count in (("#machine-list", 19), ("#history-list", 20)):
+        rows = page.locator(f"{place} tbody tr")
+        expect(rows.nth(4)).to_be_visible()
+        expect(rows.nth(5)).to_be_hidden()
+        page.locator(place).get_by_text(f"{count - 5} more rows").click()
+        expect(rows.nth(count - 1)).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.reload()
+    expect(page.locator("#history-list tbody tr").nth(19)).to_be_visible()
+    expect(page.get_by_text("more rows")).to_have_count(2)
+    expect(page.get_by_text("more rows").first).to_be_hidden()
 
 
 def test_edges_at_which_the_diagram_is_cut_fade(open_page: Open, client: Client) -> None:
@@ -173,7 +234,7 @@ def test_edges_at_which_the_diagram_is_cut_fade(open_page: Open, client: Client)
     expect(diagram).to_have_class("scroll cut-bottom")
     diagram.evaluate("room => { room.scrollTop = room.scrollHeight; }")
     expect(diagram).to_have_class("scroll cut-top")
-    page.set_viewport_size({"width": 600, "height": 900})
+    page.set_viewport_size({"width": 700, "height": 900})
     expect(diagram).to_have_class("scroll cut-top cut-right")
 
 
