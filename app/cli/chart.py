@@ -274,6 +274,8 @@ def print_machines(found: Mapping[str, Any], which: str, *, as_json: bool) -> No
     """Print the machines of a visit, as `as_json` gives them: as JSON, as ids if they are missing, or as a table."""
     if as_json:
         print_json(found)
+    elif "hint" in found:
+        click.echo(found["hint"], err=True)
     elif which == Which.MISSING:
         print_pieces(f"{entry['machine']}\n" for entry in found["machines"])
     else:

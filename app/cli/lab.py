@@ -201,6 +201,9 @@ def print_runs(found: Sequence[Run], *, as_json: bool) -> None:
         *((state, *(say_stays(run, state) or "-" for run in found)) for state in list_states(found)),
     ]
     print_table(("", *(f"RUN {run.run}" for run in found)), lines)
+    for run in found:
+        if run.compared is not None:
+            click.echo(f"Run {run.run} against run {run.run - 1}: {run.compared}")
 
 
 # Simulations

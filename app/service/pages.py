@@ -16,13 +16,14 @@ from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
 from app.service.absent import find_absent_in
+from app.service.comparison import compare_with_last_run
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
 from app.service.crowds import Knowledge
 from app.service.growth import Growth, find_growth
 from app.service.history import PAGE, HistoryPage, HistoryQuery, get_history
 from app.service.operate import Loss, describe_loss
-from app.service.roll import Worker, list_working
+from app.service.roll import Worker, is_work_unseen, list_working
 from app.service.status import Status, describe_status
 from app.store.machines import MachineFilter, ReportFilter, VisitRow
 from app.store.subscriptions import Delivery
@@ -169,7 +170,7 @@ def _urgency(glance: Glance) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MachineQuery:
-    """Which machines a page shows. `kind` is `reported`, `failed` or `missing`; pages count from 1.
+    """Which machines a page shows. `kind` is `reported`, `failed`, `missing` or `working`; pages count from 1.
 
     They are those of the visit numbered `visit`, else of the latest visit of `state`, else of the current visit.
     """
@@ -183,20 +184,25 @@ class MachineQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachinePage:
-    """A page of machines: `reports` of those that reported, or ids of those that are `absent`.
+    """A page of machines: `reports` of those that reported, ids of those that are `absent`, or `workers`.
 
     `total` counts the machines that match the query, `reported` and `failed` those of the visit. `missing` is how many
-    machines have not reported; None if the chart does not say how many it expects.
+    machines have not reported; None if the chart does not say how many it expects. `working` is how many are at work,
+    or were when the chart moved on; None if the state has no slots. `is_work_unseen` is whether machines work there all
+    the same.
     """
 
     reports: Sequence[store.machines.MachineReport]
     absent: Sequence[str]
+    workers: Sequence[Worker]
     total: int
     reported: int
     failed: int
     expected: int | None
     missing: int | None
     has_roster: bool
+    working: int | None
+    is_work_unseen: bool
     visit: VisitRow
 
 
@@ -247,6 +253,8 @@ class Detail:
     trouble: Trouble | None
     told: Sequence[Telling]
     loss: Loss
+    # How this run compares with the one before it.
+    compared: str | None
     # Each roster that the chart goes by, in the version in force.
     rosters: Sequence[tuple[str, store.rosters.RosterVersion]] = ()
 
@@ -310,6 +318,7 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
             versions=store.definitions.list_versions(connection, row.id),
             trouble=_find_trouble(connection, row, status.health, counts),
             told=_list_told(connection, name),
+            compared=compare_with_last_run(connection, row, chart, now),
             loss=describe_loss(chart, position, sum(counts.get(row.visit, {}).values())),
         )
 
@@ -400,7 +409,14 @@ def _get_machines(
     )
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
-    if query.kind == "missing":
+    workers: Sequence[Worker] = ()
+    here = chart.states.get(visit.state)
+    has_slots = here is not None and here.slots is not None
+    working = list_working(connection, row, visit) if has_slots else ()
+    if query.kind == "working":
+        workers = [worker for worker in working if query.text in worker.machine]
+        total = len(workers)
+    elif query.kind == "missing":
         found = (
             find_absent_in(known, connection, row, chart, visit.state, visit=visit.visit, wanted=wanted)
             if visit.state in chart.states
@@ -418,11 +434,14 @@ def _get_machines(
     return MachinePage(
         reports=reports,
         absent=absent,
+        workers=workers[wanted.offset : wanted.offset + PAGE],
         total=total,
         reported=reported,
         failed=counts.get(FAILED_KEY, 0),
         expected=expected,
         missing=None if expected is None else max(expected - reported, 0),
         has_roster=names_machines,
+        working=len(working) if has_slots else None,
+        is_work_unseen=is_work_unseen(chart, visit.state),
         visit=visit,
     )

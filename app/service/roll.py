@@ -15,11 +15,12 @@ from app.core.errors import BadRequestError
 from app.core.log import format_instant
 from app.core.position import Slot
 from app.db import Connection, snapshot
-from app.service.absent import ALL, find_absent_in, takes_part
+from app.service.absent import ALL, FEW, find_absent_in, takes_part
 from app.service.condition import judge
 from app.service.context import Service, list_positions
 from app.service.crowds import Knowledge
 from app.service.reading import quote_cell
+from app.service.words import name_some, say_number, say_reported
 from app.store.machines import MachineFilter, MachineReport, VisitReport, VisitRow
 
 # Machines in one answer, if the request does not say how many.
@@ -105,13 +106,17 @@ Entry = MachineReport | Worker | Missing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roll:
-    """The machines that were asked for. `visit` is None if the run has not entered the state."""
+    """The machines that were asked for. `visit` is None if the run has not entered the state.
+
+    `hint` says why the list is empty if nobody can know which machines are meant.
+    """
 
     chart: str
     run: int
     visit: int | None
     state: str
     machines: Sequence[Entry]
+    hint: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The machines as the HTTP interface gives them."""
@@ -121,6 +126,7 @@ class Roll:
             "visit": self.visit,
             "state": self.state,
             "machines": [entry.as_json() for entry in self.machines],
+            **({} if self.hint is None else {"hint": self.hint}),
         }
 
     def as_text(self) -> str:
@@ -150,8 +156,13 @@ def list_roll(service: Service, name: str, wanted: RollQuery) -> Roll:
         visit = _find_visit(connection, chart, row, wanted, run)
         state = wanted.state if visit is None else visit.state
         assert state is not None  # without a visit, the state was named
-        machines = _list_entries(service.know(connection, row), connection, chart, row, wanted, place=(state, visit))
-    return Roll(chart=name, run=run, visit=None if visit is None else visit.visit, state=state, machines=machines)
+        known = service.know(connection, row)
+        machines = _list_entries(known, connection, chart, row, wanted, place=(state, visit))
+        hint = None
+        if wanted.which is Which.WORKING and not machines and is_work_unseen(chart, state):
+            hint = _explain_unseen(known, connection, chart, row, place=(state, visit))
+    number = None if visit is None else visit.visit
+    return Roll(chart=name, run=run, visit=number, state=state, machines=machines, hint=hint)
 
 
 def _check_run(row: store.charts.ChartRow, run: int | None) -> int:
@@ -252,6 +263,38 @@ def list_working(connection: Connection, row: store.charts.ChartRow, visit: Visi
         for claim in claims
         if claim.machine is not None
     ]
+
+
+def is_work_unseen(chart: Chart, state: str) -> bool:
+    """Whether machines work in a state of the chart's present version, but claim no slots there."""
+    found = chart.states.get(state)
+    return found is not None and found.is_counting and found.slots is None and found.approvers is None
+
+
+def _explain_unseen(
+    known: Knowledge,
+    connection: Connection,
+    chart: Chart,
+    row: store.charts.ChartRow,
+    *,
+    place: tuple[str, VisitRow | None],
+) -> str:
+    """Why nobody knows which machines are at work in a state without slots, and what is known instead."""
+    state, visit = place
+    said = (
+        f"which machines are at work in {state} is not known, because the state has no slots: a question leaves no"
+        " trace. Give the state `slots:`, and each machine claims one before it works"
+    )
+    if visit is None:
+        return f"{said}."
+    here = row._replace(run=visit.run)
+    reported = sum(store.machines.count_reports(connection, here, visit.visit).values())
+    absent = find_absent_in(known, connection, here, chart, state, visit=visit.visit, wanted=FEW)
+    if absent is None:
+        return f"{said}. {say_number(reported)} have reported in this visit."
+    named = name_some(absent.machines, total=absent.total)
+    missing = f"; {say_number(absent.total)} have not: {named}" if absent.total else ""
+    return f"{said}. {say_reported(reported, reported + absent.total, 'have')} in this visit{missing}."
 
 
 def _cut(workers: Sequence[Worker], wanted: RollQuery) -> Sequence[Worker]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -15,6 +15,7 @@ from app.core.log import format_instant
 from app.core.plan import list_failed_endings
 from app.core.position import Kind
 from app.db import Connection, snapshot
+from app.service.comparison import compare_with_last_run
 from app.service.context import Service
 from app.service.words import say_span
 from app.store.machines import VisitRow
@@ -70,7 +71,8 @@ class StayInRun:
 class Run:
     """A run. `ending` is the final state that it reached, or None; `is_failure` is whether that ending is a failure.
 
-    `ended_at` is when it reached its ending, or when a reset or an archive ended it before.
+    `ended_at` is when it reached its ending, or when a reset or an archive ended it before. `compared` is how the
+    current run compares with the one before it, in a sentence; None for other runs.
     """
 
     run: int
@@ -83,6 +85,7 @@ class Run:
     ended_at: datetime | None
     span: timedelta
     stays: Sequence[StayInRun]
+    compared: str | None = None
 
     @property
     def reports(self) -> int:
@@ -109,6 +112,7 @@ class Run:
             "reports": self.reports,
             "failures": self.failures,
             "states": [stay.as_json() for stay in self.stays],
+            "compared": self.compared,
         }
 
     @classmethod
@@ -125,6 +129,8 @@ class Run:
             ended_at=_find_instant(fields["ended_at"]),
             span=timedelta(seconds=fields["seconds"]),
             stays=[StayInRun.of_json(stay) for stay in fields["states"]],
+            # A server of an earlier version does not say it.
+            compared=fields.get("compared"),
         )
 
 
@@ -154,7 +160,10 @@ def list_runs(service: Service, name: str, limit: int = DEFAULT_RUNS, before: in
             until = items[-1].left_at or now
             version = max((item.version for item in versions if item.imported_at <= until), default=row.version)
             chart = service.definitions.get_version(connection, row, version)
-            found.append(_build(items, stays, chart, version, is_current=items[0].run == row.run))
+            run = _build(items, stays, chart, version, is_current=items[0].run == row.run)
+            if run.is_current:
+                run = replace(run, compared=compare_with_last_run(connection, row, chart, now))
+            found.append(run)
         return found
 
 

@@ -1,4 +1,4 @@
-"""The view `v_current`, and counts over the table `charts`: what a scrape of /metrics reads."""
+"""The view `v_current`, and counts over the table `charts`: what a scrape of /metrics reads; and reports by time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from sqlalchemy import BigInteger, Boolean, String, and_, column, func, select, 
 
 from app.core.chart import FAILED_KEY
 from app.db import Connection
-from app.models import UtcDateTime, attribute_values, charts
+from app.models import UtcDateTime, attribute_values, charts, reports
+from app.store.charts import ChartRow
+from app.store.machines import VisitRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +79,30 @@ def find_oldest_due(connection: Connection) -> datetime | None:
     query = select(func.min(charts.c.due_at)).where(charts.c.archived_at.is_(None))
     found: datetime | None = connection.execute(query).scalar_one()
     return found
+
+
+def find_report_time(connection: Connection, row: ChartRow, visit: VisitRow, key: str, number: int) -> datetime | None:
+    """Return when the report with this number on an attribute was made in a visit of any run; None if there were fewer.
+
+    Used by: the comparison of runs.
+    """
+    query = (
+        select(reports.c.reported_at)
+        .where(reports.c.chart_id == row.id, reports.c.run == visit.run, reports.c.visit == visit.visit)
+        .where(reports.c.key == key)
+        .order_by(reports.c.seq)
+        .offset(number - 1)
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()
+
+
+def count_reports_until(connection: Connection, row: ChartRow, run: int, key: str, until: datetime) -> int:
+    """Count the reports of a run on an attribute up to an instant. Used by: the comparison of runs."""
+    query = (
+        select(func.count())
+        .select_from(reports)
+        .where(reports.c.chart_id == row.id, reports.c.run == run)
+        .where(reports.c.key == key, reports.c.reported_at <= until)
+    )
+    return int(connection.execute(query).scalar_one())

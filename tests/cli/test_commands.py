@@ -138,6 +138,9 @@ def test_machines_are_listed(service: Service, run: Commands) -> None:
     assert re.split("  +", heading) == ["MACHINE", "KEY", "REPORTED AT", "NOTE"]
     assert re.split("  +", row)[:2] == ["m2", "count"]
     assert run("chart", "machines", "web", "--missing").stdout == "m1\nm3\n"
+    unknown = run("chart", "machines", "web", "--is", "working")
+    assert (unknown.stdout, unknown.stderr.split(" is not known, ")[0]) == ("", "which machines are at work in reboot")
+    assert unknown.stderr.endswith("1 of 3 have reported in this visit; 2 have not: m1, m3.\n")
     assert json.loads(run("chart", "machines", "web", "--state", "done", "--json").stdout)["visit"] is None
 
 

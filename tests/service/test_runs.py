@@ -47,6 +47,72 @@ def test_runs_have_states_durations_reports_failures_and_ending(service: Service
     assert say_stays(third, "canary") == "1 min 30 s, 1 reported, 1 failed"
 
 
+def compared(service: Service) -> str | None:
+    *others, last = list_runs(service, "web")
+    assert [run.compared for run in others] == [None] * len(others)
+    return last.compared
+
+
+ROLLOUT = CANARY.replace("value: 1}}", "value: 9}}").replace("count, value: 2}}", "count, value: 8}}")
+
+
+def go(service: Service, clock: Clock, seconds: float, *machines: str) -> None:
+    """Each machine reports so many seconds after the one before; `!m1` reports a failure."""
+    for machine in machines:
+        clock.advance(seconds)
+        put(service, "canary", machine.strip("!"), "failed" if machine.startswith("!") else None)
+
+
+def test_first_run_is_compared_with_nothing(service: Service, clock: Clock) -> None:
+    import_text(service, ROLLOUT)
+    go(service, clock, 60, "m1")
+    assert compared(service) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "machines", "says"),
+    [
+        # Run 1 had one report from 2 min on, two from 4 min on, and three from 5 min on.
+        (30, ("m1", "m2"), "3 min faster than run 1, which had 2 failures at this point; this run has none."),
+        (100, ("m1", "!m2"), "As fast as run 1, which had 1 failure at this point; this run has 1."),
+        (240, ("m1", "m2"), "3 min slower than run 1, which had 2 failures at this point; this run has none."),
+        (180, ("!m1",), "1 min slower than run 1, which had no failure at this point; this run has 1."),
+    ],
+    ids=["faster", "between two reports", "slower", "no report on the first attribute"],
+)
+def test_current_run_is_compared_with_the_last_one_at_the_same_point(
+    service: Service, clock: Clock, seconds: float, machines: tuple[str, ...], says: str
+) -> None:
+    import_text(service, ROLLOUT)
+    go(service, clock, 60, "!f1", "m1", "!f2", "m2", "m3")
+    operate.reset(service, "web", "again", ANN)
+    go(service, clock, seconds, *machines)
+    assert compared(service) == says
+
+
+def test_run_before_that_did_not_get_so_far_is_told_by_its_end(service: Service, clock: Clock) -> None:
+    import_text(service, ROLLOUT)
+    go(service, clock, 60, "!f1", "m1")
+    operate.reset(service, "web", "again", ANN)
+    go(service, clock, 10, "m1", "m2")
+    end = ": it was broken off in canary after 2 min, with 1 failure."
+    assert compared(service) == f"Run 1 did not get as far in canary{end}"
+    go(service, clock, 10, *(f"m{number}" for number in range(3, 9)))
+    assert compared(service) == f"Run 1 was not in soak{end}"
+
+
+def test_run_that_has_ended_is_compared_by_its_whole_time(service: Service, clock: Clock) -> None:
+    import_text(service, CANARY)
+    for seconds in (60, 45):
+        go(service, clock, seconds, "m1", "m2")
+        clock.advance(60)
+        put(service, "soak", "m2")  # the deadline comes first
+        if seconds == 60:
+            operate.reset(service, "web", "again", ANN)
+    clock.advance(1000)
+    assert compared(service) == "30 s faster than run 1; neither had a failure at this point."
+
+
 def test_limit_and_before_choose_the_runs(service: Service, clock: Clock) -> None:
     live(service, clock)
     assert [run.run for run in list_runs(service, "web", limit=2)] == [2, 3]

@@ -92,6 +92,25 @@ def test_machines_at_work_now_hold_slots(app: Flask, client: FlaskClient) -> Non
     assert (entry["machine"], entry["fence"], entry["expires_at"]) == ("m1", 1, None)
 
 
+def test_who_is_at_work_without_slots_is_said_to_be_unknown(app: Flask, client: FlaskClient) -> None:
+    import_text(app, ROSTER.replace("    slots: 9\n", ""), "web")
+    assert client.get("/charts/web/state?state=work&machine=m1").status_code == 200
+    client.put("/charts/web/state?state=work&machine=m2")
+    client.put("/charts/web/state?state=work&machine=m3&key=failed")
+    answer = client.get("/charts/web/machines?is=working").json
+    assert answer["machines"] == []
+    assert answer["hint"] == (
+        "which machines are at work in work is not known, because the state has no slots: a question leaves no trace."
+        " Give the state `slots:`, and each machine claims one before it works. 2 of 9 have reported in this visit;"
+        " 7 have not: m1, m4, m5, m6, m7, m8, m9."
+    )
+
+
+@pytest.mark.parametrize("query", ["", "state=work&is=working", "state=done&is=working", "state=work&is=failed"])
+def test_list_of_what_is_known_has_no_hint(moved_on: FlaskClient, query: str) -> None:
+    assert "hint" not in moved_on.get(f"/charts/web/machines?{query}").json
+
+
 def test_csv_has_a_heading_and_no_formula(app: Flask, client: FlaskClient) -> None:
     import_text(app, CHART.replace("    slots: 9\n", ""), "web")
     client.put("/charts/web/state?state=work&machine==m1")

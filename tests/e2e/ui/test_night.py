@@ -108,6 +108,33 @@ def test_who_was_at_work_when_it_moved_on(night: Page) -> None:
     expect(night.locator(".trouble details").last.locator("li")).to_contain_text("web-8 claimed")
 
 
+def test_who_was_at_work_when_it_moved_on_as_planned(open_page: Open, client: Client) -> None:
+    name = new_chart(client, slotted().replace("value: 7", "value: 2"))
+    for machine in ("web-1", "web-2", "web-3"):
+        claim(client, name, machine)
+    for machine in ("web-1", "web-2"):
+        report(client, name, machine)
+    page = open_page("reader", f"/ui/charts/{name}")
+    expect(page.locator("#now strong")).to_have_text("fleet")
+    page.locator("#visits").get_by_role("link", name="canary").click()
+    page.get_by_role("link", name="At work when it moved on 1").click()
+    expect(page.locator("#machine-list tbody tr")).to_have_count(1, timeout=20_000)
+    expect(page.locator("#machine-list tbody tr")).to_contain_text("web-3")
+
+
+def test_who_is_at_work_where_there_are_no_slots(open_page: Open, client: Client) -> None:
+    name = new_chart(client, rollout().replace("expect: 20", f"expect: [{', '.join(ROSTER)}]"))
+    client.ask("GET", f"/charts/{name}/state?state=canary&machine=web-1")
+    report(client, name, "web-2")
+    page = open_page("reader", f"/ui/charts/{name}")
+    expect(page.locator("#unseen-work")).to_contain_text(
+        "Which machines are at work in canary is not known, because the state has no slots"
+    )
+    expect(page.locator("#machine-list tbody tr")).to_contain_text("web-2")
+    page.get_by_role("link", name="Missing 7").click()
+    expect(page.locator(".absent li")).to_have_text([machine for machine in ROSTER if machine != "web-2"])
+
+
 def test_how_fast_is_it_and_when_will_it_be_done(open_page: Open, client: Client) -> None:
     name = new_chart(client, rollout(needed=40).replace("expect: 20", "expect: 60"))
     for number in range(20):
@@ -160,6 +187,9 @@ def test_how_was_the_last_run(open_page: Open, client: Client, aborted: str) -> 
     expect(page.get_by_role("row", name="ending")).to_contain_text("rolled_back")
     expect(page.get_by_role("row", name="failures")).to_contain_text("3")
     expect(page.get_by_role("row", name="took")).to_contain_text(" s")
+    expect(page.locator(".compared")).to_contain_text(
+        re.compile(r"Run 2 now: .* run 1, which had no failure at this point; this run has none|neither had a failure")
+    )
 
 
 def test_is_a_machine_done_everywhere(open_page: Open, client: Client) -> None:

@@ -271,7 +271,8 @@ def test_state_that_was_not_entered_has_no_machines_to_show(rollout: Flask) -> N
 def test_states_of_the_diagram_link_to_their_machines_and_the_path_is_thick(rollout: Flask) -> None:
     page = Browser(rollout).get(PAGE).text
     assert f'<a href="{PAGE}?state=canary#machines"><g class="d-state d-passed">' in page
-    assert page.count('class="d-taken"') == 1
+    # Once in the diagram, and once in that for a phone.
+    assert page.count('class="d-taken"') == 2
 
 
 def test_page_of_a_machine_has_its_reports(rollout: Flask) -> None:
@@ -285,3 +286,16 @@ def test_page_names_the_roster_that_the_chart_goes_by(app: Flask) -> None:
     assert client.put("/rosters/fleet", data="a tier=lb\nb\nc\n").status_code == 201
     import_text(app, "chart: by\ncurrent_state: go\nexpect: {roster: fleet}\nstates: [{name: go}]\n")
     assert "Roster fleet, version 1: 3 machines" in words_of(client.get("/ui/charts/by").get_data(as_text=True))
+
+
+def test_machines_at_work_when_the_chart_moved_on_are_listed(app: Flask) -> None:
+    import_text(app, ROLLOUT.replace("    func: increment\n", "    func: increment\n    slots: 9\n", 1), "slotted")
+    for number in range(6):
+        claim(service_of(app), "slotted", "canary", f"c{number}")
+    for number in range(5):
+        update(service_of(app), "slotted", Put("canary", f"c{number}"), Author("agent"))
+    page = Browser(app).get("/ui/charts/slotted?visit=1&is=working").text
+    assert "At work when it moved on 1" in words_of(page)
+    assert ["c5" in row for row in rows(page, "machine-list")] == [True]
+    assert 'id="unseen-work"' not in page
+    assert "is not known, because the state has no slots" in Browser(app).text("/ui/charts/slotted")
