@@ -44,7 +44,7 @@ def compare_with_last_run(
     same = [visit for visit in before if visit.state == row.state][turn - 1 : turn]
     if not same:
         return f"Run {row.run - 1} was not in {row.state}{_say_end(connection, row, chart, before)}."
-    window = _find_window(connection, row, key, count, before[0], same[0])
+    window = _find_window(connection, row, key, count, start=before[0].entered_at, visit=same[0])
     if window is None:
         return f"Run {row.run - 1} did not get as far in {row.state}{_say_end(connection, row, chart, before)}."
     age = here[-1].entered_at - here[0].entered_at if state.is_final else now - here[0].entered_at
@@ -56,7 +56,13 @@ def compare_with_last_run(
 
 
 def _find_window(
-    connection: Connection, row: store.charts.ChartRow, key: str | None, count: int, first: VisitRow, visit: VisitRow
+    connection: Connection,
+    row: store.charts.ChartRow,
+    key: str | None,
+    count: int,
+    *,
+    start: datetime,
+    visit: VisitRow,
 ) -> _Window | None:
     """Return when the run before had `count` reports in a visit, and not one more; None if it never had so many."""
     since: datetime | None = visit.entered_at
@@ -67,7 +73,7 @@ def _find_window(
         until = store.overview.find_report_time(connection, row, visit, key, count + 1) or until
     if since is None:
         return None
-    return _Window(since - first.entered_at, None if until is None else until - first.entered_at)
+    return _Window(since - start, None if until is None else until - start)
 
 
 def _say_speed(age: timedelta, there: _Window, *, is_over: bool) -> str:
