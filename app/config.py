@@ -154,7 +154,7 @@ class Config:
     pooler: bool = _setting(_boolean, False, "true if a transaction-mode pooler (pgbouncer) is in front of PostgreSQL")
     sweep_seconds: int = _setting(_whole(1, 60), 1, "seconds between two checks for clock guards that are due")
     workers: int = _setting(_whole(1, 256), 2, "worker processes")
-    threads: int = _setting(_whole(1, 5000), 64, "threads per worker for pages and administration")
+    threads: int = _setting(_whole(1, 5000), 16, "threads per worker for pages and administration")
     max_waiters: int = _setting(_whole(0, 100_000), 2000, "requests that may wait (wait=) at one time on one server")
     listen_url: str | None = _setting(
         _text, None, "PostgreSQL without the pooler, for LISTEN and migrations; if not set, DATABASE_URL"

@@ -1,16 +1,18 @@
-"""Clients that send or read as slowly as they can, and what the others notice of them behind nginx."""
+"""Clients that send or read as slowly as they can, and what the others notice of them, with nginx and without it."""
 
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,14 @@ from proof.stand import sqlite_database
 from tests.support.processes import until
 from tests.support.servers import running
 
-LIMIT = 0.25
+LIMIT = 0.025
 # Between two bytes of a slow client.
 PAUSE = 0.5
 # Below the 50 a second that nginx lets one address ask.
 GET_PAUSE = 0.025
 GET_SECONDS = 5
+# The longest that gunicorn needs for the answers of 166 readers, each of 2.4 MB: that is work, not slowness.
+SETTLE_SECONDS = 15
 PATH = f"/charts/front/state?state={STATE}"
 # Each character is four bytes: 600 rows are more than the buffers between a thread and a client that does not read.
 ROWS = 600
@@ -44,56 +48,73 @@ FIRST = {
     "body": f"PUT {PATH}{HEAD}Content-Length: 1000000\r\n\r\n".encode(),
     "reader": f"GET /charts/long/history?format=ndjson{HEAD}\r\n".encode(),
 }
-# Forty together.
+# How many there are of each kind: forty, as many as nginx lets one address open, or five hundred.
 CLIENTS = {"headers": 14, "body": 13, "reader": 13}
+MANY_CLIENTS = {"headers": 167, "body": 167, "reader": 166}
 
 Connect = Callable[[int | None], socket.socket]
 
 
 @dataclass(slots=True)
 class Crowd:
-    """Slow clients: how many have begun, and how often one was cut off and came again."""
+    """Slow clients, played by one thread: how many have begun, and how often one was cut off and came again."""
 
+    connect: Connect
+    clients: Mapping[str, int]
     begun: Counter[str] = field(default_factory=Counter)
     again: Counter[str] = field(default_factory=Counter)
     finished: Counter[str] = field(default_factory=Counter)
     is_over: threading.Event = field(default_factory=threading.Event)
 
-    def hold(self, connect: Connect, kind: str) -> None:
-        """Be one of them until it is over."""
-        is_first = True
-        while not self.is_over.is_set():
-            with suppress(OSError), connect(KEPT) as connection:
-                connection.sendall(FIRST[kind])
-                (self.begun if is_first else self.again)[kind] += 1
-                is_first = False
-                self._dawdle(connection, kind)
-            self.is_over.wait(PAUSE)
-
-    def _dawdle(self, connection: socket.socket, kind: str) -> None:
+    def play(self) -> None:
+        """Connect every client, then send or read a little of each in turn until it is over."""
+        held: list[tuple[str, socket.socket | None]] = []
+        for kind, count in self.clients.items():
+            held += [(kind, self._begin(kind, self.begun)) for _ in range(count)]
         while not self.is_over.wait(PAUSE):
+            held = [(kind, self._go_on(kind, connection)) for kind, connection in held]
+        for _, connection in held:
+            if connection is not None:
+                connection.close()
+
+    def _begin(self, kind: str, counter: Counter[str]) -> socket.socket | None:
+        with suppress(OSError):
+            connection = self.connect(KEPT)
+            connection.sendall(FIRST[kind])
+            counter[kind] += 1
+            return connection
+        return None
+
+    def _go_on(self, kind: str, connection: socket.socket | None) -> socket.socket | None:
+        """Send or read a little; connect again if the server has cut the client off."""
+        if connection is None:
+            return self._begin(kind, self.again)
+        try:
             if kind != "reader":
                 connection.sendall(b"a")
-            elif not connection.recv(16):
+                return connection
+            if select.select([connection], [], [], 0)[0] and not connection.recv(16):
                 self.finished[kind] += 1
-                return
+            else:
+                return connection
+        except OSError:
+            pass
+        connection.close()
+        return self._begin(kind, self.again)
 
 
 @contextmanager
-def crowded(connect: Connect) -> Iterator[Crowd]:
-    """Forty slow clients, every one of them connected, until the block ends."""
-    crowd = Crowd()
-    kinds = [kind for kind, count in CLIENTS.items() for _ in range(count)]
-    threads = [threading.Thread(target=crowd.hold, args=(connect, kind)) for kind in kinds]
-    for thread in threads:
-        thread.start()
+def crowded(connect: Connect, clients: Mapping[str, int] = CLIENTS) -> Iterator[Crowd]:
+    """Slow clients, every one of them connected, until the block ends."""
+    crowd = Crowd(connect, clients)
+    thread = threading.Thread(target=crowd.play)
+    thread.start()
     try:
-        until(lambda: crowd.begun == CLIENTS, "every slow client has begun")
+        until(lambda: crowd.begun == clients, "every slow client has begun")
         yield crowd
     finally:
         crowd.is_over.set()
-        for thread in threads:
-            thread.join()
+        thread.join()
 
 
 @dataclass(slots=True)
@@ -111,11 +132,11 @@ class Gets:
         return {"gets": len(self.seconds), "wrong": self.wrong[:5]} | {k: round(v, 4) for k, v in figures.items()}
 
 
-def ask_for(connect: Connect, seconds: float, patience: float = 30) -> Gets:
+def ask_for(connect: Connect, seconds: float) -> Gets:
     """Ask again and again for so long, on one connection for as long as that is kept."""
     gets = Gets()
     deadline = time.monotonic() + seconds
-    connection = _open(connect, patience)
+    connection = _open(connect)
     while time.monotonic() < deadline:
         started = time.monotonic()
         try:
@@ -127,41 +148,41 @@ def ask_for(connect: Connect, seconds: float, patience: float = 30) -> Gets:
         except (OSError, http.client.HTTPException) as error:
             gets.wrong.append(repr(error))
             connection.close()
-            connection = _open(connect, patience)
+            connection = _open(connect)
         gets.seconds.append(time.monotonic() - started)
         time.sleep(GET_PAUSE)
     connection.close()
     return gets
 
 
-def _open(connect: Connect, patience: float) -> http.client.HTTPConnection:
+def _open(connect: Connect) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = connect(None)
-    connection.sock.settimeout(patience)
+    connection.sock.settimeout(30)
     return connection
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What the slow clients came to."""
+    """What the slow clients came to, and what the GETs alone and beside them."""
 
     alone: dict[str, Any]
     beside: dict[str, Any]
     clients: dict[str, int]
+    wanted: dict[str, int]
     again: dict[str, int]
     finished: dict[str, int]
 
     @property
-    def is_noticed(self) -> bool:
-        """True where some GET beside the slow clients was not answered, or one in a hundred was slow."""
-        # On a machine that is busy with other things GETs are slow alone, too.
-        return bool(self.beside["wrong"]) or self.beside["p99"] >= max(LIMIT, 3 * self.alone["p99"])
-
-    @property
     def is_proof(self) -> bool:
-        """True where nobody noticed them, and they were slow all along."""
-        is_valid = not self.alone["wrong"] and self.beside["gets"] > 0
-        return is_valid and not self.is_noticed and self.clients == CLIENTS and not self.finished
+        """True where the slow clients were slow all along, every GET was answered, and hardly one was slow.
+
+        A p99 below LIMIT is no delay that anybody notices, and on a machine that is busy with other things it says
+        nothing of the slow clients.
+        """
+        is_valid = self.beside["gets"] > 0 and self.clients == self.wanted and not self.finished
+        is_quick = self.beside["p99"] < max(LIMIT, 2 * self.alone["p99"])
+        return is_valid and is_quick and not self.alone["wrong"] and not self.beside["wrong"]
 
     def as_json(self) -> dict[str, Any]:
         """The outcome for a file."""
@@ -169,15 +190,25 @@ class Outcome:
 
     def as_line(self) -> str:
         """The outcome in a line."""
-        return f"GET alone {self.alone}, beside {sum(self.clients.values())} slow clients {self.beside}"
+        verdict = "proven" if self.is_proof else "NOTICED"
+        count = sum(self.clients.values())
+        return f"{verdict}: GET alone {self.alone}, beside {count} slow clients {self.beside}, cut off {self.again}"
 
 
-def measure(connect: Connect, seconds: float, patience: float = 30) -> Outcome:
-    """Ask alone, then beside forty slow clients."""
-    alone = ask_for(connect, seconds, patience)
-    with crowded(connect) as crowd:
-        beside = ask_for(connect, seconds, patience)
-    return Outcome(alone.as_json(), beside.as_json(), dict(crowd.begun), dict(crowd.again), dict(crowd.finished))
+def measure(connect: Connect, seconds: float, clients: Mapping[str, int] = CLIENTS, settle: float = 0) -> Outcome:
+    """Ask alone, then beside the slow clients; `settle` is how long the server has to make their long answers."""
+    alone = ask_for(connect, seconds)
+    with crowded(connect, clients) as crowd:
+        time.sleep(settle)
+        beside = ask_for(connect, seconds)
+    return Outcome(
+        alone=alone.as_json(),
+        beside=beside.as_json(),
+        clients=dict(crowd.begun),
+        wanted=dict(clients),
+        again=dict(crowd.again),
+        finished=dict(crowd.finished),
+    )
 
 
 @contextmanager
@@ -192,13 +223,21 @@ def through_nginx(folder: Path) -> Iterator[Connect]:
 
 @contextmanager
 def facing_the_network(folder: Path) -> Iterator[Connect]:
-    """gunicorn with nothing in front of it, and fewer threads than there are slow clients."""
-    few = {"workers": "1", "threads": "8", "max_waiters": "0"}
-    with sqlite_database(folder) as database, running(database.url, folder, **few) as server:
+    """gunicorn as shipped, with two workers and nothing in front of it."""
+    with sqlite_database(folder) as database, running(database.url, folder, workers="2") as server:
         server.import_chart("front", CHART)
         server.import_chart("long", CHART)
         write_long(database.url)
-        yield lambda received: socket.create_connection(("127.0.0.1", server.port), 30)
+        yield partial(_connect, server.port)
+
+
+def _connect(port: int, received: int | None) -> socket.socket:
+    connection = socket.socket()
+    if received is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, received)
+    connection.settimeout(30)
+    connection.connect(("127.0.0.1", port))
+    return connection
 
 
 def write_long(database_url: str) -> None:
@@ -213,12 +252,11 @@ def write_long(database_url: str) -> None:
 
 
 def prove_slow_clients(proof: Proof) -> None:
-    """Hold forty slow clients against nginx; and see that they are noticed where nothing holds them off."""
+    """Hold forty slow clients against nginx, and five hundred against gunicorn alone."""
     with new_folder() as folder, through_nginx(folder) as connect:
         # Longer than nginx waits for a header.
         found = measure(connect, 3 * GET_SECONDS)
     proof.add("slow clients, nginx", found.as_json(), found.as_line())
     with new_folder() as folder, facing_the_network(folder) as connect:
-        exposed = measure(connect, GET_SECONDS, patience=2)
-    line = f"{'noticed' if exposed.is_noticed else 'NOT NOTICED'}: {exposed.as_line()}"
-    proof.add("slow clients, 8 threads without nginx", {**exposed.as_json(), "is_proof": exposed.is_noticed}, line)
+        found = measure(connect, 3 * GET_SECONDS, MANY_CLIENTS, SETTLE_SECONDS)
+    proof.add("slow clients, without nginx", found.as_json(), found.as_line())
