@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tests.support.examples import load_profile
 
-pytest_plugins = ["tests.support.compiled", "tests.support.databases", "tests.support.pair", "tests.support.skips"]
+_SUPPORT = ("compiled", "databases", "pair", "roles", "skips")
+pytest_plugins = [f"tests.support.{name}" for name in _SUPPORT]
 
 load_profile()

