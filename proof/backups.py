@@ -199,7 +199,7 @@ def told_in(rows: Sequence[Row], attempts: Sequence[Attempt]) -> list[tuple[int,
         firsts[logged.from_state, logged.machine, logged.key, logged.idempotency_key] = logged.seq
     told = []
     for item in attempts:
-        key = item.key or TERMS.default_keys[item.state]
+        key = item.key or TERMS.default_keys.get(item.state)
         seq = item.seq
         if seq is None and item.method == "PUT" and item.is_yes:
             seq = firsts.get((item.state, item.machine, key, item.idempotency_key))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from app.config import Config
 from app.db import snapshot
 from app.service.upkeep import verify
 from app.wiring import create_app, service_of
-from proof.checker import Row, Terms, check
+from proof.checker import Row, Terms, check, check_wakes, list_wakes
 from proof.crashes import POINTS
+from proof.defects import DEFECTS
 from proof.history import Attempt
-from proof.load import STATES, Load, loaded
+from proof.load import CREW_STATES, CREWS, RINGS, STATES, Load, loaded
+from proof.model import read_definitions
 from proof.stand import BreakableServer, Database, serving
 
-TERMS = Terms(dict.fromkeys(STATES, "count"), {"three": timedelta(seconds=1)})
-CHARTS = ("ring-1", "ring-2", "ring-3")
+TERMS = Terms(dict.fromkeys(STATES + CREW_STATES, "count"), definitions=read_definitions(RINGS + CREWS))
+CHARTS = ("ring-1", "ring-2", "crew-1")
+RING_CHARTS = ("ring-1", "ring-2", "ring-3")
 HEALTHY_SECONDS = 30.0
 RATE_SECONDS = 0.5
 
@@ -46,6 +50,11 @@ class Report:
     fired: dict[str, int] = field(default_factory=dict)
     slowest: float = 0
     slowest_rate: float = 0
+    # Rows of the log by kind; when the clock was first moved, on the monotonic clock in ns; seconds until a waiting
+    # client usually hears of a move.
+    kinds: dict[str, int] = field(default_factory=dict)
+    leapt: int | None = None
+    usual_wake: float = 0
     invalid: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
@@ -92,9 +101,11 @@ def run(database: Database, folder: Path, plan: Plan, progress: Progress = lambd
     """Run a plan against the service on `database`, and judge what the clients saw."""
     started = time.monotonic()
     report = Report(make_url(database.url).get_backend_name(), fired=dict.fromkeys(plan.faults, 0))
+    if "move_clock" in plan.faults:
+        database.make_movable()
     with (
         serving(database, folder, CHARTS) as server,
-        loaded(server.port, CHARTS, folder, plan.processes, plan.threads) as load,
+        loaded(server.port, CHARTS, folder, plan.processes, plan.threads, operators=1) as load,
     ):
         _break_all(server, database, load, plan, report, progress)
         attempts = load.end()
@@ -118,6 +129,8 @@ def _break_all(
                 f"{rate:.0f} acknowledged PUTs a second before {kind}, {plan.min_rate:.0f} are needed"
             )
             return
+        if kind == "move_clock" and report.leapt is None:
+            report.leapt = time.monotonic_ns()
         report.fired[kind] += kinds[kind]()
         server.until_ready()
         progress(f"{report.database}: fault {number} of {len(order)}, {kind}; {load.taken} PUTs acknowledged")
@@ -153,14 +166,18 @@ def run_defect(database: Database, folder: Path, defect: str, seconds: float) ->
     """Run the service with a seeded defect under load, without any fault, and judge what the clients saw."""
     started = time.monotonic()
     report = Report(make_url(database.url).get_backend_name())
+    operators, needs_slots = (DEFECTS[defect].operators, DEFECTS[defect].needs_slots) if defect else (2, True)
+    charts = CHARTS if needs_slots else RING_CHARTS
     with (
-        serving(database, folder, CHARTS, defect) as server,
-        loaded(server.port, CHARTS, folder, processes=1, threads=8, waiters=3) as load,
+        serving(database, folder, charts, defect) as server,
+        loaded(server.port, charts, folder, processes=1, threads=8, waiters=8, operators=operators) as load,
     ):
         _wait_for_load(load, 1)
         time.sleep(seconds)
         attempts = load.end()
-    judge(database, attempts, report)
+    # Nothing was broken: whoever waits hears of a move at once.
+    wakes = judge(database, attempts, report, charts)
+    report.violations += check_wakes(wakes, attempts)
     report.seconds = time.monotonic() - started
     return report
 
@@ -172,6 +189,7 @@ def fault_kinds(server: BreakableServer, database: Database) -> dict[str, Callab
         "kill_all": server.kill_everything,
         "kill_gunicorn": server.kill_master,
         "stop_continue": server.stop_and_continue,
+        "move_clock": server.move_clock,
         **{point: _crashing(server, point) for point in POINTS},
         **database.faults(),
     }
@@ -184,21 +202,30 @@ def _crashing(server: BreakableServer, point: str) -> Callable[[], int]:
 # The judgement
 
 
-def judge(database: Database, attempts: Sequence[Attempt], report: Report) -> None:
-    """Fill in what the attempts and the database say of each other."""
+def judge(
+    database: Database, attempts: Sequence[Attempt], report: Report, charts: Sequence[str] = CHARTS
+) -> list[float]:
+    """Fill in what the attempts and the database say of each other; return how late waiting clients heard of moves."""
     report.attempts = len(attempts)
     report.acknowledged = sum(item.method == "PUT" and item.is_yes and not item.replay for item in attempts)
     report.unknown = sum(item.may_be_applied for item in attempts)
     report.slowest = max((item.returned - item.called for item in attempts), default=0) / 1e9
     found: list[str] = []
-    for chart in CHARTS:
+    wakes: list[float] = []
+    kinds: Counter[str] = Counter()
+    terms = replace(TERMS, leapt=report.leapt)
+    for chart in charts:
         rows, differences = read_chart(database.url, chart)
         report.rows += len(rows)
+        kinds.update(row.logged.kind for row in rows)
         own = [attempt for attempt in attempts if attempt.chart == chart]
-        found += [f"{chart}: {problem}" for problem in [*differences, *check(rows, own, TERMS)]]
+        found += [f"{chart}: {problem}" for problem in [*check(rows, own, terms), *differences]]
+        wakes += list_wakes(rows, own)
     if report.database == "sqlite":
         found += check_file(database.url)
     report.violations = list(dict.fromkeys(found))
+    report.kinds, report.usual_wake = dict(kinds), statistics.median(wakes or [0])
+    return wakes
 
 
 def read_chart(url: str, chart: str) -> tuple[list[Row], list[str]]:

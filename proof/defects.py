@@ -6,13 +6,14 @@ be a race of microseconds is held open until somebody else has run into it, or f
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection
+import psycopg
 
 import app.db
 import app.service.ask
@@ -21,12 +22,16 @@ import app.service.machines
 import app.service.put
 import app.store
 import app.store.record
+from app.core.chart import CountGuard, SlotRule
 from app.core.errors import DatabaseUnavailableError
 from app.core.log import chain_hash
-from app.core.position import Tick
+from app.core.position import Position, Tick
+from app.db import Connection
 from app.service.batching import Batcher
 from app.service.context import Service
 from app.store.charts import ChartRow
+
+DATABASES = ("sqlite", "postgresql")
 
 # Names the defect, in the environment of a server of this suite.
 VARIABLE = "FAULTS_DEFECT"
@@ -260,10 +265,16 @@ def waiter_answered_before_commit() -> None:
         service = getattr(local, "service", None)
         for change, after in zip(changes, afters, strict=True):
             if service is not None and after.visit != change.row.visit:
-                ahead[after.name] = asking._View(connection, after, service.definitions.get(connection, after), False)
+                chart = service.definitions.get(connection, after)
+                known, now = service.know(connection, after), service.read_now(connection)
+                ahead[after.name] = asking._View(
+                    connection, after, chart, now, is_due=False, events=service.events, known=known
+                )
                 service.hub.tell(after.name)
-                time.sleep(HELD_SECONDS)
+                _hold(lambda name=after.name: name not in ahead)  # type: ignore[misc]
                 ahead.pop(after.name, None)
+                # Whoever was told looks once more.
+                time.sleep(HELD_SECONDS / 3)
         return afters
 
     def apply(service: Service, batch: Sequence[Any], **options: Any) -> Any:
@@ -271,27 +282,101 @@ def waiter_answered_before_commit() -> None:
         return original_apply(service, batch, **options)
 
     def answer_all(service: Service, questions: Sequence[Any]) -> Any:
-        views = dict(ahead)
-        early = [question for question in questions if question.chart in views and not question.reached]
+        states = {name: view.row.state for name, view in list(ahead.items())}
+        early = [one for one in questions if states.get(one.chart) == one.state and not one.reached]
+        views = {one.chart: ahead.pop(one.chart, None) for one in early}
+        early = [one for one in early if views[one.chart] is not None]
         others = [question for question in questions if question not in early]
         found = dict(zip(others, original_answer(service, others) if others else [], strict=True))
-        return [views[one.chart].find(one) if one in early else found[one] for one in questions]
+        return [views[one.chart].find(one, is_done=False) if one in early else found[one] for one in questions]
 
     store.record.record_all = record_all
     machines.apply = apply
     machines.answer_all = answer_all
 
 
-DEFECTS: dict[str, Callable[[], None]] = {
-    defect.__name__: defect
+def waiters_told_before_commit() -> None:
+    """Who waits is told of a move outside its transaction, before the commit: whoever then looks sees the past."""
+
+    def announce(connection: Connection, names: Sequence[str]) -> None:
+        if not names:
+            return
+        url = connection.core.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as other:
+            for name in names:
+                other.execute("SELECT pg_notify(%s, %s)", (recording.CHANNEL, name))
+        # The commit comes when whoever was told has looked.
+        time.sleep(HELD_SECONDS / 3)
+
+    def tell_nobody(self: Service, chart: str, step: Any) -> None:
+        """Nobody is told after the commit."""
+
+    recording.announce = announce
+    Service.tell = tell_nobody  # type: ignore[method-assign]  # that is the defect
+
+
+def one_report_early() -> None:
+    """A transition is taken one report before its threshold."""
+    CountGuard.holds = lambda self, position, now: position.values[self.key] >= self.threshold - 1  # type: ignore[method-assign]
+
+
+def one_slot_too_many() -> None:
+    """A state gives one slot more than it has."""
+    limit = SlotRule.limit
+    SlotRule.limit = lambda self, succeeded: limit(self, succeeded) + 1  # type: ignore[method-assign]
+
+
+def clock_runs_in_a_pause() -> None:
+    """The time of a pause counts as time in the state."""
+    Position.pause_in_visit = lambda self, now: self.paused_for  # type: ignore[method-assign]
+
+
+def lost_count() -> None:
+    """An upgrade sets the attributes back to the values in the definition."""
+
+    def make(original: Any) -> Any:
+        def upgraded(self: Position, version: int, chart: Any, name: str, homes: Any) -> Position:
+            return replace(original(self, version, chart, name, homes), values=chart.states[name].initial_values())
+
+        return upgraded
+
+    Position.upgraded = make(Position.upgraded)  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A defect, the violation by which it is to be found (a regular expression), and the databases that can have it.
+
+    The load has so many `operators`, and one of its charts has slots if that `needs_slots`: both take time from those
+    whose race shows a defect.
+    """
+
+    seed: Callable[[], None]
+    violation: str
+    databases: tuple[str, ...] = DATABASES
+    operators: int = 0
+    needs_slots: bool = False
+
+    def find(self, violations: Sequence[str]) -> str | None:
+        """Return the first of these violations that is this defect's."""
+        return next((found for found in violations if re.search(self.violation, found)), None)
+
+
+DEFECTS: dict[str, Defect] = {
+    defect.seed.__name__: defect
     for defect in (
-        no_lock,
-        no_replay_check,
-        answer_before_commit,
-        cached_get,
-        log_outside_transaction,
-        reports_outside_transaction,
-        sweeper_without_lock,
-        waiter_answered_before_commit,
+        Defect(no_lock, r"the rows before give"),
+        Defect(no_replay_check, r"counted twice|applied more than once"),
+        Defect(answer_before_commit, r"is explained by no version|known before and|not its row"),
+        Defect(cached_get, r"is explained by no version|known before and"),
+        Defect(log_outside_transaction, r"is not in the log|which is not its row|applied more than once|stands where"),
+        Defect(reports_outside_transaction, r"counted twice|the rows before give"),
+        Defect(sweeper_without_lock, r"where the chart is in|the rows before give|which no guard allows|although"),
+        Defect(waiter_answered_before_commit, r"is explained by no version|known before and"),
+        Defect(waiters_told_before_commit, r"waiting clients usually hear of a move", ("postgresql",)),
+        Defect(one_report_early, r"moves from '\w+' to '\w+' at .*, which no guard allows"),
+        Defect(one_slot_too_many, r"claims slot 4 of 3|claims slot 3 of 2", needs_slots=True),
+        Defect(clock_runs_in_a_pause, r"the clock moved the chart after|ends at .*, it was to end at", operators=3),
+        Defect(lost_count, r"the rows before give", operators=2),
     )
 }

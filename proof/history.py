@@ -16,8 +16,11 @@ NOT_APPLIED = "not_applied"
 class Attempt:
     """One request as its sender saw it. Instants are nanoseconds of the machine's one monotonic clock.
 
-    `status` is None where no answer came. `seq` is what a JSON answer said, else None. A `replay` says that the
-    update had been applied before.
+    `method` is GET or PUT for a question and a report, else what was asked: CLAIM or RELEASE by a machine; PAUSE,
+    RESUME, RESET, GOTO or UPGRADE by an operator, whose `idempotency_key` is the reason that the log then has, and
+    whose `key` is the chart file's SHA-256. `status` is None where no answer came. `seq` is what a JSON answer said,
+    else None. A `replay` says that the update had been applied before. `value` is what the answer said of the
+    attribute, of the slot's fence, or of the version. A question that may `wait` is answered late on purpose.
     """
 
     chart: str
@@ -32,6 +35,14 @@ class Attempt:
     seq: int | None = None
     replay: bool = False
     outcome: str | None = None
+    value: int | None = None
+    reason: str | None = None
+    wait: int = 0
+
+    @property
+    def is_write(self) -> bool:
+        """True if it asks for a change."""
+        return self.method != "GET"
 
     @property
     def is_yes(self) -> bool:
@@ -43,8 +54,8 @@ class Attempt:
 
     @property
     def may_be_applied(self) -> bool:
-        """True for a PUT whose sender cannot know whether it was applied."""
-        return self.method == "PUT" and (self.status is None or (self.status == 503 and self.outcome != NOT_APPLIED))
+        """True for a write whose sender cannot know whether it was applied."""
+        return self.is_write and (self.status is None or (self.status == 503 and self.outcome != NOT_APPLIED))
 
 
 def write_attempts(path: Path, attempts: Iterable[Attempt]) -> None:

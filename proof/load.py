@@ -1,4 +1,4 @@
-"""The load: client processes whose threads ask, report, repeat and wait, and record every attempt."""
+"""The load: client processes whose threads ask, report, claim, repeat, wait and operate, and record every attempt."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from proof.history import UNKNOWN, Attempt, read_attempts, write_attempts
+from proof.model import digest
 
+# The states of each chart that the load plays on; the last state of a file is never reached.
 STATES = ("one", "two", "three")
+CREW_STATES = ("work", "rest")
 # No final state is ever reached: `failed` would have to be this high.
 RING = """
 current_state: one
@@ -38,11 +41,44 @@ states:
     target: [{name: one, when: {key: count, value: 1000}}, {name: one, when: {key: elapsed, value: 1s}}]
   - name: end
 """
+# Machines need a slot to work; `ring` needs none.
+CREW = """
+current_state: work
+states:
+  - name: work
+    func: increment
+    slots: 3
+    lease: 1s
+    on_expire: fail
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target:
+      - {name: rest, when: {key: count, value: 20}}
+      - {name: rest, when: {key: elapsed, value: 3s}}
+      - {name: end, when: {key: failed, value: 1000000}}
+  - name: rest
+    func: increment
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: work, when: {key: count, value: 1000}}, {name: work, when: {key: elapsed, value: 1s}}]
+  - name: end
+"""
+# The versions of each file: operators upgrade from one to the other and back.
+RINGS = (RING, RING.replace("value: 7", "value: 6"))
+CREWS = (CREW, CREW.replace("slots: 3", "slots: 2").replace("fail\n", "free\n").replace("value: 20", "value: 15"))
 TIMEOUT = 10.0
 PAUSE = 0.02
 TRIES = 12
 # After so many a connection is opened anew, or one worker might serve everybody.
 REQUESTS = 15
+
+
+def texts_of(chart: str) -> tuple[str, str]:
+    """The versions of a chart of the load, the first one first."""
+    return CREWS if chart.startswith("crew") else RINGS
+
+
+def states_of(chart: str) -> tuple[str, ...]:
+    """The states in which machines report."""
+    return CREW_STATES if chart.startswith("crew") else STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +92,7 @@ class Spec:
     waiters: int
     path: Path
     rest: float = 0
+    operators: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +119,9 @@ class Connection:
         self._http: http.client.HTTPConnection | None = None
         self._left = REQUESTS
 
-    def ask(self, method: str, path: str, headers: dict[str, str], timeout: float = TIMEOUT) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, headers: dict[str, str], body: str | None = None, timeout: float = TIMEOUT
+    ) -> tuple[int, bytes]:
         """Send one request, once. Raises OSError or HTTPException; NotSentError where it never left."""
         if self._http is None:
             opened = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
@@ -92,7 +131,7 @@ class Connection:
                 raise NotSentError from error
             self._http, self._left = opened, REQUESTS
         try:
-            self._http.request(method, path, headers=headers)
+            self._http.request(method, path, body, headers)
             response = self._http.getresponse()
             status, body = response.status, response.read()
         except (OSError, http.client.HTTPException):
@@ -108,6 +147,16 @@ class Connection:
         if self._http is not None:
             self._http.close()
         self._http = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: str | None = None
 
 
 class NotSentError(Exception):
@@ -144,9 +193,11 @@ class Machine:
             chart = self.random.choice(self.shared.spec.charts)
             draw = self.random.random()
             if draw < 0.2:
-                self.get(chart, self.random.choice(STATES), is_plain=self.random.random() < 0.5)
-            elif draw < 0.32 and self.shared.recent:
-                self.put_until_known(self.shared.recent[self.random.randrange(len(self.shared.recent))])
+                self.get(chart, self.random.choice(states_of(chart)), is_plain=self.random.random() < 0.5)
+            elif draw < 0.42 and self.shared.recent:
+                # The newest most often: it may be under way.
+                age = min(int(self.random.expovariate(0.4)), len(self.shared.recent) - 1)
+                self.put_until_known(self.shared.recent[-1 - age])
             else:
                 self.put_something(chart)
 
@@ -154,8 +205,12 @@ class Machine:
         """Send a new update, and sometimes look what came of it, or send the same machine's other report."""
         self.sent += 1
         identity = f"{self.name}-{self.sent}"
-        state = self.shared.current.get(chart, STATES[0])
+        state = self.shared.current.get(chart, states_of(chart)[0])
         draw, is_plain = self.random.random(), self.random.random() < 0.1
+        # Some report without a slot, and are refused.
+        if state == CREW_STATES[0] and self.random.random() < 0.9:
+            self.work(chart, state, identity)
+            return
         if draw < 0.2:
             put = Put(chart, state)
         elif draw < 0.55:
@@ -172,6 +227,32 @@ class Machine:
             self.get(chart, state, is_plain=is_plain)
         if put.machine and not put.idempotency_key and self.random.random() < 0.15:
             self.put_until_known(Put(chart, state, machine=identity, key="failed"))
+
+    def work(self, chart: str, state: str, machine: str) -> None:
+        """Claim a slot; report, fail, give it back, or let its lease run out."""
+        claimed = self.ask_for_slot("PUT", chart, state, machine)
+        if claimed is None or not claimed.is_yes:
+            # Others hold the slots.
+            time.sleep(PAUSE)
+            return
+        draw = self.random.random()
+        if draw < 0.04:
+            return
+        if draw < 0.12:
+            self.ask_for_slot("DELETE", chart, state, machine)
+            return
+        if draw < 0.2:
+            self.ask_for_slot("PUT", chart, state, machine)
+        put = Put(chart, state, machine=machine, key="failed" if draw > 0.9 else None)
+        self.shared.recent.append(put)
+        self.put_until_known(put)
+
+    def ask_for_slot(self, method: str, chart: str, state: str, machine: str) -> Attempt | None:
+        """Claim a slot, or give it back; once."""
+        query = urlencode({"state": state, "machine": machine})
+        what = {"PUT": "CLAIM", "DELETE": "RELEASE"}[method]
+        sent = Request(method, f"/charts/{chart}/slot?{query}", {"Accept": "application/json"})
+        return self.send(what, chart, state, sent, (machine, None, None))
 
     def put_until_known(self, put: Put) -> bool:
         """Send an update until it is answered yes or no; one without an identity is sent once."""
@@ -191,7 +272,8 @@ class Machine:
         if put.idempotency_key is not None:
             headers["Idempotency-Key"] = put.idempotency_key
         identity = (put.machine, put.key, put.idempotency_key)
-        attempt = self.send("PUT", put.chart, put.state, query, headers, identity)
+        sent = Request("PUT", f"/charts/{put.chart}/state?{query}", headers)
+        attempt = self.send("PUT", put.chart, put.state, sent, identity)
         if attempt is not None and attempt.is_yes and not attempt.replay:
             with self.shared.taken.get_lock():
                 self.shared.taken.value += 1
@@ -199,21 +281,22 @@ class Machine:
 
     def get(self, chart: str, state: str, *, is_plain: bool, wait: int = 0) -> Attempt | None:
         query = urlencode({"state": state, "wait": wait} if wait else {"state": state})
-        return self.send("GET", chart, state, query, {} if is_plain else {"Accept": "application/json"})
+        sent = Request("GET", f"/charts/{chart}/state?{query}", {} if is_plain else {"Accept": "application/json"})
+        return self.send("GET", chart, state, sent, wait=wait)
 
     def send(
         self,
-        method: str,
+        what: str,
         chart: str,
         state: str,
-        query: str,
-        headers: dict[str, str],
+        sent: Request,
         identity: tuple[str | None, str | None, str | None] = (None, None, None),
+        wait: int = 0,
     ) -> Attempt | None:
         """Send one request and record what came of it; None where it was not sent."""
         called, status, body = time.monotonic_ns(), None, b""
         try:
-            status, body = self.connection.ask(method, f"/charts/{chart}/state?{query}", headers)
+            status, body = self.connection.ask(sent.method, sent.path, sent.headers, sent.body)
         except NotSentError:
             time.sleep(PAUSE)
             return None
@@ -222,27 +305,69 @@ class Machine:
         fields = _read_json(body)
         attempt = Attempt(
             chart,
-            method,
+            what,
             state,
             called,
             time.monotonic_ns(),
             status,
             *identity,
             seq=fields.get("seq"),
-            replay=bool(fields.get("replay")),
+            # A claim that renews a lease has a row of its own, and is no replay.
+            replay=bool(fields.get("replay") and what != "CLAIM") or fields.get("outcome") == "unchanged",
             outcome=fields.get("outcome", UNKNOWN if status is None else None),
+            value=fields.get({"CLAIM": "fence", "UPGRADE": "version"}.get(what, "value")) if status == 200 else None,
+            reason=fields.get("reason"),
+            wait=wait,
         )
         self.shared.attempts.append(attempt)
         if "current_state" in fields:
             self.shared.current[chart] = fields["current_state"]
         return attempt
 
+    def operate(self) -> None:
+        """Pause and resume, move, reset and upgrade one chart after another."""
+        while not self.shared.stop.wait(self.random.uniform(0.1, 0.6)):
+            chart = self.random.choice(self.shared.spec.charts)
+            deed = self.random.choice(("pause", "pause", "goto", "reset", "upgrade", "upgrade"))
+            if deed == "pause":
+                self.pause(chart)
+            elif deed == "upgrade":
+                self.upgrade(chart)
+            else:
+                self.act(deed, chart, self.random.choice(states_of(chart)))
+
+    def pause(self, chart: str) -> None:
+        """Pause a chart for a moment. It is resumed whatever becomes of the service meanwhile."""
+        self.act("pause", chart)
+        self.shared.stop.wait(self.random.uniform(0.05, 0.4))
+        resumed = None
+        while resumed is None or resumed.status not in (200, 409):
+            resumed = self.act("resume", chart)
+            if self.shared.stop.wait(PAUSE):
+                return
+
+    def act(self, deed: str, chart: str, state: str = "") -> Attempt | None:
+        """Do what an operator does, with a reason by which the log's row is known."""
+        self.sent += 1
+        reason = f"{deed} {self.name}-{self.sent}"
+        body = json.dumps({"reason": reason} | ({"state": state} if deed == "goto" else {}))
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        sent = Request("POST", f"/charts/{chart}/{deed}", headers, body)
+        return self.send(deed.upper(), chart, state if deed == "goto" else "", sent, (None, None, reason))
+
+    def upgrade(self, chart: str) -> None:
+        """Import one of the chart's versions, perhaps the one that is in force."""
+        text = self.random.choice(texts_of(chart))
+        sent = Request("PUT", f"/charts/{chart}", {"Accept": "application/json"}, text)
+        self.send("UPGRADE", chart, "", sent, (None, digest(text), None))
+
     def wait(self) -> None:
         """Wait for one state after another, and look once more as soon as the answer is there."""
         chart, number = self.random.choice(self.shared.spec.charts), 0
+        states = states_of(chart)
         while not self.shared.stop.is_set():
-            state = STATES[number % len(STATES)]
-            waited = self.get(chart, state, is_plain=True, wait=1)
+            state = states[number % len(states)]
+            waited = self.get(chart, state, is_plain=self.random.random() < 0.3, wait=1)
             if waited is not None and waited.is_yes:
                 self.get(chart, state, is_plain=True)
                 number += 1
@@ -261,8 +386,11 @@ def _read_json(body: bytes) -> dict[str, Any]:
 def run_process(spec: Spec, stop: Any, taken: Any) -> None:
     """One client process: run its threads until told to stop, then write down what they saw."""
     shared = Shared(spec, stop, taken)
-    machines = [Machine(shared, number) for number in range(spec.threads + spec.waiters)]
-    works = [machine.report if number < spec.threads else machine.wait for number, machine in enumerate(machines)]
+    machines = [Machine(shared, number) for number in range(spec.threads + spec.waiters + spec.operators)]
+    reporting, waiting = machines[: spec.threads], machines[spec.threads : spec.threads + spec.waiters]
+    operating = machines[spec.threads + spec.waiters :]
+    works = [machine.report for machine in reporting] + [machine.wait for machine in waiting]
+    works += [machine.operate for machine in operating]
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
         thread.start()
@@ -315,16 +443,20 @@ def loaded(
     waiters: int = 2,
     first: int = 0,
     rest: float = 0,
+    operators: int = 0,
 ) -> Iterator[Load]:
     """Run client processes against a server while the block lasts.
 
     `first` numbers them apart from those of another call; each thread rests for `rest` seconds between two updates.
+    Each process has so many `operators`.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     taken: list[Any] = [context.Value("q", 0) for _ in range(processes)]
     paths = [folder / f"attempts-{number}.jsonl" for number in range(first, first + processes)]
-    specs = [Spec(number, port, charts, threads, waiters, path, rest) for number, path in enumerate(paths, first)]
+    specs = [
+        Spec(number, port, charts, threads, waiters, path, rest, operators) for number, path in enumerate(paths, first)
+    ]
     started = [
         context.Process(target=run_process, args=(spec, stop, count)) for spec, count in zip(specs, taken, strict=True)
     ]

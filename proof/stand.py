@@ -23,8 +23,8 @@ from sqlalchemy.pool import NullPool
 
 from app.db.engine import normalize_url
 from app.db.postgresql import APPLICATION_NAME
-from proof import crashes, defects
-from proof.load import RING
+from proof import clocks, crashes, defects
+from proof.load import texts_of
 from tests.support.databases import database_on, migrate, start_postgresql
 from tests.support.hanging import find_postmaster, signal_family, stopped
 from tests.support.http import send
@@ -120,9 +120,9 @@ class BreakableServer:
         return None
 
     def import_charts(self, names: tuple[str, ...]) -> None:
-        """Import the load's chart under each of `names`."""
+        """Import the load's charts of these `names`."""
         for name in names:
-            assert self.ask("PUT", f"/charts/{name}", RING) in (200, 201), name
+            assert self.ask("PUT", f"/charts/{name}", texts_of(name)[0]) in (200, 201), name
 
     def workers(self) -> list[int]:
         """The process ids of the workers, oldest first."""
@@ -175,6 +175,11 @@ class BreakableServer:
         until(lambda: before - set(self.workers()), "the dead worker is noticed", 15)
         return len(before - set(self.workers()))
 
+    def move_clock(self) -> int:
+        """Set the clock by which it judges forward, or back; a database with a server has a clock of its own."""
+        clocks.move_file(self.points, random.choice(clocks.JUMPS))
+        return 1
+
     def end(self) -> None:
         """Stop it in order: whatever it was asked is then done, or never will be."""
         if self.process is not None:
@@ -208,6 +213,8 @@ class Database(Protocol):
 
     def faults(self) -> dict[str, Any]: ...
 
+    def make_movable(self) -> None: ...
+
 
 @dataclass(slots=True)
 class SqliteDatabase:
@@ -219,6 +226,9 @@ class SqliteDatabase:
         """What can be done to it beside killing who uses it: nothing."""
         return {}
 
+    def make_movable(self) -> None:
+        """Let its clock be moved: it has none of its own."""
+
 
 @dataclass(slots=True)
 class PostgresqlDatabase:
@@ -229,7 +239,17 @@ class PostgresqlDatabase:
 
     def faults(self) -> dict[str, Any]:
         """What can be done to it."""
-        return {"pg_kill": self.kill, "pg_restart": self.restart, "pg_terminate": self.terminate}
+        own = {"pg_kill": self.kill, "pg_restart": self.restart, "pg_terminate": self.terminate}
+        return own | {"move_clock": self.move_clock}
+
+    def make_movable(self) -> None:
+        """Let its clock be moved, for connections that are opened from now on."""
+        clocks.make_movable(self.url)
+
+    def move_clock(self) -> int:
+        """Set the server's clock forward, or back."""
+        clocks.move_database(self.url, random.choice(clocks.JUMPS))
+        return 1
 
     def kill(self) -> int:
         """Kill -9 the whole server, and start it again: it recovers from its log."""

@@ -9,7 +9,7 @@ from proof.crashes import POINTS
 from proof.stand import Database
 
 # Other tests run beside these, which is why so little load is enough.
-FAULTS = {"kill_worker": 1, "kill_all": 1, "stop_continue": 1, **dict.fromkeys(POINTS, 1)}
+FAULTS = {"kill_worker": 1, "kill_all": 1, "stop_continue": 1, "move_clock": 2, **dict.fromkeys(POINTS, 1)}
 
 
 def test_nothing_acknowledged_is_lost_whatever_dies(database: Database, tmp_path: Path) -> None:
