@@ -9,8 +9,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from app.core import machine
+from app.core.arrival import find_failed, measure, regroup
 from app.core.chart import (
     FAILED_KEY,
     Attribute,
@@ -26,6 +28,9 @@ from app.core.chart import (
     State,
     Transition,
 )
+from app.core.expect import FromRoster, Labels
+from app.core.groups import GroupLimit
+from app.core.memory import Lists, Memory
 from app.core.position import Claim, Position, Release, Report, Slot, Step, Tick, Update
 
 T0 = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)
@@ -56,17 +61,31 @@ class Found:
     spots: int = 0
 
 
-def explore(chart: Chart, machines: int, *, counts_begun: bool = False) -> Found:
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A chart, and the rosters by which it goes."""
+
+    chart: Chart
+    memory: Memory
+
+    def step(self, position: Position, happening: Update | Claim | Release | Tick, now: datetime) -> Step:
+        """Return what `step` decides."""
+        return machine.step(self.chart, position, happening, now, self.memory)
+
+
+def explore(chart: Chart, machines: int, *, counts_begun: bool = False, rosters: Lists | None = None) -> Found:
     """Try everything. With `counts_begun` nobody gives a slot back without a report, and a spot knows who has begun."""
     names = [f"m{number}" for number in range(1, machines + 1)]
-    first = machine.start(chart, 1, 1, T0)
+    stand = Stand(chart, Memory(rosters or {}))
+    first = machine.start(chart, 1, 1, T0, rosters=stand.memory.newest, known=stand.memory)
     start = _spot(first.position, {}, frozenset())
     found, seen, ahead = Found(), {start}, [start]
-    found.taken.update((entry.from_state, _find_move(chart, entry)) for entry in first.entries[1:])
+    moves = (entry for entry in first.entries if entry.kind in ("transition", "timeout"))
+    found.taken.update((entry.from_state, _find_move(chart, entry)) for entry in moves)
     while ahead:
         spot = ahead.pop()
         _measure(spot, found)
-        for following in _try_all(chart, spot, names, found, counts_begun):
+        for following in _try_all(stand, spot, names, found, counts_begun):
             if following not in seen:
                 seen.add(following)
                 ahead.append(following)
@@ -82,41 +101,43 @@ def _measure(spot: Spot, found: Found) -> None:
     found.begun[spot.state] = max(len(spot.begun), found.begun.get(spot.state, 0))
 
 
-def _try_all(chart: Chart, spot: Spot, names: list[str], found: Found, counts_begun: bool) -> Iterator[Spot]:
+def _try_all(stand: Stand, spot: Spot, names: list[str], found: Found, counts_begun: bool) -> Iterator[Spot]:
+    chart = stand.chart
     state = chart.states[spot.state]
     if state.is_final:
         return
-    here = _position(spot)
+    here = _position(stand, spot)
     reports = dict(spot.reports)
     for name in names:
         for attribute in state.attributes:
             report = Report(1, name, reports[name]) if name in reports else None
             said = Update(state=spot.state, machine=name, key=attribute.key, report=report, was_entered=True)
-            yield _follow(chart, spot, machine.step(chart, here, said, T0), found, name)
+            yield _follow(chart, spot, stand.step(here, said, T0), found, name)
         if state.slots is not None:
-            yield _follow(chart, spot, machine.step(chart, here, Claim(spot.state, name, again=True), T0), found, None)
+            yield _follow(chart, spot, stand.step(here, Claim(spot.state, name, again=True), T0), found, None)
             if not counts_begun:
-                yield _follow(chart, spot, machine.step(chart, here, Release(spot.state, name), T0), found, None)
-    yield from _let_time_pass(chart, spot, here, found)
+                yield _follow(chart, spot, stand.step(here, Release(spot.state, name), T0), found, None)
+    yield from _let_time_pass(stand, spot, here, found)
 
 
-def _let_time_pass(chart: Chart, spot: Spot, here: Position, found: Found) -> Iterator[Spot]:
+def _let_time_pass(stand: Stand, spot: Spot, here: Position, found: Found) -> Iterator[Spot]:
+    chart = stand.chart
     state = chart.states[spot.state]
     for item in state.transitions:
         if isinstance(item.guard, ElapsedGuard):
-            yield _follow(chart, spot, machine.step(chart, here, Tick(), T0 + item.guard.age), found, None)
+            yield _follow(chart, spot, stand.step(here, Tick(), T0 + item.guard.age), found, None)
         elif isinstance(item.guard, ClockGuard):
             later = replace(here, entered_at=item.guard.instant)
-            yield _follow(chart, spot, machine.step(chart, later, Tick(), item.guard.instant), found, None)
+            yield _follow(chart, spot, stand.step(later, Tick(), item.guard.instant), found, None)
     if state.slots is not None and state.slots.lease is not None:
         for name, slot in here.slots.items():
             over = replace(here, slots={**here.slots, name: replace(slot, expires_at=T0)})
-            yield _follow(chart, spot, machine.step(chart, over, Tick(), T0), found, name)
+            yield _follow(chart, spot, stand.step(over, Tick(), T0), found, name)
 
 
-def _position(spot: Spot) -> Position:
+def _position(stand: Stand, spot: Spot) -> Position:
     slots = {name: Slot(machine=name, fence=1, claimed_at=T0, renewed_at=T0, expires_at=FAR) for name in spot.slots}
-    return Position(
+    position = Position(
         version=1,
         run=1,
         visit=1,
@@ -126,7 +147,10 @@ def _position(spot: Spot) -> Position:
         slots=slots,
         succeeded=spot.succeeded,
         holder_reports={name: key for name, key in spot.reports if name in spot.slots},
+        rosters=stand.memory.newest,
     )
+    position = find_failed(stand.chart, measure(stand.chart, position, stand.memory), dict(spot.reports))
+    return regroup(stand.chart, position, stand.memory)
 
 
 def _follow(chart: Chart, spot: Spot, step: Step, found: Found, actor: str | None) -> Spot:
@@ -200,6 +224,75 @@ def _fewer_slots_later(rng: random.Random) -> Chart:
     )
     states = {"s0": state, "e0": State(name="e0"), "e1": State(name="e1")}
     return Chart(name="random", initial="s0", states=states, expect=4, require_machine=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """A chart that goes by a roster and limits groups, and the roster's lines.
+
+    `is_exact` says that the proof's limit of groups is reached: each machine is in one group at most, one label has a
+    limit, and the slots never become fewer. Otherwise the proof may only be too careful.
+    """
+
+    chart: Chart
+    machines: int
+    rosters: Lists
+    is_exact: bool
+
+
+def random_grouped_chart(seed: int) -> Grouped:
+    """Return a chart of one or two states with limits of groups, for two to five machines.
+
+    What `explore` must try grows fast with the machines, so only few charts have five.
+    """
+    rng = random.Random(f"groups {seed}")
+    is_exact = seed % 3 > 0
+    machines = 5 if seed % 30 == 0 else rng.choice([2, 3, 4, 4])
+    lines = {f"m{number}": _labels(rng, is_exact) for number in range(1, machines + 1)}
+    labels = ["rack"] if is_exact or rng.random() < 0.3 else ["rack", "row"]
+    per = tuple(_limit_group(rng, label) for label in labels)
+    working = ["s0"] if machines == 5 or rng.random() < 0.5 else ["s0", "s1"]
+    states = {}
+    for name, after in zip(working, [*working[1:], "e0"], strict=True):
+        where = (("rack", ("a", "b")),) if rng.random() < 0.2 else ()
+        state = _grouped_state(rng, name, after, machines, is_exact)
+        assert state.slots is not None
+        states[name] = replace(state, expect=FromRoster("web", where), slots=replace(state.slots, per=per))
+    states |= {name: State(name=name) for name in ("e0", "e1", "e2")}
+    chart = Chart(name="random", initial="s0", states=states, follows=FromRoster("web"))
+    return Grouped(chart, machines, {"web": lines}, is_exact)
+
+
+def _labels(rng: random.Random, is_exact: bool) -> Labels:
+    racks = {rng.choice("aaabc") for _ in range(1 if is_exact else rng.choice([1, 1, 1, 2]))}
+    labels = {"rack": tuple(sorted(racks)), "row": (rng.choice(["1", "2"]),)}
+    return {label: values for label, values in labels.items() if rng.random() < 0.85}
+
+
+def _limit_group(rng: random.Random, label: str) -> GroupLimit:
+    if rng.random() < 0.3:
+        return GroupLimit(label, "50%", share=Fraction(1, 2))
+    most = rng.randint(1, 2)
+    return GroupLimit(label, str(most), machines=most)
+
+
+def _grouped_state(rng: random.Random, name: str, after: str, machines: int, is_exact: bool) -> State:
+    stages = [rng.randint(1, 4) for _ in range(rng.randint(1, 2))]
+    stages = sorted(stages) if is_exact else stages
+    most = 3 if machines < 5 else 2
+    limits = {"failed": rng.randint(1, most + 1), "count": rng.randint(1, most)}
+    guards = {key: CountGuard(key, Op.GE, limit, str(limit)) for key, limit in limits.items()}
+    return State(
+        name=name,
+        func=Func.INCREMENT,
+        attributes=(Attribute("count", 0), Attribute("failed", 0)),
+        transitions=(
+            Transition("e1", guards["failed"]),
+            Transition(after, guards["count"]),
+            Transition("e2", ElapsedGuard(timedelta(hours=1), "1h")),
+        ),
+        slots=SlotRule(stages=tuple(stages), written=tuple(map(str, stages))),
+    )
 
 
 def _small_state(rng: random.Random, name: str, names: list[str], machines: int) -> State:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from app.core import counts, proof
+from app.core import counts, crowd, proof
 from app.core.chart import Chart, OnExpire, SlotRule, State
-from tests.core.brute import Found, explore, random_chart
+from tests.core.brute import Found, Grouped, explore, random_chart, random_grouped_chart
 from tests.support.examples import IS_ALL
 
 CHARTS = 300 if IS_ALL else 60
@@ -72,6 +72,38 @@ def compare_begun(seed: int, module: Any = proof) -> Iterator[str]:
             yield f"{seed}: {most} have begun at {name}, tried {found.begun[name]}"
 
 
+@cache
+def try_everything_with_groups(seed: int) -> tuple[Grouped, Found, Found]:
+    grouped = random_grouped_chart(seed)
+    found = explore(grouped.chart, grouped.machines, rosters=grouped.rosters)
+    begun = explore(grouped.chart, grouped.machines, rosters=grouped.rosters, counts_begun=True)
+    return grouped, found, begun
+
+
+def compare_groups(seed: int, module: Any = proof) -> Iterator[str]:
+    """Yield where the proof of a chart with limits of groups says too few machines; or too many, where it is exact."""
+    grouped, found, with_begun = try_everything_with_groups(seed)
+    chart, down = grouped.chart, module.Measure.DOWN
+    proved = module.Proof(chart, grouped.machines, rosters=grouped.rosters)
+    taken = {(state, move) for state, moves in proved.moves.items() for move in moves}
+    yield from (f"{seed}: {edge} is taken" for edge in found.taken - taken)
+    for state, move in sorted(found.taken & taken):
+        peak = proved.find_peak(state, move, down)
+        is_exact = grouped.is_exact and chart.states[state].transitions[move].guard.is_clock
+        yield from judge(f"{seed}: {state} {move}", peak.value, found.down[state, move], is_exact)
+    for name in sorted(found.down_within.keys() - set(proved.list_endings())):
+        within = proved.find_bound_within(down, name).most
+        yield from judge(f"{seed}: in {name}", within, found.down_within[name], grouped.is_exact)
+    for name in proved.list_endings():
+        most = proved.find_bound(module.Measure.BEGUN, name).most
+        yield from judge(f"{seed}: begun at {name}", most, with_begun.begun.get(name, 0), False)
+
+
+def judge(what: str, proved: int | None, tried: int, is_exact: bool) -> Iterator[str]:
+    if proved is not None and (proved < tried or (is_exact and proved > tried)):
+        yield f"{what}: {proved}, tried {tried}"
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_proof_finds_what_trying_everything_finds(seed: int) -> None:
     assert [*compare(seed, 2)] == []
@@ -87,6 +119,17 @@ def test_proof_finds_what_trying_everything_finds_on_many_charts(start: int) -> 
 @pytest.mark.parametrize("start", range(0, CHARTS // 3, 20))
 def test_proof_counts_who_has_begun_as_trying_everything_does(start: int) -> None:
     assert [text for seed in range(start, start + 20) for text in compare_begun(seed)] == []
+
+
+@pytest.mark.parametrize("seed", range(1, 8))
+def test_proof_knows_the_limits_of_groups(seed: int) -> None:
+    assert [*compare_groups(seed)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, CHARTS, 30))
+def test_proof_knows_the_limits_of_groups_on_many_charts(start: int) -> None:
+    assert [text for seed in range(start, start + 30) for text in compare_groups(seed)] == []
 
 
 # What is put in the place of what, in which module.
@@ -124,6 +167,15 @@ MISTAKES = {
 }
 
 
+MISTAKES_IN_GROUPS = {
+    "the limits of groups are forgotten": (proof, "if most is None or peak.value <= most", "if True"),
+    "a group has more machines than it has": (crowd, "min(size, limit.of(size))", "limit.of(size)"),
+    "a machine in no group is never down": (crowd, "return free + sum(", "return sum("),
+    "a share is one of all machines": (crowd, "limit.of(size))", "limit.of(len(members)))"),
+    "every machine of a roster takes part": (crowd, "if matches(labels, where))", "if True)"),
+}
+
+
 def load(module: ModuleType, source: str) -> ModuleType:
     made = ModuleType(f"mistaken_{module.__name__.rpartition('.')[2]}")
     sys.modules[made.__name__] = made
@@ -135,15 +187,30 @@ def read_source(module: ModuleType) -> str:
     return Path(str(module.__file__)).read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("module", "old", "new"), MISTAKES.values(), ids=MISTAKES)
-def test_mistake_in_the_proof_is_noticed(module: ModuleType, old: str, new: str) -> None:
-    sources = {one: read_source(one) for one in (counts, proof)}
+def put_in(module: ModuleType, old: str, new: str) -> ModuleType:
+    """Return the proof with a mistake in one of its modules."""
+    sources = {one: read_source(one) for one in (counts, crowd, proof)}
     assert sources[module].count(old) == 1
     sources[module] = sources[module].replace(old, new)
     load(counts, sources[counts])
-    mistaken = load(proof, sources[proof].replace("from app.core.counts import", "from mistaken_counts import"))
+    load(crowd, sources[crowd])
+    source = sources[proof].replace("from app.core.counts import", "from mistaken_counts import")
+    return load(proof, source.replace("from app.core.crowd import", "from mistaken_crowd import"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "old", "new"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_in_the_proof_is_noticed(module: ModuleType, old: str, new: str) -> None:
+    mistaken = put_in(module, old, new)
     differences = (
         text for seed in range(JUDGES) for text in (*compare(seed, 4, mistaken), *compare_begun(seed, mistaken))
     )
+    assert next(differences, None) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "old", "new"), MISTAKES_IN_GROUPS.values(), ids=MISTAKES_IN_GROUPS)
+def test_mistake_in_the_limits_of_groups_is_noticed(module: ModuleType, old: str, new: str) -> None:
+    mistaken = put_in(module, old, new)
+    differences = (text for seed in range(JUDGES) for text in compare_groups(seed, mistaken))
     assert next(differences, None) is not None
