@@ -14,7 +14,8 @@ from app.core.counts import UNLIMITED, TooManyCountsError
 from app.core.crowd import count_machines
 from app.core.memory import Lists
 from app.core.promises import Always, Never
-from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
+from app.core.proof import Leg, Measure, Proof, list_clock_moves
+from app.core.telling import show, show_most
 from app.core.witness import MOMENT, Act, Story, StoryTooLongError, Waited, play, write_file, write_tale
 
 # For ever, as a length of time.
@@ -70,7 +71,7 @@ def _check_never(proof: Proof, never: Never) -> Iterator[tuple[Broken, bool]]:
     find = proof.find_bound_within if never.is_while else proof.find_bound
     bound = find(measure, never.state)
     if bound.most is None:
-        story = _tell(proof.chart, proof, bound.legs, f"any machine may act in {never.state}", never)
+        story = _write_story(proof, show(proof, bound.legs), f"any machine may act in {never.state}")
         yield Broken(never, f"{_say(never)} cannot be kept: {bound.because}", story), True
     elif bound.most > most:
         verb = "be down" if measure is Measure.DOWN else "have begun"
@@ -94,14 +95,15 @@ def _tell_shortest(proof: Proof, never: Never, measure: Measure, most: int) -> s
     if proof.chart.looks_up or proof.chart.has_own_sets:
         # A smaller number of machines would be another roster.
         bound = find(measure, never.state)
-        return _tell(proof.chart, proof, bound.legs, _title(bound.most or 0, measure), never, bound=bound)
+        story, shown = show_most(proof, bound.legs, measure, bound.most or 0)
+        return "" if shown <= most else _write_story(proof, story, _title(shown, measure))
     for doubling in range(DOUBLINGS):
         machines = min((most + 1) << doubling, proof.machines)
         smaller = Proof(proof.chart, machines, proof.budget)
         find = smaller.find_bound_within if never.is_while else smaller.find_bound
         bound = find(measure, never.state)
         if bound.most is not None and bound.most > most:
-            return _tell(proof.chart, smaller, bound.legs, _title(bound.most, measure), never, bound=bound)
+            return _write_story(proof, smaller.show(bound.legs, measure, bound.most), _title(bound.most, measure))
         if machines == proof.machines:
             break
     return ""
@@ -111,15 +113,10 @@ def _title(machines: int, measure: Measure) -> str:
     return f"{machines} machines {'are down' if measure is Measure.DOWN else 'have begun'}"
 
 
-def _tell(
-    chart: Chart, proof: Proof, legs: tuple[Leg, ...], title: str, never: Never, *, bound: Bound | None = None
-) -> str:
-    measure = None if bound is None else Measure(never.measure)
-    story = proof.show(legs, measure, (bound.most if bound is not None else None) or 0)
-    if story is None:
+def _write_story(proof: Proof, story: Story | None, title: str) -> str:
+    course = None if story is None else play(proof.chart, story, proof.crowd.rosters)
+    if story is None or course is None:
         return ""
-    course = play(chart, story, proof.crowd.rosters)
-    assert course is not None
     return _write(proof, title, story, course.position.state)
 
 
@@ -133,7 +130,7 @@ def _write(proof: Proof, title: str, story: Story, expect: str) -> str:
 def _check_always(proof: Proof, always: Always, now: datetime | None) -> Iterator[Broken]:
     for name in proof.list_endings():
         if name not in always.ends:
-            story = proof.show(proof.way_to(name))
+            story = show(proof, proof.way_to(name))
             told = "" if story is None else _write(proof, f"it ends in {name}", story, name)
             yield Broken(always, f"always {always.text} can be broken: it can end in {name!r}", told)
     times = Times(proof, now)
@@ -154,7 +151,7 @@ def _describe_endless(proof: Proof, always: Always, state: State) -> Broken:
     else:
         because = f"no deadline ends {name!r}, so it can be there for ever"
     wait = (Waited(timedelta(days=1) if always.within is None else always.within),)
-    story = proof.show(proof.way_to(name))
+    story = show(proof, proof.way_to(name))
     told = ""
     if story is not None and not list_clock_moves(state)[0]:
         story = Story((*story.acts, *wait), story.start)

@@ -344,6 +344,27 @@ class Counts:
                 found.append(Peak(value=0, counts=low, held=1, leftover_from=low[self.keys[0]], move=move, exit=end))
         return min(found, key=lambda peak: peak.size, default=None)
 
+    def find_fullest(self, move: int, favourite: str) -> Peak | None:
+        """Return the counts from which `move` is taken after as many reports as can be, first of all on `favourite`.
+
+        None if it is never taken.
+        """
+        found = []
+        is_clock = self.state.transitions[move].guard.is_clock
+        ends = [(box, None) for box in self._list_boxes()] if is_clock else [(one.tracks, one) for one in self.exits]
+        for box, end in ends:
+            if end is not None and end.move != move:
+                continue
+            room, low, high = self._find_limits(box, end)
+            if any(low[key] > high[key] for key in low) or sum(low.values()) > room:
+                continue
+            counts, spare = dict(low), room - sum(low.values())
+            for key in sorted(self.keys, key=lambda key: key != favourite):
+                more = min(high[key] - low[key], spare)
+                counts[key], spare = low[key] + more, spare - more
+            found.append(Peak(value=0, counts=counts, held=1, leftover_from=counts[self.keys[0]], move=move, exit=end))
+        return max(found, key=lambda peak: sum(peak.counts.values()), default=None)
+
 
 def _rank(peak: Peak) -> tuple[int, int, int]:
     reports, held = peak.size

@@ -14,7 +14,8 @@ from app.core.counts import BUDGET, UNLIMITED, Budget, Counts, Exit, Peak
 from app.core.crowd import find_uncovered
 from app.core.errors import BadRequestError
 from app.core.memory import Lists
-from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
+from app.core.proof import Leg, Measure, Proof, list_clock_moves
+from app.core.telling import show, show_most
 from app.core.witness import write_file, write_tale
 
 ASSUMES = (
@@ -36,6 +37,8 @@ class Limit:
     because: str
     story: str | None
     with_releases: int | None = None
+    # How many machines the story shows, if no story was found for the most.
+    shown: int | None = None
 
     def as_json(self, file: str) -> dict[str, Any]:
         """Return the limit as `--json` shows it; its story is about the chart in `file`."""
@@ -45,6 +48,7 @@ class Limit:
             "unbounded": self.most is None,
             **releases,
             "because": self.because or None,
+            **({} if self.shown is None else {"shown": self.shown}),
             "story": _as_file(self.story, file),
         }
 
@@ -56,7 +60,8 @@ class Limit:
         releases = ""
         if self.with_releases is not None and self.with_releases > self.most:
             releases = f" ({self.with_releases}, if machines give slots back without a report)"
-        return f"at most {self.most}{of}{releases}"
+        shown = "" if self.shown is None else f"; the story that was found shows {self.shown}"
+        return f"at most {self.most}{of}{releases}{shown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +190,23 @@ def prove(chart: Chart, machines: int, rosters: Lists | None = None) -> Proved:
 
 def _limit(proof: Proof, measure: Measure, name: str) -> Limit:
     bound = proof.find_bound(measure, name)
+    told, shown = (None, 0) if not bound.most else show_most(proof, bound.legs, measure, bound.most)
     verbs = ("is down", "are down") if measure is Measure.DOWN else ("has begun", "have begun")
-    title = f"{_machines(bound.most or 0)} {verbs[bound.most != 1]} when {name} is reached"
-    story = None if not bound.most else _tell(proof, bound, measure, title, name)
+    title = f"{_machines(shown)} {verbs[shown != 1]} when {name} is reached"
     because = bound.because
-    if story is None and bound.most:
-        because = "no story shows so many: it would be too long, or a deadline comes before"
-    return Limit(most=bound.most, because=because, story=story, with_releases=bound.with_releases)
+    if bound.most and shown < bound.most:
+        because = "no story was found that shows so many: it would be too long, or a deadline or a group comes before"
+    return Limit(
+        most=bound.most,
+        because=because,
+        story=None if told is None else write_tale(proof.chart, title, told, name, proof.crowd.rosters),
+        with_releases=bound.with_releases,
+        shown=shown if told is not None and shown != bound.most else None,
+    )
 
 
 def _machines(number: int) -> str:
     return f"{number} machine{'' if number == 1 else 's'}"
-
-
-def _tell(proof: Proof, bound: Bound, measure: Measure, title: str, expect: str) -> str | None:
-    story = proof.show(bound.legs, measure, bound.most or 0)
-    return None if story is None else write_tale(proof.chart, title, story, expect, proof.crowd.rosters)
 
 
 # What goes wrong for good
@@ -273,7 +279,7 @@ def _tell_failures(proof: Proof, state: State, number: int) -> str | None:
     others = min(counts.find_most(first), counts.machines - number)
     after = {**dict.fromkeys(counts.keys, 0), FAILED_KEY: number, first: others}
     peak = Peak(value=0, counts=after, held=0, leftover_from=others, move=-1, exit=None)
-    story = proof.show((*proof.way_to(state.name), Leg(state.name, peak)))
+    story = show(proof, (*proof.way_to(state.name), Leg(state.name, peak)))
     title = f"{_machines(number)} {'fails' if number == 1 else 'fail'} for good in {state.name}"
     return None if story is None else write_tale(proof.chart, title, story, state.name, proof.crowd.rosters)
 
@@ -290,7 +296,8 @@ def _find_stuck(proof: Proof) -> Iterator[Finding]:
             because = f"no transition of {state.name} can be taken, whatever {_say_machines(proof)} report"
             peak = None
         elif slots is not None and (slots.lease is None or slots.on_expire is OnExpire.HOLD):
-            held = min(slots.limit(0), proof.machines)
+            most = proof.crowd.find_most_down(state.name)
+            held = min(slots.limit(0), proof.machines if most is None else most)
             verb = "comes" if held == 1 else "come"
             because = (
                 f"{state.name} is never left if the {_say_first(held)} never {verb} back: nothing frees a held slot"
@@ -301,7 +308,7 @@ def _find_stuck(proof: Proof) -> Iterator[Finding]:
             needed = min(sum(peak.counts.values()) + 1 for peak in proof.moves[state.name].values())
             because = f"{state.name} is never left if fewer than {needed} machines report: the clock does not end it"
             peak = None
-        story = proof.show(way if peak is None else (*way, Leg(state.name, peak)))
+        story = show(proof, way if peak is None else (*way, Leg(state.name, peak)))
         told = (
             None
             if story is None

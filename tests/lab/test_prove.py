@@ -217,8 +217,25 @@ def test_no_random_life_by_a_roster_is_worse_than_the_proof() -> None:
     assert bounds == {"done": (4, 10), "undone": (4, 10), "late": (10, 10)}
 
 
-def test_numbers_of_a_roster_have_stories_that_play() -> None:
-    stories = prove(parse(TIERS).chart, 10, {"web": ROSTER}).as_stories("x.yaml")
-    result = play(read_story(stories, lambda name: TIERS.encode(), {"web": ROSTER}))
+def test_every_finding_of_a_chart_by_a_roster_has_a_story_that_plays() -> None:
+    proved = prove(parse(TIERS).chart, 10, {"web": ROSTER})
+    found = [limit for item in proved.endings for limit in (item.down, item.begun)]
+    assert [(limit.story is None, limit.shown) for limit in found] == [(False, None)] * 6
+    assert [finding.because for finding in proved.findings if finding.story is None] == []
+    # Four slots, but one for each of three racks.
+    assert "the 3 machines with its first slots never come back" in proved.findings[1].because
+    result = play(read_story(proved.as_stories("x.yaml"), lambda name: TIERS.encode(), {"web": ROSTER}))
     assert result.first_difference is None
-    assert result.tales
+    assert len(result.tales) == 9
+
+
+def test_story_that_shows_fewer_machines_than_the_limit_says_so() -> None:
+    # The label rack alone would let two be down, the label row one; the proof takes the lower of the two.
+    roster = {"m1": {"rack": ("a", "b")}, "m2": {"rack": ("a",)}, "m3": {"rack": ("b",)}}
+    text = TIERS.replace("{tier: a}", "{rack: [a, b]}").replace("total: 4", "total: 3")
+    chart = parse(text[: text.index("  - name: b")] + "  - {name: b}\n  - {name: undo}\n").chart
+    (first, _) = prove(chart, 3, {"web": roster}).endings
+    assert (first.name, first.down.most, first.down.shown) == ("b", 2, 1)
+    assert "at most 2 of 3; the story that was found shows 1" in first.down.as_text(3)
+    assert first.down.as_json("x.yaml")["shown"] == 1
+    assert "no story was found that shows so many" in first.down.because
