@@ -130,6 +130,15 @@ def to_age(text: str) -> timedelta:
     return age
 
 
+def to_span(text: str) -> tuple[timedelta, timedelta]:
+    """Return the text as the shortest and the longest of a length of time: `10m..40m`, or `20m` for both."""
+    first, dots, last = text.partition("..")
+    shortest, longest = to_age(first), to_age(last if dots else first)
+    if longest < shortest:
+        raise ScalarError(f"{quote(last)} is shorter than {quote(first)}")
+    return shortest, longest
+
+
 def to_lease(text: str) -> timedelta:
     """Return the text as a length of time longer than zero."""
     age = to_age(text)

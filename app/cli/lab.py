@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from app import chart_file
-from app.chart_file.fields import ScalarError, to_age, to_share
+from app.chart_file.fields import ScalarError, to_share, to_span
 from app.cli.chart import JSON
 from app.cli.given import read_given, rosters_option
 from app.cli.shared import (
@@ -238,14 +238,10 @@ class Span(click.ParamType[tuple[timedelta, timedelta]]):
         """Return the shortest and the longest. Raises click.BadParameter if the text cannot be read."""
         if isinstance(value, tuple):
             return value
-        first, dots, last = str(value).partition("..")
         try:
-            shortest, longest = to_age(first), to_age(last if dots else first)
+            return to_span(str(value))
         except ScalarError as error:
             self.fail(str(error), param, ctx)
-        if longest < shortest:
-            self.fail(f"{last} is shorter than {first}", param, ctx)
-        return shortest, longest
 
 
 @click.command(

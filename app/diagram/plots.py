@@ -151,6 +151,32 @@ def _x(at: datetime, start: datetime, end: datetime) -> float:
     return min(max((at - start) / whole, 0.0), 1.0) * WIDTH
 
 
+def draw_share_axis() -> str:
+    """Return the shares beside the plot of `draw_shares`."""
+    shares = (("100%", "0%"), ("50%", "50%"), ("0%", "100%"))
+    texts = "".join(tag("text", text, x="100%", y=y, dy="0.32em", text_anchor="end") for text, y in shares)
+    return tag("svg", texts, class_="p-axis p-reports", aria_hidden="true")
+
+
+def draw_shares(curves: Sequence[tuple[str, Sequence[float]]], runs: int, says: str) -> str:
+    """Return a plot of which share of the `runs` had come to each ending by which time.
+
+    It stretches to its space, and the style sheet has the colours: `curve-0` is the first curve's class. A curve is an
+    ending's name and the seconds after which its runs ended.
+    """
+    longest = max((max(ends) for _, ends in curves if ends), default=1.0) or 1.0
+    stroke = {"fill": "none", "stroke": "currentColor", "vector_effect": "non-scaling-stroke"}
+    lines = tag("path", class_="p-grid", d=f"M0,{HEIGHT / 2}H{WIDTH}M0,0H{WIDTH}", **stroke)
+    for number, (_, ends) in enumerate(curves):
+        path = f"M0,{HEIGHT}"
+        for count, end in enumerate(sorted(ends), 1):
+            path += f"H{end / longest * WIDTH:.1f}V{HEIGHT * (1 - count / runs):.1f}"
+        lines += tag("path", class_=f"curve-{number % 6}", d=f"{path}H{WIDTH}", stroke_width=2, **stroke)
+    size = {"viewBox": f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", "preserveAspectRatio": "none"}
+    plot = tag("svg", lines, width="100%", height="100%", **size)
+    return tag("svg", tag("title", clean(says)) + plot, class_="growth p-reports", role="img")
+
+
 SPREAD_WIDTH, SPREAD_HEIGHT, MARGIN = 720.0, 280.0, 44.0
 SPREAD_COLOURS = ("#2f6f4f", "#b3372f", "#a36a00", "#3a5fa8", "#7a4a9e", "#5a6169")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
 from app.core.chart import FAILED_KEY, Chart, State
+from app.core.errors import StateServiceError
 from app.core.expect import Listed
 from app.core.log import MICROSECOND
 from app.core.memory import Lists
@@ -24,6 +26,8 @@ PATIENCE = timedelta(days=90)
 MAX_VISITS = 1000
 # People who approve.
 APPROVERS = 10
+# Events after which a run looks at the time that it may take.
+EVENTS_PER_LOOK = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +84,16 @@ class Ending:
     begun: int
 
 
-def live(chart: Chart, assumed: Assumptions, chance: Random) -> Ending:
-    """Return how one run ends; the same `chance` gives the same run."""
-    return _Fleet(chart, assumed, chance).live()
+class OutOfTimeError(StateServiceError):
+    """A run took longer to simulate than it may."""
+
+
+def live(chart: Chart, assumed: Assumptions, chance: Random, until: float | None = None) -> Ending:
+    """Return how one run ends; the same `chance` gives the same run.
+
+    Raises OutOfTimeError if it is not simulated by `until` (time.thread_time).
+    """
+    return _Fleet(chart, assumed, chance).live(until)
 
 
 class _Fleet:
@@ -115,10 +126,13 @@ class _Fleet:
         self._place = 0
         self._is_stale = True
 
-    def live(self) -> Ending:
-        patience = PATIENCE // MICROSECOND
+    def live(self, until: float | None) -> Ending:
+        patience, events = PATIENCE // MICROSECOND, 0
         self._follow()
         while not self._state.is_final and self._engine.visit < MAX_VISITS:
+            events += 1
+            if until is not None and not events % EVENTS_PER_LOOK and time.thread_time() > until:
+                raise OutOfTimeError("the run is not over")
             if self._is_stale or self._has_slots:
                 self._find_next_poll()
             poll = self._poll_at if self._now < patience else None

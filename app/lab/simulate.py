@@ -7,6 +7,7 @@ the same figures on any machine.
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from random import Random
 from typing import Any
 
 from app.core.chart import Chart
+from app.core.errors import BadRequestError
 from app.core.log import format_instant
-from app.lab.fleet import MAX_VISITS, PATIENCE, Assumptions, Ending, live
+from app.lab.fleet import MAX_VISITS, PATIENCE, Assumptions, Ending, OutOfTimeError, live
 from app.lab.world import need_rosters
 
 # Runs that a process does before it reports.
@@ -190,6 +192,26 @@ def simulate(
         endings.update(found)
         progress(len(endings), runs)
     return Simulation(chart.name, seed, assumed, [endings[number] for number in range(runs)])
+
+
+def simulate_within(chart: Chart, assumed: Assumptions, runs: int, seconds: float, *, seed: int = 1) -> Simulation:
+    """Let `runs` fleets live in this thread, or as many as `seconds` of its processor time suffice for.
+
+    Raises BadRequestError if they do not suffice for one.
+    """
+    need_rosters(chart, assumed.rosters)
+    until = time.thread_time() + seconds
+    endings: list[Ending] = []
+    try:
+        while len(endings) < runs:
+            endings.append(live(chart, assumed, Random(f"{seed}:{len(endings)}"), until))
+    except OutOfTimeError:
+        if not endings:
+            raise BadRequestError(
+                f"one run of {assumed.machines:,} machines takes more than {seconds:g} s of computing: assume fewer"
+                " machines, or use chart simulate on the command line"
+            ) from None
+    return Simulation(chart.name, seed, assumed, endings)
 
 
 def _run_chunks(

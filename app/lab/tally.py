@@ -35,7 +35,9 @@ from app.lab.world import MOVES, World
 
 # What `Tally` knows of each class of a definition. A chart with anything else in it is left to `step`.
 KNOWN: dict[type, frozenset[str]] = {
-    Chart: frozenset({"name", "initial", "states", "description", "expect", "roster", "require_machine"}),
+    # Where the file came from, and what it promises, moves nothing.
+    Chart: frozenset({"name", "initial", "states", "description", "expect", "roster", "require_machine"})
+    | {"importer", "sha256", "promises"},
     State: frozenset({"name", "func", "attributes", "transitions", "slots", "description"}),
     SlotRule: frozenset({"stages", "written", "lease", "lease_written", "on_expire"}),
     CountGuard: frozenset({"key", "op", "threshold", "written"}),

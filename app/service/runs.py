@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from app import store
@@ -230,8 +230,11 @@ class Learned:
     reports: int
 
 
-def learn_from_run(service: Service, name: str, run: int) -> Learned:
-    """Return what a run of a chart teaches a simulation. Raises ChartNotFoundError, BadRequestError."""
+def learn_from_run(service: Service, name: str, run: int, most: int | None = None) -> Learned:
+    """Return what a run of a chart teaches a simulation: its first `most` rows, or all if that is None.
+
+    Raises ChartNotFoundError, BadRequestError.
+    """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
         if not 1 <= run <= row.run:
@@ -240,7 +243,7 @@ def learn_from_run(service: Service, name: str, run: int) -> Learned:
         claimed: dict[str, datetime] = {}
         spans: list[timedelta] = []
         reports = failed = 0
-        for logged in store.log.stream_history(connection, name, first - 1):
+        for logged in islice(store.log.stream_history(connection, name, first - 1), most):
             row_of = logged.row
             if row_of.run != run:
                 break

@@ -98,6 +98,7 @@ RULES: dict[str, Role | None] = {
     "ui.get_changes": Role.READER,
     "ui.get_chart_version": Role.READER,
     "ui.get_chart_runs": Role.READER,
+    "ui.get_what_if": Role.READER,
     "ui.get_nothing": Role.READER,
     # The view asks for more where the act needs it.
     "ui.post_act": Role.OPERATOR,

@@ -143,3 +143,11 @@ def test_people_approve_and_machines_do_not() -> None:
     assert (ending.state, ending.origin) == ("done", "rollout")
     assert ending.after > timedelta(hours=5)
     assert 49 <= ending.begun <= 50
+
+
+def test_chart_of_a_database_is_simulated_as_fast_as_a_file() -> None:
+    chart = replace(parse(SLOTS).chart, sha256="0" * 64, importer="ann")
+    promised = parse(SLOTS.replace("states:", "never: {down: '>9', at: halted}\nstates:", 1)).chart
+    assert promised.promises.never
+    for one in (chart, promised):
+        assert not isinstance(make_engine(one, USUAL.start), StepEngine)

@@ -34,6 +34,8 @@ PATHS = [
     "/ui/charts/{name}?is=missing&kind=pause",
     "/ui/charts/{name}/versions/2",
     "/ui/charts/{name}/runs",
+    "/ui/charts/{name}/what-if",
+    "/ui/charts/{name}/what-if?machines=50&fail=10%25",
     "/ui/machines/m1",
     "/ui/rosters",
     "/ui/import",
