@@ -161,6 +161,9 @@ def _update(decision: Decision, request: Update) -> Step:
         return _record(decision, request, report, key)
     takes_back = _takes_back(decision, request, report)
     refusal = _find_refusal(decision, request, takes_back)
+    if refusal is Reason.NOT_ON_ROSTER and request.machine is not None and request.machine in decision.position.slots:
+        # The machine left the roster while it worked. Its report counts nothing, but the work is done.
+        _free(decision, request.machine)
     if refusal is not None:
         return decision.refuse(refusal)
     return _count(decision, request, str(key), report, takes_back)

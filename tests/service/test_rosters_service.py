@@ -298,6 +298,20 @@ def test_waiting_claim_is_given_when_its_group_is_free(tiers: Service) -> None:
     assert claim(tiers, "web", "fleet", "web-02").is_yes
 
 
+def test_report_of_a_machine_that_left_gives_its_slot_back_and_counts_nothing(tiers: Service) -> None:
+    update(tiers, "web", "canary", "lb-01")
+    assert claim(tiers, "web", "fleet", "web-01").is_yes
+    put_roster(tiers, without("web-01"), max_loss="50")
+    answer = update(tiers, "web", "fleet", "web-01")
+    assert (answer.is_yes, answer.reason) == (False, Reason.NOT_ON_ROSTER)
+    assert get_status(tiers, "web").values == {"count": 0, "failed": 0}
+    assert (rows(tiers)[-1].kind, rows(tiers)[-1].machine) == ("release", "web-01")
+    slots = get_status(tiers, "web").slots
+    assert slots is not None
+    assert slots.holders == ()
+    assert verify(tiers, "web").differences == ()
+
+
 def test_lines_of_an_earlier_version_are_recognised(service: Service) -> None:
     for lines in ({"a": "", "b": ""}, {"a": "", "b": "", "c": ""}):
         import_roster(service, RosterRequest("again", lines, max_loss=Fraction(1)), NOBODY)

@@ -242,12 +242,17 @@ def test_upgrade_that_removes_the_lease_takes_it_from_held_slots(service: Servic
     assert (holders(service), is_sound(service)) == (["m1", "m2"], True)
 
 
-def test_roster_that_loses_a_holder_leaves_it_its_slot(service: Service) -> None:
+@pytest.mark.parametrize("ending", ["reports", "is evicted"])
+def test_roster_that_loses_a_holder_leaves_it_its_slot_until_it_reports_or_is_evicted(
+    service: Service, ending: str
+) -> None:
     import_text(service, rolling(expect="[m1, m2]", count="2"))
     claim_all(service, "m1", "m2")
     import_text(service, rolling(expect="[m2, m3]", count="2"))
-    assert put(service, "reboot", "m1").reason is Reason.NOT_ON_ROSTER
     assert claim(service, "m3").reason is Reason.FULL
-    operate.evict(service, "web", "m1", "not ours any more", ANN)
+    if ending == "reports":
+        assert put(service, "reboot", "m1").reason is Reason.NOT_ON_ROSTER
+    else:
+        operate.evict(service, "web", "m1", "not ours any more", ANN)
     claim_all(service, "m3")
     assert is_sound(service)
