@@ -36,7 +36,7 @@ test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" $(ARGS)
 	@echo "All passed. Next: \`make check\` for style, types and layers; \`make prove ARGS=--short\` for the slow tests."
 
-prove: $(VENV)/.installed-dev ## Break everything under load, in 40 minutes; the slow tests, in 8: ARGS=--short (ARGS="power mutants")
+prove: $(VENV)/.installed-dev ## Break everything under load, in 50 minutes; the slow tests, in 8: ARGS=--short (ARGS="power mutants")
 	$(BIN)/python -m proof.prove $(ARGS)
 	@echo "docs/reliability.md says what each part means."
 

@@ -52,6 +52,8 @@ class Ledger:
     failed: set[str] = field(default_factory=set)
     # How many were down in a group when a roster or a version brought it over its limit.
     excused: dict[Group, int] = field(default_factory=dict)
+    # The sizes of all groups in each version: rosters may be large.
+    sizes: dict[int, Counter[Group]] = field(default_factory=dict)
 
     def take(self, row: LogRow) -> list[str]:
         """Take in a row; return each group that is over its limit after it."""
@@ -99,9 +101,10 @@ class Ledger:
         return Counter(group for name in self.held | self.failed for group in _list_groups(lines.get(name, {})))
 
     def _count_sizes(self) -> Counter[Group]:
-        return Counter(
-            group for labels in self.versions.get(self.version, {}).values() for group in _list_groups(labels)
-        )
+        if self.version not in self.sizes:
+            lines = self.versions.get(self.version, {}).values()
+            self.sizes[self.version] = Counter(group for labels in lines for group in _list_groups(labels))
+        return self.sizes[self.version]
 
 
 def _list_groups(labels: Mapping[str, Sequence[str]]) -> Iterator[Group]:

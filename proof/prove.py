@@ -22,6 +22,7 @@ from proof.crashes import POINTS
 from proof.defects import DEFECTS
 from proof.failover import prove_failover, prove_patroni
 from proof.files import prove_files
+from proof.groups_load import prove_groups
 from proof.migrations_load import prove_migrations
 from proof.mutants import mutate
 from proof.names import prove_names
@@ -97,6 +98,7 @@ def prove_mutants(proof: Proof) -> None:
 PARTS: dict[str, Callable[[Proof], None]] = {
     **{f"faults-{which}": lambda proof, which=which: prove_faults(proof, which) for which in DATABASES},  # type: ignore[misc]
     **{f"defects-{which}": lambda proof, which=which: prove_defects(proof, which) for which in DATABASES},  # type: ignore[misc]
+    **{f"groups-{which}": lambda proof, which=which: prove_groups(proof, which) for which in DATABASES},  # type: ignore[misc]
     "files": prove_files,
     "power": prove_power,
     "mutants": prove_mutants,

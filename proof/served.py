@@ -10,7 +10,14 @@ from wsgi import app
 
 __all__ = ["app"]
 
-if os.environ.get(defects.VARIABLE):
-    defects.DEFECTS[os.environ[defects.VARIABLE]].seed()
+defect = os.environ.get(defects.VARIABLE)
+if defect in defects.DEFECTS:
+    defects.DEFECTS[defect].seed()
+elif defect:
+    from proof import groups
+
+    # It lasts as long as the process.
+    seeded = groups.DEFECTS[defect]()
+    next(seeded)
 crashes.install(Path(os.environ[crashes.VARIABLE]))
 clocks.install(Path(os.environ[crashes.VARIABLE]))
