@@ -29,6 +29,7 @@ class Options:
     states: int = 10_000
     # One process opens a socket for each of them; many systems grant it 20,000 files.
     waiters: int = 19_000
+    roster_lines: int = 1_000_000
 
 
 def take_turns(contenders: Mapping[str, Ask], options: Options) -> Samples:

@@ -27,6 +27,7 @@ from bench.growth import measure_log, measure_many, measure_states
 from bench.load import measure_charts, measure_get, measure_hot, measure_machines
 from bench.moments import measure_clocks, measure_import, measure_waiters
 from bench.peers import measure_peers
+from bench.rosters import measure_claims, measure_rosters
 from bench.rounds import Options
 from bench.table import Row, read_row, render_table
 from bench.wrk import InvalidRoundError
@@ -49,6 +50,8 @@ PARTS: dict[str, Part] = {
     "waiters": measure_waiters,
     "clocks": measure_clocks,
     "import": measure_import,
+    "claims": measure_claims,
+    "rosters": measure_rosters,
     "peers": measure_peers,
 }
 

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from app import schema
+from app.chart_file.roster_lines import parse_roster
 from app.core.log import Author
 from app.service.put import Put
+from app.service.rosters import RosterRequest, import_roster
 from bench.charts import HOT, STATE
 from bench.fill import add_chart, add_copies, add_log_rows
 from bench.layers import raw_connection, transact_driver
 from bench.pgbench import read_pgbench
+from bench.rosters import GROUPS, chart_by, make_lines
 from bench.rounds import Options, take_turns
 from bench.run import BEGIN, END, PAGE, PARTS, describe, write_docs
 from bench.table import Row, read_row, render_table
 from bench.wrk import InvalidRoundError, Sample, read_report
-from tests.service.support import NOBODY, get_row, opened_service, query, rows
-from tests.support.requests import update
+from tests.service.support import NOBODY, get_row, import_text, opened_service, query, rows
+from tests.support.requests import claim, update
 
 REPORT = 'Running\nREPORT {"requests": 4000, "seconds": 2.0, "p50": 900, "p99": 4500, "refused": %d, "broken": %d}\n'
 PGBENCH = "number of failed transactions: %d (0.000%%)\ntps = 2903.125 (without initial connection time)\n"
@@ -142,6 +145,18 @@ def test_copies_are_charts_like_any_other(database_url: str) -> None:
 
         assert (answer.seq, answer.value) == (2, 1)
         assert query(service, "SELECT count(*) FROM charts") == [(4,)]
+
+
+def test_claims_are_given_whoever_else_has_claimed(database_url: str) -> None:
+    machines = 200
+    with opened_service(database_url) as service:
+        lines = parse_roster(make_lines(machines).splitlines())
+        import_roster(service, RosterRequest("web", lines), NOBODY)
+        import_text(service, chart_by("web", GROUPS), "grouped")
+        answers = [claim(service, "grouped", STATE, f"m{number}") for number in range(1, machines + 1)]
+
+    assert len(lines) == machines
+    assert [answer.is_yes for answer in answers] == [True] * machines
 
 
 def test_bare_statements_write_what_the_service_writes(database_url: str) -> None:
