@@ -25,8 +25,10 @@ ALLOWED = frozenset({200, 406, 503, None})
 ACTS = frozenset({"PAUSE", "RESUME", "RESET", "GOTO", "UPGRADE"})
 # A waiting client usually hears of a move within so many seconds, and what a question usually takes.
 WAKE_SECONDS = 0.2
+# The time after which a client looks that nobody has woken is shorter than this.
+LONG_VISIT = timedelta(seconds=0.9)
 # Fewer wakes say nothing of what is usual.
-LEAST_WAKES = 6
+LEAST_WAKES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,10 +366,16 @@ def _list_plain_views(rows: Sequence[Row], terms: Terms) -> Iterator[View]:
 
 
 def list_wakes(rows: Sequence[Row], attempts: Sequence[Attempt]) -> list[float]:
-    """How many seconds after the answer to the report that moved the chart each waiting client had its own."""
+    """How many seconds after the answer to the report that moved the chart each waiting client had its own.
+
+    Visits that were soon over do not count: whoever heard late of those heard nothing.
+    """
     entered, entry = [0] * (len(rows) + 1), 0
     for number, row in enumerate(rows, 1):
-        entry = number if row.logged.kind in ENTERING else entry
+        if row.logged.kind in ENTERING:
+            if entry and row.logged.at - rows[entry - 1].logged.at < LONG_VISIT:
+                entered[entry:number] = [0] * (number - entry)
+            entry = number
         entered[number] = entry
     movers = {item.seq: item for item in attempts if item.method == "PUT" and item.is_yes and not item.replay}
     found = []

@@ -371,7 +371,11 @@ DEFECTS: dict[str, Defect] = {
         Defect(cached_get, r"is explained by no version|known before and"),
         Defect(log_outside_transaction, r"is not in the log|which is not its row|applied more than once|stands where"),
         Defect(reports_outside_transaction, r"counted twice|the rows before give"),
-        Defect(sweeper_without_lock, r"where the chart is in|the rows before give|which no guard allows|although"),
+        Defect(
+            sweeper_without_lock,
+            r"where the chart is in|the rows before give|which no guard allows|although",
+            operators=2,
+        ),
         Defect(waiter_answered_before_commit, r"is explained by no version|known before and"),
         Defect(waiters_told_before_commit, r"waiting clients usually hear of a move", ("postgresql",)),
         Defect(one_report_early, r"moves from '\w+' to '\w+' at .*, which no guard allows"),
