@@ -213,7 +213,7 @@ def test_long_lists_with_long_notes_are_less_than_6000_pixels_high_on_a_phone(op
 
 
 def test_list_shows_five_cards_on_a_phone_until_the_others_are_asked_for(open_page: Open, client: Client) -> None:
-    name = new_chart(client, rollout(needed=300))
+    name = new_chart(client, rollout(needed=20))
     for number in range(19):
         client.ask("PUT", f"/charts/{name}/state?state=canary&machine=m{number}")
     page = open_page("reader", f"/ui/charts/{name}?kind=all", viewport={"width": 390, "height": 844})
