@@ -20,8 +20,8 @@ from packaging.requirements import Requirement
 
 # Compiled parts, and what is there for people who compile.
 LEFT_OUT = {".so", ".pyd", ".pyc", ".pyx", ".pxd", ".c", ".h"}
-# Works only compiled; psycopg does without it.
-WITHOUT = {"psycopg-binary", "greenlet"}
+# Works only compiled; psycopg does without it. And what rich needs for more than tables: 10 MB.
+WITHOUT = {"psycopg-binary", "greenlet", "pygments", "markdown-it-py"}
 BOOTSTRAP = '''\
 """Unpacks the service once, because gunicorn and the pages need real files, and runs it."""
 

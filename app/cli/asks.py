@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from app import chart_file
 from app.cli import calendar, roster, token
-from app.cli.chart import print_approval, print_charts, print_history, print_machines
+from app.cli.chart import (
+    check_expected,
+    print_approval,
+    print_charts,
+    print_history,
+    print_machines,
+    print_verified,
+)
 from app.cli.lab import print_runs
 from app.cli.remote import Ask, Parameters, Remote, as_text, chart_path, path_of
 from app.cli.shared import NO, USAGE, current_author, fail, print_json, print_problems, read_file
 from app.cli.subscription import print_deliveries, print_put, print_subscriptions, print_test
 from app.core.errors import ChartFileError, Problem
-from app.service.operate import require_reason, say_imported, say_not_counted
+from app.service.calendars import check_name as check_calendar_name
+from app.service.operate import require_reason, say_imported, say_no_approvers, say_not_counted
 from app.service.runs import Run
+from app.service.subscriptions import check_name, read_wanted
+from app.service.tokens import check_wanted, read_role
+from app.service.verifying import Verification
 
 # Charts
 
@@ -38,14 +47,12 @@ def _show_chart(remote: Remote, given: Parameters) -> None:
 
 def _import_chart(remote: Remote, given: Parameters) -> None:
     file, text = given["file"], read_file(given["file"])
-    name = given["name"]
-    if name is None:
-        try:
-            stem = None if file == "-" else Path(file).stem
-            name = chart_file.parse(text, default_name=stem).chart.name
-        except ChartFileError as error:
-            print_problems(file, error.problems)
-            sys.exit(USAGE)
+    try:
+        stem = None if file == "-" else Path(file).stem
+        name = chart_file.parse(text, name=given["name"], default_name=stem).chart.name
+    except ChartFileError as error:
+        print_problems(file, error.problems)
+        sys.exit(USAGE)
     query = {"dry_run": given["dry_run"], "map": list(given["maps"])}
     found = remote.json("PUT", chart_path(name), query, body=text, file=file)
     warnings = [Problem(one["line"], one["column"], one["message"]) for one in found["warnings"]]
@@ -78,19 +85,20 @@ def _print_history(remote: Remote, given: Parameters) -> None:
     path, form = chart_path(given["name"], "history"), given["form"]
     query = {name: given[name] for name in ("after", "limit", "kind", "machine", "since", "until")}
     if form is None:
-        print_history(_rows(remote, path, query))
+        print_history(remote.rows(path, query))
     elif form == "json":
-        lines = [json.dumps(row, ensure_ascii=False) for row in _rows(remote, path, query)]
+        lines = [json.dumps(row, ensure_ascii=False) for row in remote.rows(path, query)]
         click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
     else:
         remote.print_text(path, query, accept={"csv": "text/csv", "ndjson": "application/x-ndjson"}[form])
 
 
-def _rows(remote: Remote, path: str, query: Parameters) -> Iterable[dict[str, Any]]:
-    answer, kept = remote.ask("GET", path, query, accept="application/x-ndjson"), b""
-    for piece in answer.stream(65536):
-        *lines, kept = (kept + piece).split(b"\n")
-        yield from (json.loads(line) for line in lines if line)
+def _verify(remote: Remote, given: Parameters) -> None:
+    names, expect = given["names"], given["expect"]
+    check_expected(names, expect)
+    paths = (chart_path(name, "verify") for name in names or remote.json("GET", "/logs"))
+    answers = (remote.json("GET", path, {"expect": expect}) for path in paths)
+    print_verified(map(Verification.of_json, answers), as_json=given["as_json"])
 
 
 def _list_runs(remote: Remote, given: Parameters) -> None:
@@ -104,7 +112,8 @@ def _act(act: str, *fields: str) -> Ask:
 
     def ask(remote: Remote, given: Parameters) -> None:
         if not given.get("dry_run"):
-            require_reason(given["reason"], "--reason TEXT")
+            # Acts that can be rehearsed have it as an option that may be left out.
+            require_reason(given["reason"], *(("--reason TEXT",) if "dry_run" in given else ()))
         values = {name: as_text(given[name]) for name in ("reason", *fields) if given[name] is not None}
         path, query = chart_path(given["name"], act), {"dry_run": given.get("dry_run")}
         if given["as_json"]:
@@ -121,6 +130,8 @@ def _approve(key: str) -> Ask:
     def ask(remote: Remote, given: Parameters) -> None:
         name = given["name"]
         status = remote.json("GET", chart_path(name))
+        if status["who"] != "approvers":
+            fail(say_no_approvers(name, status["current_state"]), NO)
         query = {"state": status["current_state"], "key": key, "note": require_reason(given["reason"])}
         if not remote.has_token:
             query["machine"] = current_author().actor
@@ -170,8 +181,10 @@ def _diff_roster(remote: Remote, given: Parameters) -> None:
 
 def _import_calendar(remote: Remote, given: Parameters) -> None:
     file = given["file"]
-    path = path_of("calendars", calendar.name_of(file, given["name"]))
-    calendar.print_imported(remote.json("PUT", path, body=read_file(file), file=file), as_json=given["as_json"])
+    name, text = calendar.name_of(file, given["name"]), read_file(file)
+    check_calendar_name(name)
+    found = remote.json("PUT", path_of("calendars", name), body=text, file=file)
+    calendar.print_imported(found, as_json=given["as_json"])
 
 
 def _list_calendars(remote: Remote, given: Parameters) -> None:
@@ -188,6 +201,7 @@ def _show_calendar(remote: Remote, given: Parameters) -> None:
 
 def _create_token(remote: Remote, given: Parameters) -> None:
     lifetime = given["lifetime"]
+    check_wanted(given["name"], read_role(given["role"]), given["pattern"], given["machine"], lifetime)
     fields = {"role": given["role"], "charts": given["pattern"], "machine": given["machine"]}
     fields["expires"] = None if lifetime is None else f"PT{lifetime.total_seconds():.6f}S"
     token.print_secret(remote.json("PUT", path_of("tokens", given["name"]), body=fields)["token"])
@@ -209,6 +223,8 @@ def _set_subscription(remote: Remote, given: Parameters) -> None:
     fields = {"url": given["url"], "secret": given["secret"], "format": given["form"]}
     fields |= {name: list(given[name]) for name in ("charts", "kinds") if given[name]}
     body = {name: value for name, value in fields.items() if value is not None}
+    read_wanted(body)
+    check_name(given["name"])
     found = remote.json("PUT", path_of("subscriptions", given["name"]), body=body)
     print_put(given["name"], found, is_new="secret" in found)
 
@@ -244,6 +260,7 @@ ASKS: dict[str, Ask] = {
     "chart machines": _list_machines,
     "chart history": _print_history,
     "chart runs": _list_runs,
+    "chart verify": _verify,
     "chart pause": _act("pause"),
     "chart resume": _act("resume"),
     "chart reset": _act("reset"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,13 @@ from app import chart_file
 from app.chart_file.sets import warn_of_sets
 from app.cli.given import read_given, rosters_option
 from app.cli.shared import (
+    MACHINE,
+    NAME,
     NO,
     NUMBER,
     SEQ,
     USAGE,
+    WORDS,
     Instant,
     config_of,
     current_author,
@@ -33,7 +35,7 @@ from app.cli.shared import (
     progress,
     read_file,
 )
-from app.core.errors import ChartFileError, Problem
+from app.core.errors import BadRequestError, ChartFileError, Problem
 from app.core.log import HistoryFilter
 from app.core.memory import Lists, Memory
 from app.core.position import Archive, Goto, Happening, Reset
@@ -46,7 +48,7 @@ from app.service.past import get_past_status
 from app.service.reading import as_csv, as_json_array, as_ndjson
 from app.service.roll import RollQuery, Which, list_roll
 from app.service.status import Status
-from app.service.verifying import Head, list_logged_charts, verify
+from app.service.verifying import Head, Verification, list_logged_charts, verify
 
 # The most urgent first.
 CONDITIONS = [str(condition) for condition in Condition]
@@ -58,9 +60,11 @@ MAX_TEXT = 200
 # What the table of `machines` shows of each, by the field's name.
 ROLL_COLUMNS = {"working": ("machine", "fence", "claimed_at"), "reported": ("machine", "key", "reported_at", "note")}
 
-REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; the log keeps it.")
+REASON = click.option("--reason", required=True, type=WORDS, metavar="TEXT", help="Why; the log keeps it.")
 
-REASON_OR_DRY_RUN = click.option("--reason", metavar="TEXT", help="Why; the log keeps it. Not needed with --dry-run.")
+REASON_OR_DRY_RUN = click.option(
+    "--reason", type=WORDS, metavar="TEXT", help="Why; the log keeps it. Not needed with --dry-run."
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Print what would be lost and change nothing.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -231,10 +235,10 @@ def diagram(context: click.Context, name: str, form: str, theme: str) -> None:
 
 @group.command("machines", epilog="Example: ./state_service chart machines kernel-rollout --state canary --is failed")
 @click.argument("name")
-@click.option("--state", help="The state; the current one if not given.")
+@click.option("--state", type=NAME, help="The state; the current one if not given.")
 @click.option("--run", type=NUMBER, help="The run; the current one if not given.")
 @click.option("--visit", type=NUMBER, help="The visit, instead of the state's latest one.")
-@click.option("--key", help="Only reports on this attribute.")
+@click.option("--key", type=NAME, help="Only reports on this attribute.")
 @click.option(
     "--is",
     "which",
@@ -323,7 +327,7 @@ def reset(context: click.Context, name: str, reason: str | None, dry_run: bool, 
 
 @group.command("goto", epilog='Example: ./state_service chart goto kernel-rollout rollback --reason "it panics"')
 @click.argument("name")
-@click.argument("state")
+@click.argument("state", type=NAME)
 @REASON_OR_DRY_RUN
 @DRY_RUN
 @JSON
@@ -392,7 +396,7 @@ def open_(context: click.Context, name: str, until: datetime, reason: str, as_js
 
 @group.command("evict", epilog='Example: ./state_service chart evict rolling-reboot web-07 --reason "it is scrap"')
 @click.argument("name")
-@click.argument("machine")
+@click.argument("machine", type=MACHINE)
 @REASON
 @JSON
 @click.pass_context
@@ -439,7 +443,7 @@ def _print_status(status: Status, as_json: bool) -> None:
 @click.option("--after", default=0, type=click.IntRange(0, SEQ.max), metavar="SEQ", help="Only rows after this seq.")
 @click.option("--limit", type=SEQ, help="At most this many rows.")
 @click.option("--kind", type=click.Choice(reading.list_kinds()), metavar="KIND", help="Only rows of this kind.")
-@click.option("--machine", help="Only rows of this machine.")
+@click.option("--machine", type=MACHINE, help="Only rows of this machine.")
 @click.option("--since", type=Instant(), metavar="INSTANT", help="Only rows from this instant on (ISO 8601, UTC).")
 @click.option("--until", type=Instant(), metavar="INSTANT", help="Only rows before this instant.")
 @click.option("--json", "form", flag_value="json", help="Print JSON, one array.")
@@ -495,10 +499,10 @@ class _Head(click.ParamType[Head]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Head:
         """Return the row; fail if the text is no such pair."""
-        seq, _, row_hash = value.partition(":")
-        if not re.fullmatch("[1-9][0-9]{0,18}", seq) or not re.fullmatch("[0-9a-fA-F]{64}", row_hash):
-            self.fail(f"{value!r} is not SEQ:HASH, a number and 64 hexadecimal digits", param, ctx)
-        return Head(int(seq), row_hash)
+        try:
+            return Head.of_text(value)
+        except BadRequestError as error:
+            self.fail(str(error), param, ctx)
 
 
 @group.command("verify", epilog="Example: ./state_service chart verify kernel-rollout")
@@ -516,16 +520,30 @@ def verify_(context: click.Context, names: tuple[str, ...], expect: Head | None,
 
     Exit 1 on a difference.
     """
+    check_expected(names, expect)
+    service = open_service(config_of(context))
+
+    def verify_one(name: str) -> Verification:
+        with progress(name) as show:
+            return verify(service, name, show, expect)
+
+    print_verified(map(verify_one, names or list_logged_charts(service)), as_json=as_json)
+
+
+def check_expected(names: Sequence[str], expect: Head | None) -> None:
+    """Raise click.UsageError if a row is expected, and not of one chart."""
     if expect is not None and len(names) != 1:
         raise click.UsageError("--expect needs the name of one chart")
-    service = open_service(config_of(context))
-    verified = []
-    for name in names or list_logged_charts(service):
-        with progress(name) as show:
-            verified.append(verify(service, name, show, expect))
+
+
+def print_verified(verified: Iterable[Verification], *, as_json: bool) -> None:
+    """Print each verification when it is done, or all of them as JSON. Exits 1 if one has found a difference."""
+    done = []
+    for found in verified:
+        done.append(found)
         if not as_json:
-            click.echo(verified[-1].as_text(), nl=False)
+            click.echo(found.as_text(), nl=False)
     if as_json:
-        print_json([found.as_json() for found in verified])
-    if any(found.differences for found in verified):
+        print_json([found.as_json() for found in done])
+    if any(found.differences for found in done):
         sys.exit(NO)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from app import chart_file
 from app.chart_file.fields import ScalarError, to_share, to_span
 from app.cli.chart import JSON
+from app.cli.definition import find_rosters, read_chart
 from app.cli.given import read_given, rosters_option
+from app.cli.remote import chart_path, find_remote
 from app.cli.shared import (
     NO,
     NUMBER,
@@ -33,11 +34,11 @@ from app.cli.shared import (
     print_table,
     progress,
     read_file,
+    read_path,
     say_program,
 )
 from app.core.chart import Chart
 from app.core.errors import ChartFileError
-from app.core.expect import Labels
 from app.core.memory import Lists
 from app.diagram.plots import draw_spread
 from app.lab.fleet import Assumptions
@@ -45,12 +46,13 @@ from app.lab.play import Coverage, Result, play
 from app.lab.simulate import Simulation, list_assumptions, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
-from app.lab.world import need_rosters
-from app.service.reading import get_definition
-from app.service.rosters import read_list
 from app.service.runs import (
     MAX_RUNS,
+    Done,
+    Learned,
     Run,
+    check_run,
+    learn,
     learn_from_run,
     list_runs,
     list_states,
@@ -95,7 +97,7 @@ class _Played:
         self.problems: tuple[Any, ...] = ()
         folder = Path() if file == "-" else Path(file).parent
         try:
-            self.result = play(read_story(read_file(file), lambda name: (folder / name).read_bytes(), rosters))
+            self.result = play(read_story(read_file(file), lambda name: read_path(folder / name), rosters))
         except ChartFileError as error:
             self.problems = error.problems
 
@@ -304,11 +306,11 @@ def simulate_(
     Prints for each ending when it is reached, and how many machines are down and have begun by then, and what the
     figures take for granted.
     """
-    chart = _read_chart(context, target)
-    rosters = _find_rosters(context, chart, target, roster_files)
+    chart = read_chart(context, target)
+    rosters = find_rosters(context, chart, target, roster_files)
     if not poll:
         fail("--poll must be longer than zero", USAGE)
-    learned = None if from_run is None else learn_from_run(open_service(config_of(context)), chart.name, from_run)
+    learned = None if from_run is None else _learn(context, chart.name, from_run)
     if failing is None:
         failing = 0.01 if learned is None else learned.fail
     assumed = Assumptions(
@@ -335,25 +337,14 @@ def simulate_(
         _print_simulation(found)
 
 
-def _read_chart(context: click.Context, target: str) -> Chart:
-    """Return the chart in a file, or else the chart of that name in the database."""
-    if target != "-" and not Path(target).is_file():
-        return get_definition(open_service(config_of(context)), target)
-    try:
-        return chart_file.parse(read_file(target), default_name=Path(target).stem if target != "-" else "chart").chart
-    except ChartFileError as error:
-        print_problems(target, error.problems)
-        sys.exit(USAGE)
-
-
-def _find_rosters(context: click.Context, chart: Chart, target: str, given: tuple[str, ...]) -> Lists:
-    """Return the rosters from the files that are given, and else, for a chart of the database, from there."""
-    rosters: dict[str, Mapping[str, Labels]] = {**read_given(given)}
-    if target != "-" and not Path(target).is_file():
-        service = open_service(config_of(context))
-        rosters |= {name: read_list(service, name) for name in chart.rosters if name not in rosters}
-    need_rosters(chart, rosters)
-    return rosters
+def _learn(context: click.Context, name: str, run: int) -> Learned:
+    """Return what a run of the chart `name` teaches, from the log in the database or on the server."""
+    remote = find_remote(context)
+    if remote is None:
+        return learn_from_run(open_service(config_of(context)), name, run)
+    check_run(name, run, remote.json("GET", chart_path(name))["run"])
+    rows = remote.rows(chart_path(name, "history"))
+    return learn(name, run, (Done.of_json(row) for row in rows if row["run"] == run))
 
 
 def _count_machines(chart: Chart, machines: int | None, rosters: Lists) -> int:

@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +24,19 @@ from urllib3.exceptions import HTTPError
 
 from app.cli.shared import NO, USAGE, exits_on_error, fail, load_config, open_service, print_problems
 from app.config import SERVER, TOKEN_FILE
-from app.core.errors import Problem, StateServiceError
+from app.core.chart import CHART_NAME
+from app.core.errors import (
+    CalendarNotFoundError,
+    ChartNotFoundError,
+    ConflictError,
+    Problem,
+    RosterNotFoundError,
+    StateServiceError,
+    SubscriptionNotFoundError,
+)
 from app.core.log import format_instant
 from app.service.reading import list_statuses
+from app.service.tokens import NAME as TOKEN_NAME
 
 CONTEXTS = Path("~/.config/stateservice.toml")
 TIMEOUT = urllib3.Timeout(connect=10, read=120)
@@ -131,6 +141,13 @@ class Remote:
         """As `ask`; return the JSON of the answer."""
         return json.loads(self.ask(method, path, query, **given).read())
 
+    def rows(self, path: str, query: Parameters | None = None) -> Iterator[dict[str, Any]]:
+        """Ask for rows, and yield each as it comes."""
+        kept = b""
+        for piece in self.ask("GET", path, query, accept="application/x-ndjson").stream(65536):
+            *lines, kept = (kept + piece).split(b"\n")
+            yield from (json.loads(line) for line in lines if line)
+
     @property
     def has_token(self) -> bool:
         """True if the requests carry a token."""
@@ -188,8 +205,23 @@ def _fail_as(answer: urllib3.BaseHTTPResponse, file: str) -> NoReturn:
     fail(f"the server answered {answer.status}: {said}", code)
 
 
+# What the commands on the database say of a name that nothing has, by the kind of the thing.
+_UNKNOWN: Mapping[str, Callable[[str], StateServiceError]] = {
+    "charts": ChartNotFoundError,
+    "rosters": RosterNotFoundError,
+    "calendars": lambda name: CalendarNotFoundError(f"no calendar named {name!r}"),
+    "subscriptions": lambda name: SubscriptionNotFoundError(f"no subscription named {name!r}"),
+    "tokens": lambda name: ConflictError(f"there is no token named {name!r}"),
+}
+
+
 def path_of(kind: str, name: str, *rest: str) -> str:
-    """Return the path of one of the `kind`, such as `rosters`, or of something below it."""
+    """Return the path of one of the `kind`, such as `rosters`, or of something below it.
+
+    A name that none of the kind can have might be another path: it raises what the database's side raises.
+    """
+    if not (TOKEN_NAME if kind == "tokens" else CHART_NAME).fullmatch(name):
+        raise _UNKNOWN[kind](name)
     return "/".join([f"/{kind}", quote(name, safe=""), *rest])
 
 
@@ -198,10 +230,10 @@ def chart_path(name: str, *rest: str) -> str:
     return path_of("charts", name, *rest)
 
 
-# These need no database if they are about a file.
-ON_FILES = frozenset({"chart lint", "chart test", "chart new", "chart simulate"})
+# These need no database.
+ON_FILES = frozenset({"chart lint", "chart test", "chart new"})
 # These ask whichever it is by themselves.
-ON_BOTH = frozenset({"chart wait", "chart watch", "chart prove"})
+ON_BOTH = frozenset({"chart wait", "chart watch", "chart prove", "chart simulate"})
 _SERVER = "stateservice.server"
 
 
@@ -254,14 +286,10 @@ def _over_http(path: str, ask: Ask | None, on_database: Callable[..., Any] | Non
 
     def run(**given: Any) -> Any:
         remote = find_remote(click.get_current_context())
-        if remote is None or path in ON_BOTH or (path in ON_FILES and _is_about_files(given)):
+        if remote is None or path in ON_BOTH or path in ON_FILES:
             return on_database(**given)
         if ask is None:
             fail(f"`{path}` works on the database or on files, not on a server: leave out --server", USAGE)
         return exits_on_error(ask)(remote, given)
 
     return run
-
-
-def _is_about_files(given: Parameters) -> bool:
-    return "target" not in given or Path(given["target"]).exists()

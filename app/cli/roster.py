@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import click
@@ -25,6 +25,7 @@ from app.cli.shared import (
     print_pieces,
     print_problems,
     print_table,
+    read_file,
 )
 from app.service import rosters
 from app.service.rosters import RosterRequest, import_roster, read_lines
@@ -108,13 +109,7 @@ def print_imported(found: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _read_lines(file: str) -> dict[str, str]:
-    if file == "-":
-        return read_lines(sys.stdin.buffer)
-    try:
-        with Path(file).open("rb") as opened:
-            return read_lines(opened)
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", USAGE)
+    return read_lines(BytesIO(read_file(file)))
 
 
 @group.command("list", epilog="Example: ./state_service roster list --json")

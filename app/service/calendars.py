@@ -59,10 +59,7 @@ def import_calendar(service: Service, name: str, source: bytes | str, author: Au
 
     Raises CalendarFileError with every problem of the text, BadRequestError for a name that is not allowed.
     """
-    try:
-        to_chart_name(name)
-    except ScalarError as error:
-        raise BadRequestError(f"calendar: {error}") from None
+    check_name(name)
     with transaction(service.database, is_long=True) as connection:
         store.calendars.lock_calendars(connection)
         now = service.read_now(connection)
@@ -88,6 +85,14 @@ def import_calendar(service: Service, name: str, source: bytes | str, author: Au
             service.tell(chart.row.name, step)
     outcome = "created" if newest is None else "changed"
     return ImportedCalendar(outcome, version, {chart.row.name: chart.position.state for chart in held})
+
+
+def check_name(name: str) -> None:
+    """Raise BadRequestError if no calendar can have this name."""
+    try:
+        to_chart_name(name)
+    except ScalarError as error:
+        raise BadRequestError(f"calendar: {error}") from None
 
 
 def _follow(service: Service, connection: Connection, version: CalendarVersion, author: Author) -> list[LockedChart]:

@@ -511,12 +511,17 @@ def approve(service: Service, name: str, key: str, reason: str, author: Author, 
         row = store.charts.get_chart(connection, name)
         state = service.definitions.get(connection, row).states[row.state]
     if state.approvers is None:
-        raise ConflictError(f"chart {name!r} is in {row.state!r}, where nobody approves anything")
+        raise ConflictError(say_no_approvers(name, row.state))
     put = Put(row.state, person, key, note=require_reason(reason))
     answer = apply_one(service, name, put, author)
     if not answer.is_yes:
         raise ConflictError(say_not_counted(name, row.version, answer.reason))
     return answer
+
+
+def say_no_approvers(name: str, state: str) -> str:
+    """Return why nobody can approve anything in a state."""
+    return f"chart {name!r} is in {state!r}, where nobody approves anything"
 
 
 def say_not_counted(name: str, version: int, reason: str) -> str:

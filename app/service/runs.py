@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import groupby, islice
-from typing import Any
+from itertools import groupby, islice, takewhile
+from typing import Any, NamedTuple
 
 from app import store
 from app.core.chart import FAILED_KEY, Chart
 from app.core.errors import BadRequestError
-from app.core.log import format_instant
+from app.core.log import LogRow, format_instant
 from app.core.plan import list_failed_endings
 from app.core.position import Kind
 from app.db import Connection, snapshot
@@ -237,26 +237,52 @@ def learn_from_run(service: Service, name: str, run: int, most: int | None = Non
     """
     with snapshot(service.database) as connection:
         row = store.charts.get_chart(connection, name)
-        if not 1 <= run <= row.run:
-            raise BadRequestError(f"chart {name!r} has had {row.run} runs: there is no run {run}")
+        check_run(name, run, row.run)
         first = store.log.find_first_seq(connection, row._replace(run=run))
-        claimed: dict[str, datetime] = {}
-        spans: list[timedelta] = []
-        reports = failed = 0
-        for logged in islice(store.log.stream_history(connection, name, first - 1), most):
-            row_of = logged.row
-            if row_of.run != run:
-                break
-            machine = row_of.machine
-            if row_of.kind == Kind.CLAIM and machine is not None:
-                claimed.setdefault(machine, row_of.at)
-            elif row_of.kind in (Kind.RELEASE, Kind.EVICT, Kind.EXPIRE):
-                claimed.pop(machine or "", None)
-            elif row_of.kind in (Kind.UPDATE, Kind.TRANSITION) and row_of.key is not None:
-                reports += 1
-                failed += row_of.key == FAILED_KEY
-                if machine in claimed:
-                    spans.append(row_of.at - claimed.pop(machine))
+        logged = islice(store.log.stream_history(connection, name, first - 1), most)
+        rows = _of_run((one.row for one in logged), run)
+        return learn(name, run, (Done(one.kind, one.at, one.machine, one.key) for one in rows))
+
+
+def check_run(name: str, run: int, runs: int) -> None:
+    """Raise BadRequestError if a chart that has had so many runs has not had this one."""
+    if not 1 <= run <= runs:
+        raise BadRequestError(f"chart {name!r} has had {runs} runs: there is no run {run}")
+
+
+def _of_run(rows: Iterable[LogRow], run: int) -> Iterator[LogRow]:
+    return takewhile(lambda row: row.run == run, rows)
+
+
+class Done(NamedTuple):
+    """What a row of the log says that a machine did."""
+
+    kind: str
+    at: datetime
+    machine: str | None
+    key: str | None
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> Done:
+        """Return what a row says, as the HTTP interface gives it."""
+        return cls(fields["kind"], datetime.fromisoformat(fields["at"]), fields["machine"], fields["key"])
+
+
+def learn(name: str, run: int, done: Iterable[Done]) -> Learned:
+    """Return what the rows of a run teach a simulation. Raises BadRequestError if no machine has reported."""
+    claimed: dict[str, datetime] = {}
+    spans: list[timedelta] = []
+    reports = failed = 0
+    for kind, at, machine, key in done:
+        if kind == Kind.CLAIM and machine is not None:
+            claimed.setdefault(machine, at)
+        elif kind in (Kind.RELEASE, Kind.EVICT, Kind.EXPIRE):
+            claimed.pop(machine or "", None)
+        elif kind in (Kind.UPDATE, Kind.TRANSITION) and key is not None:
+            reports += 1
+            failed += key == FAILED_KEY
+            if machine in claimed:
+                spans.append(at - claimed.pop(machine))
     if not reports:
         raise BadRequestError(f"no machine reported in run {run} of chart {name!r}: it teaches nothing")
     return Learned(tuple(spans), failed / reports, reports)

@@ -95,7 +95,10 @@ class WindowStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A chart's status at `read_at`. `waits_for` is one sentence for people; `health` is its condition and why."""
+    """A chart's status at `read_at`. `waits_for` is one sentence for people; `health` is its condition and why.
+
+    `who` is "approvers" if people report on the current state, as in a chart file.
+    """
 
     chart: str
     description: str
@@ -118,6 +121,7 @@ class Status:
     waits_for: str
     read_at: datetime
     health: Health
+    who: str | None = None
     slots: SlotStatus | None = None
     window: WindowStatus | None = None
 
@@ -205,6 +209,7 @@ def describe_status(
         waits_for=say_what_it_waits_for(state, row, position, now, absent, window=window),
         read_at=now,
         health=judge_health(told or Told(connection, row), chart, position, now),
+        who=None if state.approvers is None else "approvers",
         slots=find_slots(chart, position, waiting, known),
         window=window,
     )

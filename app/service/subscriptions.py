@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from app import store
+from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import BadRequestError, InvalidSubscriptionError, SubscriptionNotFoundError
 from app.core.log import Author, HashedRow, format_instant
 from app.core.position import Kind
@@ -34,7 +34,6 @@ ALL_KINDS = (*(str(kind) for kind in Kind), *(f"{CONDITION}{condition}" for cond
 MAX_SUBSCRIPTIONS = 100
 # Characters.
 SECRET_LENGTH = 256
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +85,19 @@ def _check_text(name: str, value: Any) -> str:
     return value
 
 
+def check_name(name: str) -> None:
+    """Raise BadRequestError if no subscription can have this name."""
+    if not CHART_NAME.fullmatch(name):
+        raise BadRequestError(f"subscription name {name!r} must be {CHART_NAME_RULE}")
+
+
 @retrying
 def put_subscription(service: Service, name: str, wanted: Wanted, author: Author) -> Put:
     """Make or change the subscription `name`. A new one begins after the rows that the logs have now.
 
     Raises InvalidSubscriptionError, BadRequestError.
     """
-    if not _NAME.fullmatch(name):
-        raise BadRequestError(f"subscription name {name!r} must be 1 to 128 characters of A-Z a-z 0-9 _ . : -")
+    check_name(name)
     _check(wanted, service.webhook_hosts)
     with transaction(service.database) as connection:
         old = store.subscriptions.find_subscription(connection, name)

@@ -29,7 +29,8 @@ CACHE_SIZE = 10_000
 # The longest life that can be asked for: the databases know no instant after the year 9999.
 MAX_LIFETIME = timedelta(days=36_500)
 NAME_LENGTH = 128
-_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
+# Not `.` or `..`, which mean a folder where they stand in a path.
+NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.:@-]{1,128}")
 # A pattern of charts' names.
 PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]{1,256}")
 # Every printable id but one with a bracket, which in a pattern means something else.
@@ -124,12 +125,7 @@ def create_token(
 
     Raises BadRequestError for a name or a pattern that is not allowed, ConflictError for a name that was used before.
     """
-    if not _NAME.fullmatch(name):
-        raise BadRequestError(f"token name {name!r} must be 1 to {NAME_LENGTH} characters of A-Z a-z 0-9 _ . : @ -")
-    if not PATTERN.fullmatch(pattern):
-        raise BadRequestError(f"chart pattern {pattern!r} may contain only characters of chart names, * and ?")
-    if machine is not None:
-        _check_machine(machine, role)
+    check_wanted(name, role, pattern, machine, lifetime)
     with transaction(service.database) as connection:
         store.tokens.lock_tokens(connection)
         if store.tokens.find_token_named(connection, name) is not None:
@@ -145,6 +141,17 @@ def create_token(
             expires_at=_find_end(now, lifetime),
         )
         return _add(connection, "create", row, author)
+
+
+def check_wanted(name: str, role: Role, pattern: str, machine: str | None, lifetime: timedelta | None) -> None:
+    """Raise BadRequestError for a token that nobody can have, whatever tokens there are."""
+    if not NAME.fullmatch(name):
+        raise BadRequestError(f"token name {name!r} must be 1 to {NAME_LENGTH} characters of A-Z a-z 0-9 _ . : @ -")
+    if not PATTERN.fullmatch(pattern):
+        raise BadRequestError(f"chart pattern {pattern!r} may contain only characters of chart names, * and ?")
+    if machine is not None:
+        _check_machine(machine, role)
+    _check_lifetime(lifetime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,7 @@ def enrol_machine(
     Raises BadRequestError for an id that cannot have one, ConflictError while the machine has one that is not revoked.
     """
     _check_machine(machine, Role.MACHINE)
+    _check_lifetime(lifetime)
     if _WILDCARDS.search(machine):
         raise BadRequestError(f"machine {machine!r} is a pattern: a machine enrols by its own id")
     with transaction(service.database) as connection:
@@ -199,19 +207,20 @@ def _check_machine(machine: str, role: Role) -> None:
         raise BadRequestError(f"machine {machine!r} must be 1 to 255 printable characters without [ and ]")
 
 
-def _find_end(now: datetime, lifetime: timedelta | None) -> datetime | None:
-    if lifetime is None:
-        return None
-    if not timedelta(0) < lifetime <= MAX_LIFETIME:
+def _check_lifetime(lifetime: timedelta | None) -> None:
+    if lifetime is not None and not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise BadRequestError(f"a token lives longer than 0 s, and at most {MAX_LIFETIME.days} d")
-    return now + lifetime
+
+
+def _find_end(now: datetime, lifetime: timedelta | None) -> datetime | None:
+    return None if lifetime is None else now + lifetime
 
 
 def _find_name(connection: Connection, machine: str) -> str:
     """A name for a machine's token that was never used: the machine's id, with a number from the second one on."""
     stem = re.sub(r"[^A-Za-z0-9_.:@-]", "_", machine)[: NAME_LENGTH - 10]
     name, number = stem, 1
-    while store.tokens.find_token_named(connection, name) is not None:
+    while not NAME.fullmatch(name) or store.tokens.find_token_named(connection, name) is not None:
         number += 1
         name = f"{stem}:{number}"
     return name

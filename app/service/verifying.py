@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from typing import Any
 
 from app import chart_file, store
 from app.core.chart import Chart, CountGuard, Transition
-from app.core.errors import ChartFileError, ChartNotFoundError, StateServiceError
+from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, StateServiceError
 from app.core.log import Imported, format_instant
 from app.core.position import next_due
 from app.core.replay import Replay, Stay
@@ -41,6 +42,17 @@ class Head:
     seq: int
     hash: str
 
+    @classmethod
+    def of_text(cls, text: str) -> Head:
+        """Return the head that a text `SEQ:HASH` means. Raises BadRequestError."""
+        seq, _, row_hash = text.partition(":")
+        if not re.fullmatch("[1-9][0-9]{0,18}", seq) or not re.fullmatch("[0-9a-fA-F]{64}", row_hash):
+            raise BadRequestError(f"{text!r} is not SEQ:HASH, a number and 64 hexadecimal digits")
+        return cls(int(seq), row_hash)
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -53,6 +65,11 @@ class Verification:
     def as_json(self) -> dict[str, Any]:
         """The verification as `--json` gives it."""
         return {"chart": self.chart, "rows": self.rows, "differences": list(self.differences)}
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> Verification:
+        """Return the verification that `as_json` gave."""
+        return cls(fields["chart"], fields["rows"], tuple(fields["differences"]))
 
     def as_text(self) -> str:
         """One line if all is well, else one line for each difference."""

@@ -81,6 +81,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "charts.put_chart": ("dry_run", "map"),
     "charts.get_chart": ("at",),
     "charts.get_runs": ("limit", "before"),
+    "charts.get_verify": ("expect",),
     "charts.get_history": ("after", "limit", "kind", "machine", "since", "until", "wait", "format"),
     "charts.get_machines": ("state", "run", "visit", "key", "is", "after", "limit", "format"),
     "operate.post_goto": ("dry_run",),

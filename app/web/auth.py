@@ -45,6 +45,10 @@ RULES: dict[str, Role | None] = {
     "charts.get_charts": Role.READER,
     "charts.get_chart": Role.READER,
     "charts.get_runs": Role.READER,
+    # Of charts: those that the holder's pattern covers.
+    "charts.get_logs": Role.READER,
+    # It reads the whole log and replays it: not for everyone who may look.
+    "charts.get_verify": Role.OPERATOR,
     "charts.get_versions": Role.READER,
     "charts.get_version": Role.READER,
     "charts.put_chart": Role.ADMIN,

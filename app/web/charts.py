@@ -23,6 +23,7 @@ from app.service.reading import as_csv, as_ndjson, iterate_history, list_kinds
 from app.service.roll import MAX_MACHINES, RollQuery, Which, list_roll
 from app.service.runs import DEFAULT_RUNS, MAX_RUNS, list_runs
 from app.service.tokens import Role
+from app.service.verifying import Head, list_logged_charts, verify
 from app.web.request import (
     MACHINE_LENGTH,
     MAX_WAIT,
@@ -146,7 +147,7 @@ def get_runs(name: str) -> Response:
 
 
 HISTORY_TYPES = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}
-# Rows in one JSON answer.
+# Rows in one JSON answer. The other forms are streamed.
 MAX_ROWS = 1000
 MAX_SEQ = 2**63 - 1
 KINDS = list_kinds()
@@ -157,7 +158,7 @@ def get_history(name: str) -> Response:
     """The rows of the log, oldest first: at most 1,000 as JSON, all of them as CSV or NDJSON."""
     query = read_query()
     form = _read_format(query, HISTORY_TYPES)
-    wanted = _read_filter(query, MAX_ROWS if form == "json" else None)
+    wanted = _read_filter(query, *((MAX_ROWS, MAX_ROWS) if form == "json" else (MAX_SEQ, None)))
     wait = query.find_number("wait", 0, MAX_WAIT) or 0
     wait_for_rows(name, wanted, wait)
     rows = iterate_history(current_service(), name, wanted)
@@ -174,10 +175,10 @@ def _read_format(query: Query, types: Mapping[str, str]) -> str:
     return next(name for name, mimetype in types.items() if mimetype == accepted)
 
 
-def _read_filter(query: Query, default_limit: int | None) -> HistoryFilter:
+def _read_filter(query: Query, max_limit: int, default_limit: int | None) -> HistoryFilter:
     return HistoryFilter(
         after=query.find_number("after", 0, MAX_SEQ) or 0,
-        limit=query.find_number("limit", 1, MAX_ROWS) or default_limit,
+        limit=query.find_number("limit", 1, max_limit) or default_limit,
         kind=_read_kind(query),
         machine=query.find("machine", MACHINE_LENGTH),
         since=_read_instant(query, "since"),
@@ -193,6 +194,21 @@ def _read_kind(query: Query) -> str | None:
 def _read_instant(query: Query, name: str) -> datetime | None:
     text = query.find(name, 40)
     return None if text is None else read_instant(name, text)
+
+
+@blueprint.get("/logs", provide_automatic_options=False)
+def get_logs() -> Response:
+    """The names of all logs that the caller's token covers, also of archived charts."""
+    holder = current_holder()
+    return jsonify([name for name in list_logged_charts(current_service()) if holder.may(Role.READER, name)])
+
+
+@blueprint.get("/charts/<chart:name>/verify", provide_automatic_options=False)
+def get_verify(name: str) -> Response:
+    """The log, replayed and compared with all tables: the rows read, and what differs."""
+    expect = read_query().find("expect", NAME_LENGTH)
+    expected = None if expect is None else Head.of_text(expect)
+    return jsonify(verify(current_service(), name, expected=expected).as_json())
 
 
 DIAGRAM_TYPES = {Form.SVG: "image/svg+xml", Form.DOT: "text/vnd.graphviz", Form.MERMAID: "text/plain"}

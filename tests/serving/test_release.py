@@ -17,6 +17,7 @@ from app.config import VERSION
 from release import share
 from tests.support.processes import end_group, free_port, until
 from tests.support.servers import ROOT, Server, environment
+from tests.support.terminal import run_on_terminal
 
 sys.path.insert(0, str(ROOT / "release"))
 import backend
@@ -147,6 +148,17 @@ def test_two_builds_of_the_wheel_are_the_same(tmp_path: Path) -> None:
         built.append((tmp_path / name / backend.build_wheel(str(tmp_path / name))).read_bytes())
 
     assert built[0] == built[1]
+
+
+def test_released_program_prints_tables_that_fit_a_terminal(command: list[str], tmp_path: Path) -> None:
+    file = ROOT / "charts" / "states.yaml"
+    own = {"HOME": str(tmp_path), "STATE_SERVICE_DATABASE_URL": f"sqlite:///{tmp_path / 'x.db'}", "NO_COLOR": "1"}
+    for words in (["db", "upgrade"], ["chart", "import", str(file), "--name", "n" * 60]):
+        run(*command, *words, **own)
+
+    lines = run_on_terminal([*command, "chart", "list"], tmp_path, 60, own).splitlines()
+
+    assert (lines[0].split()[:2], max(map(len, lines)) <= 60) == (["CHART", "CONDITION"], True)
 
 
 def test_single_file_has_no_compiled_part(single_file: Path) -> None:

@@ -338,6 +338,8 @@ OWN: list[tuple[str, str, int, str, dict[str, Any]]] = [
     ("POST", "/charts/{chart}/open", 409, ROLLOUT, {}),
     ("GET", "/charts/{chart}/runs", 200, ROLLOUT, {}),
     ("GET", "/charts/{chart}/runs", 200, REBOOT, {}),
+    ("GET", "/charts/{chart}/verify", 200, ROLLOUT, {}),
+    ("GET", "/logs", 200, ROLLOUT, {}),
     ("GET", "/calendars", 200, CLOSED, {}),
     ("GET", "/calendars/{calendar}", 200, CLOSED, {}),
     ("GET", "/calendars/{calendar}", 200, CLOSED, {"headers": {"Accept": "text/calendar"}}),

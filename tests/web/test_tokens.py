@@ -39,6 +39,7 @@ WITHOUT_CHART = {
     "ui.get_machine",
     "ui.get_rosters",
     "charts.get_charts",
+    "charts.get_logs",
     "observe.get_metrics",
     "observe.get_openapi",
     "ui.get_docs",

@@ -1,0 +1,68 @@
+"""The tables of the commands: on a terminal they fit its width, elsewhere they are plain."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import run_command
+from tests.service.support import CANARY
+from tests.support.servers import ROOT
+from tests.support.terminal import run_on_terminal
+
+NAME = "kernel-rollout-of-the-whole-fleet-in-all-zones"
+HEADINGS = ["CHART", "CONDITION", "STATE", "RUN", "VERSION", "BECAUSE"]
+
+
+@pytest.fixture
+def url(sqlite_url: str, tmp_path: Path) -> str:
+    """A database with a chart whose line in the list is longer than a terminal."""
+    file = tmp_path / "chart.yaml"
+    file.write_text(CANARY.replace("chart: web", f"chart: {NAME}"))
+    assert run_command("--database", sqlite_url, "chart", "import", str(file)).code == 0
+    return sqlite_url
+
+
+def list_charts(url: str, columns: int, **settings: str) -> str:
+    command = [sys.executable, str(ROOT / "state_service"), "--database", url, "chart", "list"]
+    return run_on_terminal(command, ROOT, columns, settings)
+
+
+def without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+def test_table_fits_the_terminal_and_loses_nothing(url: str, columns: int) -> None:
+    lines = without_colours(list_charts(url, columns)).splitlines()
+    plain = run_command("--database", url, "chart", "list").out.splitlines()
+
+    assert max(len(line) for line in lines) <= columns
+    # Each word of each cell is there, in its column; a word that does not fit is cut into pieces.
+    assert sorted("".join(lines).replace(" ", "")) == sorted("".join(plain).replace(" ", ""))
+    assert (len(lines) > len(plain)) == (columns < 200)
+
+
+def test_headings_are_bold_but_with_no_color(url: str) -> None:
+    assert "\x1b[1m" in list_charts(url, 200)
+    assert "\x1b" not in list_charts(url, 200, NO_COLOR="1")
+
+
+def test_table_is_plain_if_it_is_no_terminal(url: str) -> None:
+    headings, line = run_command("--database", url, "chart", "list", COLUMNS="50").out.splitlines()
+
+    assert (headings.split(), line.split()[0]) == (HEADINGS, NAME)
+
+
+def test_what_a_script_reads_is_printed_without_the_library_for_terminals(url: str) -> None:
+    program = (
+        "import sys; from app.cli.root import main; main(standalone_mode=False);"
+        "sys.exit(any(name.split('.')[0] == 'rich' for name in sys.modules))"
+    )
+    command = [sys.executable, "-c", program, "--database", url, "chart", "list"]
+
+    assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
