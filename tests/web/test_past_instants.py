@@ -158,12 +158,3 @@ def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_past_answer_is_what_was_answered_then(client: FlaskClient, service: Service, clock: Clock) -> None:
     check(Life(client, service, clock, 1), 120)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 12))
-def test_past_answer_is_what_was_answered_then_at_many_instants(
-    client: FlaskClient, service: Service, clock: Clock, seed: int
-) -> None:
-    # Ten lives of 200 instants are 2,000 on each database.
-    check(Life(client, service, clock, seed), 200)
