@@ -6,6 +6,7 @@ each file gets its room before it is mapped; a process that gets none counts not
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -20,6 +21,9 @@ _ROOM = 1024 * 1024
 # One file for each kind of instrument, and for each mode of a gauge: see app/service/metrics.py and
 # app/web/observe.py.
 _KINDS = ("counter", "histogram", "gauge_livemax")
+# The file in the folder that the master and its workers keep locked. Another container that shares the folder for
+# temporary files does not see their processes, but sees this lock.
+_LOCK = "lock"
 
 
 def prepare_folder() -> str | None:
@@ -38,6 +42,8 @@ def prepare_folder() -> str | None:
         shutil.rmtree(folder, ignore_errors=True)
         os.environ.pop(FOLDER, None)
         return None
+    # Never closed: the lock ends with the last process that has it.
+    fcntl.flock(os.open(Path(folder) / _LOCK, os.O_CREAT | os.O_RDONLY), fcntl.LOCK_SH)
     os.environ[FOLDER] = folder
     return folder
 
@@ -66,8 +72,19 @@ def remove_folder(folder: str, master: int) -> None:
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         master = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if master.isdigit() and not _is_running(int(master)):
+        if master.isdigit() and not _is_running(int(master)) and not _is_locked(folder / _LOCK):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _is_running(process: int) -> bool:

@@ -6,8 +6,10 @@ scrape with the sum over all workers, and what a killed worker has counted is no
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,6 +23,7 @@ from app.service.context import Service, list_positions
 from app.service.forecast import find_forecast
 from app.service.status import find_window
 
+logger = logging.getLogger("stateservice.metrics")
 REGISTRY = CollectorRegistry()
 # In seconds: from a request that waits for no lock to a request that gives up waiting for one (see app/db).
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -106,25 +109,38 @@ def is_counting() -> bool:
     return _is_counting
 
 
+@contextmanager
+def counting() -> Iterator[None]:
+    """Use an instrument inside this block. If its file is gone, this process counts no longer, and its work goes on."""
+    try:
+        yield
+    except OSError as error:
+        stop_counting()
+        logger.warning("the files that requests are counted in are gone (%s): this worker counts none", error)
+
+
 def lock_is_held(asked_at: float) -> None:
     """Count how long a transaction of PUTs has waited for its chart's row.
 
     It began to ask for the row at `asked_at`, a value of `time.perf_counter()`.
     """
     if _is_counting:
-        LOCK_WAIT.observe(time.perf_counter() - asked_at)
+        with counting():
+            LOCK_WAIT.observe(time.perf_counter() - asked_at)
 
 
 def delivery_is_done(subscription: str, *, is_delivered: bool) -> None:
     """Count a webhook that was sent."""
     if _is_counting:
-        DELIVERIES.labels(subscription, "delivered" if is_delivered else "failed").inc()
+        with counting():
+            DELIVERIES.labels(subscription, "delivered" if is_delivered else "failed").inc()
 
 
 def sweep_is_done() -> None:
     """Keep the present time as the end of the sweeper's last pass."""
     if _is_counting:
-        LAST_SWEEP.set_to_current_time()
+        with counting():
+            LAST_SWEEP.set_to_current_time()
 
 
 def read_gauges(service: Service, limit: int) -> Gauges:

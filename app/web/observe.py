@@ -24,7 +24,7 @@ from app.core.errors import DatabaseUnavailableError
 from app.logs import JsonMessage
 from app.metric_files import FOLDER
 from app.service.context import Service
-from app.service.metrics import BUCKETS, REGISTRY, Condition, Gauges, Roster, is_counting, read_gauges
+from app.service.metrics import BUCKETS, REGISTRY, Condition, Gauges, Roster, counting, is_counting, read_gauges
 from app.service.put import Answer
 from app.service.tokens import Holder, Role
 from app.service.upkeep import check_ready
@@ -102,9 +102,10 @@ def count_request(method: str, route: str | None, status: int, seconds: float) -
     """Count a request that is about to be answered after `seconds`; `route` is the rule that its path matched."""
     if not is_counting():
         return
-    _find_counter(method if method in METHODS else OTHER, route or OTHER, status).inc()
-    if method == "PUT" and route in PUT_ROUTES:
-        PUT_SECONDS.observe(seconds)
+    with counting():
+        _find_counter(method if method in METHODS else OTHER, route or OTHER, status).inc()
+        if method == "PUT" and route in PUT_ROUTES:
+            PUT_SECONDS.observe(seconds)
 
 
 @cache
@@ -123,7 +124,8 @@ def get_metrics() -> Response:
 
 def _find_instruments() -> Collector:
     folder = os.environ.get(FOLDER)
-    return REGISTRY if folder is None else MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]  # the library's
+    # The folder may be gone: TMPDIR was emptied.
+    return REGISTRY if folder is None or not os.path.isdir(folder) else MultiProcessCollector(None, folder)  # type: ignore[no-untyped-call]  # the library's
 
 
 class _ChartGauges(Collector):

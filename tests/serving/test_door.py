@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.apps import SEED
 from tests.support.processes import free_port, until
 from tests.support.servers import GUNICORN, Server, chart_path, running, shared_database
 
@@ -256,6 +258,31 @@ def test_abandoned_folder_of_metrics_is_removed_by_the_next_start(
         (new,) = tmp_path.glob("stateservice-metrics-*")
         assert new != left
     assert not list(tmp_path.glob("stateservice-metrics-*"))
+
+
+def test_folder_of_metrics_that_a_server_in_another_container_uses_is_kept(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running(sqlite_url, tmp_path, workers="1"):
+        (used,) = tmp_path.glob("stateservice-metrics-*")
+        # The number of a process that cannot run here, as that of another container may be.
+        foreign = used.rename(tmp_path / "stateservice-metrics-99999999-x")
+        with running(sqlite_url, tmp_path, workers="1"):
+            assert foreign.is_dir()
+
+
+def test_put_is_answered_after_the_folder_of_metrics_is_gone(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running(sqlite_url, tmp_path, workers="1") as server:
+        server.import_chart("web", SEED)
+        (folder,) = tmp_path.glob("stateservice-metrics-*")
+        # Before the worker has counted its first PUT, for which it would open a file.
+        shutil.rmtree(folder)
+        assert server.put("web", "green_state").status == 200
+        assert server.ask("GET", "/metrics").status == 200
 
 
 def test_any_wsgi_server_answers_everything(sqlite_url: str, tmp_path: Path) -> None:
