@@ -166,11 +166,20 @@ def run_defect(database: Database, folder: Path, defect: str, seconds: float) ->
     """Run the service with a seeded defect under load, without any fault, and judge what the clients saw."""
     started = time.monotonic()
     report = Report(make_url(database.url).get_backend_name())
-    operators, needs_slots = (DEFECTS[defect].operators, DEFECTS[defect].needs_slots) if defect else (2, True)
-    charts = CHARTS if needs_slots else RING_CHARTS
+    seeded = DEFECTS.get(defect)
+    charts = CHARTS if seeded is None or seeded.needs_slots else RING_CHARTS
     with (
         serving(database, folder, charts, defect) as server,
-        loaded(server.port, charts, folder, processes=1, threads=8, waiters=8, operators=operators) as load,
+        loaded(
+            server.port,
+            charts,
+            folder,
+            processes=1,
+            threads=8,
+            waiters=8,
+            operators=2 if seeded is None else seeded.operators,
+            has_twins=seeded is not None and seeded.needs_twins,
+        ) as load,
     ):
         _wait_for_load(load, 1)
         time.sleep(seconds)

@@ -239,16 +239,18 @@ def _write_after(name: str, instead: Callable[..., Any]) -> None:
         local.later.append(arguments)
         return instead(connection, *arguments)
 
+    def write(service: Service, later: Sequence[Any]) -> None:
+        time.sleep(HELD_SECONDS / 3)
+        with db.transaction(service.database) as connection:
+            for arguments in later:
+                original(connection, *arguments)
+
     def apply_and_write(service: Service, batch: Sequence[Any], **options: Any) -> Any:
         local.later = []
         try:
-            found = apply(service, batch, **options)
-            time.sleep(HELD_SECONDS / 3)
-            with db.transaction(service.database) as connection:
-                for arguments in local.later:
-                    original(connection, *arguments)
-            return found
+            return apply(service, batch, **options)
         finally:
+            threading.Thread(target=write, args=(service, local.later)).start()
             del local.later
 
     setattr(recording, name, put_off)
@@ -347,8 +349,8 @@ def lost_count() -> None:
 class Defect:
     """A defect, the violation by which it is to be found (a regular expression), and the databases that can have it.
 
-    The load has so many `operators`, and one of its charts has slots if that `needs_slots`: both take time from those
-    whose race shows a defect.
+    The load has so many `operators`, one of its charts has slots if the defect `needs_slots`, and each update is sent
+    twice at once if it `needs_twins`: all of that takes time from those whose race shows a defect.
     """
 
     seed: Callable[[], None]
@@ -356,6 +358,7 @@ class Defect:
     databases: tuple[str, ...] = DATABASES
     operators: int = 0
     needs_slots: bool = False
+    needs_twins: bool = False
 
     def find(self, violations: Sequence[str]) -> str | None:
         """Return the first of these violations that is this defect's."""
@@ -369,8 +372,12 @@ DEFECTS: dict[str, Defect] = {
         Defect(no_replay_check, r"counted twice|applied more than once"),
         Defect(answer_before_commit, r"is explained by no version|known before and|not its row"),
         Defect(cached_get, r"is explained by no version|known before and"),
-        Defect(log_outside_transaction, r"is not in the log|which is not its row|applied more than once|stands where"),
-        Defect(reports_outside_transaction, r"counted twice|the rows before give"),
+        Defect(
+            log_outside_transaction,
+            r"is not in the log|which is not its row|applied more than once|stands where",
+            needs_twins=True,
+        ),
+        Defect(reports_outside_transaction, r"counted twice|the rows before give", needs_twins=True),
         Defect(
             sweeper_without_lock,
             r"where the chart is in|the rows before give|which no guard allows|although",

@@ -93,6 +93,7 @@ class Spec:
     path: Path
     rest: float = 0
     operators: int = 0
+    has_twins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,7 @@ class Machine:
         self.random = random.Random(self.name)
         self.connection = Connection(shared.spec.port)
         self.sent = 0
+        self.twin: Machine | None = None
 
     def report(self) -> None:
         """Send updates and questions until told to stop."""
@@ -221,7 +223,7 @@ class Machine:
             put = Put(chart, state, machine=identity, is_plain=is_plain)
         if put.may_be_repeated:
             self.shared.recent.append(put)
-        if not self.put_until_known(put):
+        if not self.put_at_once(put):
             return
         if self.random.random() < 0.25:
             self.get(chart, state, is_plain=is_plain)
@@ -253,6 +255,16 @@ class Machine:
         what = {"PUT": "CLAIM", "DELETE": "RELEASE"}[method]
         sent = Request(method, f"/charts/{chart}/slot?{query}", {"Accept": "application/json"})
         return self.send(what, chart, state, sent, (machine, None, None))
+
+    def put_at_once(self, put: Put) -> bool:
+        """Send an update until it is known what came of it; if there is a twin, it sends the same update meanwhile."""
+        if self.twin is None or not put.may_be_repeated:
+            return self.put_until_known(put)
+        meanwhile = threading.Thread(target=self.twin.put_until_known, args=(put,))
+        meanwhile.start()
+        is_counted = self.put_until_known(put)
+        meanwhile.join()
+        return is_counted
 
     def put_until_known(self, put: Put) -> bool:
         """Send an update until it is answered yes or no; one without an identity is sent once."""
@@ -392,6 +404,9 @@ def run_process(spec: Spec, stop: Any, taken: Any) -> None:
     machines = [Machine(shared, number) for number in range(spec.threads + spec.waiters + spec.operators)]
     reporting, waiting = machines[: spec.threads], machines[spec.threads : spec.threads + spec.waiters]
     operating = machines[spec.threads + spec.waiters :]
+    for machine in reporting if spec.has_twins else ():
+        machine.twin = Machine(shared, len(machines))
+        machines.append(machine.twin)
     works = [machine.report for machine in reporting] + [machine.wait for machine in waiting]
     works += [machine.operate for machine in operating]
     threads = [threading.Thread(target=work) for work in works]
@@ -447,18 +462,20 @@ def loaded(
     first: int = 0,
     rest: float = 0,
     operators: int = 0,
+    has_twins: bool = False,
 ) -> Iterator[Load]:
     """Run client processes against a server while the block lasts.
 
     `first` numbers them apart from those of another call; each thread rests for `rest` seconds between two updates.
-    Each process has so many `operators`.
+    Each process has so many `operators`. With `has_twins` each update with an identity is sent twice at once.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     taken: list[Any] = [context.Value("q", 0) for _ in range(processes)]
     paths = [folder / f"attempts-{number}.jsonl" for number in range(first, first + processes)]
     specs = [
-        Spec(number, port, charts, threads, waiters, path, rest, operators) for number, path in enumerate(paths, first)
+        Spec(number, port, charts, threads, waiters, path, rest, operators, has_twins)
+        for number, path in enumerate(paths, first)
     ]
     started = [
         context.Process(target=run_process, args=(spec, stop, count)) for spec, count in zip(specs, taken, strict=True)
