@@ -18,6 +18,8 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+# First: the modules below import psycopg.
+import app.db.driver  # noqa: F401  # isort: skip
 from app.core.errors import DatabaseUnavailableError
 from app.db.connection import Connection as Connection
 from app.db.engine import BEGIN_SNAPSHOT, BEGIN_WRITING

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core.errors import SettingError
+from app.db import driver
 from app.db.postgresql import check_session, connect_arguments, connect_patiently, drop_stale, prepare_session
 from app.db.sqlite import BUSY_SECONDS, check_file, drop_unusable, note_file, open_sqlite, require_sqlite
 
@@ -45,6 +46,11 @@ def normalize_url(url: str) -> URL:
     if any("\0" in str(part) for part in (parsed.username, parsed.password, parsed.host, parsed.database)):
         raise SettingError(f"{URL_SETTING} cannot be read: it has a %00")
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        if driver.MISSING is not None:
+            raise SettingError(
+                f"{URL_SETTING} is PostgreSQL's, whose client library libpq cannot be loaded ({driver.MISSING});"
+                " install it (Debian: libpq5), or the package stateservice with pip, which brings its own"
+            )
         return _normalize_postgresql(url, parsed.set(drivername="postgresql+psycopg"))
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         if not parsed.database or parsed.database == ":memory:":

@@ -149,7 +149,7 @@ def test_person_signs_in_and_sees_the_first_page(whole: Whole) -> None:
 
 
 def test_put_wakes_those_who_wait_in_another_worker(whole: Whole) -> None:
-    """What wakes them is heard past pgbouncer: a session of its transaction pool hears nothing."""
+    """With the settings that deploy/pgbouncer.ini names."""
     import_chart(whole, "waited-for")
     url = f"https://{NAME}/charts/waited-for/state?state=red_state"
     waiting = [
