@@ -285,7 +285,7 @@ def test_page_names_the_roster_that_the_chart_goes_by(app: Flask) -> None:
     client = app.test_client()
     assert client.put("/rosters/fleet", data="a tier=lb\nb\nc\n").status_code == 201
     import_text(app, "chart: by\ncurrent_state: go\nexpect: {roster: fleet}\nstates: [{name: go}]\n")
-    assert "Roster fleet, version 1: 3 machines" in words_of(client.get("/ui/charts/by").get_data(as_text=True))
+    assert "Roster fleet , version 1: 3 machines" in words_of(client.get("/ui/charts/by").get_data(as_text=True))
 
 
 def test_machines_at_work_when_the_chart_moved_on_are_listed(app: Flask) -> None:
