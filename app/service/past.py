@@ -118,7 +118,7 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
         position = replace(position, hours=hours)
         then = _row_then(row, position, past)
         absent = _find_absent(chart, position, past.replay)
-        told = ToldThen(connection, then, chart)
+        told = ToldThen(connection, then, chart, past.replay)
         return describe_status(connection, chart, then, position, at, absent=absent, told=told)
 
 
@@ -155,12 +155,20 @@ def _replay_until(
 class ToldThen(Told):
     """What the log said of a chart when its row was `row`. The table of reports has only each machine's latest one."""
 
-    def __init__(self, connection: Connection, row: store.charts.ChartRow, chart: Chart) -> None:
+    def __init__(self, connection: Connection, row: store.charts.ChartRow, chart: Chart, replay: Replay) -> None:
         super().__init__(connection, row)
         self._chart = chart
+        self._replay = replay
 
     def count_reports(self, visit: int) -> Mapping[str | None, int]:
-        """Count the machines that had reported on each attribute in a visit of the run."""
+        """Count the machines that had reported on each attribute in a visit of the run.
+
+        The replay knows those that were counted when the visit began, which have no rows of their own. If it began at a
+        checkpoint, it knows earlier visits only of a chart that looks back at them.
+        """
+        past = self._replay.list_past(self.row.run).get(visit)
+        if past is not None:
+            return Counter(past.reports.values())
         return Counter(report.key for report in self._list_reports(visit))
 
     def find_latest_report(self, key: str | None = None) -> MachineReport | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -87,7 +88,7 @@ class Life:
         if fields["slots"] is not None:
             fields["slots"].pop("waiting")
         if fields["current_state"] in ("first", "second", "undo"):
-            fields["waits_for"] = fields["waits_for"].partition("; not heard from")[0]
+            fields["waits_for"] = re.sub("; not heard from: [^;]*", "", fields["waits_for"])
         return 200, fields
 
     def live(self, instants: int) -> None:
@@ -145,7 +146,6 @@ def check(life: Life, instants: int) -> None:
         assert (at, status) == (at, status_then)
         differ = [name for name in then or {} if now is None or now[name] != then[name]]  # type: ignore[index]
         assert [(at, name, now and now[name], then and then[name]) for name in differ] == []
-    assert {"canary", "reboot", "first", ""} <= life.states
     assert sum(found is not None for _, found in life.answered.values()) > instants // 2
 
 
@@ -157,4 +157,15 @@ def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_past_answer_is_what_was_answered_then(client: FlaskClient, service: Service, clock: Clock) -> None:
-    check(Life(client, service, clock, 1), 120)
+    life = Life(client, service, clock, 1)
+    check(life, 120)
+    assert {"canary", "reboot", "first", ""} <= life.states
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_past_answer_is_what_was_answered_then_at_many_instants(
+    client: FlaskClient, service: Service, clock: Clock, seed: int
+) -> None:
+    # Ten lives of 200 instants are 2,000 on each database.
+    check(Life(client, service, clock, seed), 200)
