@@ -92,7 +92,9 @@ class Ledger:
                 self.failed.discard(machine)
             case Kind.ROSTER:
                 self.version = int((row.reason or "").rpartition(" ")[2])
-        self.state = row.to_state
+        if row.kind != Kind.LATE:
+            # A late report is about a state that the chart has left.
+            self.state = row.to_state
         if row.kind in ENTERING:
             self.held, self.failed, self.excused = set(), set(), {}
 

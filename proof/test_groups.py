@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -76,3 +77,9 @@ def test_roster_that_moves_machines_together_is_no_excess_but_a_claim_after_it_i
     again = [row(6, Kind.RELEASE, "a"), row(7, Kind.CLAIM, "a")]
     found = find_excess([*begin, *both, *again], LINES, {"work": {"rack": 1}})
     assert [text.split()[1] for text in found] == ["7:"]
+
+
+def test_late_report_is_not_judged_by_the_limits_of_the_state_that_was_left() -> None:
+    log = [row(3, Kind.TRANSITION), row(4, Kind.CLAIM, "a"), row(5, Kind.CLAIM, "b"), row(6, Kind.LATE, "c")]
+    log[:3] = [replace(one, from_state="work" if one.seq == 3 else "rest", to_state="rest") for one in log[:3]]
+    assert find_excess([*START, *log], LINES, {"work": {"rack": 1}, "rest": {"rack": 2}}) == []

@@ -348,10 +348,10 @@ def test_file_put_beside_the_write_ahead_log_of_another_is_refused(
 
 
 def test_file_put_in_place_is_served_once_the_old_write_ahead_log_is_gone(
-    app: Flask, client: FlaskClient, path: Path, tmp_path: Path, sqlite_template: Path
+    app: Flask, client: FlaskClient, path: Path, sqlite_template: Path
 ) -> None:
     put_often(client, 3)
-    other = tmp_path / "other.db"
+    other = path.with_suffix(".other")
     shutil.copyfile(sqlite_template, other)
     for another in opened_app(f"sqlite:///{other}"):
         import_text(another, COUNTING)
@@ -364,10 +364,10 @@ def test_file_put_in_place_is_served_once_the_old_write_ahead_log_is_gone(
 
 
 def test_definitions_of_a_replaced_file_are_its_own(
-    app: Flask, client: FlaskClient, path: Path, tmp_path: Path, sqlite_template: Path
+    app: Flask, client: FlaskClient, path: Path, sqlite_template: Path
 ) -> None:
     put_often(client, 1)
-    other = tmp_path / "other.db"
+    other = path.with_suffix(".other")
     shutil.copyfile(sqlite_template, other)
     for another in opened_app(f"sqlite:///{other}"):
         # The same name, number and version, and another definition.
