@@ -16,6 +16,7 @@ from app.service.context import Service
 from app.service.past import Checkpoints
 from app.service.put import sweep
 from tests.service.support import CANARY, REBOOT, ROSTERED, Clock
+from tests.support.examples import IS_ALL
 
 TIERS = """\
 chart: web
@@ -163,9 +164,9 @@ def test_past_answer_is_what_was_answered_then(client: FlaskClient, service: Ser
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.parametrize("seed", range(2, 12) if IS_ALL else [2, 5])
 def test_past_answer_is_what_was_answered_then_at_many_instants(
     client: FlaskClient, service: Service, clock: Clock, seed: int
 ) -> None:
-    # Ten lives of 200 instants are 2,000 on each database.
+    # Ten lives of 200 instants are 2,000 on each database. In the fifth life a visit begins with counted machines.
     check(Life(client, service, clock, seed), 200)
