@@ -43,7 +43,7 @@ from app.core.memory import Lists
 from app.diagram.plots import draw_spread
 from app.lab.fleet import Assumptions
 from app.lab.play import Coverage, Result, play
-from app.lab.simulate import Simulation, list_assumptions, say_time, simulate
+from app.lab.simulate import Simulation, list_assumptions, list_curves, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
 from app.service.runs import (
@@ -329,7 +329,7 @@ def simulate_(
     with progress(f"{count} runs") as show:
         found = simulate(chart, assumed, count, seed=seed, jobs=jobs or len(os.sched_getaffinity(0)), progress=show)
     if svg is not None:
-        curves = [(group.name, [item.after.total_seconds() for item in group.endings]) for group in found.list_groups()]
+        curves = list_curves(found, chart)
         Path(svg).write_text(draw_spread(curves, count, lambda seconds: say_time(timedelta(seconds=seconds))))
     if as_json:
         print_json(found.as_json())

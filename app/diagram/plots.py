@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import cycle
 
 from app.core.log import MICROSECOND
 from app.diagram.svg import clean, tag
@@ -158,20 +159,34 @@ def draw_share_axis() -> str:
     return tag("svg", texts, class_="p-axis p-reports", aria_hidden="true")
 
 
-def draw_shares(curves: Sequence[tuple[str, Sequence[float]]], runs: int, says: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """An ending, the seconds after which its runs ended, and whether it is a failure."""
+
+    name: str
+    ends: Sequence[float]
+    is_failed: bool
+
+
+def pick_colours(curves: Sequence[Curve]) -> list[int]:
+    """Return the number of each curve's colour. That of a failure is never green, and that of a plan never red."""
+    planned, failed = cycle(PLANNED_COLOURS), cycle(FAILED_COLOURS)
+    return [next(failed if curve.is_failed else planned) for curve in curves]
+
+
+def draw_shares(curves: Sequence[Curve], runs: int, says: str) -> str:
     """Return a plot of which share of the `runs` had come to each ending by which time.
 
-    It stretches to its space, and the style sheet has the colours: `curve-0` is the first curve's class. A curve is an
-    ending's name and the seconds after which its runs ended.
+    It stretches to its space, and the style sheet has the colours: `curve-0` is the class of the first colour.
     """
-    longest = max((max(ends) for _, ends in curves if ends), default=1.0) or 1.0
+    longest = max((max(curve.ends) for curve in curves if curve.ends), default=1.0) or 1.0
     stroke = {"fill": "none", "stroke": "currentColor", "vector_effect": "non-scaling-stroke"}
     lines = tag("path", class_="p-grid", d=f"M0,{HEIGHT / 2}H{WIDTH}M0,0H{WIDTH}", **stroke)
-    for number, (_, ends) in enumerate(curves):
+    for curve, colour in zip(curves, pick_colours(curves), strict=True):
         path = f"M0,{HEIGHT}"
-        for count, end in enumerate(sorted(ends), 1):
+        for count, end in enumerate(sorted(curve.ends), 1):
             path += f"H{end / longest * WIDTH:.1f}V{HEIGHT * (1 - count / runs):.1f}"
-        lines += tag("path", class_=f"curve-{number % 6}", d=f"{path}H{WIDTH}", stroke_width=2, **stroke)
+        lines += tag("path", class_=f"curve-{colour}", d=f"{path}H{WIDTH}", stroke_width=2, **stroke)
     size = {"viewBox": f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", "preserveAspectRatio": "none"}
     plot = tag("svg", lines, width="100%", height="100%", **size)
     return tag("svg", tag("title", clean(says)) + plot, class_="growth p-reports", role="img")
@@ -179,14 +194,16 @@ def draw_shares(curves: Sequence[tuple[str, Sequence[float]]], runs: int, says: 
 
 SPREAD_WIDTH, SPREAD_HEIGHT, MARGIN = 720.0, 280.0, 44.0
 SPREAD_COLOURS = ("#2f6f4f", "#b3372f", "#a36a00", "#3a5fa8", "#7a4a9e", "#5a6169")
+# Green and blue; red, amber, violet and grey.
+PLANNED_COLOURS, FAILED_COLOURS = (0, 3), (1, 2, 4, 5)
 
 
-def draw_spread(curves: Sequence[tuple[str, Sequence[float]]], runs: int, say: Callable[[float], str]) -> str:
+def draw_spread(curves: Sequence[Curve], runs: int, say: Callable[[float], str]) -> str:
     """Return a picture of which share of the `runs` had come to each ending by which time.
 
-    A curve is an ending's name and the seconds after which its runs ended; `say` writes such a length for people.
+    `say` writes a number of seconds for people.
     """
-    longest = max((max(ends) for _, ends in curves if ends), default=1.0) or 1.0
+    longest = max((max(curve.ends) for curve in curves if curve.ends), default=1.0) or 1.0
     width, height = SPREAD_WIDTH - 2 * MARGIN, SPREAD_HEIGHT - 2 * MARGIN
     drawn = ""
     for share in (0.0, 0.5, 1.0):
@@ -197,16 +214,16 @@ def draw_spread(curves: Sequence[tuple[str, Sequence[float]]], runs: int, say: C
         drawn += tag(
             "text", clean(say(longest * part)), x=MARGIN + width * part, y=SPREAD_HEIGHT - 22, text_anchor="middle"
         )
-    for number, (name, ends) in enumerate(curves):
-        colour = SPREAD_COLOURS[number % len(SPREAD_COLOURS)]
+    for number, (curve, picked) in enumerate(zip(curves, pick_colours(curves), strict=True)):
+        colour = SPREAD_COLOURS[picked]
         x, y = MARGIN, MARGIN + height
         path = f"M{x:.1f},{y:.1f}"
-        for count, end in enumerate(sorted(ends), 1):
+        for count, end in enumerate(sorted(curve.ends), 1):
             x, y = MARGIN + width * end / longest, MARGIN + height * (1 - count / runs)
             path += f"H{x:.1f}V{y:.1f}"
         path += f"H{MARGIN + width:.1f}"
         drawn += tag("path", d=path, stroke=colour, stroke_width=2, fill="none")
-        legend = f"{name}: {len(ends)} of {runs}"
+        legend = f"{curve.name}: {len(curve.ends)} of {runs}"
         drawn += tag("text", clean(legend), x=MARGIN + 8, y=14 + 14 * number, fill=colour, font_weight="bold")
     title = tag("title", clean("Which share of the runs had ended how, by the time since the start"))
     return tag(

@@ -18,6 +18,8 @@ from typing import Any
 from app.core.chart import Chart
 from app.core.errors import BadRequestError
 from app.core.log import format_instant
+from app.core.plan import list_failed_endings
+from app.diagram.plots import Curve
 from app.lab.fleet import MAX_VISITS, PATIENCE, Assumptions, Ending, OutOfTimeError, live
 from app.lab.world import need_rosters
 
@@ -244,3 +246,12 @@ def _take(chart: Chart, assumed: Assumptions, seed: int) -> None:
 def _live_chunk(numbers: range) -> dict[int, Ending]:
     chart, assumed, seed = _GIVEN[0]
     return _live_all(chart, assumed, numbers, seed)
+
+
+def list_curves(found: Simulation, chart: Chart) -> list[Curve]:
+    """Return the endings of the simulated `chart` for a picture, the most frequent first."""
+    failed = {None, *list_failed_endings(chart)}
+    return [
+        Curve(group.name, [item.after.total_seconds() for item in group.endings], group.state in failed)
+        for group in found.list_groups()
+    ]

@@ -8,7 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.diagram.plots import HEIGHT, WIDTH, Panel, Stretch, draw_axis, draw_panel, list_ticks
+from app.diagram.plots import (
+    HEIGHT,
+    PLANNED_COLOURS,
+    WIDTH,
+    Curve,
+    Panel,
+    Stretch,
+    draw_axis,
+    draw_panel,
+    draw_shares,
+    list_ticks,
+    pick_colours,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -75,3 +87,11 @@ def test_plot_and_axis_are_well_formed_without_a_threshold_or_time() -> None:
     nothing = panel(points=[(NOON, 0.0), (NOON, 0.0)], threshold=None, label="")
     for svg in (draw_axis(nothing), draw_panel(nothing, Stretch(NOON, NOON, NOON), [(NOON, "now")])):
         ET.fromstring(svg)
+
+
+def test_failure_that_is_most_frequent_is_not_green() -> None:
+    curves = [Curve(name, [1.0, 2.0], is_failed=name != "done") for name in ("rolled_back", "done", "overdue")]
+    rolled_back, done, overdue = pick_colours(curves)
+    assert done in PLANNED_COLOURS
+    assert len({rolled_back, done, overdue} - set(PLANNED_COLOURS)) == 2
+    assert f'class="curve-{rolled_back}" d="M0,' in draw_shares(curves[:1], 2, "")

@@ -21,9 +21,9 @@ from app.core.chart import Chart
 from app.core.errors import BadRequestError, ConflictError
 from app.core.expect import Labels, read_labels
 from app.core.memory import Lists
-from app.diagram.plots import draw_share_axis, draw_shares
+from app.diagram.plots import draw_share_axis, draw_shares, pick_colours
 from app.lab.fleet import Assumptions
-from app.lab.simulate import Group, Simulation, list_assumptions, say_time, simulate_within
+from app.lab.simulate import Group, Simulation, list_assumptions, list_curves, say_time, simulate_within
 from app.service.context import Service
 from app.service.reading import get_definition, get_status
 from app.service.rosters import read_roster
@@ -118,7 +118,7 @@ def _simulate(service: Service, chart: Chart, rosters: Lists, known: int | None,
         )
     with _taking_turns():
         found = simulate_within(chart, assumed, runs, SECONDS, seed=find_whole("seed", 10**9) or 1)
-    return _show(found, runs)
+    return _show(found, chart, runs)
 
 
 @contextmanager
@@ -206,15 +206,15 @@ def _read_share(name: str, default: str) -> float:
 # Showing
 
 
-def _show(found: Simulation, wanted: int) -> Shown:
+def _show(found: Simulation, chart: Chart, wanted: int) -> Shown:
     groups, runs = found.list_groups(), len(found.endings)
-    curves = [(group.name, [item.after.total_seconds() for item in group.endings]) for group in groups]
-    longest = max(max(ends) for _, ends in curves)
+    curves = list_curves(found, chart)
+    longest = max(max(curve.ends) for curve in curves)
     says = "; ".join(f"{group.name}: {len(group.endings)} of {runs} runs" for group in groups)
     return Shown(
         runs=runs,
         wanted=wanted,
-        lines=[_write_line(number, group, runs) for number, group in enumerate(groups)],
+        lines=[_write_line(colour, group, runs) for colour, group in zip(pick_colours(curves), groups, strict=True)],
         axis=Markup(draw_share_axis()),
         plot=Markup(draw_shares(curves, runs, says)),
         longest=say_time(timedelta(seconds=longest)),
@@ -223,12 +223,12 @@ def _show(found: Simulation, wanted: int) -> Shown:
     )
 
 
-def _write_line(number: int, group: Group, runs: int) -> Line:
+def _write_line(colour: int, group: Group, runs: int) -> Line:
     def count(share: float) -> str:
         return say_number(int(share))
 
     return Line(
-        colour=number % 6,
+        colour=colour,
         ending=group.state or "never ends",
         origin=group.origin,
         share=f"{len(group.endings) / runs:.0%}",
