@@ -389,6 +389,17 @@ class Machine:
             else:
                 time.sleep(PAUSE)
 
+    def wait_for_last(self) -> None:
+        """Wait for the last of the states, which lasts, and once it is over for its next visit."""
+        chart = self.random.choice(self.shared.spec.charts)
+        state = states_of(chart)[-1]
+        while not self.shared.stop.is_set():
+            found = self.get(chart, state, is_plain=False, wait=2)
+            while found is not None and found.is_yes and not self.shared.stop.wait(PAUSE):
+                found = self.get(chart, state, is_plain=True)
+            if found is None or found.status != 406:
+                time.sleep(PAUSE)
+
 
 def _read_json(body: bytes) -> dict[str, Any]:
     try:
@@ -407,7 +418,8 @@ def run_process(spec: Spec, stop: Any, taken: Any) -> None:
     for machine in reporting if spec.has_twins else ():
         machine.twin = Machine(shared, len(machines))
         machines.append(machine.twin)
-    works = [machine.report for machine in reporting] + [machine.wait for machine in waiting]
+    works = [machine.report for machine in reporting]
+    works += [machine.wait_for_last if number % 2 else machine.wait for number, machine in enumerate(waiting)]
     works += [machine.operate for machine in operating]
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
