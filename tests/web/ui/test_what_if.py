@@ -49,7 +49,8 @@ def test_figures_come_with_a_picture_and_what_they_assume(app: Flask) -> None:
     assert "rolled_back from canary 100%" in text
     assert "400 machines ask every 30 min, each at a time of its own" in text
     assert "each works 5 min, any length as likely as another, and then reports" in text
-    assert 'class="curve-0"' in page
+    # Red: it is a failure.
+    assert 'class="curve-1"' in page
     assert 'value="100%"' in page
     assert Browser(app).client.get("/charts/rollout").get_json()["seq"] == before
 
