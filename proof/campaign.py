@@ -179,6 +179,7 @@ def run_defect(database: Database, folder: Path, defect: str, seconds: float) ->
             waiters=8,
             operators=2 if seeded is None else seeded.operators,
             has_twins=seeded is not None and seeded.needs_twins,
+            is_patient=seeded is not None and seeded.is_patient,
         ) as load,
     ):
         _wait_for_load(load, 1)

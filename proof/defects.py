@@ -359,6 +359,8 @@ class Defect:
     operators: int = 0
     needs_slots: bool = False
     needs_twins: bool = False
+    # Half of the waiting clients wait for the state that lasts.
+    is_patient: bool = False
 
     def find(self, violations: Sequence[str]) -> str | None:
         """Return the first of these violations that is this defect's."""
@@ -384,7 +386,7 @@ DEFECTS: dict[str, Defect] = {
             operators=2,
         ),
         Defect(waiter_answered_before_commit, r"is explained by no version|known before and"),
-        Defect(waiters_told_before_commit, r"waiting clients usually hear of a move", ("postgresql",)),
+        Defect(waiters_told_before_commit, r"waiting clients usually hear of a move", ("postgresql",), is_patient=True),
         Defect(one_report_early, r"moves from '\w+' to '\w+' at .*, which no guard allows"),
         Defect(one_slot_too_many, r"claims slot 4 of 3|claims slot 3 of 2", needs_slots=True),
         Defect(clock_runs_in_a_pause, r"the clock moved the chart after|ends at .*, it was to end at", operators=3),

@@ -94,6 +94,7 @@ class Spec:
     rest: float = 0
     operators: int = 0
     has_twins: bool = False
+    is_patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +420,10 @@ def run_process(spec: Spec, stop: Any, taken: Any) -> None:
         machine.twin = Machine(shared, len(machines))
         machines.append(machine.twin)
     works = [machine.report for machine in reporting]
-    works += [machine.wait_for_last if number % 2 else machine.wait for number, machine in enumerate(waiting)]
+    works += [
+        machine.wait_for_last if spec.is_patient and number % 2 else machine.wait
+        for number, machine in enumerate(waiting)
+    ]
     works += [machine.operate for machine in operating]
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
@@ -475,18 +479,20 @@ def loaded(
     rest: float = 0,
     operators: int = 0,
     has_twins: bool = False,
+    is_patient: bool = False,
 ) -> Iterator[Load]:
     """Run client processes against a server while the block lasts.
 
     `first` numbers them apart from those of another call; each thread rests for `rest` seconds between two updates.
     Each process has so many `operators`. With `has_twins` each update with an identity is sent twice at once.
+    With `is_patient` half of the waiting clients wait for the last state alone.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     taken: list[Any] = [context.Value("q", 0) for _ in range(processes)]
     paths = [folder / f"attempts-{number}.jsonl" for number in range(first, first + processes)]
     specs = [
-        Spec(number, port, charts, threads, waiters, path, rest, operators, has_twins)
+        Spec(number, port, charts, threads, waiters, path, rest, operators, has_twins, is_patient)
         for number, path in enumerate(paths, first)
     ]
     started = [
