@@ -22,7 +22,7 @@ from app.service.upkeep import verify
 from app.wiring import create_app, service_of
 from proof.checker import Row, Terms, check, check_wakes, list_wakes
 from proof.crashes import POINTS
-from proof.defects import DEFECTS
+from proof.defects import DEFECTS, NO_DEFECT
 from proof.history import Attempt
 from proof.load import CREW_STATES, CREWS, RINGS, STATES, Load, loaded
 from proof.model import read_definitions
@@ -166,8 +166,8 @@ def run_defect(database: Database, folder: Path, defect: str, seconds: float) ->
     """Run the service with a seeded defect under load, without any fault, and judge what the clients saw."""
     started = time.monotonic()
     report = Report(make_url(database.url).get_backend_name())
-    seeded = DEFECTS.get(defect)
-    charts = CHARTS if seeded is None or seeded.needs_slots else RING_CHARTS
+    seeded = DEFECTS.get(defect, NO_DEFECT)
+    charts = CHARTS if seeded.needs_slots else RING_CHARTS
     with (
         serving(database, folder, charts, defect) as server,
         loaded(
@@ -177,15 +177,15 @@ def run_defect(database: Database, folder: Path, defect: str, seconds: float) ->
             processes=1,
             threads=8,
             waiters=8,
-            operators=2 if seeded is None else seeded.operators,
-            has_twins=seeded is not None and seeded.needs_twins,
-            is_patient=seeded is not None and seeded.is_patient,
+            operators=seeded.operators,
+            has_twins=seeded.needs_twins,
+            is_patient=seeded.is_patient,
         ) as load,
     ):
         _wait_for_load(load, 1)
         time.sleep(seconds)
         attempts = load.end()
-    # Nothing was broken: whoever waits hears of a move at once.
+    # No process was killed: a waiting client hears of a move at once.
     wakes = judge(database, attempts, report, charts)
     report.violations += check_wakes(wakes, attempts)
     report.seconds = time.monotonic() - started

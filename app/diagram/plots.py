@@ -174,12 +174,17 @@ def pick_colours(curves: Sequence[Curve]) -> list[int]:
     return [next(failed if curve.is_failed else planned) for curve in curves]
 
 
+def _find_longest(curves: Sequence[Curve]) -> float:
+    """Return how many seconds the pictures of these curves are wide; never 0."""
+    return max((max(curve.ends) for curve in curves if curve.ends), default=1.0) or 1.0
+
+
 def draw_shares(curves: Sequence[Curve], runs: int, says: str) -> str:
     """Return a plot of which share of the `runs` had come to each ending by which time.
 
     It stretches to its space, and the style sheet has the colours: `curve-0` is the class of the first colour.
     """
-    longest = max((max(curve.ends) for curve in curves if curve.ends), default=1.0) or 1.0
+    longest = _find_longest(curves)
     stroke = {"fill": "none", "stroke": "currentColor", "vector_effect": "non-scaling-stroke"}
     lines = tag("path", class_="p-grid", d=f"M0,{HEIGHT / 2}H{WIDTH}M0,0H{WIDTH}", **stroke)
     for curve, colour in zip(curves, pick_colours(curves), strict=True):
@@ -203,7 +208,7 @@ def draw_spread(curves: Sequence[Curve], runs: int, say: Callable[[float], str])
 
     `say` writes a number of seconds for people.
     """
-    longest = max((max(curve.ends) for curve in curves if curve.ends), default=1.0) or 1.0
+    longest = _find_longest(curves)
     width, height = SPREAD_WIDTH - 2 * MARGIN, SPREAD_HEIGHT - 2 * MARGIN
     drawn = ""
     for share in (0.0, 0.5, 1.0):

@@ -35,7 +35,7 @@ from app.lab.world import MOVES, World
 
 # What `Tally` knows of each class of a definition. A chart with anything else in it is left to `step`.
 KNOWN: dict[type, frozenset[str]] = {
-    # Where the file came from, and what it promises, moves nothing.
+    # Who imported the file, its checksum and its promises move no chart.
     Chart: frozenset({"name", "initial", "states", "description", "expect", "roster", "require_machine"})
     | {"importer", "sha256", "promises"},
     State: frozenset({"name", "func", "attributes", "transitions", "slots", "description"}),

@@ -520,7 +520,7 @@ def approve(service: Service, name: str, key: str, reason: str, author: Author, 
 
 
 def say_no_approvers(name: str, state: str) -> str:
-    """Return why nobody can approve anything in a state."""
+    """Return the message for a person who approves in a state that takes no approvals."""
     return f"chart {name!r} is in {state!r}, where nobody approves anything"
 
 

@@ -108,7 +108,7 @@ Entry = MachineReport | Worker | Missing
 class Roll:
     """The machines that were asked for. `visit` is None if the run has not entered the state.
 
-    `hint` says why the list is empty if nobody can know which machines are meant.
+    `hint` says why the list is empty if the service cannot know which machines are meant.
     """
 
     chart: str
@@ -279,7 +279,7 @@ def _explain_unseen(
     *,
     place: tuple[str, VisitRow | None],
 ) -> str:
-    """Why nobody knows which machines are at work in a state without slots, and what is known instead."""
+    """Why the service does not know which machines are at work in a state without slots, and what it knows instead."""
     state, visit = place
     said = (
         f"which machines are at work in {state} is not known, because the state has no slots: a question leaves no"

@@ -312,7 +312,7 @@ def _describe(held: LockedChart, step: Step, roster: str, version: int) -> Taken
 
 
 def _warn_of_sets(held: LockedChart, roster: str, version: int) -> Iterator[str]:
-    """Yield the states in which nobody takes part any more: every percentage of an empty set holds at once."""
+    """Yield a warning for each state that no machine takes part in any more: a percentage of none holds at once."""
     for name, state in held.chart.states.items():
         expect = held.chart.expect_of(name)
         if not state.is_counting or not isinstance(expect, FromRoster) or expect.roster != roster:
