@@ -146,6 +146,8 @@ class _History:
         self._begun = self._called
         self._by_identity: dict[Identity, list[Attempt]] = defaultdict(list)
         self._logged: dict[Identity, list[int]] = defaultdict(list)
+        # The rows in which the end of a lease counted a machine as failed.
+        self._expired: dict[Identity, list[int]] = defaultdict(list)
 
     def problems(self) -> list[str]:
         self._found.extend(_check_statuses(self._attempts))
@@ -168,6 +170,10 @@ class _History:
             # A chart without definitions has the reports of machines alone.
             if identity is not None and (self._terms.definitions or identity[0] == "PUT"):
                 self._logged[identity].append(row.logged.seq)
+            if row.logged.kind == Kind.EXPIRE and row.logged.key is not None:
+                self._expired["PUT", row.logged.from_state, row.logged.machine, row.logged.key, None].append(
+                    row.logged.seq
+                )
 
     def _identity(self, attempt: Attempt) -> Identity:
         key = attempt.key
@@ -200,7 +206,7 @@ class _History:
         self._explain_others(identity, attempts, [seq for seq in seqs if seq not in claims])
         # A slot is given back with a yes also if none was held.
         is_told = any(item.is_yes for item in attempts if item.replay or item.seq is None)
-        if not seqs and is_told and identity[0] == "PUT":
+        if not seqs and is_told and identity[0] == "PUT" and identity not in self._expired:
             self._say(f"{identity} was answered 200 and is not in the log")
 
     def _compare_value(self, attempt: Attempt, seq: int) -> None:
@@ -302,8 +308,10 @@ class _History:
         return attempt.returned - self._begun[view.entered] >= view.age / timedelta(microseconds=1) * 1000
 
     def _was_applied(self, attempt: Attempt, seq: int) -> bool:
-        seqs = self._logged.get(self._identity(attempt), [])
-        return bool(seqs) and seqs[0] <= seq
+        identity = self._identity(attempt)
+        # A machine that reports its failure after its lease ran out repeats what the end of the lease has counted.
+        seqs = [*self._logged.get(identity, []), *self._expired.get(identity, [])]
+        return bool(seqs) and min(seqs) <= seq
 
     def _look_around(self, attempt: Attempt, low: int, high: int) -> int | None:
         for version in range(low, min(high, len(self._rows)) + 1):

@@ -197,6 +197,7 @@ def asked(method: str, state: str, called: int, returned: int, seq: int | None =
 
 CLAIMED = [asked("CLAIM", "a", 1, 2, 2, value=1, **M), asked("CLAIM", "a", 3, 4, 3, value=2, machine="n")]
 NO_CLAIM = asked("CLAIM", "a", 5, 6, 3, status=406, machine="o")
+FAILED_AGAIN = asked("PUT", "a", 3, 99 * SECOND, 3, key="failed", replay=True, **M)
 PAUSED = log(PAUSE | {"reason": "p"})
 GOTO = {**TO_B, "reason": "g"}
 WENT = asked("GOTO", "b", 1, 2, idempotency_key="g")
@@ -216,6 +217,21 @@ SEEN: dict[str, tuple[list[LogRow], list[Attempt], str]] = {
         log(CLAIM_M, count(0, **M)),
         [CLAIMED[0], asked("PUT", "a", 3, 4, 3, value=2, **M)],
         "with 2, and its row, seq 3, says 1",
+    ),
+    "a failure that the end of its lease had counted": (
+        log(CLAIM_M, FAIL_M | after(11)),
+        [CLAIMED[0], FAILED_AGAIN],
+        "",
+    ),
+    "a failure that no lease had counted yet": (
+        log(CLAIM_M, FAIL_M | after(11)),
+        [CLAIMED[0], replace(FAILED_AGAIN, seq=2)],
+        "replays what was not applied up to seq 2",
+    ),
+    "a failure that was answered and is not in the log": (
+        log(CLAIM_M),
+        [CLAIMED[0], replace(FAILED_AGAIN, seq=2)],
+        "answered 200 and is not in the log",
     ),
     "a slot given back that was not held": (log(), [asked("RELEASE", "a", 1, 2, 1, replay=True, **M)], ""),
     "a pause": (PAUSED, [asked("PAUSE", "", 1, 2, idempotency_key="p"), asked("GET", "a", 3, 4, status=406)], ""),
