@@ -28,7 +28,9 @@ def newest_revision() -> str:
 
 
 def test_machines_report_while_the_next_release_migrates(database: Database, tmp_path: Path) -> None:
-    found = migrate_under_load(database, tmp_path, Plan(50, query_seconds=3 if database.faults() else 0))
+    # The machine may be busy; a migration that holds its lock while it waits stalls PUTs as long as the query runs.
+    plan = Plan(50, query_seconds=6 if database.faults() else 0, stall_seconds=4)
+    found = migrate_under_load(database, tmp_path, plan)
     assert found.report.violations == []
     assert found.report.acknowledged > 100
 
