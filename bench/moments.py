@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bench.charts import CLOCK, chart_text
 from bench.databases import DATABASES, Databases
 from bench.fill import add_chart, add_copies
+from bench.profile import cpu_seconds
 from bench.rounds import TITLES, Options
 from bench.servers import service
 from bench.table import Row
@@ -30,34 +32,47 @@ def measure_waiters(found: Databases, options: Options) -> list[Row]:
     for which in DATABASES:
         url = found.new(which)
         with service(url, found.folder, max_waiters=str(options.waiters)) as server:
-            taken = [_release(server, f"w{number}", options.waiters) for number in range(options.rounds)]
+            releases = [_release(server, f"w{number}", options.waiters) for number in range(options.rounds)]
         found.drop(url)
         what = f"{options.waiters:,} waiters, {TITLES[which]}"
-        seconds, first = [time for time, _ in taken], taken[0][1]
-        rows.append(
-            Row(f"{what}: all answered after the PUT was sent", "s", seconds, goal=RELEASE_SECONDS, at_most=True)
-        )
+        seconds = [release.seconds for release in releases]
+        cpu = [release.cpu_seconds / options.waiters * 1e6 for release in releases]
         # Later ones reuse the threads and the memory of the first.
-        each = first / options.waiters * 1000
-        rows.append(Row(f"{what}: memory of each", "kB", [each], goal=WAITER_KB, at_most=True))
+        each = releases[0].megabytes / options.waiters * 1000
+        rows += [
+            Row(f"{what}: all answered after the PUT was sent", "s", seconds, goal=RELEASE_SECONDS, at_most=True),
+            Row(f"{what}: CPU of the workers for each answer", "µs", cpu),
+            Row(f"{what}: memory of each", "kB", [each], goal=WAITER_KB, at_most=True),
+        ]
     return rows
 
 
-def _release(server: Server, chart: str, waiters: int) -> tuple[float, float]:
-    """Hold `waiters` and release them; return the seconds to the last answer, and the MB that they took."""
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A crowd that was released: until the last answer, the CPU of the workers meanwhile, the memory that it took."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+
+
+def _release(server: Server, chart: str, waiters: int) -> Release:
+    """Hold `waiters` and release them by one PUT."""
     server.import_chart(chart, CHART)
     before = memory(server)
     with Crowd(server.port) as crowd:
         hold(server, crowd, chart, waiters)
         taken = memory(server) - before
-        sent = time.monotonic()
+        pids = server.workers()
+        used, sent = cpu_seconds(pids), time.monotonic()
         put = server.put(chart, "wait")
         answered = crowd.collect(60)
+        used = cpu_seconds(pids) - used
     assert put.answer == (200, "wait"), put
     assert len(answered) == waiters, f"{waiters - len(answered)} were lost"
     wrong = [one for one in answered if (one.status, one.body) != (200, "go")]
     assert not wrong, f"{len(wrong)} were answered wrongly, such as {wrong[0].received[:300]!r}"
-    return max(float(one.at) for one in answered if one.at is not None) - sent, taken
+    return Release(max(float(one.at) for one in answered if one.at is not None) - sent, used, taken)
 
 
 def measure_clocks(found: Databases, options: Options) -> list[Row]:

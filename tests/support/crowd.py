@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import selectors
 import socket
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -41,10 +44,10 @@ class Held:
         return not data or self._is_whole()
 
     def _is_whole(self) -> bool:
-        if b"\r\n\r\n" not in self.received:
-            return False
-        lengths = [line for line in self.head.split("\r\n") if line.startswith("content-length:")]
-        return bool(lengths) and len(self.received.partition(b"\r\n\r\n")[2]) >= int(lengths[0].split(":")[1])
+        # Of bytes, and no more of them than needed: the crowd must not take long where its answers are timed.
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head) if end else None
+        return length is not None and len(body) >= int(length[1])
 
 
 @dataclass(slots=True)
@@ -79,16 +82,21 @@ class Crowd:
         """Take answers until `until` of them (all, unless told) are there or `seconds` are over; return all of them."""
         deadline = time.monotonic() + seconds
         wanted = len(self.held) if until is None else until
-        while len(answered := self.answered()) < wanted and (left := deadline - time.monotonic()) > 0:
+        # Counted once: to look through thousands after each few answers would take longer than to answer them.
+        count = len(self.answered())
+        while count < wanted and (left := deadline - time.monotonic()) > 0:
             for key, _ in self.selector.select(left):
-                self._take(key.data)
-        return answered
+                count += self._take(key.data)
+        return self.answered()
 
     def answered(self) -> list[Held]:
         """Those whose answer has come, or whose connection has ended."""
         return [one for one in self.held if one.at is not None]
 
-    def _take(self, one: Held) -> None:
-        if one.receive():
-            one.at = time.monotonic()
-            self.selector.unregister(one.socket)
+    def _take(self, one: Held) -> bool:
+        """Receive; return True once the whole answer is there."""
+        if not one.receive():
+            return False
+        one.at = time.monotonic()
+        self.selector.unregister(one.socket)
+        return True
