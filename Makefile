@@ -28,7 +28,7 @@ run: $(VENV)/.installed ## Install what is needed and serve the sample charts on
 	@echo "  curl -H 'Accept: text/plain' http://127.0.0.1:$(PORT)/charts/states # where it stands and what it waits for"
 	@echo "  curl http://127.0.0.1:$(PORT)/charts                                # every chart"
 	@echo "The dashboard:  http://127.0.0.1:$(PORT)/"
-	@echo "Read next:      README.md, A chart of your own; docs/charts.md has every key of a chart file."
+	@echo "Read next:      docs/first-rollout.md, a first rollout in 15 minutes; docs/charts.md has every key of a chart file."
 	@echo "Ctrl-C stops it; the next \`make run\` goes on where it was."
 	$(BIN)/python state_service $(foreach roster,$(ROSTERS),--roster $(roster)) $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
 

@@ -8,6 +8,7 @@ and PyYAML work without them, and psycopg then asks the system's libpq.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import tempfile
 import zipapp
@@ -16,12 +17,11 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import backend
-from packaging.requirements import Requirement
 
 # Compiled parts, and what is there for people who compile.
 LEFT_OUT = {".so", ".pyd", ".pyc", ".pyx", ".pxd", ".c", ".h"}
 # Works only compiled; psycopg does without it. And what rich needs for more than tables: 10 MB.
-WITHOUT = {"psycopg-binary", "greenlet", "pygments", "markdown-it-py"}
+WITHOUT = {"psycopg-binary", "pygments", "markdown-it-py", "mdurl"}
 BOOTSTRAP = '''\
 """Unpacks the service once, because gunicorn and the pages need real files, and runs it."""
 
@@ -63,20 +63,9 @@ main()
 
 
 def list_libraries() -> Iterator[Distribution]:
-    """Yield each library that the service needs, and those that these need."""
-    wanted, seen = [Requirement(line) for line in backend.list_requirements()], set(WITHOUT)
-    while wanted:
-        requirement = wanted.pop()
-        if requirement.name.lower() in seen or not _counts(requirement):
-            continue
-        seen.add(requirement.name.lower())
-        found = distribution(requirement.name)
-        wanted += [Requirement(line) for line in found.requires or ()]
-        yield found
-
-
-def _counts(requirement: Requirement) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    """Yield each library that requirements.txt pins, but for those in WITHOUT."""
+    pinned = re.findall(r"^([\w.-]+)==", (backend.ROOT / "requirements.txt").read_text(), flags=re.M)
+    yield from (distribution(name) for name in pinned if name not in WITHOUT)
 
 
 def list_files() -> Iterator[tuple[str, bytes]]:
@@ -85,7 +74,7 @@ def list_files() -> Iterator[tuple[str, bytes]]:
         yield f"stateservice/{file.name}", file.read_bytes()
     for place, file in backend.list_home():
         yield f"stateservice/home/{place}", file.read_bytes()
-    for library in sorted(list_libraries(), key=lambda found: found.name):
+    for library in list_libraries():
         for path in sorted(library.files or (), key=str):
             if path.suffix not in LEFT_OUT and not str(path).startswith((".", "/")):
                 yield path.as_posix(), path.locate().read_bytes()
@@ -103,6 +92,7 @@ def build(target: Path) -> None:
         (Path(folder) / "__main__.py").write_text(BOOTSTRAP.replace("@DIGEST@", digest.hexdigest()[:32]))
         target.parent.mkdir(parents=True, exist_ok=True)
         zipapp.create_archive(folder, target, interpreter="/usr/bin/env python3", compressed=True)
+        target.chmod(0o755)
 
 
 if __name__ == "__main__":

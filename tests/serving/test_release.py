@@ -169,6 +169,11 @@ def test_single_file_has_no_compiled_part(single_file: Path) -> None:
     assert "site/stateservice/home/app/web/openapi.yaml" in names
 
 
+def test_single_file_is_built_without_the_tools_of_developers() -> None:
+    """`make dist` comes after `make run`, which installs what the service needs alone."""
+    run(sys.executable, "-S", "-c", "import single", PYTHONPATH=str(ROOT / "release"))
+
+
 @pytest.mark.parametrize("name", list(share.list_texts()))
 def test_man_page_and_completion_are_those_of_the_commands(name: str) -> None:
     """Otherwise: `make share`."""
