@@ -35,11 +35,10 @@ from app.core.errors import StateServiceError
 from app.logs import JsonMessage, choose_formatter
 from app.metric_files import FOLDER, prepare_files
 from app.service import metrics
-from app.service.batching import ThreadPool
 from app.service.context import Service
-from app.service.delivering import Deliverer
-from app.service.machines import Machines
+from app.service.machines import Machines, ThreadPool
 from app.service.put import find_next_due, prepare, settle_clock, sweep
+from app.service.subscriptions import Deliverer
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces
 from app.web.replies import Reply

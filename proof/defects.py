@@ -17,7 +17,7 @@ import psycopg
 
 import app.db
 import app.service.ask
-import app.service.locked
+import app.service.context
 import app.service.machines
 import app.service.put
 import app.store
@@ -27,8 +27,8 @@ from app.core.errors import DatabaseUnavailableError
 from app.core.log import chain_hash
 from app.core.position import Position, Tick
 from app.db import Connection
-from app.service.batching import Batcher
 from app.service.context import Service
+from app.service.machines import Batcher
 from app.store.charts import ChartRow
 
 DATABASES = ("sqlite", "postgresql")
@@ -43,7 +43,7 @@ recording: Any = app.store.record
 store: Any = app.store
 db: Any = app.db
 putting: Any = app.service.put
-locking: Any = app.service.locked
+locking: Any = app.service.context
 machines: Any = app.service.machines
 asking: Any = app.service.ask
 

@@ -16,8 +16,7 @@ from app.core.log import Author, format_instant
 from app.core.position import FollowCalendar
 from app.core.window import HORIZON, Hours, Interval
 from app.db import Connection, asking, retrying, transaction
-from app.service.context import Service
-from app.service.locked import LockedChart, locked_charts, record_all
+from app.service.context import LockedChart, Service, locked_charts, record_all
 from app.store.calendars import CalendarVersion
 
 __all__ = ["MAX_BYTES"]

@@ -42,10 +42,9 @@ from app.core.position import (
     Upgrade,
 )
 from app.db import Connection, asking, retrying, transaction
-from app.service.absent import find_absent
-from app.service.context import Service, list_waiting
+from app.service.context import LockedChart, Service, list_waiting, lock, locked_chart, record
+from app.service.crowds import find_absent
 from app.service.hours import follow_calendars
-from app.service.locked import LockedChart, lock, locked_chart, record
 from app.service.put import Answer, Put, apply_one
 from app.service.status import Status, describe_status
 from app.service.words import name_some, say_number

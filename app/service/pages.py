@@ -15,15 +15,14 @@ from app.core.errors import BadRequestError
 from app.db import Connection, asking, snapshot
 from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
-from app.service.absent import find_absent_in
-from app.service.comparison import compare_with_last_run
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
-from app.service.crowds import Knowledge
-from app.service.growth import Growth, find_growth
-from app.service.history import PAGE, HistoryPage, HistoryQuery, get_history
+from app.service.crowds import Knowledge, find_absent_in
+from app.service.forecast import Growth, find_growth
 from app.service.operate import Loss, describe_loss
+from app.service.reading import HISTORY_PAGE, HistoryPage, HistoryQuery, get_history
 from app.service.roll import Worker, is_work_unseen, list_working
+from app.service.runs import compare_with_last_run
 from app.service.status import Status, describe_status
 from app.store.machines import MachineFilter, ReportFilter, VisitRow
 from app.store.subscriptions import Delivery
@@ -404,8 +403,8 @@ def _get_machines(
     wanted = MachineFilter(
         text=query.text,
         key=FAILED_KEY if query.kind == "failed" else None,
-        offset=(query.page - 1) * PAGE,
-        limit=PAGE,
+        offset=(query.page - 1) * HISTORY_PAGE,
+        limit=HISTORY_PAGE,
     )
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
@@ -434,7 +433,7 @@ def _get_machines(
     return MachinePage(
         reports=reports,
         absent=absent,
-        workers=workers[wanted.offset : wanted.offset + PAGE],
+        workers=workers[wanted.offset : wanted.offset + HISTORY_PAGE],
         total=total,
         reported=reported,
         failed=counts.get(FAILED_KEY, 0),

@@ -24,10 +24,9 @@ from app.core.log import NOT_PAUSED, HashedRow, LogRow, Pauser, format_instant
 from app.core.position import Kind, Position
 from app.core.replay import Replay
 from app.db import Connection, snapshot
-from app.service.absent import Absent
-from app.service.because import Told
-from app.service.context import Service
-from app.service.locked import NOBODY
+from app.service.condition import Told
+from app.service.context import NOBODY, Service
+from app.service.crowds import Absent
 from app.service.status import Status, describe_status
 from app.service.upkeep import mark
 from app.service.verifying import Progress

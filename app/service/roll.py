@@ -15,10 +15,9 @@ from app.core.errors import BadRequestError
 from app.core.log import format_instant
 from app.core.position import Slot
 from app.db import Connection, snapshot
-from app.service.absent import ALL, FEW, find_absent_in, takes_part
 from app.service.condition import judge
 from app.service.context import Service, list_positions
-from app.service.crowds import Knowledge
+from app.service.crowds import ALL, FEW, Knowledge, find_absent_in, takes_part
 from app.service.reading import quote_cell
 from app.service.words import name_some, say_number, say_reported
 from app.store.machines import MachineFilter, MachineReport, VisitReport, VisitRow

@@ -24,9 +24,8 @@ from app.core.expect import FromRoster, Labels, Where, read_labels
 from app.core.log import Author, format_instant
 from app.core.position import Kind, NewRoster, Step
 from app.db import Connection, asking, retrying, snapshot, transaction
-from app.service.context import Service
+from app.service.context import LockedChart, Service, locked_chart, record
 from app.service.crowds import Knowledge, RosterCache
-from app.service.locked import LockedChart, locked_chart, record
 from app.service.operate import read_lists
 
 # Machines that may vanish in one import, unless it says otherwise.

@@ -17,9 +17,8 @@ from app.core.plan import find_next_clock
 from app.core.position import Position, Slot
 from app.core.window import judge
 from app.db import Connection
-from app.service.absent import Absent
-from app.service.because import Told
-from app.service.condition import Health, judge_health
+from app.service.condition import Health, Told, judge_health
+from app.service.crowds import Absent
 from app.service.forecast import Forecast
 from app.service.words import name_some, say_opening, say_span
 

@@ -16,8 +16,16 @@ from werkzeug.datastructures import Authorization
 from app.config import Config
 from app.core.errors import ForbiddenError, UnauthenticatedError
 from app.service.context import Service
-from app.service.sessions import MAX_AGE, begin_session, end_session, find_session_holder
-from app.service.tokens import ANYBODY, Holder, Role, TokenCache
+from app.service.tokens import (
+    ANYBODY,
+    MAX_AGE,
+    Holder,
+    Role,
+    TokenCache,
+    begin_session,
+    end_session,
+    find_session_holder,
+)
 from app.web.guard import SAFE_METHODS
 from app.web.request import Request, current_request, current_service
 

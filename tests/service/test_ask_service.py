@@ -7,8 +7,7 @@ import pytest
 from app.core.errors import ChartNotFoundError
 from app.core.position import Reason
 from app.service import operate
-from app.service.context import Service
-from app.service.locked import locked
+from app.service.context import Service, locked
 from tests.service.support import ANN, CANARY, Clock, import_text, kinds, put
 from tests.support.requests import Question, ask
 

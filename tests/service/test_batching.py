@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from app.core.errors import BadRequestError, DatabaseUnavailableError, StateServiceError
-from app.service.batching import Batcher, ThreadPool
+from app.service.machines import Batcher, ThreadPool
 
 
 class Worked:

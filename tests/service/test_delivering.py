@@ -15,8 +15,7 @@ from app.core.errors import BadRequestError, InvalidSubscriptionError, Subscript
 from app.core.position import Step
 from app.service import operate, subscriptions
 from app.service.context import Service
-from app.service.delivering import LAST_PAUSE, Deliverer, pause_after
-from app.service.subscriptions import Wanted, read_wanted
+from app.service.subscriptions import LAST_PAUSE, Deliverer, Wanted, pause_after, read_wanted
 from app.service.webhooks import AllowedHosts
 from tests.core.support import NOON
 from tests.service.support import ANN, CANARY, Clock, import_text, put
@@ -142,7 +141,7 @@ def test_rows_of_a_deliverer_that_was_killed_are_sent_by_another(
 ) -> None:
     put(subscribed, "canary", "m1")
     with monkeypatch.context() as patch:
-        patch.setattr("app.service.delivering.send_message", _die)
+        patch.setattr("app.service.subscriptions.send_message", _die)
         with pytest.raises(SystemExit):
             deliver(subscribed)
     deliver(subscribed)

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from app.service import growth
+from app.service import forecast
 from app.service.context import Service
-from app.service.growth import Growth
-from app.service.history import HistoryQuery
+from app.service.forecast import Growth
 from app.service.pages import MachineQuery, get_detail
+from app.service.reading import HistoryQuery
 from tests.core.support import NOON
 from tests.service.support import Clock, import_text, put
 from tests.service.test_condition import FLEET
@@ -67,7 +67,7 @@ def test_failures_without_a_machine_are_seen(fleet: Service, clock: Clock) -> No
 
 
 def test_long_visit_is_sampled(fleet: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "POINTS", 4)
+    monkeypatch.setattr(forecast, "POINTS", 4)
     for number in range(20):
         clock.advance(60)
         put(fleet, "fleet", f"m{number}")

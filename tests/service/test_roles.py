@@ -12,12 +12,11 @@ from sqlalchemy import func, select
 from app.core.position import Kind, Reason
 from app.db import asking
 from app.models import metadata
-from app.service import calendars, operate, sessions, subscriptions, tokens
+from app.service import calendars, operate, subscriptions, tokens
 from app.service.context import Service
-from app.service.delivering import Deliverer
 from app.service.put import sweep
 from app.service.rosters import RosterRequest, import_roster, read_lines
-from app.service.subscriptions import Wanted
+from app.service.subscriptions import Deliverer, Wanted
 from app.service.tokens import Role, TokenCache
 from app.service.upkeep import prune
 from app.service.verifying import verify
@@ -111,11 +110,11 @@ def live_with_tokens(service: Service, clock: Clock) -> None:
         tokens.create_token(service, name, Role.OPERATOR, "*", ANN)
     tokens.enrol_machine(service, "m1", "*", ANN)
     token = next(row for row in tokens.list_tokens(service) if row.name == "ann")
-    over, going_on = (sessions.begin_session(service, token.id) for _ in range(2))
+    over, going_on = (tokens.begin_session(service, token.id) for _ in range(2))
     clock.advance(120)
-    holder = sessions.find_session_holder(service, TokenCache(), going_on, is_person=True)
+    holder = tokens.find_session_holder(service, TokenCache(), going_on, is_person=True)
     assert holder is not None
-    sessions.end_session(service, over)
+    tokens.end_session(service, over)
     tokens.revoke_token(service, "bob", ANN)
 
 

@@ -16,7 +16,6 @@ from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Rese
 from app.diagram import draw
 from app.diagram.plots import draw_stay
 from app.service import operate
-from app.service.history import EVERYTHING, FAILURES, PAGE, HistoryQuery
 from app.service.pages import (
     PAGE_STATES,
     Detail,
@@ -25,7 +24,7 @@ from app.service.pages import (
     find_seq,
     get_detail,
 )
-from app.service.reading import get_version, list_kinds
+from app.service.reading import EVERYTHING, FAILURES, HISTORY_PAGE, HistoryQuery, get_version, list_kinds
 from app.service.runs import list_runs, list_states, say_ending, say_stays
 from app.service.tokens import Role
 from app.web.auth import check
@@ -135,7 +134,7 @@ def _template_values(detail: Detail) -> dict[str, Any]:
         "detail": detail,
         "status": detail.status,
         "health": detail.health,
-        "page_size": PAGE,
+        "page_size": HISTORY_PAGE,
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
         "diagram": _draw(detail),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from app.core.chart import FAILED_KEY
 from app.core.log import MICROSECOND
 from app.diagram.plots import Panel, Stretch, draw_axis, draw_panel
-from app.service.growth import Count, Growth
+from app.service.forecast import Count, Growth
 from app.service.words import say_number
 
 # The time ahead takes at most so many times the room of the time that is over.

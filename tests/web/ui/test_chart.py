@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from app.core.log import Author
-from app.service import history
+from app.service import reading
 from app.service.put import Put, tick
 from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
@@ -170,7 +170,7 @@ def test_history_folds_leases_that_ran_out(app: Flask) -> None:
 
 
 def test_log_that_is_too_long_to_count_is_folded_without_kinds(rollout: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "MAX_COUNTED", 5)
+    monkeypatch.setattr(reading, "MAX_COUNTED", 5)
     assert "10 rows" in rows(Browser(rollout).get(PAGE).text, "history-list")[0]
 
 
