@@ -32,6 +32,9 @@ run: $(VENV)/.installed ## Install what is needed and serve the sample charts on
 	@echo "Ctrl-C stops it; the next \`make run\` goes on where it was."
 	$(BIN)/python state_service $(foreach roster,$(ROSTERS),--roster $(roster)) $(foreach chart,$(CHARTS),--chart $(chart)) --host 127.0.0.1 --port $(PORT)
 
+# The tests start Python hundreds of times: it keeps what it has compiled, whatever the environment says.
+test prove e2e: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL, in 5 minutes (ARGS="tests/core -x")
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" $(ARGS)
 	@echo "All passed. Next: \`make check\` for style, types and layers; \`make prove ARGS=--short\` for the slow tests."
