@@ -9,6 +9,8 @@ import pytest
 import schemathesis
 from flask import Flask
 from hypothesis import HealthCheck, settings
+from schemathesis.generation.feedback import FeedbackSources
+from schemathesis.pytest._test_builder import build_operation_test
 
 from app.wiring import service_of
 from tests.service.support import ROSTERED as REBOOT
@@ -16,7 +18,7 @@ from tests.service.support import import_text
 from tests.support.apps import SEED
 from tests.support.databases import DATABASES
 from tests.support.examples import IS_MANY, examples
-from tests.web.openapi import DOCUMENT
+from tests.web.openapi import DOCUMENT, operations
 
 
 # PostgreSQL refuses more than SQLite does, so that it finds more.
@@ -46,7 +48,6 @@ def api(app: Flask) -> Flask:
     return app
 
 
-@schema.parametrize()
 @settings(
     max_examples=examples(10, few=3),
     derandomize=True,
@@ -54,7 +55,21 @@ def api(app: Flask) -> Flask:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_service_answers_as_described(api: Flask, case: schemathesis.Case) -> None:
+def call(api: Flask, case: schemathesis.Case) -> None:
     # Without waits, or the test would wait too.
     case.query = {name: value for name, value in (case.query or {}).items() if name != "wait"}
     case.call_and_validate(app=api)
+
+
+# `schema.parametrize()` would make all requests of all operations while pytest collects, in each of its processes.
+@pytest.mark.hypothesis
+@pytest.mark.parametrize(("method", "path"), sorted((method, path) for method, path, _ in operations()))
+def test_service_answers_as_described(api: Flask, method: str, path: str) -> None:
+    try_operation = build_operation_test(
+        config=schema.config,
+        operation=schema[path][method],
+        test_func=call,
+        given_kwargs={},
+        feedback=FeedbackSources(),
+    )
+    try_operation(api=api)
