@@ -25,6 +25,7 @@ from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, import_text, opened_service, put, query, rows
 from tests.support import requests
 from tests.support.concurrency import PATIENCE, Hold
+from tests.support.examples import examples
 from tests.support.requests import update
 from tests.support.servers import until
 
@@ -94,7 +95,7 @@ def state_of(service: Service, prefix: str) -> list[Any]:
     return found
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40, few=10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(batches=st.lists(st.lists(PUTS, min_size=1, max_size=8), min_size=1, max_size=4), seconds=st.integers(0, 12))
 def test_puts_in_one_transaction_do_what_each_does_alone(
     service: Service, batches: list[list[tuple[str, Put, str | None]]], seconds: int
