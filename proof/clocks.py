@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from app.db import steady_clock
+from app.db import sqlite
 from app.db.engine import normalize_url
 
 FILE = "clock"
@@ -39,7 +39,7 @@ def install(folder: Path) -> None:
             seconds = 0
         return datetime.now(UTC) + timedelta(seconds=seconds)
 
-    steady_clock.SteadyClock = partial(steady_clock.SteadyClock, read)  # type: ignore[assignment,misc]  # that is it
+    sqlite.SteadyClock = partial(sqlite.SteadyClock, read)  # type: ignore[assignment,misc]  # that is it
 
 
 def move_file(folder: Path, seconds: float) -> None:

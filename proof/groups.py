@@ -20,7 +20,7 @@ import app.core.arrival
 import app.core.machine
 import app.service.context
 from app.core.errors import StateServiceError
-from app.core.groups import GroupLimit
+from app.core.expect import GroupLimit
 from app.core.log import LogRow
 from app.core.position import Kind
 from app.service.context import Service

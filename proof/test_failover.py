@@ -12,7 +12,7 @@ import pytest
 
 from app.db import Database
 from app.db.engine import open_engine
-from app.waiting.watching import read_listen_url
+from app.waiting.hub import read_listen_url
 from proof.failover import Plan, run_failovers
 from proof.load import RING
 from proof.replication import Pair, replicated_database

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import schema
-from app.chart_file.roster_lines import parse_roster
+from app.chart_file.rosters import parse_roster
 from app.core.log import Author
 from app.service.put import Put
 from app.service.rosters import RosterRequest, import_roster

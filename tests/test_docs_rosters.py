@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.chart_file.roster_lines import parse_labels
+from app.chart_file.rosters import parse_labels
 from tests.support.docs import blocks, read_page
 
 COMMANDS = next(block for block in blocks(read_page("docs/rosters.md"), "sh") if "knife search" in block)

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.chart_file.checks import StateDraft, check_paths, collect_warnings
+from app.chart_file.checks import (
+    PROMISE_KEYS,
+    StateDraft,
+    check_paths,
+    collect_warnings,
+    hold_to_promises,
+    read_promises,
+    warn_of_meaning,
+)
 from app.chart_file.expect import (
     Spot,
     check_looking_back,
@@ -35,7 +43,6 @@ from app.chart_file.fields import (
     to_name,
 )
 from app.chart_file.guards import CLOCK_KEYS, SLOT_KEYS, Counted, read_guard, read_slots
-from app.chart_file.meaning import warn_of_meaning
 from app.chart_file.nodes import (
     ListNode,
     MapNode,
@@ -47,8 +54,7 @@ from app.chart_file.nodes import (
     quote,
     read_nodes,
 )
-from app.chart_file.promises import PROMISE_KEYS, hold_to_promises, read_promises
-from app.chart_file.sets import SetSpots, list_set_spots
+from app.chart_file.rosters import SetSpots, list_set_spots
 from app.chart_file.windows import (
     PEOPLE_KEYS,
     SCHEDULE_KEYS,

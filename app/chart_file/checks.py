@@ -1,12 +1,33 @@
-"""Checks of a chart as a whole: the paths between its states, and the warnings."""
+"""Checks of a chart as a whole: the paths between its states, the warnings, and what it promises.
+
+A chart that can break a promise (`never`, `always`) is refused. Warnings are about charts that can be read, but
+probably do not do what their author means.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from app.chart_file.nodes import Place, Problems, quote
-from app.core.chart import State
+from app.chart_file.fields import (
+    ScalarError,
+    Scope,
+    expect_type,
+    list_nodes,
+    read_map,
+    read_scalar,
+    to_age,
+)
+from app.chart_file.nodes import MapNode, Node, Place, Problems, ScalarNode, quote
+from app.core.breaking import Broken, check_promises
+from app.core.chart import FAILED_KEY, Chart, CountGuard, Func, State
+from app.core.counts import UNLIMITED, Budget, Counts, TooManyCountsError
+from app.core.expect import FromRoster
+from app.core.memory import Lists, find_uncovered
+from app.core.plan import list_planned
+from app.core.promises import LIMIT, MEASURES, Always, Never, Promises
+from app.core.proof import list_clock_moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +191,299 @@ def _list_first(drafts: Sequence[StateDraft]) -> list[StateDraft]:
         if draft.name is not None:
             first.setdefault(draft.name, draft)
     return list(first.values())
+
+
+# What the check may cost: it runs at each import.
+BUDGET = 100_000
+
+
+def warn_of_meaning(chart: Chart, places: Mapping[str, Place], warnings: Problems) -> None:
+    """Note what each state probably does not mean."""
+    for name, message in _judge_twice(chart):
+        warnings.add(places[name], message)
+    if chart.looks_up:
+        # The thresholds depend on who is on a roster.
+        return
+    budget = Budget(BUDGET)
+    for name, state in chart.states.items():
+        if state.is_final:
+            continue
+        try:
+            counts = Counts(state, UNLIMITED if chart.expect is None else chart.expect, budget)
+        except TooManyCountsError:
+            return
+        for message in (*_judge_slots(chart, state), *_judge_failures(chart, state, counts), *_judge_guards(counts)):
+            warnings.add(places[name], message)
+
+
+def _judge_twice(chart: Chart) -> Iterator[tuple[str, str]]:
+    """Yield the states in which machines that are done in an earlier state must do the work again.
+
+    Charts that go by rosters know their machines by name, and each state says whose turn it is.
+    """
+    if not chart.rosters:
+        return
+    for name, state in chart.states.items():
+        expect = chart.expect_of(name)
+        if not state.is_counting or state.approvers is not None or not isinstance(expect, FromRoster):
+            continue
+        for earlier, before in chart.states.items():
+            own = chart.expect_of(earlier)
+            if not isinstance(own, FromRoster) or not before.is_counting or before.approvers is not None:
+                continue
+            is_before = earlier != name and chart.can_reach(earlier, name) and not chart.can_reach(name, earlier)
+            if is_before and _overlap(own, expect) and earlier not in _list_carried(chart, name):
+                again = f"are asked to do the work again in {quote(name)}: 'including: [{earlier}]' counts them there"
+                yield name, f"machines that are done in {quote(earlier)} {again}"
+                break
+
+
+def _overlap(one: FromRoster, other: FromRoster) -> bool:
+    """Return whether a machine may be in both sets, as far as the labels that both name tell."""
+    if one.roster != other.roster:
+        return False
+    values = dict(other.where)
+    return all(not set(wanted).isdisjoint(values.get(label, wanted)) for label, wanted in one.where)
+
+
+def _list_carried(chart: Chart, name: str) -> set[str]:
+    """Return the states whose machines are counted on entry to a state, also by way of another state."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        more = set(chart.states[ahead.pop()].including) - found
+        found |= more
+        ahead += more
+    return found
+
+
+def _judge_slots(chart: Chart, state: State) -> Iterator[str]:
+    if state.slots is not None:
+        if chart.expect is not None and min(state.slots.stages) >= chart.expect:
+            yield (
+                f"the slots of {quote(state.name)} never bind: there are {min(state.slots.stages)},"
+                f" and {chart.expect} machines take part"
+            )
+    elif state.is_counting and state.approvers is None and chart.expect is not None:
+        for item in state.transitions:
+            guard = item.guard
+            if _counts_to(guard, state, chart.expect) and chart.states[item.target].is_counting:
+                yield (
+                    f"{quote(guard.log_text)} does not keep {quote(state.name)} to {guard.written} machines:"
+                    " all that ask before so many have reported may act; 'slots' limits how many do at a time"
+                )
+                return
+
+
+def _counts_to(guard: object, state: State, machines: int) -> bool:
+    """Return whether the guard waits for a number of machines that is written as such, and is not all of them."""
+    if not isinstance(guard, CountGuard) or guard.written.endswith("%") or guard.key != state.default_key:
+        return False
+    return guard.key != FAILED_KEY and state.func is Func.INCREMENT and 1 < guard.threshold < machines
+
+
+def _judge_failures(chart: Chart, state: State, counts: Counts) -> Iterator[str]:
+    if not state.has_attribute(FAILED_KEY):
+        return
+    if state.default_key == FAILED_KEY and len(state.attributes) > 1:
+        yield (
+            f"a plain PUT on {quote(state.name)} counts a failure, because its first attribute is 'failed';"
+            " put the attribute that counts success first"
+        )
+    if not any(item.guard.key == FAILED_KEY for item in state.transitions):
+        yield f"no guard of {quote(state.name)} reads 'failed': failures are counted, and nothing comes of it"
+    if chart.expect is not None and state.default_key != FAILED_KEY and _needs_everyone(state, counts, chart.expect):
+        yield (
+            f"one failure that lasts leaves no way out of {quote(state.name)}:"
+            " every machine must succeed, and no deadline ends it"
+        )
+
+
+def _needs_everyone(state: State, counts: Counts, machines: int) -> bool:
+    """Return whether one machine that fails for good keeps the state from ever being left."""
+    if list_clock_moves(state)[0] or counts.find_most(FAILED_KEY) < 1:
+        return False
+    planned = {item.guard for item in list_planned(state)}
+    ends = [end for end in counts.exits if FAILED_KEY not in (end.key, end.moved_from)]
+    is_planned = any(state.transitions[end.move].guard in planned for end in ends)
+    return is_planned and all(counts.find_spare(end, FAILED_KEY) == 0 for end in ends if _can_happen(counts, end.move))
+
+
+def _can_happen(counts: Counts, move: int) -> bool:
+    return counts.find_shortest(move) is not None
+
+
+def _judge_guards(counts: Counts) -> Iterator[str]:
+    """Yield the transitions that another one always comes before."""
+    state = counts.state
+    clock, is_passed_through = list_clock_moves(state)
+    taken = {end.move for end in counts.exits} | clock
+    for number, item in enumerate(state.transitions):
+        if number in taken or is_passed_through:
+            continue
+        what = f"the transition to {quote(item.target)} at {quote(item.guard.log_text)} is never taken"
+        if item.guard.is_clock:
+            yield f"{what}: a deadline that is listed before it comes first"
+            continue
+        other = next((end.move for end in counts.exits if end.key == item.guard.key), None)
+        if other is not None:
+            nearer = state.transitions[other]
+            yield f"{what}: {quote(nearer.guard.log_text)} holds before, and leads to {quote(nearer.target)}"
+
+
+PROMISE_KEYS = ("never", "always")
+PLACES = ("while", "at")
+CHECKED_LATER = (
+    "this promise is checked when the rosters are known: with --roster here, at the import, and when a roster changes"
+)
+NEVER_KEYS = (*MEASURES, *PLACES)
+ALWAYS_KEYS = ("ends", "within")
+
+
+@dataclass(slots=True)
+class PromiseNodes:
+    """The promises of a chart file, each with its place in the file."""
+
+    never: list[tuple[Never, Node]] = field(default_factory=list)
+    always: list[tuple[Always, Node]] = field(default_factory=list)
+
+    @property
+    def promises(self) -> Promises:
+        """The promises alone."""
+        return Promises(tuple(one for one, _ in self.never), tuple(one for one, _ in self.always))
+
+    def find_place(self, promise: Never | Always) -> Node:
+        """Return where the promise stands in the file."""
+        return next(node for one, node in (*self.never, *self.always) if one is promise)
+
+
+def read_promises(fields: MapNode, states: Mapping[str, State], scope: Scope) -> PromiseNodes:
+    """Return the promises that can be read; problems are noted in `scope`."""
+    found = PromiseNodes()
+    for node in list_nodes(fields.find("never")):
+        never = _read_never(node, states, scope)
+        if never is not None:
+            found.never.append((never, node))
+    for node in list_nodes(fields.find("always")):
+        always = _read_always(node, states, scope)
+        if always is not None:
+            found.always.append((always, node))
+    return found
+
+
+def _read_never(node: Node, states: Mapping[str, State], scope: Scope) -> Never | None:
+    fields = read_map(node, "a promise of 'never'", NEVER_KEYS, (), scope.problems)
+    if fields is None:
+        return None
+    measure, place = _find_one(fields, MEASURES, scope.problems), _find_one(fields, PLACES, scope.problems)
+    if measure is None or place is None:
+        return None
+    limit = fields.find(measure)
+    written = read_scalar(limit, measure, _to_limit, scope.problems)
+    name = _read_state(fields.find(place), place, states, scope)
+    if written is None or name is None or limit is None:
+        return None
+    never = Never(measure, written, place, name)
+    is_sized = scope.expect.machines is not None or scope.expect.is_looked_up or scope.expect.is_unreadable
+    if never.is_share and not is_sized:
+        scope.problems.add(limit, f"{measure}: {quote(written)} is a percentage, but the chart has no 'expect'")
+        return None
+    if never.is_while and states[name].is_final:
+        scope.problems.add(
+            fields.entries[place][1], f"while: {quote(name)} is final, so nothing happens in it; say 'at'"
+        )
+        return None
+    return never
+
+
+def _find_one(fields: MapNode, words: tuple[str, ...], problems: Problems) -> str | None:
+    given = [word for word in words if fields.find(word) is not None]
+    if len(given) == 1:
+        return given[0]
+    problems.add(fields, f"a promise of 'never' needs {' or '.join(map(repr, words))}{', not both' if given else ''}")
+    return None
+
+
+def _to_limit(text: str) -> str:
+    if not LIMIT.fullmatch(text):
+        raise ScalarError(f"{quote(text)} is not a limit such as '>5', '>=6' or '>2%'")
+    return text
+
+
+def _read_state(node: Node | None, what: str, states: Mapping[str, State], scope: Scope) -> str | None:
+    name = read_scalar(node, what, str, scope.problems)
+    if name is None or name in states:
+        return name
+    if isinstance(node, ScalarNode):
+        meant = scope.problems.find_nearest(name, states.keys())
+        hint = "" if meant is None else f" (did you mean {quote(meant)}?)"
+        scope.problems.add(node, f"{what} {quote(name)} is not a state of this chart{hint}")
+    return None
+
+
+def _read_always(node: Node, states: Mapping[str, State], scope: Scope) -> Always | None:
+    fields = read_map(node, "a promise of 'always'", ALWAYS_KEYS, ("ends",), scope.problems)
+    if fields is None:
+        return None
+    ends = [_read_ending(item, states, scope) for item in list_nodes(fields.find("ends"))]
+    within = fields.find("within")
+    length = read_scalar(within, "within", _to_length, scope.problems)
+    if "ends" in fields.entries and not ends:
+        expect_type(fields.entries["ends"][1], "ends", "a final state, or a list of them", scope.problems)
+    if not ends or None in ends or (within is not None and length is None):
+        return None
+    written = within.text if isinstance(within, ScalarNode) else None
+    return Always(tuple(name for name in ends if name is not None), length, written)
+
+
+def _read_ending(node: Node, states: Mapping[str, State], scope: Scope) -> str | None:
+    name = _read_state(node, "ends", states, scope)
+    if name is None or states[name].is_final:
+        return name
+    scope.problems.add(node, f"ends: {quote(name)} is not a final state")
+    return None
+
+
+def _to_length(text: str) -> timedelta:
+    age = to_age(text)
+    if not age:
+        raise ScalarError(f"{quote(text)} is not longer than zero")
+    return age
+
+
+def hold_to_promises(
+    chart: Chart,
+    found: PromiseNodes,
+    problems: Problems,
+    warnings: Problems,
+    *,
+    now: datetime | None = None,
+    rosters: Lists | None = None,
+) -> None:
+    """Note each promise that the chart can break, with the story that breaks it; doubts are warnings.
+
+    A chart that goes by rosters is judged if `rosters` has the lines of all. Else a warning says when it will be.
+    """
+    if not chart.promises:
+        return
+    if not set(chart.rosters).issubset(rosters or ()):
+        for place in (node for _, node in (*found.never, *found.always)):
+            warnings.add_at(place.line, place.column, CHECKED_LATER)
+        return
+    uncovered = find_uncovered(chart, rosters)
+    if uncovered is not None:
+        promises: list[Never | Always] = [*chart.promises.never, *chart.promises.always]
+        for place in map(found.find_place, promises):
+            why = f"a promise cannot be proved of a chart that {uncovered}; leave the promise out"
+            problems.add_at(place.line, place.column, why)
+        return
+    checked = check_promises(chart, now, rosters)
+    for broken in checked.broken:
+        _note(broken, found, problems)
+    for broken in checked.doubtful:
+        _note(broken, found, warnings)
+
+
+def _note(broken: Broken, found: PromiseNodes, problems: Problems) -> None:
+    place = found.find_place(broken.promise)
+    problems.add_at(place.line, place.column, broken.because, broken.story)

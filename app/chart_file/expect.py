@@ -25,8 +25,7 @@ from app.chart_file.fields import (
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, quote
 from app.core.chart import State
-from app.core.expect import FromRoster, Listed, Number, Reporters, Where
-from app.core.groups import GroupLimit
+from app.core.expect import FromRoster, GroupLimit, Listed, Number, Reporters, Where
 
 EXPECT_KEYS = ("roster", "where", "reported", "key")
 LABEL = re.compile(r"[A-Za-z0-9_./-]{1,128}")

@@ -31,7 +31,7 @@ from app.core.chart import (
     Op,
     SlotRule,
 )
-from app.core.groups import GroupLimit
+from app.core.expect import GroupLimit
 from app.core.window import Schedule
 
 GUARD_KEYS = ("key", "value", "op", "of")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 from app.chart_file.chart import FUNC_WORDS, MAX_STATES
+from app.chart_file.checks import PLACES
 from app.chart_file.expect import LABEL
 from app.chart_file.fields import INTEGER, ISO_AGE, NAME, PERCENTAGE, SIMPLE_AGE
 from app.chart_file.guards import CLOCK_KEYS, COUNTING_WORDS, ON_EXPIRE_WORDS, OP_WORDS
-from app.chart_file.promises import PLACES
 from app.chart_file.windows import APPROVERS, CLOCK, IMPORTER, OPEN
 from app.core.chart import CHART_NAME, INT64_MAX, INT64_MIN
 from app.core.promises import LIMIT, MEASURES

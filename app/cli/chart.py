@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from app import chart_file
-from app.chart_file.sets import warn_of_sets
+from app.chart_file.rosters import warn_of_sets
 from app.cli.given import read_given, rosters_option
 from app.cli.shared import (
     MACHINE,

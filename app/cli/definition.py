@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from app import chart_file
-from app.chart_file.roster_lines import parse_labels
+from app.chart_file.rosters import parse_labels
 from app.cli.given import read_given
 from app.cli.remote import Remote, chart_path, find_remote, path_of
 from app.cli.shared import USAGE, config_of, fail, open_service, print_problems, read_file

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from app.chart_file.roster_lines import RosterFileError, parse_roster
+from app.chart_file.rosters import RosterFileError, parse_roster
 from app.cli.shared import USAGE, fail, print_problems, read_file
 from app.core.expect import Labels, read_labels
 from app.service.rosters import find_name_problem

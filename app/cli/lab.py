@@ -41,9 +41,8 @@ from app.core.chart import Chart
 from app.core.errors import ChartFileError
 from app.core.memory import Lists
 from app.diagram.plots import draw_spread
-from app.lab.fleet import Assumptions
 from app.lab.play import Coverage, Result, play
-from app.lab.simulate import Simulation, list_assumptions, list_curves, say_time, simulate
+from app.lab.simulate import Assumptions, Simulation, list_assumptions, list_curves, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
 from app.service.runs import (

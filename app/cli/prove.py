@@ -22,8 +22,7 @@ from app.cli.shared import (
     print_json,
 )
 from app.core.chart import Chart
-from app.core.crowd import count_machines
-from app.core.memory import Lists
+from app.core.memory import Lists, count_machines
 from app.lab.prove import Proved, prove
 
 

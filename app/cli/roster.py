@@ -12,7 +12,7 @@ import click
 
 from app.chart_file.expect import join_conditions, to_condition
 from app.chart_file.fields import ScalarError, to_share
-from app.chart_file.roster_lines import RosterFileError
+from app.chart_file.rosters import RosterFileError
 from app.cli.shared import (
     NUMBER,
     USAGE,

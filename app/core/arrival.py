@@ -12,8 +12,20 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.core.chart import FAILED_KEY, Chart, CountGuard, SlotRule, State, Transition
-from app.core.expect import FromRoster, Known, Labels, PastReport, Rosters, Where, last_words
-from app.core.groups import ALL_UP, Group, find_full_group, list_groups, put_down
+from app.core.expect import (
+    ALL_UP,
+    FromRoster,
+    Group,
+    Known,
+    Labels,
+    PastReport,
+    Rosters,
+    Where,
+    find_full_group,
+    last_words,
+    list_groups,
+    put_down,
+)
 from app.core.position import Position, Report
 
 # How the reason of a row ends by which a state is left on entry.

@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 
 from app.core.chart import Chart, ClockGuard, ElapsedGuard, State
 from app.core.counts import UNLIMITED, TooManyCountsError
-from app.core.crowd import count_machines
-from app.core.memory import Lists
+from app.core.memory import Lists, count_machines
 from app.core.promises import Always, Never
 from app.core.proof import Leg, Measure, Proof, list_clock_moves
 from app.core.telling import show, show_most

@@ -18,8 +18,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, Self
 
 from app.core.errors import AttributeRangeError
-from app.core.expect import Expect, FromRoster, Listed, Number, Reporters
-from app.core.groups import GroupLimit
+from app.core.expect import Expect, FromRoster, GroupLimit, Listed, Number, Reporters
 from app.core.promises import Promises
 from app.core.window import Hours, Schedule, find_end_of_open_time
 

@@ -18,8 +18,7 @@ from app.core.arrival import find_failed, find_full, find_labels, groups_of, mea
 from app.core.chart import FAILED_KEY, Chart, SlotRule
 from app.core.decision import MOVES_PER_STEP, Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
-from app.core.expect import NOTHING, Known
-from app.core.groups import write_group
+from app.core.expect import NOTHING, Known, write_group
 from app.core.log import format_instant
 from app.core.position import (
     LEASES_FOLLOW,

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, SlotRule, State
-from app.core.groups import ALL_UP, Down, Group
+from app.core.expect import ALL_UP, Down, Group
 from app.core.window import NO_HOURS, Hours, Schedule
 
 

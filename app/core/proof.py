@@ -15,9 +15,8 @@ from enum import StrEnum
 
 from app.core.chart import Chart, ClockGuard, CountGuard, ElapsedGuard, OnExpire, State
 from app.core.counts import UNLIMITED, Budget, Counts, Peak
-from app.core.crowd import Crowd
 from app.core.expect import FromRoster, Listed, Reporters
-from app.core.memory import Lists
+from app.core.memory import Crowd, Lists
 from app.core.witness import MAX_ACTS, Act, Said, Stage, Story, StoryTooLongError, play
 
 

@@ -19,8 +19,7 @@ from app.core.arrival import (
 )
 from app.core.chart import FAILED_KEY, Chart, CountGuard, ElapsedGuard, OnExpire, SlotRule, State, Transition
 from app.core.errors import LogDamagedError
-from app.core.expect import NOTHING, FromRoster, Labels, PastReport, Rosters, Where
-from app.core.groups import write_group
+from app.core.expect import NOTHING, FromRoster, Labels, PastReport, Rosters, Where, write_group
 from app.core.log import NOT_PAUSED, Imported, LogRow, Pauser, chain_hash, read_marker
 from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, PastVisit, Position, Slot, read_homes
 from app.core.window import Hours

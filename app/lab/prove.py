@@ -11,9 +11,8 @@ from typing import Any
 
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State, Transition
 from app.core.counts import BUDGET, UNLIMITED, Budget, Counts, Exit, Peak
-from app.core.crowd import find_uncovered
 from app.core.errors import BadRequestError
-from app.core.memory import Lists
+from app.core.memory import Lists, find_uncovered
 from app.core.proof import Leg, Measure, Proof, list_clock_moves
 from app.core.telling import show, show_most
 from app.core.witness import write_file, write_tale

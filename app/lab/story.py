@@ -28,7 +28,7 @@ from app.chart_file.fields import (
     to_name,
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, Place, Problems, ScalarNode, decode, quote, read_nodes
-from app.chart_file.roster_lines import parse_labels
+from app.chart_file.rosters import parse_labels
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartFileError
 from app.core.expect import Labels

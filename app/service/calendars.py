@@ -9,15 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from app import store
-from app.chart_file.calendar import MAX_BYTES, parse_calendar
 from app.chart_file.fields import ScalarError, to_chart_name
+from app.chart_file.windows import MAX_BYTES, parse_calendar
 from app.core.errors import BadRequestError, CalendarNotFoundError
 from app.core.log import Author, format_instant
 from app.core.position import FollowCalendar
 from app.core.window import HORIZON, Hours, Interval
 from app.db import Connection, asking, retrying, transaction
 from app.service.context import LockedChart, Service, locked_charts, record_all
-from app.store.calendars import CalendarVersion
+from app.store.rosters import CalendarVersion
 
 __all__ = ["MAX_BYTES"]
 # Events that a calendar's view shows.
@@ -60,10 +60,10 @@ def import_calendar(service: Service, name: str, source: bytes | str, author: Au
     """
     check_name(name)
     with transaction(service.database, is_long=True) as connection:
-        store.calendars.lock_calendars(connection)
+        store.rosters.lock_calendars(connection)
         now = service.read_now(connection)
         parsed = parse_calendar(source, Interval(now, now + HORIZON))
-        newest = store.calendars.find_newest(connection, name)
+        newest = store.rosters.find_newest(connection, name)
         if newest is not None and newest.text == parsed.text:
             return ImportedCalendar("unchanged", newest, _find_states(connection, name))
         version = CalendarVersion(
@@ -75,7 +75,7 @@ def import_calendar(service: Service, name: str, source: bytes | str, author: Au
             imported_by=author.actor,
             text=parsed.text,
         )
-        store.calendars.add_version(connection, version)
+        store.rosters.add_calendar_version(connection, version)
         held = _follow(service, connection, version, author)
         if held:
             record_all(service, connection, held)
@@ -116,14 +116,14 @@ def list_calendars(service: Service) -> list[CalendarView]:
     with asking(service.database) as connection:
         return [
             CalendarView(version, tuple(store.charts.list_calendar_followers(connection, version.calendar)))
-            for version in store.calendars.list_calendars(connection)
+            for version in store.rosters.list_calendars(connection)
         ]
 
 
 def get_calendar(service: Service, name: str) -> CalendarView:
     """A calendar with its newest version and its next events. Raises CalendarNotFoundError."""
     with asking(service.database) as connection:
-        version = store.calendars.find_newest(connection, name)
+        version = store.rosters.find_newest(connection, name)
         if version is None:
             raise CalendarNotFoundError(f"no calendar named {name!r}")
         now: datetime = service.read_now(connection)
@@ -136,10 +136,10 @@ def get_calendar(service: Service, name: str) -> CalendarView:
 def list_versions(service: Service, name: str) -> list[CalendarVersion]:
     """Every version of a calendar, oldest first. Raises CalendarNotFoundError."""
     with asking(service.database) as connection:
-        return store.calendars.list_versions(connection, name)
+        return store.rosters.list_calendar_versions(connection, name)
 
 
 def get_version(service: Service, name: str, version: int) -> CalendarVersion:
     """One version of a calendar. Raises CalendarNotFoundError."""
     with asking(service.database) as connection:
-        return store.calendars.get_version(connection, name, version)
+        return store.rosters.get_version(connection, name, version)

@@ -12,7 +12,7 @@ from typing import Any
 from cachetools import LRUCache
 
 from app import store
-from app.chart_file.calendar import parse_calendar
+from app.chart_file.windows import parse_calendar
 from app.core.chart import Chart
 from app.core.errors import CalendarNotFoundError
 from app.core.log import format_instant
@@ -70,7 +70,7 @@ class CalendarEvents:
         key = (connection.info.get("identity"), name, version, first, last)
         with self._lock, suppress(KeyError):
             return self._kept[key]
-        text = store.calendars.get_version(connection, name, version).text
+        text = store.rosters.get_version(connection, name, version).text
         found = parse_calendar(text).list_intervals(first, last)
         with self._lock:
             self._kept[key] = found
@@ -88,7 +88,7 @@ def follow_calendars(events: CalendarEvents, connection: Connection, chart: Char
     """
     versions = []
     for name in sorted(chart.calendars):
-        newest = store.calendars.find_newest(connection, name)
+        newest = store.rosters.find_newest(connection, name)
         if newest is None:
             raise CalendarNotFoundError(f"no calendar named {name!r}")
         versions.append((name, newest.version))

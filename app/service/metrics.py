@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from app import store
 from app.db import Connection, snapshot
-from app.db.steady_clock import find_clock
+from app.db.sqlite import find_clock
 from app.service.condition import find_timing, judge
 from app.service.context import Service, list_positions
 from app.service.forecast import find_forecast

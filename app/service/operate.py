@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from app import chart_file, store
-from app.chart_file.sets import warn_of_sets
+from app.chart_file.rosters import warn_of_sets
 from app.core import machine
 from app.core.chart import Chart
 from app.core.errors import (
@@ -183,8 +183,8 @@ def _import(
     """Do the import; return what it did, and the step if there was one."""
     if parsed.calendars:
         # Before the chart's row, as the import of a calendar takes its locks.
-        store.calendars.lock_calendars(connection)
-        known = {calendar.calendar for calendar in store.calendars.list_calendars(connection)}
+        store.rosters.lock_calendars(connection)
+        known = {calendar.calendar for calendar in store.rosters.list_calendars(connection)}
         missing = [problem for name, problem in parsed.calendars.items() if name not in known]
         if missing:
             raise ChartFileError(tuple(sorted(missing)))

@@ -44,7 +44,7 @@ from app.core.position import (
 )
 from app.core.window import NO_LABELS
 from app.db import Connection, asking, retrying, snapshot, transaction
-from app.db.steady_clock import find_clock
+from app.db.sqlite import find_clock
 from app.service.context import ClaimAddresses, LockedChart, Service, locked, locked_charts, record_all
 from app.service.hours import WINDOW_REASONS, Closed, describe_closed
 from app.service.metrics import lock_is_held

@@ -16,8 +16,7 @@ from typing import Any
 from app import store
 from app.chart_file import parse
 from app.chart_file.fields import say_alike, spell_plainly
-from app.chart_file.roster_lines import digest, parse_roster, write_labels, write_line
-from app.chart_file.sets import find_labelled
+from app.chart_file.rosters import digest, find_labelled, parse_roster, write_labels, write_line
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
 from app.core.errors import ChartFileError, ConflictError, Problem, RosterNotFoundError, VersionNotFoundError
 from app.core.expect import FromRoster, Labels, Where, read_labels

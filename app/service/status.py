@@ -10,8 +10,7 @@ from typing import Any
 from app import store
 from app.core.arrival import list_full
 from app.core.chart import Chart, CountGuard, State
-from app.core.expect import NOTHING, Known
-from app.core.groups import write_group
+from app.core.expect import NOTHING, Known, write_group
 from app.core.log import format_instant
 from app.core.plan import find_next_clock
 from app.core.position import Position, Slot

@@ -351,8 +351,8 @@ def begin_session(service: Service, token_id: int) -> str:
     secret = secrets.token_urlsafe(32)
     with transaction(service.database) as connection:
         now = service.read_now(connection)
-        store.sessions.drop_sessions_before(connection, used=now - IDLE, created=now - MAX_AGE)
-        store.sessions.add_session(connection, hash_secret(secret), token_id, now)
+        store.tokens.drop_sessions_before(connection, used=now - IDLE, created=now - MAX_AGE)
+        store.tokens.add_session(connection, hash_secret(secret), token_id, now)
     return secret
 
 
@@ -360,7 +360,7 @@ def begin_session(service: Service, token_id: int) -> str:
 def end_session(service: Service, secret: str) -> None:
     """End a session everywhere."""
     with transaction(service.database) as connection:
-        store.sessions.drop_session(connection, hash_secret(secret))
+        store.tokens.drop_session(connection, hash_secret(secret))
 
 
 def find_session_holder(service: Service, tokens: TokenCache, secret: str, *, is_person: bool) -> Holder | None:
@@ -371,7 +371,7 @@ def find_session_holder(service: Service, tokens: TokenCache, secret: str, *, is
     """
     sha256 = hash_secret(secret)
     with asking(service.database) as connection:
-        found = store.sessions.find_session(connection, sha256)
+        found = store.tokens.find_session(connection, sha256)
         now = service.read_now(connection)
     if found is None or found.token.revoked_at is not None or has_expired(found.token, now):
         return None
@@ -386,7 +386,7 @@ def find_session_holder(service: Service, tokens: TokenCache, secret: str, *, is
 def _touch(service: Service, sha256: str, now: datetime) -> None:
     try:
         with transaction(service.database) as connection:
-            store.sessions.touch_session(connection, sha256, now)
+            store.tokens.touch_session(connection, sha256, now)
     except DatabaseUnavailableError as error:
         # The page can be shown all the same; the next page notes it.
         logger.warning("could not note that a session is in use: %s", error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from app.store import (
-    calendars,
     charts,
     definitions,
     log,
@@ -11,13 +10,11 @@ from app.store import (
     overview,
     record,
     rosters,
-    sessions,
     subscriptions,
     tokens,
 )
 
 __all__ = [
-    "calendars",
     "charts",
     "definitions",
     "log",
@@ -25,7 +22,6 @@ __all__ = [
     "overview",
     "record",
     "rosters",
-    "sessions",
     "subscriptions",
     "tokens",
 ]

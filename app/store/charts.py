@@ -16,8 +16,7 @@ from app.core.errors import ChartNotFoundError
 from app.core.log import MICROSECOND, format_instant, read_hours, write_hours
 from app.core.position import Position, Step
 from app.core.window import NO_HOURS, Hours
-from app.db import Connection
-from app.db.connection import Prepared, among, recordset
+from app.db import Connection, Prepared, among, recordset
 from app.models import attribute_values, charts
 
 

@@ -33,8 +33,7 @@ from app.core.chart import (
     Transition,
 )
 from app.core.errors import VersionNotFoundError
-from app.core.expect import Expect, FromRoster, Listed, Number, Reporters
-from app.core.groups import GroupLimit
+from app.core.expect import Expect, FromRoster, GroupLimit, Listed, Number, Reporters
 from app.core.log import MICROSECOND, format_instant
 from app.core.promises import read_promises
 from app.core.window import DAYS, Schedule, Window

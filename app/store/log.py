@@ -33,8 +33,7 @@ from sqlalchemy import (
 from app.core.chart import OnExpire
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
 from app.core.position import CLOCK_KINDS, Entry, Kind
-from app.db import Connection
-from app.db.connection import Prepared, among, recordset
+from app.db import Connection, Prepared, among, recordset
 from app.models import charts, replayed_keys, transition_log
 from app.store.charts import ChartRow
 

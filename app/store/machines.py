@@ -15,8 +15,7 @@ from app.core.chart import FAILED_KEY, Chart
 from app.core.expect import PastReport
 from app.core.log import format_instant
 from app.core.position import Kind, Report, Slot, Visit
-from app.db import Connection
-from app.db.connection import DIALECTS, Prepared, among, recordset, upsert
+from app.db import DIALECTS, Connection, Prepared, among, recordset, upsert
 from app.models import charts, reports, slots, transition_log, visits
 from app.store.charts import ChartRow
 

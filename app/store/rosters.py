@@ -1,7 +1,7 @@
-"""The tables of rosters: a roster, its versions, and the lines that each version has.
+"""The tables of rosters and calendars: what is imported from outside, in versions that are written once.
 
-A line is a row with the versions from which on and before which it holds, so that a new version writes only what
-differs.
+A line of a roster is a row with the versions from which on and before which it holds, so that a new version writes only
+what differs. A version of a calendar is its iCalendar text.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, text, update
 
+from app.core.errors import CalendarNotFoundError
 from app.core.expect import Labels, Where, read_labels
 from app.core.log import format_instant
-from app.db import Connection
-from app.db.connection import Prepared, among
-from app.models import reports, roster_machines, roster_versions, rosters
+from app.db import Connection, Prepared, among
+from app.models import calendar_versions, reports, roster_machines, roster_versions, rosters
 from app.store.charts import ChartRow
 from app.store.machines import MachineFilter
 
@@ -301,3 +301,78 @@ def list_changes(connection: Connection, roster_id: int, before: int, after: int
     for machine, labels, was, _ in connection.execute(query):
         found.setdefault(machine, [None, None])[0 if was else 1] = labels
     return {machine: labels for machine, labels in found.items() if labels[0] != labels[1]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalendarVersion:
+    """One imported text of a calendar; `events` is how many events it has."""
+
+    calendar: str
+    version: int
+    sha256: str
+    events: int
+    imported_at: datetime
+    imported_by: str | None
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the version without its text, as the HTTP interface gives it."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "text"}
+        return {**fields, "imported_at": format_instant(self.imported_at)}
+
+
+_COLUMNS = tuple(calendar_versions.c[name] for name in CalendarVersion.__slots__)
+_table = calendar_versions.c
+
+
+# An arbitrary number that only this lock uses.
+ADVISORY_LOCK = 0x57A7E5E3
+
+
+def lock_calendars(connection: Connection) -> None:
+    """Let no other transaction import a calendar, or a chart that names one, until this one is over."""
+    # On SQLite the transaction's BEGIN IMMEDIATE is the lock. PostgreSQL lets only a role that may change the table's
+    # rows lock the table like this, and the role that serves may not.
+    if not connection.is_sqlite:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+
+
+def list_calendars(connection: Connection) -> list[CalendarVersion]:
+    """List the newest version of every calendar, by name."""
+    newest = select(_table.calendar, func.max(_table.version)).group_by(_table.calendar).subquery()
+    query = (
+        select(*_COLUMNS)
+        .join(newest, (newest.c[0] == _table.calendar) & (newest.c[1] == _table.version))
+        .order_by(_table.calendar)
+    )
+    return [CalendarVersion(**row) for row in connection.execute(query).mappings()]
+
+
+def list_calendar_versions(connection: Connection, calendar: str) -> list[CalendarVersion]:
+    """List every version of a calendar, oldest first. Raises CalendarNotFoundError."""
+    query = select(*_COLUMNS).where(_table.calendar == calendar).order_by(_table.version)
+    found = [CalendarVersion(**row) for row in connection.execute(query).mappings()]
+    if not found:
+        raise CalendarNotFoundError(f"no calendar named {calendar!r}")
+    return found
+
+
+def find_newest(connection: Connection, calendar: str) -> CalendarVersion | None:
+    """Return the newest version of a calendar; None if there is no such calendar."""
+    query = select(*_COLUMNS).where(_table.calendar == calendar).order_by(_table.version.desc()).limit(1)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else CalendarVersion(**row)
+
+
+def get_version(connection: Connection, calendar: str, version: int) -> CalendarVersion:
+    """Return one version of a calendar. Raises CalendarNotFoundError."""
+    query = select(*_COLUMNS).where(_table.calendar == calendar, _table.version == version)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise CalendarNotFoundError(f"there is no version {version} of a calendar {calendar!r}")
+    return CalendarVersion(**row)
+
+
+def add_calendar_version(connection: Connection, version: CalendarVersion) -> None:
+    """Write a new version. The database refuses every later change of it."""
+    connection.execute(insert(calendar_versions), [{name: getattr(version, name) for name in version.__slots__}])

@@ -1,17 +1,20 @@
-"""The tables `tokens` and `token_log`: a token is found by its hash; the token itself is not stored."""
+"""The tables `tokens`, `token_log` and `sessions`: tokens, and who is signed in to the pages with one.
+
+A token is found by its hash, and a session by the hash of the secret in its cookie; neither secret is stored.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from app.core.log import Author, format_instant
 from app.db import Connection
-from app.models import token_log, tokens
+from app.models import sessions, token_log, tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,3 +110,42 @@ def log_token(connection: Connection, kind: str, row: TokenRow, now: datetime, a
     values = {name: getattr(row, name) for name in ("role", "pattern", "machine", "expires_at")}
     values |= {"at": now, "kind": kind, "token": row.name, "actor": author.actor, "remote_addr": author.remote_addr}
     connection.execute(insert(token_log).values(values))
+
+
+class SessionRow(NamedTuple):
+    """A session and the token that it belongs to, which may be revoked or expired."""
+
+    token: TokenRow
+    created_at: datetime
+    used_at: datetime
+
+
+def add_session(connection: Connection, sha256: str, token_id: int, now: datetime) -> None:
+    """Write a new session's row."""
+    values = {"sha256": sha256, "token_id": token_id, "created_at": now, "used_at": now}
+    connection.execute(insert(sessions).values(values))
+
+
+def find_session(connection: Connection, sha256: str) -> SessionRow | None:
+    """Return the session with this hash; None if there is none. Used by: every request of a browser."""
+    query = select(sessions.c.token_id, sessions.c.created_at, sessions.c.used_at).where(sessions.c.sha256 == sha256)
+    found = connection.execute(query).one_or_none()
+    token = None if found is None else find_token_with(connection, found.token_id)
+    return None if found is None or token is None else SessionRow(token, found.created_at, found.used_at)
+
+
+def touch_session(connection: Connection, sha256: str, now: datetime) -> None:
+    """Note that a person has used a session."""
+    connection.execute(update(sessions).where(sessions.c.sha256 == sha256).values(used_at=now))
+
+
+def drop_session(connection: Connection, sha256: str) -> None:
+    """End a session."""
+    connection.execute(delete(sessions).where(sessions.c.sha256 == sha256))
+
+
+def drop_sessions_before(connection: Connection, used: datetime, created: datetime) -> None:
+    """Drop the sessions that were last used before `used`, began before `created`, or whose token is revoked."""
+    revoked = select(tokens.c.id).where(tokens.c.revoked_at.is_not(None))
+    is_over = (sessions.c.used_at < used) | (sessions.c.created_at < created) | sessions.c.token_id.in_(revoked)
+    connection.execute(delete(sessions).where(is_over))

@@ -28,8 +28,7 @@ from app.core.chart import (
     State,
     Transition,
 )
-from app.core.expect import FromRoster, Labels
-from app.core.groups import GroupLimit
+from app.core.expect import FromRoster, GroupLimit, Labels
 from app.core.memory import Lists, Memory
 from app.core.position import Claim, Position, Release, Report, Slot, Step, Tick, Update
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.core import counts, crowd, proof
+from app.core import counts, memory, proof
 from app.core.chart import Chart, OnExpire, SlotRule, State
 from tests.core.brute import Found, Grouped, explore, random_chart, random_grouped_chart
 from tests.support.examples import IS_ALL
@@ -169,10 +169,10 @@ MISTAKES = {
 
 MISTAKES_IN_GROUPS = {
     "the limits of groups are forgotten": (proof, "if most is None or peak.value <= most", "if True"),
-    "a group has more machines than it has": (crowd, "min(size, limit.of(size))", "limit.of(size)"),
-    "a machine in no group is never down": (crowd, "return free + sum(", "return sum("),
-    "a share is one of all machines": (crowd, "limit.of(size))", "limit.of(len(members)))"),
-    "every machine of a roster takes part": (crowd, "if matches(labels, where))", "if True)"),
+    "a group has more machines than it has": (memory, "min(size, limit.of(size))", "limit.of(size)"),
+    "a machine in no group is never down": (memory, "return free + sum(", "return sum("),
+    "a share is one of all machines": (memory, "limit.of(size))", "limit.of(len(members)))"),
+    "every machine of a roster takes part": (memory, "if matches(labels, where))", "if True)"),
 }
 
 
@@ -189,13 +189,13 @@ def read_source(module: ModuleType) -> str:
 
 def put_in(module: ModuleType, old: str, new: str) -> ModuleType:
     """Return the proof with a mistake in one of its modules."""
-    sources = {one: read_source(one) for one in (counts, crowd, proof)}
+    sources = {one: read_source(one) for one in (counts, memory, proof)}
     assert sources[module].count(old) == 1
     sources[module] = sources[module].replace(old, new)
     load(counts, sources[counts])
-    load(crowd, sources[crowd])
+    load(memory, sources[memory])
     source = sources[proof].replace("from app.core.counts import", "from mistaken_counts import")
-    return load(proof, source.replace("from app.core.crowd import", "from mistaken_crowd import"))
+    return load(proof, source.replace("from app.core.memory import", "from mistaken_memory import"))
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.core.position import Reason
-from app.db import steady_clock
-from app.db.steady_clock import SteadyClock
+from app.db import sqlite
+from app.db.sqlite import SteadyClock
 from app.service.context import Service
 from app.service.metrics import read_gauges
 from app.service.put import find_next_due, settle_clock, sweep
@@ -122,8 +122,8 @@ def test_clock_that_was_wrong_by_far_is_followed_and_told(caplog: pytest.LogCapt
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """The machine on which every database of the test is served."""
     machine = Machine()
-    monkeypatch.setattr(steady_clock, "_read_machine", lambda: machine.clock)
-    monkeypatch.setattr(steady_clock, "SteadyClock", lambda: machine.time)
+    monkeypatch.setattr(sqlite, "_read_machine", lambda: machine.clock)
+    monkeypatch.setattr(sqlite, "SteadyClock", lambda: machine.time)
     return machine
 
 

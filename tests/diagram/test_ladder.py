@@ -12,7 +12,7 @@ from hypothesis import given
 from app.core.chart import Chart
 from app.core.plan import find_main_path
 from app.diagram import Snapshot, draw
-from app.diagram.ladder import WIDTH, Ladder
+from app.diagram.draw import WIDTH, Ladder
 from app.diagram.layout import BOX_HEIGHT
 from tests.diagram.support import ROLLOUT, chain, parsed
 from tests.diagram.test_layout import charts

@@ -13,9 +13,7 @@ import pytest
 
 from app.chart_file import parse
 from app.core.chart import Chart
-from app.lab import fleet
-from app.lab.fleet import Assumptions, live
-from app.lab.simulate import Spread, list_assumptions, say_time, simulate
+from app.lab.simulate import Assumptions, Spread, list_assumptions, live, say_time, simulate
 from app.lab.tally import StepEngine, make_engine
 from app.lab.templates import make_files
 
@@ -59,7 +57,7 @@ def test_run_is_the_same_with_step_alone(monkeypatch: pytest.MonkeyPatch, name: 
     chart, assumed = old(name), replace(USUAL, machines=60, fail=fail, lost=fail / 2, retries=True)
     fast = [live(chart, assumed, Random(seed)) for seed in range(12)]
     assert not isinstance(make_engine(chart, assumed.start), StepEngine)
-    monkeypatch.setattr(fleet, "make_engine", StepEngine)
+    monkeypatch.setattr("app.lab.simulate.make_engine", StepEngine)
     assert [live(chart, assumed, Random(seed)) for seed in range(12)] == fast
     assert len({ending.state for ending in fast}) > 1
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.chart_file.calendar import parse_calendar
+from app.chart_file.windows import parse_calendar
 from app.core.errors import CalendarFileError, ChartFileError
 from app.core.position import Reason
 from app.core.window import Interval

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app import db, store
 from app.core.position import Reason
-from app.db.connection import Prepared, among
+from app.db import Prepared, among
 from app.models import charts
 from app.service import operate
 from app.service.context import Service

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from app.core.chart import Attribute, Chart, CountGuard, ElapsedGuard, Func, OnExpire, Op, SlotRule, State, Transition
 from app.core.errors import StateServiceError
-from app.core.expect import Expect, FromRoster, Labels, Listed, Reporters, Where
-from app.core.groups import GroupLimit
+from app.core.expect import Expect, FromRoster, GroupLimit, Labels, Listed, Reporters, Where
 from app.core.position import Claim, Goto, Pause, Position, Release, Reset, Resume, Step, Tick
 from tests.core.support import NOON
 from tests.support.model import Model

@@ -27,8 +27,8 @@ from sqlalchemy import Connection
 from app.db.engine import open_engine
 from app.db.postgresql import APPLICATION_NAME
 from app.service.verifying import list_logged_charts, verify
+from app.waiting.hub import LISTENER_NAME
 from app.waiting.places import MAX_WORKERS, TOKENS
-from app.waiting.watching import LISTENER_NAME
 from tests.service.support import opened_service
 from tests.support.databases import copied, database_on
 from tests.support.http import ANSWER_SECONDS, Reply, send

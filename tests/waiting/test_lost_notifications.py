@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.waiting.watching import LISTENER_NAME
+from app.waiting.hub import LISTENER_NAME
 from tests.support.charts import THREE
 from tests.support.processes import until
 from tests.support.servers import Server, beside, running, sessions, shared_database

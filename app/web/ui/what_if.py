@@ -22,8 +22,7 @@ from app.core.errors import BadRequestError, ConflictError
 from app.core.expect import Labels, read_labels
 from app.core.memory import Lists
 from app.diagram.plots import draw_share_axis, draw_shares, pick_colours
-from app.lab.fleet import Assumptions
-from app.lab.simulate import Group, Simulation, list_assumptions, list_curves, say_time, simulate_within
+from app.lab.simulate import Assumptions, Group, Simulation, list_assumptions, list_curves, say_time, simulate_within
 from app.service.context import Service
 from app.service.reading import get_definition, get_status
 from app.service.rosters import read_roster
