@@ -19,7 +19,7 @@ from app.cli.chart import (
     print_verified,
 )
 from app.cli.lab import print_runs
-from app.cli.remote import Ask, Parameters, Remote, as_text, chart_path, path_of
+from app.cli.remote import ANYTHING, Ask, Parameters, Remote, as_text, chart_path, path_of
 from app.cli.shared import NO, USAGE, current_author, fail, print_json, print_problems, read_file
 from app.cli.subscription import print_deliveries, print_put, print_subscriptions, print_test
 from app.core.errors import ChartFileError, Problem
@@ -68,7 +68,8 @@ def _export_chart(remote: Remote, given: Parameters) -> None:
 
 
 def _draw_chart(remote: Remote, given: Parameters) -> None:
-    remote.print_text(chart_path(given["name"], "diagram"), {"format": given["form"], "theme": given["theme"]})
+    query = {"format": given["form"], "theme": given["theme"]}
+    remote.print_text(chart_path(given["name"], "diagram"), query, accept=ANYTHING)
 
 
 def _list_machines(remote: Remote, given: Parameters) -> None:

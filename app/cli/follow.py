@@ -12,7 +12,7 @@ import click
 
 from app.cli import remote
 from app.cli.shared import NO, USAGE, Age, config_of, exits_on_error, fail, open_service
-from app.core.errors import StateServiceError
+from app.core.errors import DatabaseUnavailableError, StateServiceError
 from app.service.ask import Question, answer_all
 from app.service.context import Service
 from app.service.reading import get_status
@@ -20,15 +20,35 @@ from app.service.reading import get_status
 # Exit code of `wait` if the time is up first.
 TIME_IS_UP = 3
 LOOK_SECONDS = 1.0
+# What may be over at the next look: a server that starts again, a database that fails over.
+PASSING = (remote.UnreachableError, DatabaseUnavailableError)
 
 
 class Follower:
-    """Reads one chart again and again, from the service's database or from a server."""
+    """Reads one chart again and again, from the service's database or from a server.
+
+    Once it has read the chart it is patient: `look` then tells an error that may pass, and returns None.
+    """
 
     def __init__(self, context: click.Context, name: str) -> None:
         self._name = name
         self._remote = remote.find_remote(context)
         self._service: Service | None = None if self._remote is not None else open_service(config_of(context))
+        self._has_read = self._has_told = False
+
+    def look(self, goal: str | None = None) -> tuple[dict[str, Any], bool] | None:
+        """Return the chart's status, and whether the run has entered `goal`; None if it cannot be read now."""
+        try:
+            found = self.read(), goal is not None and self.has_reached(goal)
+        except PASSING as error:
+            if not self._has_read:
+                raise
+            if not self._has_told:
+                click.echo(f"{self._name}: {error}; asking again until it answers", err=True)
+            self._has_told = True
+            return None
+        self._has_read, self._has_told = True, False
+        return found
 
     def read(self) -> dict[str, Any]:
         """Return the chart's status as JSON has it."""
@@ -64,21 +84,25 @@ class Follower:
 def wait(context: click.Context, name: str, goal: str, timeout: timedelta | None) -> None:
     """Wait until the chart NAME has ended, or has entered STATE in this run.
 
-    Exit 0 if it ended well or entered STATE, 1 if it ended badly or without STATE, 3 if the time is up.
+    Exit 0 if it ended well or entered STATE, 1 if it ended badly or without STATE, 3 if the time is up. A server or a
+    database that does not answer for a while is asked again, once it has answered.
     """
     deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
-    follower = Follower(context, name)
+    follower, last = Follower(context, name), ""
     while True:
-        status = follower.read()
-        if goal != "end" and follower.has_reached(goal):
-            return
-        if status["is_final"]:
-            click.echo(f"{name}: {status['condition']} in {status['current_state']}: {status['because']}", err=True)
-            if goal == "end" and status["condition"] == "ended":
+        found = follower.look(None if goal == "end" else goal)
+        if found is not None:
+            status, has_reached = found
+            if has_reached:
                 return
-            sys.exit(NO)
+            last = f"{status['current_state']}: {status['because']}"
+            if status["is_final"]:
+                click.echo(f"{name}: {status['condition']} in {last}", err=True)
+                if goal == "end" and status["condition"] == "ended":
+                    return
+                sys.exit(NO)
         if deadline is not None and time.monotonic() >= deadline:
-            click.echo(f"{name}: the time is up in {status['current_state']}: {status['because']}", err=True)
+            click.echo(f"{name}: the time is up in {last}", err=True)
             sys.exit(TIME_IS_UP)
         left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, max(deadline - time.monotonic(), 0))
         time.sleep(left)
@@ -95,7 +119,11 @@ def watch(context: click.Context, name: str) -> None:
     """
     follower, last = Follower(context, name), ""
     while True:
-        status = follower.read()
+        found = follower.look()
+        if found is None:
+            time.sleep(LOOK_SECONDS)
+            continue
+        status, _ = found
         lines = _describe(status)
         if lines != last:
             if sys.stdout.isatty():

@@ -6,12 +6,14 @@ command's own function.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 import sys
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ import click
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from app.cli.shared import NO, USAGE, exits_on_error, fail, load_config, open_service, print_problems
+from app.cli.shared import ANSWERED, NO, USAGE, exits_on_error, fail, load_config, open_service, print_problems
 from app.config import SERVER, TOKEN_FILE
 from app.core.chart import CHART_NAME
 from app.core.errors import (
@@ -40,8 +42,14 @@ from app.service.tokens import NAME as TOKEN_NAME
 
 CONTEXTS = Path("~/.config/stateservice.toml")
 TIMEOUT = urllib3.Timeout(connect=10, read=120)
-JSON, TEXT = "application/json", "text/plain"
+# While a shell waits for the names of charts.
+SHORT_TIMEOUT = urllib3.Timeout(connect=2, read=2)
+JSON, TEXT, HTML, ANYTHING = "application/json", "text/plain", "text/html", "*/*"
 Parameters = Mapping[str, Any]
+
+
+class UnreachableError(StateServiceError):
+    """The server did not answer, or not as a StateService: it may later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ def find_server(url: str | None, context: str | None, token_file: str | None, da
         url, token_file = found["server"], token_file or found.get("token_file")
     if not url.startswith(("http://", "https://")):
         fail(f"the server {url!r} must begin with https:// or http://", USAGE)
+    if not {"?", "#", "@"}.isdisjoint(url):
+        fail("a server's address has no ?, # or @ in it; a token is read from --token-file", USAGE)
     return Server(url.rstrip("/"), None if token_file is None else _read_token(Path(token_file).expanduser()))
 
 
@@ -80,14 +90,19 @@ def _find_context(name: str | None) -> dict[str, Any] | None:
         return None
     try:
         file = tomllib.loads(path.read_text())
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", USAGE)
+    except (UnicodeError, tomllib.TOMLDecodeError) as error:
         fail(f"{path}: {error}", USAGE)
     name = name or file.get("context")
     if name is None:
         return None
-    found = file.get("contexts", {}).get(name)
+    contexts = file.get("contexts")
+    found = contexts.get(name) if isinstance(contexts, dict) and isinstance(name, str) else None
     if not isinstance(found, dict) or not isinstance(found.get("server"), str):
         fail(f"{path} has no context {name!r} with a server", USAGE)
+    if not isinstance(found.get("token_file", ""), str):
+        fail(f"{path}: the token_file of the context {name!r} must be the name of a file", USAGE)
     return found
 
 
@@ -95,17 +110,22 @@ def _read_token(path: Path) -> str:
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             fail(f"{path}: other users can read this token: chmod 600 {path}", USAGE)
-        return path.read_text().strip()
+        token = path.read_text(errors="replace").strip()
     except OSError as error:
         fail(f"{path}: {error.strerror}", USAGE)
+    if not (token.isascii() and token.isprintable() and token):
+        fail(f"{path}: a token is one line of ASCII characters", USAGE)
+    return token
 
 
 class Remote:
     """Requests to a server. An answer that is an error ends the command: exit 2 for a bad request, 1 for a no."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, timeout: urllib3.Timeout = TIMEOUT) -> None:
         self._server = server
-        self._pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False)
+        self._pool = urllib3.PoolManager(timeout=timeout, retries=False)
+        self._context = click.get_current_context()
+        self._context.call_on_close(self._pool.clear)
 
     def ask(
         self,
@@ -121,6 +141,7 @@ class Remote:
         """Return the answer to one request, of which the body has not been read. Redirects are not followed.
 
         Statuses from 300 on are errors, if they are not `accepted`. `file` is what the problems of a body are told of.
+        Raises UnreachableError.
         """
         headers = {"Accept": accept, "User-Agent": "stateservice"}
         if self._server.token is not None:
@@ -131,22 +152,49 @@ class Remote:
         url = self._server.url + path + (f"?{urlencode(pairs)}" if pairs else "")
         try:
             answer = self._pool.request(method, url, body=body, headers=headers, redirect=False, preload_content=False)
-        except HTTPError as error:
-            fail(f"{self._server.url}: {error}", NO)
-        if answer.status >= 300 and answer.status not in accepted:
-            _fail_as(answer, file)
+        except (HTTPError, UnicodeError) as error:
+            raise UnreachableError(f"{self._server.url}: {error}") from error
+        self._context.meta[ANSWERED] = self._server.url
+        if answer.status in accepted:
+            return answer
+        if answer.status >= 300:
+            self._fail_as(answer, file)
+        # A proxy that wants somebody to sign in answers 200, too.
+        found = answer.headers.get("Content-Type", "none").partition(";")[0].strip().lower()
+        if found == HTML or accept not in (found, ANYTHING):
+            answer.close()
+            raise self._foreign(f"an answer of the type {found} in place of {accept}")
         return answer
+
+    def _foreign(self, what: str) -> UnreachableError:
+        return UnreachableError(f"{self._server.url} is not a StateService, or a proxy stands before it: {what}")
+
+    def _read(self, answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        """Yield the body of an answer in pieces. Raises UnreachableError if it is cut off."""
+        try:
+            yield from answer.stream(65536)
+        except HTTPError as error:
+            answer.close()
+            raise UnreachableError(f"{self._server.url}: the answer was cut off: {error}") from error
+
+    def _parse(self, text: bytes) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise self._foreign("its answer is not JSON") from error
 
     def json(self, method: str, path: str, query: Parameters | None = None, **given: Any) -> Any:
         """As `ask`; return the JSON of the answer."""
-        return json.loads(self.ask(method, path, query, **given).read())
+        return self._parse(b"".join(self._read(self.ask(method, path, query, **given))))
 
     def rows(self, path: str, query: Parameters | None = None) -> Iterator[dict[str, Any]]:
         """Ask for rows, and yield each as it comes."""
         kept = b""
-        for piece in self.ask("GET", path, query, accept="application/x-ndjson").stream(65536):
+        for piece in self._read(self.ask("GET", path, query, accept="application/x-ndjson")):
             *lines, kept = (kept + piece).split(b"\n")
-            yield from (json.loads(line) for line in lines if line)
+            yield from (self._parse(line) for line in lines if line)
+        if kept:
+            raise self._foreign("its last row has no end")
 
     @property
     def has_token(self) -> bool:
@@ -163,9 +211,34 @@ class Remote:
         body: dict[str, Any] | None = None,
     ) -> None:
         """Ask, and print the answer as it comes."""
-        for piece in self.ask(method, path, query, accept=accept, body=body).stream(65536):
+        for piece in self._read(self.ask(method, path, query, accept=accept, body=body)):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
+
+    def _fail_as(self, answer: urllib3.BaseHTTPResponse, file: str) -> NoReturn:
+        """End the command with the words of the server, which are those of the command on the database.
+
+        Raises UnreachableError if the server failed, or something else answered.
+        """
+        body = b"".join(self._read(answer))
+        try:
+            problem = json.loads(body)
+        except ValueError:
+            problem = {}
+        if not isinstance(problem, dict):
+            problem = {}
+        code = USAGE if answer.status in (400, 413, 422) else NO
+        if problem.get("problems"):
+            found = [
+                Problem(one["line"], one["column"], one["message"], one.get("story", "")) for one in problem["problems"]
+            ]
+            print_problems(file, found)
+            sys.exit(code)
+        detail = problem.get("detail")
+        if isinstance(detail, str) and detail and answer.status < 500:
+            fail(detail, code)
+        said = detail or _say_in_one_line(answer, body)
+        raise UnreachableError(f"{self._server.url} answered {answer.status}: {said}")
 
 
 def _list_pairs(query: Parameters) -> list[tuple[str, str]]:
@@ -184,25 +257,14 @@ def as_text(value: Any) -> str:
     return format_instant(value) if isinstance(value, datetime) else str(value)
 
 
-def _fail_as(answer: urllib3.BaseHTTPResponse, file: str) -> NoReturn:
-    """End the command with the words of the server, which are those of the command on the database."""
-    body = answer.read()
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    code = USAGE if answer.status in (400, 413, 422) else NO
-    if problem.get("problems"):
-        found = [Problem(one["line"], one["column"], one["message"]) for one in problem["problems"]]
-        print_problems(file, found)
-        sys.exit(code)
-    if problem.get("detail"):
-        fail(problem["detail"], code)
-    # A proxy answered, or something else that is no StateService.
-    said = body.decode(errors="replace").strip()[:300] or "no reason was given"
-    fail(f"the server answered {answer.status}: {said}", code)
+def _say_in_one_line(answer: urllib3.BaseHTTPResponse, body: bytes) -> str:
+    """Return what something else than a StateService says with an error, such as a proxy."""
+    if "Location" in answer.headers:
+        return f"it redirects to {answer.headers['Location']}"
+    if answer.headers.get("Content-Type", "").startswith(HTML):
+        return "a page of HTML, so this is not a StateService, or a proxy stands before it"
+    words = " ".join(body.decode(errors="replace").split())[:300]
+    return "".join(character if character.isprintable() else "?" for character in words) or "no reason was given"
 
 
 # What the commands on the database say of a name that nothing has, by the kind of the thing.
@@ -269,14 +331,14 @@ def complete_chart(context: click.Context, parameter: click.Parameter, incomplet
     root = context.find_root().params
     database = root.get("database")
     try:
-        server = find_server(root.get("server"), root.get("server_context"), root.get("token_file"), database)
-        if server is None:
-            with context.scope(cleanup=False):
-                service = open_service(load_config(database_url=database))
-            charts = [one.chart for one in list_statuses(service)]
-        else:
-            charts = [one["chart"] for one in Remote(server).json("GET", "/charts")]
-    except (SystemExit, StateServiceError):
+        # Nothing but names may be printed while somebody types.
+        with redirect_stderr(io.StringIO()), context.scope(cleanup=False):
+            server = find_server(root.get("server"), root.get("server_context"), root.get("token_file"), database)
+            if server is None:
+                charts = [one.chart for one in list_statuses(open_service(load_config(database_url=database)))]
+            else:
+                charts = [one["chart"] for one in Remote(server, SHORT_TIMEOUT).json("GET", "/charts")]
+    except (SystemExit, Exception):
         return []
     return [chart for chart in charts if chart.startswith(incomplete)]
 

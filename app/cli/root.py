@@ -10,7 +10,7 @@ import click
 from app.cli import asks, calendar, chart, database, demo, follow, lab, prove, remote, roster, subscription, token
 from app.cli.given import rosters_option
 from app.cli.serve import serve
-from app.cli.shared import PROGRAM, exits_on_error, load_config
+from app.cli.shared import PROGRAM, exits_on_error, load_config, open_standard_streams
 from app.config import VERSION, Config
 
 EXAMPLES = """
@@ -77,6 +77,7 @@ def main(
 
     Without a COMMAND it does what `serve` does.
     """
+    open_standard_streams()
     context.obj = _read_settings(database, given)
     if database is not None and (server or server_context):
         raise click.UsageError("--server and --database are two places; give one")

@@ -31,12 +31,15 @@ PROGRAM = "stateservice"
 # Exit codes: a refusal, and wrong usage or a bad file.
 NO = 1
 USAGE = 2
+INTERRUPTED = 130
 WRONG_USAGE = (
     errors.SettingError,
     errors.BadRequestError,
     errors.ReasonRequiredError,
     errors.InvalidSubscriptionError,
 )
+# In the context of a command that asks a server: the server's address, once it has answered.
+ANSWERED = "stateservice.answered"
 # Bytes of the largest file that is read, a roster. A device such as /dev/zero has no end.
 MAX_FILE = 256 * 1024 * 1024
 # A table's columns are as wide as its first rows need; a later cell that is wider pushes its line to the right.
@@ -64,6 +67,20 @@ def config_of(context: click.Context) -> Config:
     """Return the settings that the root command read from the environment and from its own options."""
     config: Config = context.find_root().obj
     return config
+
+
+def open_standard_streams() -> None:
+    """Point standard input, output and error at nothing if they are closed.
+
+    Else the next file that is opened, such as the database, would get what is printed.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free: this one.
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def load_config(**options: Any) -> Config:
@@ -141,14 +158,24 @@ def exits_on_error(command: Callable[P, R]) -> Callable[P, R]:
         except (BrokenPipeError, click.ClickException, click.exceptions.Exit, click.Abort):
             # click ends the command. Of a BrokenPipeError it says nothing: the reader of the output has gone.
             raise
+        except KeyboardInterrupt:
+            # As a shell counts it: 1 would be a no.
+            sys.exit(INTERRUPTED)
         except library_errors() as error:
             fail(in_one_line(error), NO)
         except UnicodeError as error:
             fail(f"an argument, or what it names, is not UTF-8: {in_one_line(error)}", USAGE)
         except Exception as error:
-            fail(f"this is a mistake in the program, please report it: {say_where(error)}", NO)
+            fail(f"{_say_whose_mistake()}: {say_where(error)}", NO)
 
     return run
+
+
+def _say_whose_mistake() -> str:
+    url = click.get_current_context().meta.get(ANSWERED)
+    if url is None:
+        return "this is a mistake in the program, please report it"
+    return f"{url} did not answer as a StateService of this version does"
 
 
 # Printing

@@ -32,7 +32,9 @@ BUSY_POLL_SECONDS = 0.001
 # Messages of SQLite on a connection that cannot be used any longer, even after the file is in order again.
 _UNUSABLE = ("readonly database", "disk image is malformed", "is not a database")
 # Messages of SQLite about a file, without its path.
-_NAMELESS = frozenset({"unable to open database file", "attempt to write a readonly database"})
+_NAMELESS = frozenset(
+    {"unable to open database file", "attempt to write a readonly database", "file is not a database"}
+)
 
 
 # RETURNING came with SQLite 3.35. Some systems' Python uses an older library of the system.
@@ -214,7 +216,7 @@ def refuse_read_only_file(connection: FileConnection) -> None:
 def name_file(error: BaseException, path: str | None) -> None:
     """Add the file's path to an error of SQLite that says only that the file cannot be opened or written."""
     text = str(error)
-    if isinstance(error, sqlite3.OperationalError) and text in _NAMELESS and path is not None:
+    if isinstance(error, sqlite3.DatabaseError) and text in _NAMELESS and path is not None:
         error.args = (f"{text}: {path}{_find_cause(path)}",)
 
 

@@ -66,3 +66,12 @@ def test_what_a_script_reads_is_printed_without_the_library_for_terminals(url: s
     command = [sys.executable, "-c", program, "--database", url, "chart", "list"]
 
     assert subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
+
+
+def test_closed_output_is_no_mistake_and_not_the_database(url: str) -> None:
+    """A file that is opened while descriptor 1 is free would get what is printed."""
+    command = ["sh", "-c", 'exec "$@" >&- <&-', "sh", sys.executable, "-m", "app.cli", "--database", url]
+    listed = subprocess.run([*command, "chart", "list"], cwd=ROOT, stderr=subprocess.PIPE, timeout=60, check=False)
+
+    assert (listed.returncode, listed.stderr) == (0, b"")
+    assert run_command("--database", url, "db", "check").code == 0
