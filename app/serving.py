@@ -49,6 +49,7 @@ from app.web.request import (
     MAX_BODY,
     MAX_ROSTER_BODY,
     MAX_SENT,
+    NOTE_BYTES,
     REQUEST,
     Environ,
     MustWait,
@@ -56,7 +57,6 @@ from app.web.request import (
     request_from_scope,
 )
 from app.web.state import Route, StateDoor
-from app.web.values import NOTE_BYTES
 
 logger = logging.getLogger("stateservice.serving")
 heads_logger = logging.getLogger("stateservice.heads")

@@ -24,7 +24,7 @@ from app.config import Config
 from app.core.errors import StateServiceError
 from app.core.log import Author
 from app.service import operate
-from app.web.ui import forms as forms_module
+from app.web.ui import base as forms_module
 from app.wiring import create_app, service_of
 from proof.proof import Proof, new_folder, opened
 from proof.readings import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from app.cli import asks, calendar, chart, database, demo, follow, lab, prove, remote, roster, subscription, token
+from app.cli import asks, calendar, chart, database, demo, follow, lab, remote, roster, subscription, token
 from app.cli.given import rosters_option
 from app.cli.serve import serve
 from app.cli.shared import PROGRAM, exits_on_error, load_config, open_standard_streams
@@ -123,7 +123,7 @@ def _rename(command: click.Command) -> None:
         _rename(below)
 
 
-for command in (*lab.COMMANDS, prove.command, *follow.COMMANDS):
+for command in (*lab.COMMANDS, *follow.COMMANDS):
     chart.group.add_command(command)
 main.add_command(chart.group)
 main.add_command(calendar.group)

@@ -1,4 +1,4 @@
-"""The HTTP interface: one module a resource, all over the same service calls as the command line."""
+"""The HTTP interface: a module for each kind of resource, all over the same service calls as the command line."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ from app.core.chart import CHART_NAME
 from app.core.errors import StateServiceError
 from app.service.machines import Machines
 from app.web import (
+    admin,
     auth,
-    calendars,
     charts,
     fleetlock,
-    guard,
     observe,
     operate,
     replies,
     rosters,
     state,
-    subscriptions,
-    tokens,
     ui,
 )
-from app.web.request import ERROR, MAX_BODY, MAX_ROSTER_BODY, TOO_LARGE, check_known, read_query
-from app.web.values import MAX_DIGITS, MAX_INT
+from app.web.request import ERROR, MAX_BODY, MAX_DIGITS, MAX_INT, MAX_ROSTER_BODY, TOO_LARGE, check_known, read_query
 
 
 class NumberConverter(BaseConverter):
@@ -60,11 +56,13 @@ def register(app: Flask, config: Config, machines: Machines) -> None:
     app.url_map.strict_slashes = False
     # No redirects: a state's answer is 200, 406 or an error, and has no Location.
     app.url_map.merge_slashes = False
-    for module in (operate, fleetlock, charts, rosters, calendars, subscriptions, observe, tokens):
+    for module in (operate, fleetlock, charts, rosters, observe):
         app.register_blueprint(module.blueprint)
+    for blueprint in (rosters.calendars_blueprint, admin.subscriptions_blueprint, admin.tokens_blueprint):
+        app.register_blueprint(blueprint)
     ui.register(app)
     observe.register(app)
-    app.before_request(partial(guard.check_before_view, config))
+    app.before_request(partial(auth.check_before_view, config))
     access = auth.Access(config, machines.service)
     auth.register(app, access)
     app.before_request(raise_error_of_event_loop)

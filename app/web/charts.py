@@ -34,10 +34,11 @@ from app.web.request import (
     current_holder,
     current_service,
     read_body,
+    read_choice,
+    read_instant,
     read_query,
     wait_for_rows,
 )
-from app.web.values import read_choice, read_instant
 
 blueprint = Blueprint("charts", __name__)
 # The forms of a chart, by `Accept`; the first is the default.

@@ -12,7 +12,7 @@ from app.core.errors import BadRequestError
 from app.core.position import Archive, Goto, Happening, Reset
 from app.service import operate
 from app.service.status import Status
-from app.web.guard import check_json_type
+from app.web.auth import check_json_type
 from app.web.request import (
     MACHINE_LENGTH,
     NAME_LENGTH,
@@ -20,9 +20,9 @@ from app.web.request import (
     check_text,
     current_author,
     current_service,
+    read_instant,
     read_query,
 )
-from app.web.values import read_instant
 
 blueprint = Blueprint("operate", __name__)
 # Characters.

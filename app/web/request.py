@@ -1,7 +1,8 @@
-"""A request as both doors hand it over, its parameters, and what is known of it by the time it is logged.
+"""A request as both doors hand it over, its parameters and values, and what is known of it by the time it is logged.
 
 The event loop (app/serving.py) makes a `Request` from an ASGI scope, Flask's side from a WSGI environment. Views and
-errors note on it what the access log will say.
+errors note on it what the access log will say. Each type of value has one reader, for queries, forms and JSON bodies
+alike.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, cast
@@ -27,7 +30,63 @@ from app.service.machines import Machines
 from app.service.put import Answer
 from app.service.reading import has_rows
 from app.service.tokens import Holder, Role
-from app.web.values import NOTE_BYTES, read_note, read_whole
+
+# The largest number that both databases hold, and its digits.
+MAX_INT = 2**63 - 1
+MAX_DIGITS = 19
+# Bytes of a body that are kept as a note: the last ones, because output says at its end how it went.
+NOTE_BYTES = 8192
+# Characters of a note in the query.
+NOTE_LENGTH = 1000
+
+
+def read_note(text: str | None, body: bytes) -> str | None:
+    """What a machine says with its report: the text that the query gives, else the body; None if there is neither.
+
+    A control character that is not a newline or a tab becomes U+FFFD, and so does whatever in the body is not UTF-8.
+    Raises BadRequestError if the query's text is empty or too long.
+    """
+    if text is not None:
+        if not 1 <= len(text) <= NOTE_LENGTH:
+            raise BadRequestError(f"note is not 1 to {NOTE_LENGTH} characters: send a longer one as the body")
+        return _printable(text)
+    # The first character may have been cut.
+    while len(body) > NOTE_BYTES - 3 and body[0] & 0xC0 == 0x80:
+        body = body[1:]
+    return _printable(body.decode(errors="replace")) or None
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        "\ufffd" if unicodedata.category(sign) in ("Cc", "Cs") and sign not in "\n\t" else sign for sign in text
+    )
+
+
+def read_whole(name: str, text: str, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, written in digits alone. Raises BadRequestError."""
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS or not low <= int(text) <= high:
+        raise BadRequestError(f"{name}={text[:40]} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+def read_instant(name: str, text: str) -> datetime:
+    """An ISO 8601 instant, in UTC; one that is written without an offset is UTC already. Raises BadRequestError."""
+    try:
+        # A plus that was not percent-encoded arrives as a space.
+        instant = datetime.fromisoformat(text.replace(" +", "+").replace(" ", "+") if "T" in text else text)
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise BadRequestError(f"{name}={text} is not an ISO 8601 instant") from None
+
+
+def read_choice(name: str, text: str, choices: Sequence[str]) -> str:
+    """One of `choices`. Raises BadRequestError."""
+    if text not in choices:
+        raise BadRequestError(f"{name}={text} is not one of {', '.join(choices)}")
+    return text
+
 
 # A WSGI environment.
 Environ = dict[str, Any]
@@ -56,7 +115,7 @@ class Request:
     """One request. `headers` have lower-case names; `path` and `query_string` are Latin-1, as WSGI has them.
 
     `started` is when it came (perf_counter). `is_secure` says that the client uses TLS, `certified` which machine its
-    certificate names, and `needs_certificate` that it must have one to name a machine; app/web/guard.py finds these out
+    certificate names, and `needs_certificate` that it must have one to name a machine; app/web/auth.py finds these out
     from what the proxy says. The fields from `chart` on are filled in on the way to the answer;
     `rule` is that of the route which the path and the method have.
     `body_end` is the last NOTE_BYTES of the body of a machine's request; None if the body was larger than MAX_SENT, or

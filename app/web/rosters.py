@@ -1,7 +1,7 @@
-"""Rosters over HTTP: imported from an inventory's lines, and read back.
+"""Rosters and calendars over HTTP: imported from an inventory's lines or from iCalendar text, and read back.
 
-A token's chart pattern does not name rosters, because charts of any name may follow one. So every reader may read
-every roster, and an import needs an admin whose pattern covers all charts.
+A token's chart pattern names neither of them, because charts of any name may follow one. So every reader may read every
+roster and calendar, and an import needs an admin whose pattern covers all charts.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from app.chart_file.expect import join_conditions, to_condition
 from app.chart_file.fields import ScalarError, to_share
 from app.core.errors import BadRequestError
 from app.core.expect import Where
-from app.service import rosters
+from app.service import calendars, rosters
 from app.service.rosters import MAX_LOSS, RosterRequest, RosterView, import_roster, read_lines
 from app.service.tokens import Role
 from app.web.request import (
+    MAX_INT,
     MAX_ROSTER_BODY,
     Query,
     current_author,
     current_holder,
     current_service,
+    read_body,
     read_query,
 )
-from app.web.values import MAX_INT
 
 blueprint = Blueprint("rosters", __name__)
 
@@ -133,3 +134,50 @@ def _write_json(view: RosterView) -> Iterator[str]:
         yield before + ",\n".join(items)
         before = ",\n"
     yield "]}\n"
+
+
+calendars_blueprint = Blueprint("calendars", __name__)
+TEXT = "text/calendar"
+
+
+@calendars_blueprint.get("/calendars", provide_automatic_options=False)
+def get_calendars() -> Response:
+    """Every calendar with its newest version, and the charts that go by it, of those that the caller may read."""
+    return jsonify([_show(view) for view in calendars.list_calendars(current_service())])
+
+
+@calendars_blueprint.get("/calendars/<chart:calendar>", provide_automatic_options=False)
+def get_calendar(calendar: str) -> Response:
+    """One calendar with its next events; its text by `Accept: text/calendar`."""
+    view = calendars.get_calendar(current_service(), calendar)
+    if request.accept_mimetypes.best_match(["application/json", TEXT], "application/json") == TEXT:
+        return Response(view.version.text, mimetype=TEXT)
+    return jsonify(_show(view))
+
+
+def _show(view: calendars.CalendarView) -> dict[str, object]:
+    holder, fields = current_holder(), view.as_json()
+    fields["charts"] = [chart for chart in view.charts if holder.may(Role.READER, chart)]
+    return fields
+
+
+@calendars_blueprint.get("/calendars/<chart:calendar>/versions", provide_automatic_options=False)
+def get_calendar_versions(calendar: str) -> Response:
+    """The versions of a calendar, oldest first."""
+    return jsonify([version.as_json() for version in calendars.list_versions(current_service(), calendar)])
+
+
+@calendars_blueprint.get(
+    "/calendars/<chart:calendar>/versions/<int(max=2147483647):version>", provide_automatic_options=False
+)
+def get_calendar_version(calendar: str, version: int) -> Response:
+    """The text of one version, byte for byte as it was imported."""
+    return Response(calendars.get_version(current_service(), calendar, version).text, mimetype=TEXT)
+
+
+@calendars_blueprint.put("/calendars/<chart:calendar>", provide_automatic_options=False)
+def put_calendar(calendar: str) -> tuple[Response, int]:
+    """Import a calendar: 201 for a new one, 200 for a new version and for the same text again."""
+    text = read_body("a calendar", calendars.MAX_BYTES, "send the calendar, as in curl -T freeze.ics")
+    imported = calendars.import_calendar(current_service(), calendar, text, current_author())
+    return jsonify(imported.as_json()), 201 if imported.outcome == "created" else 200

@@ -22,7 +22,7 @@ from app.service.ask import Question
 from app.service.machines import Machines
 from app.service.put import Answer, Put
 from app.service.tokens import Holder
-from app.web import guard, observe
+from app.web import auth, observe
 from app.web.auth import Access, admit
 from app.web.replies import Reply, StartResponse, answer_reply, describe, problem_reply
 from app.web.request import (
@@ -178,7 +178,7 @@ class StateDoor:
         """Answer a request on one of `routes`; every error becomes its reply, and the request is counted and logged."""
         route = _find_route(request, routes)
         try:
-            guard.check_request(self._config, request)
+            auth.check_request(self._config, request)
             if request.body_end is None:
                 # Before anything is counted: the client must not take a counted report for a failed one.
                 reply = describe(413, TOO_LARGE.format(MAX_SENT), request)

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.service.reading import get_status
-from app.web.guard import is_answered, is_own_origin
+from app.web.auth import is_answered, is_own_origin
 from app.web.request import read_headers
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app

@@ -10,10 +10,9 @@ from flask import Response, redirect, request, url_for
 from app.core.errors import BadRequestError, ConflictError, UnauthenticatedError
 from app.service.tokens import Role, create_token, list_tokens, read_role, revoke_token
 from app.web import auth
+from app.web.admin import read_lifetime
 from app.web.request import current_author, current_holder, current_service
-from app.web.tokens import read_lifetime
-from app.web.ui.base import blueprint, go_to, render, uses_tokens
-from app.web.ui.forms import find_field, find_query, get_field
+from app.web.ui.base import blueprint, find_field, find_query, get_field, go_to, render, uses_tokens
 
 
 @blueprint.get("/ui/login", provide_automatic_options=False)

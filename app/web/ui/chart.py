@@ -1,21 +1,30 @@
-"""The page of one chart: where it stands, what an operator does about it, and snippets for its machines."""
+"""The page of one chart: where it stands, what an operator does about it, and snippets for its machines.
+
+Its plot shows the reports and the failures of a visit, against their thresholds and over time. The snippets say how a
+machine takes part, with statectl, curl, Chef and Ansible. Each claims a slot if the state has slots, reports a failure
+if the state counts failures, survives a service that is away for a moment, and takes no redirect for an answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import Response, jsonify, request, url_for
 from markupsafe import Markup
 
+from app.core.chart import FAILED_KEY, Chart, State
 from app.core.errors import BadRequestError, ConflictError, ReasonRequiredError
-from app.core.log import HistoryFilter
+from app.core.log import MICROSECOND, HistoryFilter
+from app.core.plan import find_main_path
 from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reset, Resume
 from app.diagram import draw
-from app.diagram.plots import draw_stay
+from app.diagram.plots import Panel, Stretch, draw_axis, draw_panel, draw_stay
 from app.service import operate
+from app.service.forecast import Count, Growth
 from app.service.pages import (
     PAGE_STATES,
     Detail,
@@ -27,6 +36,7 @@ from app.service.pages import (
 from app.service.reading import EVERYTHING, FAILURES, HISTORY_PAGE, HistoryQuery, get_version, list_kinds
 from app.service.runs import list_runs, list_states, say_ending, say_stays
 from app.service.tokens import Role
+from app.service.words import say_number
 from app.web.auth import check
 from app.web.operate import REASON_LENGTH
 from app.web.replies import find_status
@@ -37,14 +47,164 @@ from app.web.request import (
     current_holder,
     current_request,
     current_service,
+    read_choice,
+    read_instant,
     wait_for_rows,
 )
-from app.web.ui.base import blueprint, go_to, render
+from app.web.ui.base import (
+    blueprint,
+    find_field,
+    find_instant,
+    find_query,
+    find_whole,
+    get_field,
+    get_reason,
+    go_to,
+    render,
+    uses_tokens,
+)
 from app.web.ui.diff import compare
-from app.web.ui.forms import find_field, find_instant, find_query, find_whole, get_field, get_reason
-from app.web.ui.growth import draw_plot
-from app.web.ui.snippets import list_snippets
-from app.web.values import read_choice, read_instant
+
+# The time ahead takes at most so many times the room of the time that is over.
+FARTHEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What the template shows: pairs of an axis and a plot, the counts in words, and the ends of the time shown."""
+
+    panels: Sequence[tuple[Markup, Markup]]
+    says: str
+    start: datetime
+    end: datetime
+
+
+def draw_plot(growth: Growth) -> Plot:
+    """Return the plot of a visit."""
+    start, now = growth.visit.entered_at, max(growth.until, growth.visit.entered_at + MICROSECOND)
+    ahead = [growth.forecast.p90] if growth.forecast is not None else []
+    if growth.deadline is not None:
+        ahead.append(growth.deadline[0])
+    end = min(max([now, *ahead]), now + (now - start) * FARTHEST)
+    stretch = Stretch(start, now, end)
+    marks = [(now, "now")] if end > now else []
+    if growth.forecast is not None and growth.forecast.p50 <= end:
+        marks.append((growth.forecast.p50, "forecast"))
+    if growth.deadline is not None and growth.deadline[0] <= end:
+        marks.append(growth.deadline)
+    panels = []
+    for number, count in enumerate(growth.counts):
+        panel = _describe(count, growth, is_first=number == 0)
+        words = [(at, word if number == 0 else "") for at, word in marks]
+        panels.append((Markup(draw_axis(panel)), Markup(draw_panel(panel, stretch, words))))
+    return Plot(panels, ", ".join(count.says for count in growth.counts), start, end)
+
+
+def _describe(count: Count, growth: Growth, *, is_first: bool) -> Panel:
+    is_small = count.key == FAILED_KEY and not is_first
+    aims = () if growth.forecast is None or not is_first else (growth.forecast.p50, growth.forecast.p90)
+    label = "" if count.threshold is None else f"{count.target} at {say_number(count.threshold)}"
+    return Panel(
+        kind="failures" if is_small else "reports",
+        points=count.points,
+        threshold=count.threshold,
+        label=label,
+        says=f"{count.says}{'; ' + label if label else ''}",
+        aims=aims,
+        ticks=2 if is_small else 5,
+    )
+
+
+# Where the snippets expect the token: a file with the one line `Authorization: Bearer TOKEN` that only root can read.
+TOKEN_FILE = "/etc/stateservice.header"
+# The file for curl is fetched each time: it knows whether the state has slots by now.
+FETCH = "curl -fsSL --max-redirs 0 --retry 5 --retry-connrefused"
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A text for people to copy, its title, and a note on how it is used."""
+
+    title: str
+    note: str
+    text: str
+
+
+def list_snippets(chart: Chart, current: str) -> list[Snippet]:
+    """Snippets for the current state, or else for the first state of the main path on which machines report."""
+    counted = [name for name in (current, *find_main_path(chart)) if chart.states[name].is_counting]
+    if not counted:
+        return []
+    base = url_for("state.get_state", name=chart.name, _external=True).removesuffix("/state")
+    state = chart.states[counted[0]]
+    header = f" -H @{TOKEN_FILE}" if uses_tokens() else ""
+    note = f" The token is read from {TOKEN_FILE}." if header else ""
+    return [
+        Snippet("statectl", "For every state of the chart; a failure is reported with its output.", _statectl(base)),
+        Snippet("curl", f"For {state.name}, in sh.{note}", _curl(base, state, header)),
+        Snippet("Chef", f"For {state.name}, in a recipe.{note}", _chef(base, state, header)),
+        Snippet("Ansible", f"For {state.name}, in a playbook.", _ansible(base, state, is_guarded=bool(header))),
+    ]
+
+
+def _statectl(base: str) -> str:
+    service, _, chart = base.rpartition("/charts/")
+    return f"STATECTL_URL={service} statectl run {chart} -- do-the-work\n"
+
+
+def _curl(base: str, state: State, header: str) -> str:
+    failed = "use did '&key=failed'; " if state.has_attribute(FAILED_KEY) else ""
+    query = f"state={quote(state.name)}&machine=$(hostname -f)$2"
+    return (
+        f'use() {{ {FETCH}{header} "{base}/$1.curl?{query}" | curl{header} -K -; }}\n'
+        f"\n"
+        f"if use can; then\n"
+        f"    if do-the-work; then use did; else {failed}exit 1; fi\n"
+        f"fi\n"
+    )
+
+
+def _chef(base: str, state: State, header: str) -> str:
+    failed = "#{use['did', '&key=failed']}; " if state.has_attribute(FAILED_KEY) else ""
+    query = f"state={quote(state.name)}&machine=#{{node['fqdn']}}#{{more}}"
+    return (
+        f"use = lambda do |file, more = ''|\n"
+        f"  \"{FETCH}{header} '{base}/#{{file}}.curl?{query}' | curl{header} -K -\"\n"
+        f"end\n"
+        f"\n"
+        f"execute '{state.name}' do\n"
+        f"  command \"if do-the-work; then #{{use['did']}}; else {failed}exit 1; fi\"\n"
+        f"  only_if use['can']\n"
+        f"end\n"
+    )
+
+
+def _ansible(base: str, state: State, *, is_guarded: bool) -> str:
+    query = f"state={quote(state.name)}&machine={{{{ inventory_hostname | urlencode }}}}"
+    token = 'headers: {Authorization: "Bearer {{ stateservice_token }}"}\n' if is_guarded else ""
+
+    def uri(method: str, resource: str, answer: str, indent: str = "  ") -> str:
+        """A question or a report, sent again until it is answered."""
+        lines = (
+            f'ansible.builtin.uri:\n  url: "{base}/{resource}"\n  method: {method}\n'
+            f"{'  ' + token if token else ''}  status_code: [200, 406]\n  follow_redirects: none\n"
+            f"register: {answer}\nuntil: {answer}.status in [200, 406]\nretries: 5\ndelay: 2\n"
+        )
+        return "".join(indent + line for line in lines.splitlines(keepends=True))
+
+    ask = ("GET", f"state?{query}") if state.slots is None else ("PUT", f"slot?{query}")
+    rescue = (
+        f"  rescue:\n    - name: I failed\n{uri('PUT', f'state?{query}&key=failed', 'told', '      ')}"
+        f"    - ansible.builtin.fail: {{msg: the work failed}}\n"
+    )
+    return (
+        f"- name: May I? ({state.name})\n{uri(*ask, 'may_i')}\n"
+        f"- name: Do the work\n  when: may_i.status == 200\n  block:\n    - ansible.builtin.command: do-the-work\n"
+        f"{rescue if state.has_attribute(FAILED_KEY) else ''}\n"
+        f"- name: I did ({state.name})\n  when: may_i.status == 200\n{uri('PUT', f'state?{query}', 'told')}"
+        f"  failed_when: told.status != 200\n"
+    )
+
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
 MACHINE_FIELDS = ("is", "machine", "state", "visit", "page")

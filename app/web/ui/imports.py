@@ -14,9 +14,8 @@ from app.service.reading import get_status, get_version
 from app.service.tokens import Role
 from app.web.auth import check
 from app.web.request import NAME_LENGTH, current_author, current_holder, current_service
-from app.web.ui.base import blueprint, go_to, render
+from app.web.ui.base import blueprint, find_field, find_query, go_to, render
 from app.web.ui.diff import DiffLine, compare
-from app.web.ui.forms import find_field, find_query
 
 # A file of up to so many lines is shown whole with its problems; of a longer one, so many lines around each problem.
 MAX_WHOLE_LINES = 400

@@ -10,10 +10,8 @@ from app.service.condition import Condition
 from app.service.pages import get_overview
 from app.service.tokens import Role
 from app.service.upkeep import check_ready
-from app.web.request import check_machine, current_holder, current_service
-from app.web.ui.base import blueprint, render
-from app.web.ui.forms import find_query
-from app.web.values import read_choice
+from app.web.request import check_machine, current_holder, current_service, read_choice
+from app.web.ui.base import blueprint, find_query, render
 
 # Charts that the page of all rosters names for each of them.
 CHARTS_SHOWN = 10

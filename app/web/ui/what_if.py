@@ -29,8 +29,7 @@ from app.service.rosters import read_roster
 from app.service.runs import learn_from_run
 from app.service.words import say_number
 from app.web.request import current_request, current_service
-from app.web.ui.base import blueprint, render
-from app.web.ui.forms import find_instant, find_query, find_whole
+from app.web.ui.base import blueprint, find_instant, find_query, find_whole, render
 
 # Machines, runs, and machines times runs of one simulation; and the seconds of processor time that it may take.
 MAX_MACHINES = 20_000

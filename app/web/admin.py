@@ -1,4 +1,4 @@
-"""Tokens over HTTP: an administrator lists, makes and revokes them, and a machine enrols."""
+"""What administrators do over HTTP: make and revoke tokens, with which machines enrol; make and test subscriptions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from flask import Blueprint, Response, jsonify, request
 
 from app.chart_file.fields import ScalarError, to_age
 from app.core.errors import BadRequestError
-from app.service import tokens
+from app.service import subscriptions, tokens
 from app.service.tokens import NAME_LENGTH
 from app.web.auth import check_may_manage_tokens, current_access
-from app.web.operate import read_field
+from app.web.operate import read_field, read_object
 from app.web.request import MACHINE_LENGTH, current_author, current_holder, current_service, read_query
 
-blueprint = Blueprint("tokens", __name__)
+tokens_blueprint = Blueprint("tokens", __name__)
 PATTERN_LENGTH = 256
 
 
-@blueprint.get("/tokens", provide_automatic_options=False)
+@tokens_blueprint.get("/tokens", provide_automatic_options=False)
 def get_tokens() -> Response:
     """Every token, also each revoked one; never a secret."""
     check_may_manage_tokens(current_holder())
     return jsonify([row.as_json() for row in tokens.list_tokens(current_service())])
 
 
-@blueprint.put("/tokens/<string:token>", provide_automatic_options=False)
+@tokens_blueprint.put("/tokens/<string:token>", provide_automatic_options=False)
 def put_token(token: str) -> tuple[Response, int]:
     """Make a token; the answer has its secret, this once."""
     check_may_manage_tokens(current_holder())
@@ -46,7 +46,7 @@ def put_token(token: str) -> tuple[Response, int]:
     return _answer({"name": token, "token": secret})
 
 
-@blueprint.delete("/tokens/<string:token>", provide_automatic_options=False)
+@tokens_blueprint.delete("/tokens/<string:token>", provide_automatic_options=False)
 def delete_token(token: str) -> Response:
     """Revoke a token, in every process within a second."""
     check_may_manage_tokens(current_holder())
@@ -54,7 +54,7 @@ def delete_token(token: str) -> Response:
     return jsonify({"name": token, "revoked": True})
 
 
-@blueprint.post("/enrol", provide_automatic_options=False)
+@tokens_blueprint.post("/enrol", provide_automatic_options=False)
 def post_enrol() -> tuple[Response, int]:
     """Give the machine that asks a token of its own, for the charts that the enrolling token is for."""
     if not current_access().uses_tokens:
@@ -87,3 +87,49 @@ def _close(response: Response) -> Response:
     # The answer holds a secret.
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+subscriptions_blueprint = Blueprint("subscriptions", __name__)
+
+# Rows of one list of deliveries.
+MAX_DELIVERIES = 1000
+
+
+@subscriptions_blueprint.get("/subscriptions", provide_automatic_options=False)
+def get_subscriptions() -> Response:
+    """Every subscription, by name, without its secret."""
+    return jsonify([found.as_json() for found in subscriptions.list_subscriptions(current_service())])
+
+
+@subscriptions_blueprint.get("/subscriptions/<string:subscription>", provide_automatic_options=False)
+def get_subscription(subscription: str) -> Response:
+    """One subscription, without its secret."""
+    return jsonify(subscriptions.get_subscription(current_service(), subscription).as_json())
+
+
+@subscriptions_blueprint.put("/subscriptions/<string:subscription>", provide_automatic_options=False)
+def put_subscription(subscription: str) -> tuple[Response, int]:
+    """Make a subscription (201) or change it (200). A secret that the service makes is shown in this answer only."""
+    wanted = subscriptions.read_wanted(read_object())
+    done = subscriptions.put_subscription(current_service(), subscription, wanted, current_author())
+    return jsonify(done.as_json()), 201 if done.is_new else 200
+
+
+@subscriptions_blueprint.delete("/subscriptions/<string:subscription>", provide_automatic_options=False)
+def delete_subscription(subscription: str) -> Response:
+    """Delete a subscription and the list of its deliveries; answers with what it was."""
+    return jsonify(subscriptions.delete_subscription(current_service(), subscription).as_json())
+
+
+@subscriptions_blueprint.get("/subscriptions/<string:subscription>/deliveries", provide_automatic_options=False)
+def get_deliveries(subscription: str) -> Response:
+    """What was sent to the subscription, newest first."""
+    limit = read_query().find_number("limit", 1, MAX_DELIVERIES) or 100
+    found = subscriptions.list_deliveries(current_service(), subscription, limit)
+    return jsonify([delivery.as_json() for delivery in found])
+
+
+@subscriptions_blueprint.post("/subscriptions/<string:subscription>/test", provide_automatic_options=False)
+def post_test(subscription: str) -> Response:
+    """Send a webhook of the kind `test` now, and say what came of it."""
+    return jsonify(subscriptions.send_test(current_service(), subscription).as_json())
