@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from statistics import median
@@ -12,9 +13,14 @@ from statistics import median
 from tests.support.apps import ROOT
 
 PATHS = sorted((ROOT / "app").rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in PATHS}
 LINES = {path: len(path.read_text().splitlines()) for path in PATHS}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """The parsed files. Not at import, when each of pytest's processes would parse them."""
+    return {path: ast.parse(path.read_text()) for path in PATHS}
 
 
 def show(measure: str, value: object) -> None:
@@ -28,7 +34,7 @@ def place(path: Path, node: ast.stmt | ast.expr) -> str:
 
 def functions() -> Iterator[tuple[str, int]]:
     """Yield each function: where it is and what it is called, and how many lines it has."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, Function):
                 yield f"{place(path, node)} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
@@ -65,7 +71,7 @@ def called_name(call: ast.Call) -> str:
 
 
 def test_no_call_passes_six_positional_arguments() -> None:
-    calls = ((path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Call))
+    calls = ((path, node) for path, tree in trees().items() for node in ast.walk(tree) if isinstance(node, ast.Call))
     crowded = [(path, call) for path, call in calls if len(call.args) >= 6 and called_name(call) not in LISTS]
     assert [place(path, call) for path, call in crowded] == []
 
@@ -84,7 +90,7 @@ def count_fields(node: ast.ClassDef) -> int:
 
 def test_dataclass_of_more_than_five_fields_takes_keywords_only() -> None:
     classes = (
-        (path, node) for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+        (path, node) for path, tree in trees().items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
     )
     assert [
         f"{place(path, node)} {node.name}"
