@@ -226,8 +226,11 @@ def _print_to_fit(headings: Sequence[str], lines: Iterator[Sequence[str]]) -> No
     part, is_first = list(islice(lines, MEASURED_ROWS)), True
     while part or is_first:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=is_first)
-        for heading in headings:
-            table.add_column(Text(heading), overflow="fold")
+        # The first column has the name, which somebody may want to copy: it stays whole if it leaves room.
+        name = max(len(cell) for cell in (headings[0], *(line[0] for line in part)))
+        for column, heading in enumerate(headings):
+            width = name if column == 0 and name <= console.width // 3 else None
+            table.add_column(Text(heading), overflow="fold", width=width)
         for line in part:
             table.add_row(*map(Text, line))
         console.print(table)

@@ -47,6 +47,14 @@ def test_table_fits_the_terminal_and_loses_nothing(url: str, columns: int) -> No
     assert (len(lines) > len(plain)) == (columns < 200)
 
 
+def test_name_stays_whole_if_it_leaves_room_for_the_rest(sqlite_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "chart.yaml"
+    file.write_text(CANARY.replace("chart: web", "chart: maintenance-window"))
+    assert run_command("--database", sqlite_url, "chart", "import", str(file)).code == 0
+
+    assert "maintenance-window" in list_charts(sqlite_url, 60)
+
+
 def test_headings_are_bold_but_with_no_color(url: str) -> None:
     assert "\x1b[1m" in list_charts(url, 200)
     assert "\x1b" not in list_charts(url, 200, NO_COLOR="1")
