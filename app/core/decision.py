@@ -99,11 +99,6 @@ class Decision:
         """Return whether the client means a `run` that is not the current one."""
         return run is not None and run != self.position.run
 
-    def is_own_change(self, person: str | None) -> bool:
-        """Return whether `person` would approve the version that they imported, and the state forbids that."""
-        rule = self.state.approvers
-        return rule is not None and rule.not_importer and person is not None and person == self.chart.importer
-
     def accept(self, reason: Reason) -> Step:
         """Finish with a yes."""
         return self._finish(Verdict.ACCEPTED, reason)
@@ -267,7 +262,8 @@ class Decision:
         If the machine counted on the attribute `moved_from` in this visit, that count is taken back. Raises
         AttributeRangeError past 64 bits.
         """
-        func = self.state.func
+        state = self.state
+        func = state.func
         assert func is not None  # a final state counts nothing
         values = dict(self.position.values)
         if moved_from is not None and moved_from in values:
@@ -280,7 +276,7 @@ class Decision:
             # First the report: a machine that has failed stays down when it gives its slot back.
             self.note_report(machine, key)
             self.give_back(machine)
-            first = self.state.default_key
+            first = state.default_key
             succeeded = self.position.succeeded + (key == first) - (moved_from == first)
             self.position = replace(self.position, succeeded=succeeded)
         return before, values[key]
@@ -310,11 +306,9 @@ class Decision:
         succeeded = here.succeeded - (counts and key == self.state.default_key)
         self.position = replace(here, holder_reports=holder_reports, succeeded=succeeded)
         self.note_report(machine, None)
-        self.reports = [item for item in self.reports if (item.visit, item.machine) != (here.visit, machine)]
         # A report that this step has made is not written at all.
         self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
         self.withdrawn.append(Report(here.visit, machine, key))
-        self.reports = [report for report in self.reports if (report.visit, report.machine) != (here.visit, machine)]
 
     def follow_calendars(self, hours: Hours) -> None:
         """Put the calendars' versions in `hours` in force: one row for each that was another one before."""
@@ -338,8 +332,8 @@ class Decision:
     def _expire_one_lease(self) -> bool:
         """End the lease that ran out first, as the state's `on_expire` says; return False if no lease is due."""
         due = [slot for slot in self.position.slots.values() if slot.is_over(self.now)]
-        rule = self.state.slots
-        if not due or rule is None:
+        rule = self.state.slots if due else None
+        if rule is None:
             return False
         slot = min(due, key=lambda item: (item.expires_at, item.fence))
         if rule.on_expire is OnExpire.FAIL:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from app.core.arrival import find_failed, find_full, find_labels, groups_of, measure
-from app.core.chart import FAILED_KEY, Chart, SlotRule
+from app.core.chart import FAILED_KEY, Chart, SlotRule, State
 from app.core.decision import MOVES_PER_STEP, Decision
 from app.core.errors import BadRequestError, ConflictError, KeyReusedError
 from app.core.expect import NOTHING, Known, write_group
@@ -224,17 +224,24 @@ def _find_refusal(decision: Decision, request: Update, takes_back: bool) -> Reas
     if request.state != decision.position.state:
         was_entered = request.was_entered or decision.has_entered(request.state)
         return Reason.LATE if was_entered and request.machine is not None else Reason.NOT_CURRENT
-    if decision.state.is_final:
+    state = decision.state
+    if state.is_final:
         return Reason.FINAL
-    if not decision.state.is_counting:
+    if not state.is_counting:
         return Reason.TIME_DRIVEN
     if request.machine is not None and not decision.takes_part(request.machine):
         return Reason.NOT_ON_ROSTER
-    if decision.is_own_change(request.machine):
+    if _is_own_change(decision.chart, state, request.machine):
         return Reason.OWN_CHANGE
-    if decision.state.slots is not None and request.machine not in decision.position.slots and not takes_back:
+    if state.slots is not None and request.machine not in decision.position.slots and not takes_back:
         return Reason.NO_SLOT
     return None
+
+
+def _is_own_change(chart: Chart, state: State, person: str | None) -> bool:
+    """Return whether `person` would approve the version that they imported, and the state forbids that."""
+    rule = state.approvers
+    return rule is not None and rule.not_importer and person is not None and person == chart.importer
 
 
 def _record(decision: Decision, request: Update, report: Report, key: str) -> Step:

@@ -98,6 +98,8 @@ MACHINE_LENGTH = 255
 MAX_PARAMETERS = 100
 # Seconds that a request may wait; below the minute after which many proxies give up on a silent server.
 MAX_WAIT = 55
+# The largest number of a run that the database holds.
+MAX_RUN = 2**31 - 1
 # Headers of ours that say something once. WSGI joins repeated headers with a comma, and so two machines would become
 # a third.
 ONCE = ("x-machine", "idempotency-key")
@@ -323,6 +325,10 @@ class Query:
         if sent is not None and len(sent) != 1:
             raise BadRequestError(f"note is given {len(sent)} times")
         return read_note(sent[0] if sent else None, self._request.body_end or b"")
+
+    def find_run(self) -> int | None:
+        """The run that the client means; None if it does not say."""
+        return self.find_number("run", 1, MAX_RUN)
 
     def find_flag(self, name: str) -> bool:
         """Whether a parameter is 1; it may be 0, and it is if it is not sent. Raises BadRequestError."""

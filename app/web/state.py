@@ -45,7 +45,6 @@ _PATH = re.compile(
 CLIENT_GONE = 499
 # A GET ignores `key` and a PUT `wait`: clients use one URL for both.
 STATE_PARAMETERS = ("state", "machine", "key", "wait", "run", "again", "note")
-MAX_RUN = 2**31 - 1
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
@@ -66,7 +65,7 @@ async def _ask(machines: Machines, request: Request, chart: str, *, reached: boo
         state=query.get("state", NAME_LENGTH),
         machine=query.find_machine(),
         reached=reached,
-        run=_find_run(query),
+        run=query.find_run(),
         again=query.find_flag("again"),
     )
     return await machines.ask(question, query.find_wait(), request.token)
@@ -76,14 +75,9 @@ async def get_turn(machines: Machines, request: Request, chart: str) -> Answer:
     """Is there anything for me? Yes, with the current state's name, if the machine may act in that state now."""
     query = Query(request, ("machine", "wait", "run", "again"))
     question = Question(
-        chart=chart, state=None, machine=query.get_machine(), run=_find_run(query), again=query.find_flag("again")
+        chart=chart, state=None, machine=query.get_machine(), run=query.find_run(), again=query.find_flag("again")
     )
     return await machines.ask(question, query.find_wait(), request.token)
-
-
-def _find_run(query: Query) -> int | None:
-    """The run that the client means; None if it does not say."""
-    return query.find_number("run", 1, MAX_RUN)
 
 
 async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
@@ -94,7 +88,7 @@ async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
         query.get("state", NAME_LENGTH),
         query.find_machine(),
         query.find("key", NAME_LENGTH),
-        run=_find_run(query),
+        run=query.find_run(),
         note=query.find_note(),
     )
     return await machines.put(chart, put, request.author_with(key))
@@ -104,7 +98,7 @@ async def put_slot(machines: Machines, request: Request, chart: str) -> Answer:
     """Claim a slot: yes if the machine holds one."""
     query = Query(request, ("state", "machine", "wait", "run", "again"))
     claim = Claim(
-        query.get("state", NAME_LENGTH), query.get_machine(), run=_find_run(query), again=query.find_flag("again")
+        query.get("state", NAME_LENGTH), query.get_machine(), run=query.find_run(), again=query.find_flag("again")
     )
     return await machines.claim(chart, claim, request.author, query.find_wait(), request.token)
 
@@ -112,7 +106,7 @@ async def put_slot(machines: Machines, request: Request, chart: str) -> Answer:
 async def delete_slot(machines: Machines, request: Request, chart: str) -> Answer:
     """Give a slot back: yes also if the machine held none."""
     query = Query(request, ("state", "machine", "run"))
-    release = Release(query.get("state", NAME_LENGTH), query.get_machine(), _find_run(query))
+    release = Release(query.get("state", NAME_LENGTH), query.get_machine(), query.find_run())
     return await machines.release(chart, release, request.author)
 
 
