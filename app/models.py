@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -361,6 +362,18 @@ transition_log = Table(
     # If the replay check ever failed, this would refuse the second row with a key. Used by: the replay check. NULLs are
     # distinct on both databases.
     UniqueConstraint("chart", "idempotency_key"),
+)
+
+# A chart as it stood after a row of its log. Whoever replays the log to a later instant may begin there.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("chart", NAME, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    # Of the row's hash and the marker: a checkpoint counts only while both are what they were.
+    Column("hash", String(64), nullable=False),
+    # The row that a prune up to `seq` would leave in the log, as compressed JSON.
+    Column("marker", LargeBinary, nullable=False),
 )
 
 calendar_versions = Table(

@@ -37,10 +37,11 @@ from app.metric_files import FOLDER, prepare_files
 from app.service import metrics
 from app.service.context import Service
 from app.service.machines import Machines, ThreadPool
+from app.service.past import Checkpointer
 from app.service.put import find_next_due, prepare, settle_clock, sweep
 from app.service.subscriptions import Deliverer
 from app.service.verifying import SignedHead, list_heads
-from app.waiting.places import Places, SharedPlaces
+from app.waiting.places import Places, SharedPlaces, Turn
 from app.web.replies import Reply
 from app.web.request import (
     CAN_WAIT,
@@ -142,7 +143,7 @@ class Sweeper:
 
         With the key, nobody else can sign a head; without it, a head is at least in another place than the database.
         """
-        if not self._service.hub.places.take_turn(HEADS_SECONDS):
+        if not self._service.hub.places.take_turn(Turn.HEADS, HEADS_SECONDS):
             return
         for head in list_heads(self._service):
             if self._heads.get(head.chart) != head:
@@ -163,10 +164,12 @@ def start(app: Flask, places: Places | None = None) -> None:
         service, config.sweep_seconds, [app.extensions["stateservice.access"].write_uses]
     )
     deliverer = app.extensions["stateservice.deliverer"] = Deliverer(service)
+    checkpointer = app.extensions["stateservice.checkpointer"] = Checkpointer(service)
     service.after_commit = (*service.after_commit, deliverer.note_commit)
     service.hub.start()
     sweeper.start()
     deliverer.start()
+    checkpointer.start()
 
 
 def release_waiters(app: Flask) -> None:
@@ -179,6 +182,7 @@ def stop(app: Flask | None) -> None:
     sweeper = None if app is None else app.extensions.get("stateservice.sweeper")
     if app is not None and sweeper is not None:
         release_waiters(app)
+        app.extensions["stateservice.checkpointer"].stop()
         app.extensions["stateservice.deliverer"].stop()
         sweeper.stop()
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import BigInteger, Boolean, Column, Engine, Integer, String, inspect, text
+from sqlalchemy import BigInteger, Boolean, Column, Engine, Integer, LargeBinary, String, inspect, text
 
 from app import schema
 from app.models import UtcDateTime, metadata
@@ -24,7 +24,14 @@ def sections() -> dict[str, list[tuple[str, str]]]:
 
 
 def type_word(column: Column[object]) -> str:
-    kinds = {UtcDateTime: "instant", Boolean: "boolean", BigInteger: "integer", Integer: "integer", String: "text"}
+    kinds = {
+        UtcDateTime: "instant",
+        Boolean: "boolean",
+        BigInteger: "integer",
+        Integer: "integer",
+        String: "text",
+        LargeBinary: "bytes",
+    }
     word = next(word for kind, word in kinds.items() if isinstance(column.type, kind))
     return f"{word} or NULL" if column.nullable else word
 

@@ -1,78 +1,47 @@
 """Where a chart stood at an instant: its log is replayed up to there, as `verify` replays it.
 
-A long log is not replayed from its beginning each time. Whenever the replay has read `STRIDE` rows, it leaves a
-checkpoint in this process: the same marker that a prune leaves in the log. The next question begins at the last
-checkpoint before its instant.
+A long log is not replayed from its beginning each time. While a log grows, a thread of the server replays each STRIDE
+further rows and leaves a checkpoint in the database: the same marker that a prune leaves in the log. A replay begins at
+the last checkpoint before its instant. `verify` uses none of them.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-from cachetools import LRUCache
-
 from app import store
 from app.core.chart import Chart
-from app.core.errors import BadRequestError, ChartNotFoundError
+from app.core.errors import BadRequestError, ChartNotFoundError, LogDamagedError, StateServiceError
 from app.core.expect import Listed
-from app.core.log import NOT_PAUSED, HashedRow, LogRow, Pauser, format_instant
+from app.core.log import NOT_PAUSED, HashedRow, LogRow, Pauser, canonical, chain_hash, format_instant
 from app.core.position import Kind, Position
 from app.core.replay import Replay
-from app.db import Connection, snapshot
+from app.db import Connection, retrying, snapshot, transaction
 from app.service.condition import Told
 from app.service.context import NOBODY, Service
 from app.service.crowds import Absent
 from app.service.status import Status, describe_status
 from app.service.upkeep import mark
 from app.service.verifying import Progress
+from app.store.checkpoints import StoredCheckpoint
+from app.store.log import BATCH
 from app.store.machines import MachineReport
+from app.waiting.places import Turn
 
-# Rows between two checkpoints: what a question replays at most once the log has been read.
-STRIDE = 20_000
-# Characters of the checkpoints that one process keeps, over all charts.
-MAX_KEPT = 64 * 1024 * 1024
+logger = logging.getLogger("stateservice.past")
 
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A chart as it stood after a row of its log; `hash` is the row's, so that another chart's log is noticed."""
-
-    hash: str
-    marker: LogRow
-
-
-class Checkpoints:
-    """The checkpoints of one process, by chart and seq; threads share it. Those used last are kept."""
-
-    def __init__(self, max_kept: int = MAX_KEPT) -> None:
-        self._kept: LRUCache[tuple[str, int], Checkpoint] = LRUCache(
-            max_kept, getsizeof=lambda item: len(item.marker.reason or "") + 1000
-        )
-        self._lock = threading.Lock()
-
-    def add(self, name: str, seq: int, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint; one that is larger than all that may be kept is dropped."""
-        with self._lock:
-            if self._kept.getsizeof(checkpoint) <= self._kept.maxsize:
-                self._kept[name, seq] = checkpoint
-
-    def list_seqs(self, name: str, last: int) -> list[int]:
-        """Return the seqs of a chart's checkpoints up to `last`, the latest first."""
-        with self._lock:
-            return sorted((seq for chart, seq in self._kept if chart == name and seq <= last), reverse=True)
-
-    def find(self, name: str, seq: int) -> Checkpoint | None:
-        """Return a checkpoint, if it is still kept."""
-        with self._lock:
-            return self._kept.get((name, seq))
-
-
-CHECKPOINTS = Checkpoints()
+# Rows between two checkpoints: what a question replays at most, if the log has not grown since the last look.
+STRIDE = 10_000
+# How often one worker of the server looks for logs that have grown.
+LOOK_SECONDS = 20.0
 
 
 class _Past:
@@ -82,19 +51,19 @@ class _Past:
         self.replay = replay
         self.last: HashedRow | None = None
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        self.replay.apply(checkpoint.marker)
-        self.last = HashedRow(checkpoint.marker, checkpoint.hash)
+    def restore(self, marker: LogRow, row_hash: str) -> None:
+        self.replay.apply(marker)
+        self.last = HashedRow(marker, row_hash)
 
     def apply(self, logged: HashedRow) -> None:
         self.replay.apply(logged.row)
         self.last = logged
 
-    def as_checkpoint(self) -> Checkpoint:
+    def mark(self) -> tuple[LogRow, str]:
+        """Return the marker from which a replay can go on here, and the hash of the row that it stands for."""
         assert self.last is not None  # a row was applied
         self.replay.last_hash = self.last.hash
-        marker = mark(self.replay, self.last.row, NOBODY, self.last.row.at)
-        return Checkpoint(self.last.hash, marker)
+        return mark(self.replay, self.last.row, NOBODY, self.last.row.at), self.last.hash
 
 
 def get_past_status(service: Service, name: str, at: datetime, progress: Progress = lambda read, of: None) -> Status:
@@ -125,6 +94,18 @@ def _replay_until(
     service: Service, connection: Connection, row: store.charts.ChartRow, at: datetime, progress: Progress
 ) -> _Past:
     first, last = store.log.find_seq_at(connection, row.name, at)
+    if last is None:
+        _refuse_pruned(connection, row.name, first)
+    past, begun = _begin(service, connection, row, last or 0)
+    for logged in store.log.stream_history(connection, row.name, begun, last or 0):
+        past.apply(logged)
+        if logged.row.seq % BATCH == 0:
+            progress(logged.row.seq - begun, (last or 0) - begun)
+    return past
+
+
+def _begin(service: Service, connection: Connection, row: store.charts.ChartRow, last: int) -> tuple[_Past, int]:
+    """Return a replay at the latest checkpoint up to the row `last`, and that checkpoint's seq; 0 if there is none."""
     past = _Past(
         Replay(
             chart_of=lambda version: service.definitions.get_version(connection, row, version),
@@ -132,23 +113,103 @@ def _replay_until(
             fill=partial(service.events.fill, connection),
         )
     )
-    if last is None:
-        _refuse_pruned(connection, row.name, first)
-        return past
-    begun = 0
-    for seq in CHECKPOINTS.list_seqs(row.name, last):
-        checkpoint = CHECKPOINTS.find(row.name, seq)
-        if checkpoint is not None and store.log.find_hash(connection, row.name, seq) == checkpoint.hash:
-            past.restore(checkpoint)
-            begun = seq
-            break
-    for logged in store.log.stream_history(connection, row.name, begun, last):
-        past.apply(logged)
-        seq = logged.row.seq
-        if seq % STRIDE == 0:
-            CHECKPOINTS.add(row.name, seq, past.as_checkpoint())
-            progress(seq - begun, last - begun)
-    return past
+    while (found := store.checkpoints.find_checkpoint(connection, row.name, last)) is not None:
+        marker = _read_checkpoint(found, service.database.log_key)
+        if marker is not None:
+            past.restore(marker, found.row_hash)
+            return past, found.seq
+        last = found.seq - 1
+    return past, 0
+
+
+# Checkpoints
+
+
+def leave_checkpoint(service: Service, name: str) -> bool:
+    """Replay a chart's log from its last checkpoint on, and leave the next one; return False if too few rows follow.
+
+    Raises ChartNotFoundError, LogDamagedError.
+    """
+    with snapshot(service.database) as connection:
+        row = store.charts.get_chart_even_archived(connection, name)
+        past, begun = _begin(service, connection, row, row.seq)
+        for number, logged in enumerate(store.log.stream_history(connection, name, begun), start=1):
+            past.apply(logged)
+            if number == STRIDE:
+                break
+        else:
+            return False
+        marker, row_hash = past.mark()
+    _keep(service, marker, chain_hash(row_hash, marker, service.database.log_key))
+    return True
+
+
+@retrying
+def _keep(service: Service, marker: LogRow, hash_: str) -> None:
+    packed = zlib.compress(canonical(marker).encode())
+    with transaction(service.database) as connection:
+        store.checkpoints.keep_checkpoint(connection, marker.chart, marker.seq, hash_, packed)
+
+
+def _read_checkpoint(found: StoredCheckpoint, log_key: bytes | None) -> LogRow | None:
+    """Return the marker of a checkpoint; None if it, or the row of the log, is not what it was when it was written."""
+    try:
+        fields = json.loads(zlib.decompress(found.marker))
+        marker = LogRow(**{**fields, "at": datetime.fromisoformat(fields["at"])})
+    except (zlib.error, ValueError, TypeError, KeyError):
+        return None
+    return marker if chain_hash(found.row_hash, marker, log_key) == found.hash else None
+
+
+class Checkpointer:
+    """The thread of one process that leaves checkpoints; the workers of a server take turns."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        # Charts whose logs could not be replayed: `verify` says what is wrong with them.
+        self._damaged: set[str] = set()
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checkpointer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look for logs that have grown."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave no further checkpoint, and wait for the one in hand."""
+        self._is_stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._is_stopping.wait(LOOK_SECONDS):
+            if not self._service.hub.places.take_turn(Turn.CHECKPOINTS, LOOK_SECONDS):
+                continue
+            try:
+                self.look()
+            except StateServiceError as error:
+                logger.warning("could not leave checkpoints, will try again: %s", error)
+            except Exception:
+                logger.exception("could not leave checkpoints, will try again")
+
+    def look(self) -> None:
+        """Leave checkpoints in the logs that have grown by STRIDE rows since their last one."""
+        with snapshot(self._service.database) as connection:
+            names = store.checkpoints.list_grown(connection, STRIDE)
+        for name in names:
+            if name not in self._damaged:
+                self._follow(name)
+
+    def _follow(self, name: str) -> None:
+        try:
+            while not self._is_stopping.is_set() and leave_checkpoint(self._service, name):
+                pass
+        except LogDamagedError as error:
+            self._damaged.add(name)
+            logger.warning("no checkpoints for a log that cannot be replayed, verify it: %s", error)
+
+
+# What was told
 
 
 class ToldThen(Told):

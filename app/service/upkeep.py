@@ -126,6 +126,7 @@ def _prune_chunk(service: Service, name: str, last: int, author: Author) -> int:
             replay.read(logged.row, logged.hash, log_key)
         marker = mark(replay, rows[-1].row, author, service.read_now(connection))
         store.log.replace_rows(connection, marker, chain_hash("", marker, log_key))
+        store.checkpoints.drop_checkpoints(connection, name, marker.seq)
     return len(rows) - 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.store import (
     charts,
+    checkpoints,
     definitions,
     log,
     machines,
@@ -16,6 +17,7 @@ from app.store import (
 
 __all__ = [
     "charts",
+    "checkpoints",
     "definitions",
     "log",
     "machines",

@@ -12,6 +12,7 @@ import os
 import struct
 import time
 from collections import Counter
+from enum import IntEnum
 from typing import Protocol
 
 MAX_WORKERS = 512
@@ -19,9 +20,20 @@ _COUNT = struct.Struct("=q")
 # Counts for tokens, by the last digits of their numbers. Tokens are numbered one after another, so two that share a
 # count are this far apart; then they share their half, too.
 TOKENS = 1024
-# After the counts: when a worker last took the turn, by the machine's monotonic clock; 0 if none has.
+# After the counts: when a worker last took each turn, by the machine's monotonic clock; 0 if none has.
 _TURN = struct.Struct("=d")
 _TURN_OFFSET = MAX_WORKERS * (1 + TOKENS) * _COUNT.size
+
+
+class Turn(IntEnum):
+    """What one worker of a server does for all of them."""
+
+    HEADS = 0
+    CHECKPOINTS = 1
+
+
+# Bytes of the memory that the workers of a server share.
+SHARED_SIZE = _TURN_OFFSET + len(Turn) * _TURN.size
 
 
 class Places(Protocol):
@@ -33,7 +45,7 @@ class Places(Protocol):
 
     def give_back(self, token: int | None = None) -> None: ...
 
-    def take_turn(self, seconds: float) -> bool:
+    def take_turn(self, turn: Turn, seconds: float) -> bool:
         """Return True if no worker has taken the turn in the last `seconds`: then this one has it."""
 
 
@@ -47,7 +59,7 @@ class OwnPlaces:
 
     def __init__(self) -> None:
         self._count = 0
-        self._turn_at = -math.inf
+        self._turns = dict.fromkeys(Turn, -math.inf)
         self._tokens: Counter[int] = Counter()
 
     def total(self) -> int:
@@ -73,11 +85,12 @@ class OwnPlaces:
             if not self._tokens[token]:
                 del self._tokens[token]
 
-    def take_turn(self, seconds: float) -> bool:
+    def take_turn(self, turn: Turn, seconds: float) -> bool:
         """Return True if the last turn was `seconds` ago, or never: this one begins now."""
         now = time.monotonic()
-        is_due = now - self._turn_at >= seconds
-        self._turn_at = now if is_due else self._turn_at
+        is_due = now - self._turns[turn] >= seconds
+        if is_due:
+            self._turns[turn] = now
         return is_due
 
 
@@ -91,9 +104,8 @@ class SharedPlaces:
         # A nameless file in memory: a lock on a file goes with the process that holds it, however that ends, and no
         # full disk can take the memory away.
         self._file = os.memfd_create("stateservice-waiters")
-        size = _TURN_OFFSET + _TURN.size
-        os.posix_fallocate(self._file, 0, size)
-        self._memory = mmap.mmap(self._file, size)
+        os.posix_fallocate(self._file, 0, SHARED_SIZE)
+        self._memory = mmap.mmap(self._file, SHARED_SIZE)
 
     def own(self, worker: int) -> WorkerPlaces:
         """The count of the worker with this number; numbers rise for ever and counts are used in turn."""
@@ -135,15 +147,16 @@ class WorkerPlaces:
         if token is not None:
             self._add(_group(token), -1)
 
-    def take_turn(self, seconds: float) -> bool:
+    def take_turn(self, turn: Turn, seconds: float) -> bool:
         """Return True if no worker has taken the turn in the last `seconds`: then this one has it."""
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
-            (taken_at,) = _TURN.unpack_from(self._memory, _TURN_OFFSET)
+            offset = _TURN_OFFSET + turn * _TURN.size
+            (taken_at,) = _TURN.unpack_from(self._memory, offset)
             now = time.monotonic()
             if taken_at and now - taken_at < seconds:
                 return False
-            _TURN.pack_into(self._memory, _TURN_OFFSET, now)
+            _TURN.pack_into(self._memory, offset, now)
             return True
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)

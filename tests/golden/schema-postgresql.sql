@@ -52,6 +52,10 @@ charts.renamed text
 charts.hours text
 charts.expected bigint
 charts.rosters text
+checkpoints.chart character varying(128) NOT NULL
+checkpoints.seq bigint NOT NULL
+checkpoints.hash character varying(64) NOT NULL
+checkpoints.marker bytea NOT NULL
 deliveries.id bigint NOT NULL DEFAULT nextval('deliveries_id_seq'::regclass)
 deliveries.subscription_id bigint NOT NULL
 deliveries.webhook_id character varying(200) NOT NULL
@@ -250,6 +254,7 @@ charts.ck_charts_counted_from_one CHECK (((version >= 1) AND (run >= 1) AND (vis
 charts.ck_charts_never_negative CHECK (((paused_for >= 0) AND (fence >= 0)))
 charts.pk_charts PRIMARY KEY (id)
 charts.uq_charts_name UNIQUE (name)
+checkpoints.pk_checkpoints PRIMARY KEY (chart, seq)
 deliveries.fk_deliveries_subscription_id_subscriptions FOREIGN KEY (subscription_id) REFERENCES subscriptions(id)
 deliveries.pk_deliveries PRIMARY KEY (id)
 replayed_keys.fk_replayed_keys_chart_id_charts FOREIGN KEY (chart_id) REFERENCES charts(id)
@@ -305,6 +310,7 @@ CREATE UNIQUE INDEX pk_attributes ON public.attributes USING btree (id)
 CREATE UNIQUE INDEX pk_calendar_versions ON public.calendar_versions USING btree (id)
 CREATE UNIQUE INDEX pk_chart_versions ON public.chart_versions USING btree (id)
 CREATE UNIQUE INDEX pk_charts ON public.charts USING btree (id)
+CREATE UNIQUE INDEX pk_checkpoints ON public.checkpoints USING btree (chart, seq)
 CREATE UNIQUE INDEX pk_deliveries ON public.deliveries USING btree (id)
 CREATE UNIQUE INDEX pk_replayed_keys ON public.replayed_keys USING btree (chart_id, idempotency_key)
 CREATE UNIQUE INDEX pk_reports ON public.reports USING btree (chart_id, run, visit, machine)

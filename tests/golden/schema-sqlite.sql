@@ -78,6 +78,15 @@ CREATE TABLE charts (
     CONSTRAINT uq_charts_name UNIQUE (name)
 );
 
+-- table checkpoints
+CREATE TABLE checkpoints (
+    chart VARCHAR(128) NOT NULL,
+    seq BIGINT NOT NULL,
+    hash VARCHAR(64) NOT NULL,
+    marker BLOB NOT NULL,
+    CONSTRAINT pk_checkpoints PRIMARY KEY (chart, seq)
+);
+
 -- table deliveries
 CREATE TABLE deliveries (
     id INTEGER NOT NULL,

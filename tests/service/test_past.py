@@ -7,16 +7,32 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.core.errors import BadRequestError, ChartNotFoundError, StateServiceError
 from app.core.position import Claim, Evict, Goto, Pause, Release, Reset, Resume
+from app.core.replay import Replay
+from app.db import transaction
+from app.models import checkpoints
 from app.service import operate, past
 from app.service.context import Service
-from app.service.past import Checkpoints, get_past_status
+from app.service.past import Checkpointer, get_past_status
 from app.service.put import Put, apply_one, sweep
 from app.service.reading import get_status
 from app.service.upkeep import prune
-from tests.service.support import ANN, CANARY, REBOOT, ROSTERED, Clock, import_text, put
+from app.service.verifying import verify
+from tests.service.support import (
+    ANN,
+    CANARY,
+    REBOOT,
+    ROSTERED,
+    Clock,
+    alter,
+    drop_triggers,
+    import_text,
+    put,
+    query,
+)
 
 CHARTS = [CANARY, REBOOT, ROSTERED, REBOOT.replace("slots: 2", "slots: [1, 2]"), CANARY.replace("value: 5", "value: 4")]
 
@@ -80,13 +96,14 @@ def test_past_status_is_what_was_answered_then(
     service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr(past, "STRIDE", 10)
-    monkeypatch.setattr(past, "CHECKPOINTS", Checkpoints())
+    checkpointer = Checkpointer(service)
     chance = random.Random(seed)
     answered: dict[datetime, dict[str, Any] | None] = {clock.now: None}
     for _ in range(60):
         clock.advance(chance.choice([1, 5, 30, 120]))
         sweep(service)
         live(service, chance)
+        checkpointer.look()
         answered[clock.now] = answer(service)
     instants = list(answered)
     chance.shuffle(instants)
@@ -126,15 +143,99 @@ def test_status_older_than_a_pruned_log_is_refused(service: Service, clock: Cloc
     assert get_past_status(service, "web", moved + timedelta(seconds=10)).current_state == "soak"
 
 
-def test_checkpoint_of_a_replaced_log_is_not_used(
-    service: Service, clock: Clock, moved: datetime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = Checkpoints()
+def checkpoints_of(service: Service) -> list[int]:
+    """The seqs of the checkpoints, of all charts."""
+    return [seq for (seq,) in query(service, "SELECT seq FROM checkpoints ORDER BY seq")]
+
+
+@pytest.fixture
+def marked(service: Service, clock: Clock, moved: datetime, monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """A chart of three rows that moved with the last one, and a checkpoint after the second; the instant of that."""
     monkeypatch.setattr(past, "STRIDE", 2)
-    monkeypatch.setattr(past, "CHECKPOINTS", kept)
-    get_past_status(service, "web", clock.now)
-    (seq,) = kept.list_seqs("web", 99)
-    checkpoint = kept.find("web", seq)
-    assert checkpoint is not None
-    kept.add("web", seq, past.Checkpoint("0" * 64, checkpoint.marker))
+    Checkpointer(service).look()
+    assert checkpoints_of(service) == [2]
+    return moved
+
+
+def count_replayed(service: Service, at: datetime) -> int:
+    """How many rows the replay to an instant reads, the row of a checkpoint among them."""
+    seen: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        apply = Replay.apply
+        patch.setattr(Replay, "apply", lambda self, row: (seen.append(row.seq), apply(self, row)))
+        get_past_status(service, "web", at)
+    return len(seen)
+
+
+def test_replay_begins_at_the_latest_checkpoint(service: Service, clock: Clock, marked: datetime) -> None:
+    assert count_replayed(service, marked) == 1
+    assert count_replayed(service, clock.now) == 2
+    assert get_past_status(service, "web", marked).values == {"count": 1, "failed": 0}
     assert get_past_status(service, "web", clock.now).current_state == "soak"
+
+
+def test_checkpoints_follow_a_log_that_grows(service: Service, clock: Clock, marked: datetime) -> None:
+    checkpointer = Checkpointer(service)
+    checkpointer.look()
+    assert checkpoints_of(service) == [2]
+    for reason in ("one", "two", "three"):
+        operate.act(service, "web", Goto("soak", reason), ANN)
+    checkpointer.look()
+    assert checkpoints_of(service) == [2, 4, 6]
+    assert count_replayed(service, clock.now) <= 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE checkpoints SET hash = 'f' WHERE seq = 2",
+        "UPDATE checkpoints SET seq = 3 WHERE seq = 2",
+        "UPDATE checkpoints SET marker = (SELECT marker FROM checkpoints WHERE seq = 4) WHERE seq = 2",
+    ],
+    ids=["hash", "row", "marker"],
+)
+def test_checkpoint_that_was_changed_is_not_used(service: Service, clock: Clock, marked: datetime, damage: str) -> None:
+    operate.act(service, "web", Goto("soak", "again"), ANN)
+    Checkpointer(service).look()
+    operate.act(service, "web", Goto("soak", "again"), ANN)
+    alter(service, damage)
+    at = marked + timedelta(seconds=10)
+    assert count_replayed(service, at) == 3
+    assert get_past_status(service, "web", at).current_state == "soak"
+
+
+def test_checkpoint_that_cannot_be_unpacked_is_not_used(service: Service, clock: Clock, marked: datetime) -> None:
+    with transaction(service.database) as connection:
+        connection.execute(update(checkpoints).values(marker=b"no"))
+    assert count_replayed(service, marked) == 2
+
+
+def test_verify_reads_every_row_in_spite_of_a_checkpoint(service: Service, marked: datetime) -> None:
+    drop_triggers(service)
+    alter(service, "UPDATE transition_log SET machine = 'm9' WHERE seq = 2")
+    assert verify(service, "web").differences
+
+
+def test_prune_drops_the_checkpoints_of_its_rows(service: Service, clock: Clock, marked: datetime) -> None:
+    operate.act(service, "web", Goto("soak", "again"), ANN)
+    Checkpointer(service).look()
+    prune(service, "web", timedelta(seconds=50), ANN)
+    assert checkpoints_of(service) == [4]
+    assert count_replayed(service, clock.now) <= 2
+    Checkpointer(service).look()
+    assert checkpoints_of(service) == [4]
+    assert verify(service, "web").differences == ()
+
+
+def test_log_that_cannot_be_replayed_has_no_checkpoints(
+    service: Service, moved: datetime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(past, "STRIDE", 2)
+    drop_triggers(service)
+    alter(service, "UPDATE transition_log SET value_before = 7 WHERE seq = 2")
+    checkpointer = Checkpointer(service)
+    checkpointer.look()
+    checkpointer.look()
+    assert checkpoints_of(service) == []
+    (record,) = [record for record in caplog.records if record.name == "stateservice.past"]
+    assert "no checkpoints for a log that cannot be replayed, verify it: web: seq 2 found count at 7" in record.message

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
 
 from app.core.errors import ChartNotFoundError
 from app.core.log import chain_hash
@@ -15,7 +14,20 @@ from app.service import operate
 from app.service.context import Service
 from app.service.put import sweep
 from app.service.verifying import Head, list_logged_charts, verify
-from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, alter, get_row, import_text, put, query, rows
+from tests.service.support import (
+    ANN,
+    CANARY,
+    NOBODY,
+    REBOOT,
+    Clock,
+    alter,
+    drop_triggers,
+    get_row,
+    import_text,
+    put,
+    query,
+    rows,
+)
 from tests.support import requests
 
 ROW_COLUMNS = (
@@ -35,17 +47,6 @@ def lived(service: Service, clock: Clock) -> None:
     put(service, "canary", "m2")
     put(service, "soak", "m1")
     put(service, "soak", "m2")
-
-
-def drop_triggers(service: Service) -> None:
-    with transaction(service.database) as connection:
-        if service.database.is_sqlite:
-            found = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
-            statements = [f"DROP TRIGGER {name}" for name in found]
-        else:
-            statements = ["ALTER TABLE transition_log DISABLE TRIGGER USER"]
-        for statement in statements:
-            connection.exec_driver_sql(statement)
 
 
 def differences(service: Service) -> tuple[str, ...]:

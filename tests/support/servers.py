@@ -28,7 +28,7 @@ from app.db.engine import open_engine
 from app.db.postgresql import APPLICATION_NAME
 from app.service.verifying import list_logged_charts, verify
 from app.waiting.hub import LISTENER_NAME
-from app.waiting.places import MAX_WORKERS, TOKENS
+from app.waiting.places import MAX_WORKERS, SHARED_SIZE
 from tests.service.support import opened_service
 from tests.support.databases import copied, database_on
 from tests.support.http import ANSWER_SECONDS, Reply, send
@@ -141,7 +141,7 @@ class Server:
         for file in Path(f"/proc/{self.process.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
                 found = file.stat()
-                if found.st_nlink == 0 and found.st_size == MAX_WORKERS * 8 * (1 + TOKENS) + 8:
+                if found.st_nlink == 0 and found.st_size == SHARED_SIZE:
                     places[found.st_ino] = file
         return places
 

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from app.service import past
 from app.service.context import Service
-from app.service.past import Checkpoints
+from app.service.past import Checkpointer
 from app.service.put import sweep
 from tests.service.support import CANARY, REBOOT, ROSTERED, Clock
 from tests.support.examples import IS_ALL
@@ -74,6 +74,7 @@ class Life:
         self.chance = random.Random(seed)
         self.answered: dict[datetime, Answer] = {}
         self.states: set[str] = set()
+        self.checkpointer = Checkpointer(service)
         client.put("/rosters/fleet", data=ROSTERS[0])
 
     def ask(self, at: datetime | None = None) -> Answer:
@@ -100,6 +101,8 @@ class Life:
                 sweep(self.service)
             if self.chance.random() < 0.7:
                 self._act()
+            if self.chance.random() < 0.2:
+                self.checkpointer.look()
             self.answered[self.clock.now] = found = self.ask()
             self.states.add("" if found[1] is None else found[1]["current_state"])
 
@@ -154,7 +157,6 @@ def check(life: Life, instants: int) -> None:
 def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints that are so close that most replays begin at one."""
     monkeypatch.setattr(past, "STRIDE", 25)
-    monkeypatch.setattr(past, "CHECKPOINTS", Checkpoints())
 
 
 def test_past_answer_is_what_was_answered_then(client: FlaskClient, service: Service, clock: Clock) -> None:
