@@ -18,6 +18,7 @@ from math import sqrt
 
 from app import store
 from app.core.chart import FAILED_KEY, Chart, CountGuard, State
+from app.core.expect import FromRoster
 from app.core.log import LogRow
 from app.core.plan import find_edge, find_limit, find_needed, find_next_clock, list_on_plan, list_planned
 from app.core.position import Kind, Position
@@ -61,12 +62,16 @@ class Told:
         """Count the machines that reported on each attribute in a visit of the run."""
         return store.machines.count_reports(self.connection, self.row, visit)
 
+    def find_roster(self, name: str, at: datetime) -> store.rosters.RosterVersion | None:
+        """Return the version of a roster that was in force at `at`."""
+        return store.rosters.find_version_at(self.connection, name, at)
+
     def find_latest_report(self, key: str | None = None) -> store.machines.MachineReport | None:
         """Return the latest report of the current visit, on the attribute `key` if it is given."""
         return store.machines.find_latest_report(self.connection, self.row, key)
 
 
-def find_departure(told: Told, chart: Chart, *, is_off: bool) -> Departure | None:
+def find_departure(told: Told, chart: Chart, position: Position, *, is_off: bool) -> Departure | None:
     """Return the move by which the chart left its main path (`is_off`), or else its latest move.
 
     None if the log has no such row, because it was pruned or because an upgrade changed the main path.
@@ -75,7 +80,7 @@ def find_departure(told: Told, chart: Chart, *, is_off: bool) -> Departure | Non
     for act in told.list_acts(MAX_ACTS):
         is_move = act.kind in MOVES and (act.from_state != act.to_state or act.kind == Kind.GOTO)
         if is_move and (not is_off or (act.from_state in on_plan and act.to_state not in on_plan)):
-            return Departure(act, _say_move(told, chart, act))
+            return Departure(act, _say_move(told, chart, position, act))
     return None
 
 
@@ -91,7 +96,10 @@ def say_edge(told: Told, chart: Chart, position: Position, edge: tuple[str, str]
     counts = told.count_reports(position.visit)
     last = _Report(state=position.state, key=key, value=position.values[key], machine=report.machine, target=target)
     reported = say_reported(sum(counts.values()), chart.count_expected(position), "have")
-    return report.reported_at, f"{_say_report(chart, last)}; one more goes to {target}; {reported}"
+    return (
+        report.reported_at,
+        f"{_say_report(chart, chart.state_at(position), last)}; one more goes to {target}; {reported}",
+    )
 
 
 def say_last_report(told: Told) -> str:
@@ -100,7 +108,7 @@ def say_last_report(told: Told) -> str:
     return "" if report is None else f"; the last report came from {report.machine} on {report.key or 'no attribute'}"
 
 
-def _say_move(told: Told, chart: Chart, act: LogRow) -> str:
+def _say_move(told: Told, chart: Chart, position: Position, act: LogRow) -> str:
     match act.kind:
         case Kind.GOTO | Kind.RESET:
             return f"{_who(act)} moved it from {act.from_state} to {act.to_state}: {act.reason}"
@@ -109,29 +117,46 @@ def _say_move(told: Told, chart: Chart, act: LogRow) -> str:
         case Kind.IMPORT:
             return f"the run began in {act.to_state}"
     counts = told.count_reports(act.visit)
-    reported = say_reported(sum(counts.values()), _expected_then(chart, act)) if counts else ""
-    said = _say_counted(told.connection, chart, act, counts)
+    expected = _expected_then(told, chart, position, act)
+    reported = say_reported(sum(counts.values()), expected) if counts else ""
+    state = chart.states.get(act.from_state)
+    if state is not None and expected is not None:
+        state = state.sized(expected)
+    said = _say_counted(told.connection, chart, state, act, counts)
     return f"{said}; {reported}" if reported else said
 
 
-def _expected_then(chart: Chart, act: LogRow) -> int | None:
-    """How many machines took part in the state that the row left; None if that was looked up, or the state is gone."""
+def _expected_then(told: Told, chart: Chart, position: Position, act: LogRow) -> int | None:
+    """How many machines took part in the state that the row left; None if nothing keeps it, or the state is gone.
+
+    A roster's versions keep their sizes. The machines with some labels are counted for the current state alone.
+    """
     expect = chart.expect_of(act.from_state) if act.from_state in chart.states else None
-    return expect.size if expect is not None and expect.is_fixed else None
+    if expect is None or expect.is_fixed:
+        return None if expect is None else expect.size
+    version = told.find_roster(expect.roster, act.at) if isinstance(expect, FromRoster) else None
+    if version is None or not isinstance(expect, FromRoster):
+        return None
+    if not expect.where:
+        return version.machines
+    is_same = expect == chart.expect_of(position.state) and version.version == position.rosters.get(expect.roster)
+    return position.expected if is_same else None
 
 
-def _say_counted(connection: Connection, chart: Chart, act: LogRow, counts: Mapping[str | None, int]) -> str:
+def _say_counted(
+    connection: Connection, chart: Chart, state: State | None, act: LogRow, counts: Mapping[str | None, int]
+) -> str:
     """What a count or the clock did, without how many machines had reported."""
     before = None
     if act.kind == Kind.TIMEOUT and act.key is not None:
-        return _say_clock(chart, act, counts)
+        return _say_clock(state, act, counts)
     if act.key is None:
         # The row before says what made the guard hold: the end of a lease, a resume, an upgrade.
         before = store.log.find_row(connection, act.chart, act.seq - 1)
     if before is not None and before.kind == Kind.EXPIRE and before.key is not None:
-        return f"{_say_report(chart, _Report.of(before, act.to_state))}, whose lease ran out"
+        return f"{_say_report(chart, state, _Report.of(before, act.to_state))}, whose lease ran out"
     if act.key is not None:
-        return _say_report(chart, _Report.of(act, act.to_state))
+        return _say_report(chart, state, _Report.of(act, act.to_state))
     after = "" if before is None else f", at the {before.kind} by {_who(before)}"
     return f"{act.reason} held in {act.from_state}{after}"
 
@@ -153,9 +178,8 @@ class _Report:
         )
 
 
-def _say_report(chart: Chart, report: _Report) -> str:
-    """`the 21st failure, limit 20, from web-1401 in fleet`."""
-    state = chart.states.get(report.state)
+def _say_report(chart: Chart, state: State | None, report: _Report) -> str:
+    """`the 21st failure, limit 20, from web-1401 in fleet`; `state` is the report's, None if the chart lost it."""
     guard = None if state is None else find_limit(state, report.key, report.target)
     word = "limit" if report.target not in list_on_plan(chart) else "needed"
     limit = "" if guard is None else f", {word} {say_threshold(guard)},"
@@ -172,10 +196,9 @@ def say_threshold(guard: CountGuard) -> str:
     return say_number(guard.threshold) if guard.share is None else guard.written
 
 
-def _say_clock(chart: Chart, act: LogRow, counts: Mapping[str | None, int]) -> str:
+def _say_clock(state: State | None, act: LogRow, counts: Mapping[str | None, int]) -> str:
     """`the time of fleet was over (elapsed 12h): 1,216 of 1,980 on count`."""
     said = f"the time of {act.from_state} was over ({act.reason})"
-    state = chart.states.get(act.from_state)
     key = None if state is None or not state.is_counting else state.default_key
     if state is None or key is None:
         return said
@@ -292,7 +315,7 @@ def judge_health(told: Told, chart: Chart, position: Position, now: datetime) ->
     since, because, departure = verdict.since, verdict.because, None
     match verdict.condition:
         case Condition.FAILED | Condition.BACKING_OUT | Condition.ENDED:
-            departure = find_departure(told, chart, is_off=verdict.condition is not Condition.ENDED)
+            departure = find_departure(told, chart, position, is_off=verdict.condition is not Condition.ENDED)
             if departure is not None:
                 because = departure.because
                 since = departure.at if verdict.condition is Condition.BACKING_OUT else since

@@ -194,7 +194,7 @@ def describe_status(
         seq=row.seq,
         current_state=row.state,
         is_final=state.is_final,
-        values=dict(position.values),
+        values={item.key: position.values[item.key] for item in state.attributes},
         progress=find_progress(state, position),
         deadline=find_deadline(state, position),
         paused=row.paused_at is not None,

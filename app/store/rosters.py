@@ -122,6 +122,14 @@ def find_version(connection: Connection, roster_id: int, version: int) -> Roster
     return None if row is None else _as_version(row)
 
 
+def find_version_at(connection: Connection, name: str, at: datetime) -> RosterVersion | None:
+    """Return the version of the roster `name` that was the newest one at `at`; None if there was none."""
+    is_roster = and_(rosters.c.id == roster_versions.c.roster_id, rosters.c.name == name)
+    query = select(*_VERSION_COLUMNS).join(rosters, is_roster).where(roster_versions.c.imported_at <= at)
+    row = connection.execute(query.order_by(roster_versions.c.version.desc()).limit(1)).one_or_none()
+    return None if row is None else _as_version(row)
+
+
 def add_version(connection: Connection, roster: RosterRow, version: RosterVersion) -> None:
     """Write the row of a new version, whose lines `write_lines` has written, and make it the newest one."""
     fields = {name: getattr(version, name) for name in RosterVersion.__slots__}

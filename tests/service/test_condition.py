@@ -10,6 +10,7 @@ from app.service import operate
 from app.service.condition import Health
 from app.service.context import Service
 from app.service.reading import get_status, list_statuses
+from app.service.rosters import RosterRequest, import_roster
 from tests.core.support import NOON
 from tests.service.support import ANN, Clock, import_text, put
 from tests.support.requests import claim
@@ -47,6 +48,11 @@ def fleet(service: Service) -> Service:
 
 def health(service: Service, name: str = "web") -> Health:
     return get_status(service, name).health
+
+
+def import_machines(service: Service, numbers: range) -> None:
+    lines = {f"m{number}": f"tier={'odd' if number % 2 else 'even'}" for number in numbers}
+    import_roster(service, RosterRequest("web", lines), ANN)
 
 
 def word(service: Service) -> str:
@@ -257,3 +263,35 @@ def test_status_has_condition_and_forecast_as_json_and_text(fleet: Service) -> N
         None,
     )
     assert fields["because"] in status.as_text()
+
+
+def test_the_sentence_has_the_size_that_a_roster_had_when_the_chart_moved(service: Service, clock: Clock) -> None:
+    import_machines(service, range(40))
+    import_text(service, FLEET.replace("expect: 40", "expect: {roster: web}").replace("value: 2}", 'value: "5%"}'))
+    report(service, range(4))
+    report(service, range(4, 6), "failed")
+    edge = "the 2nd failure, limit 2, from m5 in fleet; one more goes to backout; 6 of 40 have reported"
+    assert health(service).because == edge
+    report(service, range(6, 7), "failed")
+    clock.advance(60)
+    import_machines(service, range(100))
+    assert health(service).because == "the 3rd failure, limit 2, from m6 in fleet; 7 of 40 had reported"
+
+
+def test_the_sentence_has_no_size_of_labelled_machines_once_the_roster_has_changed(
+    service: Service, clock: Clock
+) -> None:
+    import_machines(service, range(40))
+    import_text(service, FLEET.replace("expect: 40", "expect: {roster: web, where: {tier: odd}}"))
+    report(service, range(1, 6, 2), "failed")
+    assert health(service).because == "the 3rd failure, limit 2, from m5 in fleet; 3 of 20 had reported"
+    clock.advance(60)
+    import_machines(service, range(100))
+    assert health(service).because == "the 3rd failure, limit 2, from m5 in fleet; 3 had reported"
+
+
+def test_values_are_in_the_order_of_the_chart_file(fleet: Service) -> None:
+    # PostgreSQL returns a row that was updated after the others.
+    report(fleet, range(1))
+    assert list(get_status(fleet, "web").values) == ["count", "failed"]
+    assert [list(status.values) for status in list_statuses(fleet)] == [["count", "failed"]]
