@@ -30,6 +30,12 @@ def find_needed(state: State) -> int | None:
     return next((guard.threshold for guard in guards if not guard.is_clock and guard.share is None), None)
 
 
+def find_share(state: State) -> str | None:
+    """Return the percentage of a set, not looked up yet, at which a state is left as planned; None if by none."""
+    guards = (move.guard for move in list_planned(state))
+    return next((guard.written for guard in guards if not guard.is_clock and guard.share is not None), None)
+
+
 def follow_plan(chart: Chart, start: str, taken: set[str]) -> list[str]:
     """Return the states from `start` along the first planned transitions, up to an ending.
 

@@ -16,7 +16,7 @@ from app.core.chart import Chart, State
 from app.core.plan import find_needed, list_failed_endings, list_on_plan
 from app.diagram.layout import BEND, BOX_HEIGHT, Line, Point
 from app.diagram.rows import LABEL_LIMIT, Rows
-from app.diagram.texts import Snapshot, say_count, say_guards, shorten
+from app.diagram.texts import Snapshot, say_count, say_guards, shorten, size_state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +372,7 @@ class Picture:
 
     def draw_progress(self, state: State, at: Point) -> str:
         """Return a bar that shows how much of the count has been reached; nothing if no count is needed."""
-        needed = find_needed(state)
+        needed = find_needed(size_state(self.chart, state.name, self.snapshot))
         if self.snapshot is None or not needed or state.default_key is None:
             return ""
         initial = state.initial_values()[state.default_key]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
-from app.core.chart import FAILED_KEY, Chart, Guard
-from app.core.plan import find_needed, list_failed_endings
+from app.core.chart import FAILED_KEY, Chart, Guard, State
+from app.core.plan import find_needed, find_share, list_failed_endings
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Snapshot:
 
     `passed` has the states that were left in this run. Each has the number of machines that reported on its first
     attribute in its latest visit, or None if no report had a machine id. `taken` are the moves of this run, each
-    from one state to another.
+    from one state to another. `expected` is how many machines take part in the current state, if that is looked up.
     """
 
     state: str
@@ -23,6 +23,8 @@ class Snapshot:
     is_paused: bool = False
     passed: Mapping[str, int | None] = field(default_factory=dict)
     taken: frozenset[tuple[str, str]] = frozenset()
+    _: KW_ONLY
+    expected: int | None = None
 
 
 def say_guards(guards: Iterable[Guard]) -> str:
@@ -30,9 +32,17 @@ def say_guards(guards: Iterable[Guard]) -> str:
     return " or ".join(guard.text for guard in guards)
 
 
+def size_state(chart: Chart, name: str, snapshot: Snapshot | None) -> State:
+    """Return a state; the current one with numbers in the place of percentages of a set that is looked up."""
+    state = chart.states[name]
+    if snapshot is None or name != snapshot.state or snapshot.expected is None:
+        return state
+    return state.sized(snapshot.expected)
+
+
 def say_count(chart: Chart, name: str, snapshot: Snapshot | None) -> str:
     """Return the second line of a state's box: the count and the count needed, or what else moves the chart on."""
-    state = chart.states[name]
+    state = size_state(chart, name, snapshot)
     if state.is_final:
         return ""
     if not state.is_counting:
@@ -45,10 +55,11 @@ def say_count(chart: Chart, name: str, snapshot: Snapshot | None) -> str:
     if snapshot is not None and name in snapshot.passed:
         passed = snapshot.passed[name]
         return "passed" if passed is None or needed is None else _of(passed, needed)
-    return "by the clock" if needed is None else _of(state.attributes[0].value, needed)
+    goal = find_share(state) if needed is None else needed
+    return "by the clock" if goal is None else _of(state.attributes[0].value, goal)
 
 
-def _of(count: int, needed: int | None) -> str:
+def _of(count: int, needed: int | str | None) -> str:
     return f"{count} reported" if needed is None else f"{count} / {needed}"
 
 

@@ -230,6 +230,25 @@ def find_absent_in(
     return Absent(tuple(absent[wanted.offset : wanted.offset + wanted.limit]), len(absent))
 
 
+def count_expected_in(
+    known: Knowledge,
+    connection: Connection,
+    row: store.charts.ChartRow,
+    chart: Chart,
+    visit: store.machines.VisitRow,
+) -> int | None:
+    """Return how many machines take part in a visit of the run; None if nothing says it, or the state is gone."""
+    position = store.charts.build_position(row, {})
+    if visit.visit == row.visit:
+        return chart.count_expected(position)
+    expect = chart.expect_of(visit.state) if visit.state in chart.states else None
+    if expect is None or expect.is_fixed:
+        return None if expect is None else expect.size
+    if isinstance(expect, FromRoster):
+        return expect.count(position, known, ())
+    return len(_list_members(known, connection, row, expect, visit.visit))
+
+
 def _list_members(
     known: Knowledge, connection: Connection, row: store.charts.ChartRow, expect: Expect, visit: int | None
 ) -> Collection[str]:

@@ -17,7 +17,7 @@ from app.diagram import LIGHT, Form, Snapshot, Theme, draw
 from app.diagram.draw import is_large
 from app.service.condition import Condition, Health
 from app.service.context import Service, list_positions, list_waiting, read_position
-from app.service.crowds import Knowledge, find_absent_in
+from app.service.crowds import Knowledge, count_expected_in, find_absent_in
 from app.service.forecast import Growth, find_growth
 from app.service.operate import Loss, describe_loss
 from app.service.reading import HISTORY_PAGE, HistoryPage, HistoryQuery, get_history
@@ -71,7 +71,8 @@ def read_standing(
             reported = counts.get(visit.visit)
             passed[visit.state] = None if reported is None else reported.get(chart.states[visit.state].default_key, 0)
     moves = pairwise(visit.state for visit in visits)
-    return Snapshot(row.state, values, row.paused_at is not None, passed, frozenset(moves))
+    expected = store.charts.build_position(row, values).expected
+    return Snapshot(row.state, values, row.paused_at is not None, passed, frozenset(moves), expected=expected)
 
 
 # All charts
@@ -426,9 +427,7 @@ def _get_machines(
         reports, total = store.machines.list_reports_page(connection, row, visit.visit, wanted)
     reported = sum(counts.values())
     expect = chart.expect_of(visit.state) if visit.state in chart.states else None
-    expected = expect.size if expect is not None and expect.is_fixed else None
-    if visit.visit == row.visit:
-        expected = chart.count_expected(store.charts.build_position(row, {}))
+    expected = count_expected_in(known, connection, row, chart, visit)
     names_machines = expect is not None and expect.names_machines
     return MachinePage(
         reports=reports,

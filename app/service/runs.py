@@ -407,5 +407,5 @@ def say_stays(run: Run, state: str) -> str:
     spent = say_span(sum((stay.span for stay in stays), timedelta(0)))
     reports, failures = sum(sum(stay.reports.values()) for stay in stays), sum(stay.failures for stay in stays)
     visits = f"{len(stays)} visits, " if len(stays) > 1 else ""
-    said = f", {reports} reported" if reports else ""
-    return f"{visits}{spent}{said}" + (f", {failures} failed" if failures else "")
+    said = f", {say_number(reports)} reported" if reports else ""
+    return f"{visits}{spent}{said}" + (f", {say_number(failures)} failed" if failures else "")

@@ -137,7 +137,7 @@ function rememberLook() {
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const LOCAL = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" }); // 2026-11-28 16:35:00
 const times = document.querySelector("#times select");
-const HINTS = { ago: `the hint of a time has UTC${ZONE === "UTC" ? "" : ` and ${ZONE}`}`, utc: "times are UTC", local: `times are ${ZONE}` };
+const HINTS = { ago: `point at a time to see it in UTC${ZONE === "UTC" ? "" : ` and ${ZONE}`}`, utc: "times are UTC", local: `times are ${ZONE}` };
 
 function showTimes(root) {
   const form = times?.value || "ago";
@@ -150,6 +150,7 @@ function showTimes(root) {
     time.title = [...new Set(Object.values(forms))].filter((text) => text !== forms[form]).join(", ");
   }
   const zone = root.getElementById("zone");
+  if (zone) zone.hidden = !root.querySelector("time");
   if (zone) zone.textContent = `${HINTS[form][0].toUpperCase()}${HINTS[form].slice(1)}.`;
 }
 

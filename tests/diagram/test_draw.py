@@ -42,6 +42,17 @@ def test_svg_has_counts_in_the_boxes_and_guards_on_the_arrows() -> None:
     assert {"count ≥ 5", "failed > 4 (1%)", "after 1h", "at 2031-01-02 05:00 UTC"} <= set(texts)
 
 
+def test_box_of_a_state_whose_share_is_looked_up_has_the_share_or_the_number() -> None:
+    chart = parsed(ROLLOUT.replace("expect: 400", "expect: {roster: web}"))
+    texts = [item.text for item in ET.fromstring(draw(chart)).iter(f"{SVG}text")]
+    assert "0 / 99%" in texts
+    assert texts.count("by the clock") == 1
+    snapshot = Snapshot("fleet", {"count": 100, "failed": 0, "again": 0}, expected=400)
+    svg = draw(chart, snapshot)
+    assert "100 / 396" in [item.text for item in ET.fromstring(svg).iter(f"{SVG}text")]
+    assert 'class="d-done"' in svg
+
+
 def test_svg_draws_endings_with_two_rims_and_failed_ones_with_cut_corners() -> None:
     found = groups(draw(CHART, SNAPSHOT))
     assert len(found["done"].findall(f"{SVG}rect")) == 2

@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from app.core.errors import BadRequestError, ForbiddenError, StateServiceError, UnauthenticatedError
 from app.core.log import LogRow, format_instant
+from app.core.position import Kind
 from app.service.condition import Condition
 from app.service.operate import require_reason
 from app.service.tokens import Holder, Role
@@ -186,7 +187,8 @@ def say_change(row: LogRow) -> str:
     """How a row of the log changed its attribute; empty if it changed none."""
     if row.key is None or row.value_after is None:
         return ""
-    return f"{row.key} {row.value_before} → {row.value_after}"
+    after = f"version {row.value_after}" if row.kind == Kind.CALENDAR else row.value_after
+    return f"{row.key} {after}" if row.value_before is None else f"{row.key} {row.value_before} → {after}"
 
 
 @blueprint.app_template_filter("span")

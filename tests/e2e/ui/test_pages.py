@@ -197,6 +197,22 @@ def test_chart_of_two_thousand_machines_is_less_than_6000_pixels_high_on_a_phone
     for kind in ("", "?is=failed", "?is=missing", "?is=working", "?kind=all"):
         page = open_page("admin", f"/ui/charts/{name}{kind}", viewport={"width": 390, "height": 844})
         assert page.evaluate("document.documentElement.scrollHeight") < 6000, kind
+        page.context.close()
+
+
+def test_chart_of_a_roster_of_two_thousand_is_less_than_6000_pixels_high_at_360(
+    open_page: Open, client: Client
+) -> None:
+    put_roster(client)
+    text = rollout().replace("expect: 20", "expect: {roster: fleet}")
+    name = new_chart(client, text.replace("    func: increment\n", "    func: increment\n    slots: 50\n", 1))
+    for number in range(25):
+        client.ask("PUT", f"/charts/{name}/slot?state=canary&machine=web-{number:04}")
+    client.ask("PUT", f"/charts/{name}/state?state=canary&machine=web-0001&key=failed", "one\ntwo\nthree")
+    page = open_page("admin", viewport={"width": 360, "height": 780})
+    for query in ("", "?is=missing", "?is=working", "?kind=all&is=missing"):
+        page.goto(f"/ui/charts/{name}{query}")
+        assert page.evaluate("document.documentElement.scrollHeight") < 6000, query
 
 
 def test_long_lists_with_long_notes_are_less_than_6000_pixels_high_on_a_phone(open_page: Open, client: Client) -> None:

@@ -88,6 +88,17 @@ def test_missing_machines_are_those_of_the_roster(app: Flask) -> None:
     assert re.findall(r"<li><a [^>]+>(m\d)</a></li>", page) == ["m1", "m3", "m4", "m5"]
 
 
+def test_missing_machines_of_a_roster_are_listed_after_the_chart_has_moved_on(app: Flask) -> None:
+    assert app.test_client().put("/rosters/web", data="m1\nm2\nm3\nm4\n").status_code == 201
+    import_text(app, ROLLOUT.replace("expect: 400", "expect: {roster: web}"), "r")
+    update(service_of(app), "r", Put("canary", "m2", "failed"), Author())
+    page = Browser(app).get("/ui/charts/r?is=missing").text
+    assert re.findall(r"<li><a [^>]+>(m\d)</a></li>", page) == ["m1", "m3", "m4"]
+    text = words_of(page)
+    assert "machines in canary 1 of 4" in text
+    assert "Missing 3" in text
+
+
 def test_page_without_a_roster_asks_for_one(rollout: Flask) -> None:
     assert "Only a chart with a roster knows which" in Browser(rollout).text(f"{PAGE}?is=missing")
 
@@ -279,6 +290,22 @@ def test_page_of_a_machine_has_its_reports(rollout: Flask) -> None:
     text = Browser(rollout).text("/ui/machines/web-9")
     assert "fleet failed" in text
     assert "No chart has heard of this machine." in Browser(rollout).text("/ui/machines/nobody%2F1")
+
+
+def test_bar_of_a_visit_off_the_main_path_is_marked(rollout: Flask) -> None:
+    browser = Browser(rollout)
+    assert '<li class="is-now is-running">' in browser.get(PAGE).text
+    for number in range(4):
+        update(service_of(rollout), "rollout", Put("fleet", f"bad-{number}", "failed"), Author("agent"))
+    assert '<li class="is-now is-failed">' in browser.get(PAGE).text
+
+
+def test_history_says_which_version_of_a_calendar_is_in_force(app: Flask) -> None:
+    events = "BEGIN:VEVENT\r\nUID:1@x\r\nDTSTART:20310101T000000Z\r\nDTEND:20310102T000000Z\r\nEND:VEVENT\r\n"
+    text = f"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//x//y//EN\r\n{events}END:VCALENDAR\r\n"
+    assert app.test_client().put("/calendars/freeze", data=text).status_code == 201
+    import_text(app, ROLLOUT.replace("    func: increment\n", "    func: increment\n    except: [freeze]\n", 1), "r")
+    assert "calendar canary freeze version 1" in Browser(app).text("/ui/charts/r")
 
 
 def test_page_names_the_roster_that_the_chart_goes_by(app: Flask) -> None:
