@@ -193,6 +193,8 @@ def _list_first(drafts: Sequence[StateDraft]) -> list[StateDraft]:
     return list(first.values())
 
 
+# Warnings of meaning
+
 # What the check may cost: it runs at each import.
 BUDGET = 100_000
 
@@ -330,6 +332,8 @@ def _judge_guards(counts: Counts) -> Iterator[str]:
             nearer = state.transitions[other]
             yield f"{what}: {quote(nearer.guard.log_text)} holds before, and leads to {quote(nearer.target)}"
 
+
+# Promises
 
 PROMISE_KEYS = ("never", "always")
 PLACES = ("while", "at")

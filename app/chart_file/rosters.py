@@ -153,6 +153,8 @@ def _pieces(lines: Mapping[str, str]) -> Iterator[str]:
         yield write_line(machine, lines[machine])
 
 
+# Sets and groups
+
 # Values of a label that a warning names.
 SHOWN = 5
 

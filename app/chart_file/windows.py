@@ -25,7 +25,7 @@ from app.chart_file.fields import (
     to_boolean,
     to_chart_name,
 )
-from app.chart_file.nodes import MAX_BYTES, ListNode, MapNode, Node, Problems, ScalarNode, decode, quote
+from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, decode, quote
 from app.core.chart import Approvers, Func
 from app.core.errors import CalendarFileError
 from app.core.window import DAYS, LABEL_MARK, Interval, Schedule, Window, find_instant, merge
@@ -175,6 +175,8 @@ def read_approvers(fields: MapNode, func: Func | None, scope: Scope) -> Approver
         scope.problems.add(place, f"'who: {APPROVERS}' and 'slots' exclude each other: people hold no slots")
     return None if who is None else Approvers(not_importer=excluded is not None)
 
+
+# Calendars
 
 MAX_EVENTS = 1000
 # Times at which the events of one calendar happen within the horizon.
@@ -449,6 +451,3 @@ def _to_instant(local: date | datetime, zone: ZoneInfo) -> datetime:
     if own is None or isinstance(own, ZoneInfo):
         return find_instant(local.date(), local.time(), own or zone)
     return local.astimezone(UTC)
-
-
-__all__ = ["MAX_BYTES", "ParsedCalendar", "parse_calendar"]

@@ -58,7 +58,9 @@ class Decision:
     @property
     def state(self) -> State:
         """The current state's definition."""
-        return self.chart.state_at(self.position)
+        here = self.position
+        # Most states need no sizes, and a report asks for its state several times.
+        return self.chart.states[here.state] if here.expected is None else self.chart.state_at(here)
 
     @property
     def known(self) -> Known:

@@ -238,6 +238,8 @@ def count_values(lines: Iterable[Labels], label: str) -> dict[str, int]:
 NOTHING = Book()
 
 
+# Groups
+
 # A label and one of its values.
 Group = tuple[str, str]
 

@@ -93,6 +93,8 @@ class Memory(Book):
         ]
 
 
+# How many machines take part
+
 # How guards must compare so that machines which are counted on entry cannot jump over what they wait for.
 RISING = {Func.INCREMENT: (Op.GE, Op.GT), Func.DECREMENT: (Op.LE, Op.LT)}
 

@@ -55,6 +55,10 @@ from app.db.errors import TRANSLATED, RetryableError, first_line, translate, wra
 from app.db.postgresql import ANSWER_SECONDS, is_stale, refuse_read_only, set_deadline
 from app.db.sqlite import BUSY_SECONDS, begin_immediate, identity_of, read_time, refuse_read_only_file
 
+# How long a use case is tried again, in all, after the database has refused its transaction.
+RETRY_SECONDS = 1.0
+
+P = ParamSpec("P")
 R = TypeVar("R")
 
 DIALECTS: dict[str, Any] = {
@@ -63,6 +67,9 @@ DIALECTS: dict[str, Any] = {
         paramstyle="numeric_dollar"
     ),
 }
+
+
+# Connections and prepared statements
 
 
 class Connection:
@@ -230,10 +237,7 @@ def _columns(compiled: Any) -> list[Any]:
     return list(compiled.statement.selected_columns) if getattr(compiled.statement, "is_select", False) else []
 
 
-# How long a use case is tried again, in all, after the database has refused its transaction.
-RETRY_SECONDS = 1.0
-
-P = ParamSpec("P")
+# The three ways
 
 
 @dataclass(slots=True)

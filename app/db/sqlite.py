@@ -24,6 +24,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from app.core.errors import SettingError
 
+logger = logging.getLogger("stateservice.clock")
 # How long a request waits for a file to open, and then for its lock: every request is answered within five seconds.
 OPEN_SECONDS = 0.5
 BUSY_SECONDS = 2.5
@@ -254,14 +255,14 @@ def is_unusable(error: BaseException) -> bool:
     return any(text in str(error) for text in _UNUSABLE)
 
 
+# The time
+
 # A clock that was set back by no more than this is waited for.
 SMALL_STEP = timedelta(seconds=2)
 # A clock that was set back by more than this was wrong by far: it is followed at once.
 LARGE_STEP = timedelta(days=1)
 # The share by which time goes slower, so that the machine's clock catches up.
 SLOWER = 0.02
-
-logger = logging.getLogger("stateservice.clock")
 
 
 def _read_machine() -> datetime:

@@ -17,6 +17,8 @@ from app.diagram.layout import BOX_HEIGHT, MARGIN, Arrow, Line, Point, lay_out
 from app.diagram.svg import LIGHT, Frame, Picture, Placed, Theme, clean, tag
 from app.diagram.texts import Snapshot, draw_dot, draw_mermaid, say_guards, shorten
 
+# For a phone
+
 # A phone of 360 px has room for this width.
 WIDTH = 300.0
 LEFT, RAIL = 40.0, 22.0
@@ -146,6 +148,8 @@ class NarrowPicture(Picture):
         return tag("a", text, href=self.link(target)) if is_linked and self.link is not None else text
 
 
+# The part of a large chart around its current state
+
 # A state with more arrows than this is drawn, but its neighbours are not followed. Such a state, for instance one that
 # every other state can abort to, is close to everything.
 HUB = 12
@@ -204,6 +208,8 @@ def _find_first(chart: Chart, near: dict[str, int], centre: str) -> str:
                 waiting.append(name)
     return chart.initial if chart.initial in seen else first
 
+
+# All forms
 
 # A chart of at most this size is drawn whole; of a larger one, an SVG shows WINDOW states around the current one.
 MAX_STATES = 1500

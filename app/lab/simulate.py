@@ -30,6 +30,8 @@ from app.diagram.plots import Curve
 from app.lab.tally import make_engine
 from app.lab.world import need_rosters
 
+# One run
+
 # A run in which the machines have had so much time, or which has had so many visits, is taken never to end.
 PATIENCE = timedelta(days=90)
 MAX_VISITS = 1000
@@ -243,6 +245,8 @@ class _Fleet:
             bisect.insort(self._waiting, (self._phases[name], name))
             self._is_stale = True
 
+
+# Many runs
 
 # Runs that a process does before it reports.
 CHUNK = 10

@@ -10,7 +10,8 @@ from typing import Any
 
 from app import store
 from app.chart_file.fields import ScalarError, to_chart_name
-from app.chart_file.windows import MAX_BYTES, parse_calendar
+from app.chart_file.nodes import MAX_BYTES
+from app.chart_file.windows import parse_calendar
 from app.core.errors import BadRequestError, CalendarNotFoundError
 from app.core.log import Author, format_instant
 from app.core.position import FollowCalendar

@@ -28,6 +28,8 @@ from app.db import Connection
 from app.service.forecast import Forecast, Pace, find_forecast, find_pace
 from app.service.words import name_some, say_number, say_opening, say_ordinal, say_reported, say_span
 
+# Why a chart is where it is: a sentence from its log
+
 # So many of a run's latest acts are searched for the move that took the chart off its main path.
 MAX_ACTS = 200
 # Rows of these kinds begin a visit.
@@ -211,6 +213,8 @@ def _say_clock(state: State | None, act: LogRow, counts: Mapping[str | None, int
 def _who(row: LogRow) -> str:
     return row.actor or row.remote_addr or "someone"
 
+
+# The condition
 
 # Before this share of the time allowed is over, a slow start says nothing about the end.
 EARLIEST = 0.25

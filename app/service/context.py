@@ -30,6 +30,7 @@ from app.service.webhooks import AllowedHosts
 from app.waiting.hub import Hub
 
 logger = logging.getLogger("stateservice.service")
+machines_logger = logging.getLogger("stateservice.machines")
 
 # The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
 DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
@@ -239,6 +240,8 @@ def list_waiting(service: Service, row: store.charts.ChartRow, chart: Chart) -> 
     return service.hub.list_slot_waiters(row.name)
 
 
+# Charts under their locks
+
 # Who causes what the clock does.
 NOBODY = Author()
 
@@ -405,9 +408,6 @@ def record_all(service: Service, connection: Connection, charts: Sequence[Locked
     """As `record`, for charts that were held together."""
     changes = [chart.change for chart in charts]
     return store.record.record_all(connection, changes, charts[0].now, service.database.log_key)
-
-
-machines_logger = logging.getLogger("stateservice.machines")
 
 
 class ClaimAddresses:

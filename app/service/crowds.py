@@ -160,6 +160,8 @@ class Knowledge:
         return identity, roster_id
 
 
+# Machines that have not reported
+
 # As many as a sentence names.
 FEW = MachineFilter(limit=10)
 ALL = MachineFilter(limit=2**31)

@@ -26,6 +26,8 @@ from app.db import Connection
 from app.service.words import say_number, say_span
 from app.store.machines import VisitRow
 
+# How fast a visit counts, and when it will be left
+
 # With fewer reports than this, a forecast would be a guess.
 MIN_REPORTS = 20
 # The 90th percentile of the normal distribution, in standard deviations.
@@ -118,6 +120,8 @@ def find_forecast(state: State, position: Position, now: datetime) -> Forecast |
         basis=f"{say_number(pace.counted)} reports on {pace.key} in {say_span(pace.spent)}",
     )
 
+
+# How the counts grew
 
 # Rows of the log that are looked up for a plot, and failures of which each has its own point.
 POINTS = 300

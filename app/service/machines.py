@@ -158,6 +158,8 @@ def _not_applied(error: Exception) -> DatabaseUnavailableError:
     return DatabaseUnavailableError(str(error))
 
 
+# The requests of machines
+
 # Seconds after a chart was found locked, by another worker most likely, during which what is sent to it does not try to
 # share a transaction with what is sent to other charts.
 CONTENDED_SECONDS = 0.25

@@ -202,6 +202,8 @@ def quote_cell(value: Any) -> Any:
     return value
 
 
+# The history on a chart's page
+
 # Rows on a page.
 HISTORY_PAGE = 20
 # So many rows or fewer between two that matter are shown as they are.

@@ -24,6 +24,8 @@ from app.service.context import Service
 from app.service.words import say_number, say_span
 from app.store.machines import VisitRow
 
+# The current run beside the one before it
+
 # Less than this is no difference.
 SMALLEST = timedelta(seconds=1)
 
@@ -113,6 +115,8 @@ def _say_end(connection: Connection, row: store.charts.ChartRow, chart: Chart, v
 def _count_failures(count: int) -> str:
     return "no failure" if not count else "1 failure" if count == 1 else f"{say_number(count)} failures"
 
+
+# Runs side by side
 
 # Runs that one answer holds at most, and by default.
 MAX_RUNS = 100

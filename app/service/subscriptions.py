@@ -40,6 +40,7 @@ from app.service.tokens import PATTERN
 from app.service.webhooks import SECRET_PREFIX, AllowedHosts, Outcome, read_secret, read_target, send, sign
 from app.store.subscriptions import CLAIM, Cursor, Delivery, Subscription
 
+logger = logging.getLogger("stateservice.delivering")
 FORMATS = ("event", "text")
 CONDITION = "condition:"
 # What a subscription is told of if it does not say: whatever moves a chart, and what operators do. Not each report.
@@ -276,7 +277,7 @@ def send_message(service: Service, subscription: Subscription, message: Message)
     return send(subscription.url, headers, body, service.webhook_hosts)
 
 
-logger = logging.getLogger("stateservice.delivering")
+# Deliveries
 
 # How often a deliverer looks for what is to be tried again, and for charts that this worker has moved.
 LOOK_SECONDS = 1.0

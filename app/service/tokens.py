@@ -26,6 +26,7 @@ from app.core.log import Author
 from app.db import Connection, asking, retrying, transaction
 from app.service.context import Service
 
+logger = logging.getLogger("stateservice.service")
 # By this prefix a secret scanner, or a person, recognises a leaked secret as ours.
 PREFIX = "sst_"
 # How long a look-up of a token is believed. A revoked token may be accepted for this long after it was revoked.
@@ -337,7 +338,8 @@ def build_holder(row: store.tokens.TokenRow) -> Holder:
     return Holder(row.name, read_role(row.role), row.pattern, row.machine, row.id)
 
 
-logger = logging.getLogger("stateservice.service")
+# Sessions of the pages
+
 # A session ends when its person has opened no page for so long, and after half a day in any case.
 IDLE = timedelta(hours=1)
 MAX_AGE = timedelta(hours=12)

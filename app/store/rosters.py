@@ -311,6 +311,9 @@ def list_changes(connection: Connection, roster_id: int, before: int, after: int
     return {machine: labels for machine, labels in found.items() if labels[0] != labels[1]}
 
 
+# Calendars
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalendarVersion:
     """One imported text of a calendar; `events` is how many events it has."""

@@ -112,6 +112,9 @@ def log_token(connection: Connection, kind: str, row: TokenRow, now: datetime, a
     connection.execute(insert(token_log).values(values))
 
 
+# Sessions
+
+
 class SessionRow(NamedTuple):
     """A session and the token that it belongs to, which may be revoked or expired."""
 

@@ -29,6 +29,8 @@ from app.waiting.places import OwnPlaces, Places
 
 logger = logging.getLogger("stateservice.waiting")
 
+# Watching the database
+
 # SQLite's change counter costs microseconds to read.
 COUNTER_SECONDS = 0.05
 # The net: charts waited for are looked at this often whatever was heard, and this often while nothing can be heard.
@@ -132,6 +134,9 @@ def _look_deaf(hub: Watched) -> None:
     except StateServiceError as error:
         logger.warning("cannot look at the database, will try again: %s", error)
     hub.wait_closed(DEAF_SECONDS)
+
+
+# Waiting
 
 
 @dataclass(frozen=True, slots=True)

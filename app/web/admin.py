@@ -15,6 +15,8 @@ from app.web.auth import check_may_manage_tokens, current_access
 from app.web.operate import read_field, read_object
 from app.web.request import MACHINE_LENGTH, current_author, current_holder, current_service, read_query
 
+# Tokens
+
 tokens_blueprint = Blueprint("tokens", __name__)
 PATTERN_LENGTH = 256
 
@@ -88,6 +90,8 @@ def _close(response: Response) -> Response:
     response.headers["Cache-Control"] = "no-store"
     return response
 
+
+# Subscriptions
 
 subscriptions_blueprint = Blueprint("subscriptions", __name__)
 

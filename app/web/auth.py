@@ -43,6 +43,8 @@ from app.web.request import (
     normalize_host,
 )
 
+# Hosts and pages
+
 # These change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 # What a browser says of a request that one of our pages sent, and of one that a person began. The other values are
@@ -144,6 +146,8 @@ def check_before_view(config: Config) -> None:
     """As `check_request`, for the request that Flask has in hand."""
     check_request(config, current_request())
 
+
+# Tokens, sessions and roles
 
 COOKIE = "stateservice_session"
 # Before the name of each cookie behind TLS. A browser takes such a cookie only from this host itself, over TLS: no

@@ -31,6 +31,8 @@ from app.service.put import Answer
 from app.service.reading import has_rows
 from app.service.tokens import Holder, Role
 
+# Values
+
 # The largest number that both databases hold, and its digits.
 MAX_INT = 2**63 - 1
 MAX_DIGITS = 19
@@ -87,6 +89,8 @@ def read_choice(name: str, text: str, choices: Sequence[str]) -> str:
         raise BadRequestError(f"{name}={text} is not one of {', '.join(choices)}")
     return text
 
+
+# Requests
 
 # A WSGI environment.
 Environ = dict[str, Any]

@@ -32,6 +32,8 @@ from app.web.request import (
     read_query,
 )
 
+# Rosters
+
 blueprint = Blueprint("rosters", __name__)
 
 
@@ -135,6 +137,8 @@ def _write_json(view: RosterView) -> Iterator[str]:
         before = ",\n"
     yield "]}\n"
 
+
+# Calendars
 
 calendars_blueprint = Blueprint("calendars", __name__)
 TEXT = "text/calendar"

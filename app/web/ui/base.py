@@ -29,6 +29,8 @@ from app.web.operate import REASON_LENGTH
 from app.web.replies import TITLES, find_status
 from app.web.request import check_text, current_request, read_instant, read_whole
 
+# Forms
+
 # The form token: a random value in a cookie and in every form. Another site can send a form but cannot read the cookie.
 COOKIE = "stateservice_form"
 FIELD = "form_token"
@@ -106,6 +108,8 @@ def get_reason() -> str:
     """The reason for an act. Raises ReasonRequiredError, BadRequestError."""
     return require_reason(find_field("reason", REASON_LENGTH))
 
+
+# Pages
 
 blueprint = Blueprint("ui", __name__)
 logger = logging.getLogger("stateservice.web")

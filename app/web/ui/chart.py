@@ -65,6 +65,8 @@ from app.web.ui.base import (
 )
 from app.web.ui.diff import compare
 
+# The plot
+
 # The time ahead takes at most so many times the room of the time that is over.
 FARTHEST = 5
 
@@ -114,6 +116,8 @@ def _describe(count: Count, growth: Growth, *, is_first: bool) -> Panel:
         ticks=2 if is_small else 5,
     )
 
+
+# Snippets
 
 # Where the snippets expect the token: a file with the one line `Authorization: Bearer TOKEN` that only root can read.
 TOKEN_FILE = "/etc/stateservice.header"
@@ -205,6 +209,8 @@ def _ansible(base: str, state: State, *, is_guarded: bool) -> str:
         f"  failed_when: told.status != 200\n"
     )
 
+
+# The page
 
 # The fields of the page's two filters. A filter's form sends the other filter's fields too, so that both stay.
 MACHINE_FIELDS = ("is", "machine", "state", "visit", "page")
