@@ -33,7 +33,7 @@ PAUSE = 0.5
 # Below the 50 a second that nginx lets one address ask.
 GET_PAUSE = 0.025
 GET_SECONDS = 5
-# The longest that gunicorn needs for the answers of 166 readers, each of 2.4 MB: that is work, not slowness.
+# The longest that gunicorn needs to make the answers of all readers, each of 2.4 MB: that is work, not slowness.
 SETTLE_SECONDS = 15
 PATH = f"/charts/front/state?state={STATE}"
 # Each character is four bytes: 600 rows are more than the buffers between a thread and a client that does not read.
@@ -195,11 +195,11 @@ class Outcome:
         return f"{verdict}: GET alone {self.alone}, beside {count} slow clients {self.beside}, cut off {self.again}"
 
 
-def measure(connect: Connect, seconds: float, clients: Mapping[str, int] = CLIENTS, settle: float = 0) -> Outcome:
-    """Ask alone, then beside the slow clients; `settle` is how long the server has to make their long answers."""
+def measure(connect: Connect, seconds: float, clients: Mapping[str, int] = CLIENTS) -> Outcome:
+    """Ask alone, then beside the slow clients once the server has had the time to make their long answers."""
     alone = ask_for(connect, seconds)
     with crowded(connect, clients) as crowd:
-        time.sleep(settle)
+        time.sleep(SETTLE_SECONDS)
         beside = ask_for(connect, seconds)
     return Outcome(
         alone=alone.as_json(),
@@ -258,5 +258,5 @@ def prove_slow_clients(proof: Proof) -> None:
         found = measure(connect, 3 * GET_SECONDS)
     proof.add("slow clients, nginx", found.as_json(), found.as_line())
     with new_folder() as folder, facing_the_network(folder) as connect:
-        found = measure(connect, 3 * GET_SECONDS, MANY_CLIENTS, SETTLE_SECONDS)
+        found = measure(connect, 3 * GET_SECONDS, MANY_CLIENTS)
     proof.add("slow clients, without nginx", found.as_json(), found.as_line())
