@@ -224,7 +224,8 @@ def pooler(folder: Path, database_url: str, password: str | None = None) -> Iter
     # On a machine where a service of that name runs, the default would be its folder.
     changes = {
         "host=db.example port=5432 dbname=stateservice": f"host={url.query['host']} port=5432 dbname={url.database}",
-        "listen_port = 6432": f"listen_port = {port}\nunix_socket_dir =",
+        # PostgreSQL then knows which sessions came through pgbouncer: their names end in their client's address.
+        "listen_port = 6432": f"listen_port = {port}\nunix_socket_dir =\napplication_name_add_host = 1",
         "/etc/pgbouncer/userlist.txt": f"{folder}/users",
     }
     if password is None:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from sqlalchemy import Engine, make_url
 
+from app.waiting.hub import LISTENER_NAME
 from tests.e2e.stack import CHART, DEPLOY, ROOT, Front, Service, pooler, prometheus
 from tests.support.databases import database_on
 from tests.support.processes import until
@@ -37,6 +38,7 @@ class Whole:
     folder: Path
     service: Service
     front: Front
+    own_database_url: str
     prometheus_url: str = ""
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -60,6 +62,11 @@ class Whole:
         found = self.ask_prometheus("query?query=stateservice_waiters")["result"]
         return max((float(one["value"][1]) for one in found), default=0)
 
+    def listeners(self) -> int:
+        """How many workers are connected to PostgreSQL itself in order to listen; pgbouncer would change their name."""
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{LISTENER_NAME}'"
+        return int(psql(self.own_database_url, "--tuples-only", "--command", query))
+
 
 def settings_behind_the_pooler(pooled_url: str, listen_url: str) -> dict[str, str]:
     """What deploy/pgbouncer.ini tells to set, with these URLs."""
@@ -69,11 +76,12 @@ def settings_behind_the_pooler(pooled_url: str, listen_url: str) -> dict[str, st
     return dict(lines) | urls
 
 
-def psql(url: str, *words: str) -> None:
-    """Run psql as the administrator of PostgreSQL, stopping at the first error."""
+def psql(url: str, *words: str) -> str:
+    """Run psql as the administrator of PostgreSQL, stopping at the first error; return what it prints."""
     command = ["psql", "--quiet", "--dbname", url, "--set", "ON_ERROR_STOP=1", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def prepare_roles(url: str) -> None:
@@ -116,7 +124,7 @@ def whole(folder: Path, own_database_url: str) -> Iterator[Whole]:
     with ExitStack() as stack:
         pooled_url = stack.enter_context(pooler(folder / "pgbouncer", own_url, PASSWORD))
         service = Service(folder, pooled_url, filled_in | settings_behind_the_pooler(pooled_url, own_url))
-        found = Whole(folder, service, Front(folder / "nginx", f"unix:{service.socket}", NAME))
+        found = Whole(folder, service, Front(folder / "nginx", f"unix:{service.socket}", NAME), own_database_url)
         # What the unit's ExecStartPre runs: the schema is current, so it changes nothing, and needs no owner.
         service.run("db", "upgrade")
         for role in ("machine", "reader", "admin"):
@@ -149,7 +157,9 @@ def test_person_signs_in_and_sees_the_first_page(whole: Whole) -> None:
 
 
 def test_put_wakes_those_who_wait_in_another_worker(whole: Whole) -> None:
-    """With the settings that deploy/pgbouncer.ini names."""
+    """With the settings that deploy/pgbouncer.ini names: a worker that listens through the pooler hears nothing."""
+    workers = int(whole.service.environment()["STATE_SERVICE_WORKERS"])
+    until(lambda: whole.listeners() == workers, "every worker listens, and not through the pooler")
     import_chart(whole, "waited-for")
     url = f"https://{NAME}/charts/waited-for/state?state=red_state"
     waiting = [
