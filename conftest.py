@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tests.support.examples import load_profile
 
-_SUPPORT = ("compiled", "databases", "pair", "roles", "skips")
+_SUPPORT = ("garbage", "compiled", "databases", "pair", "roles", "skips")
 pytest_plugins = [f"tests.support.{name}" for name in _SUPPORT]
 
 load_profile()

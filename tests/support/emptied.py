@@ -58,6 +58,8 @@ class Emptied:
         self._server = server
         self._template = template
         self._spare: str | None = None
+        # It keeps no connection, but what SQLAlchemy otherwise asks the server at each first one.
+        self._engine: Engine | None = None
         self._uses = 0
         self._definitions = ""
 
@@ -92,7 +94,10 @@ class Emptied:
         return True
 
     def _opened(self, name: str) -> Engine:
-        return create_engine(self._server.url.set(database=name), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        if self._engine is None or self._engine.url.database != name:
+            url = self._server.url.set(database=name)
+            self._engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        return self._engine
 
 
 def delete_rows(connection: Connection) -> None:
