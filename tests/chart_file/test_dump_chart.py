@@ -13,6 +13,7 @@ from app.chart_file import dump, parse
 from app.core.chart import Attribute, Chart, State
 from tests.chart_file.support import SAMPLES, SEED, read
 from tests.strategies import charts, live_values
+from tests.support.examples import examples
 
 
 def _with_values(chart: Chart, state: str, values: dict[str, int]) -> Chart:
@@ -22,7 +23,7 @@ def _with_values(chart: Chart, state: str, values: dict[str, int]) -> Chart:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150, few=50), deadline=None)
 def test_dump_reads_back_as_the_same_chart_at_its_live_state(data: st.DataObject) -> None:
     chart = data.draw(charts())
     state = data.draw(st.sampled_from(list(chart.states)))
@@ -34,7 +35,7 @@ def test_dump_reads_back_as_the_same_chart_at_its_live_state(data: st.DataObject
 
 
 @given(st.data())
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75, few=25), deadline=None)
 def test_dump_reads_back_when_dumped_again_in_another_state(data: st.DataObject) -> None:
     chart = data.draw(charts())
     first, second = (data.draw(st.sampled_from(list(chart.states))) for _ in range(2))

@@ -54,7 +54,7 @@ def agrees(made: Model) -> bool:
 
 
 # One random life has many happenings, so fewer examples are enough here.
-LIVES = settings(max_examples=examples(300, few=40))
+LIVES = settings(max_examples=examples(300, few=20))
 
 
 @LIVES

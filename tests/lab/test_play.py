@@ -19,6 +19,7 @@ from app.lab.world import World
 from tests.core.support import NOON
 from tests.lab.test_story import load
 from tests.support.apps import ROOT
+from tests.support.examples import examples
 from tests.support.happenings import acts, puts, random_homes, small_charts, successors
 from tests.support.model import Model
 
@@ -140,7 +141,7 @@ def both(world: World, model: Model, data: st.DataObject) -> Sequence[object]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60, few=20), deadline=None)
 @given(chart=small_charts(), data=st.data())
 def test_world_agrees_with_the_model_of_the_service(chart: Chart, data: st.DataObject) -> None:
     model = Model()

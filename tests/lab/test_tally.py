@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.core.chart import FAILED_KEY, Chart, State
 from app.lab.tally import StepEngine, Tally, is_plain, make_engine
 from tests.core.support import NOON, canary, chart, counted, final, rolling, when
+from tests.support.examples import examples
 from tests.support.happenings import MACHINES, small_charts
 
 SECOND = 1_000_000
@@ -29,7 +30,7 @@ def stand(engine: Tally | StepEngine) -> tuple[object, ...]:
     return engine.state, engine.visit, engine.due, engine.left_down, engine.has_room(), values, held, succeeded
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60, few=20), deadline=None)
 @given(definition=small_charts(), data=st.data())
 def test_tally_stands_where_step_stands(definition: Chart, data: st.DataObject) -> None:
     assert is_plain(definition)

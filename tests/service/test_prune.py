@@ -187,15 +187,15 @@ def test_idempotency_key_is_forgotten_with_its_row(service: Service, clock: Cloc
     assert put(service, "canary", idempotency_key="k").reason == "transitioned"
 
 
-@pytest.mark.parametrize("path", ["/", "/ui/charts/web", "/charts/web", "/charts/web/diagram", "/charts", "/metrics"])
-def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client: FlaskClient, path: str) -> None:
+def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client: FlaskClient) -> None:
     import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000}}"))
     operate.reset(service, "web", "again", ANN)
     for number in range(40):
         put(service, "canary", f"m{number}")
         clock.pass_days(1)
     assert prune_web(service, 20) > 10
-    assert client.get(path).status_code == 200
+    paths = ("/", "/ui/charts/web", "/charts/web", "/charts/web/diagram", "/charts", "/metrics")
+    assert {path: client.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
 
 
 # What a prune must not do

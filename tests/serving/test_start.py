@@ -43,7 +43,6 @@ SECRET = "only-thirty-one-characters-long"
     ("name", "value", "message"),
     [
         ("log_key", SECRET, "STATE_SERVICE_LOG_KEY must have 32 characters"),
-        ("auth", "Open", "STATE_SERVICE_AUTH"),
         ("database_url", "mysql://x/y", "STATE_SERVICE_DATABASE_URL"),
     ],
 )

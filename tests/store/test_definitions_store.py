@@ -38,7 +38,7 @@ def written_and_read(database: Database, chart: Chart) -> Chart | None:
     return found
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100, few=25))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100, few=10))
 @given(data=st.data())
 def test_definition_read_back_is_the_one_written(service: Service, data: st.DataObject) -> None:
     chart = data.draw(charts())

@@ -6,8 +6,8 @@ import os
 
 from hypothesis import settings
 
-FEW, MANY = 50, 1000
-# `all` is as `many`, but for what takes minutes by itself: that is tried whole.
+FEW, MANY, ALL = 50, 300, 1000
+# `all` is as `many`, but for what takes minutes: that is tried whole.
 IS_ALL = os.environ.get("STATE_SERVICE_EXAMPLES") == "all"
 IS_MANY = IS_ALL or os.environ.get("STATE_SERVICE_EXAMPLES") == "many"
 
@@ -16,7 +16,8 @@ def load_profile() -> None:
     """Set the number of examples of each test that does not name its own."""
     settings.register_profile("few", max_examples=FEW, deadline=None)
     settings.register_profile("many", max_examples=MANY, deadline=None)
-    settings.load_profile("many" if IS_MANY else "few")
+    settings.register_profile("all", max_examples=ALL, deadline=None)
+    settings.load_profile("all" if IS_ALL else "many" if IS_MANY else "few")
 
 
 def examples(many: int, few: int) -> int:

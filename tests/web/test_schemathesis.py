@@ -17,12 +17,12 @@ from tests.service.support import ROSTERED as REBOOT
 from tests.service.support import import_text
 from tests.support.apps import SEED
 from tests.support.databases import DATABASES
-from tests.support.examples import IS_MANY, examples
+from tests.support.examples import IS_ALL, examples
 from tests.web.openapi import DOCUMENT, operations
 
 
 # PostgreSQL refuses more than SQLite does, so that it finds more.
-@pytest.fixture(params=DATABASES if IS_MANY else ["postgresql"])
+@pytest.fixture(params=DATABASES if IS_ALL else ["postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url

@@ -34,6 +34,12 @@ QUERIES = {
 }
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One database: the subject is what an answer looks like."""
+    return sqlite_url
+
+
 def headers_with_digits(response: TestResponse) -> list[str]:
     # The client's own test header aside, what is here is what goes out; the server adds Date and Server.
     return [f"{name}: {value}" for name, value in response.headers if any(d in f"{name}: {value}" for d in DIGITS)]

@@ -13,6 +13,12 @@ PAGE = "/ui/charts/rollout"
 PAUSE = f"{PAGE}/pause"
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One database: the subject is what a browser sent."""
+    return sqlite_url
+
+
 def is_paused(app: Flask) -> bool:
     return get_status(service_of(app), "rollout").paused
 

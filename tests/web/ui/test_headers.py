@@ -25,6 +25,12 @@ TEMPLATES = Path(__file__).parents[3] / "app" / "templates"
 STATIC = Path(__file__).parents[3] / "app" / "static"
 
 
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One database: the subject is what a page looks like."""
+    return sqlite_url
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_has_the_headers(browser: Browser, page: str) -> None:
     headers = browser.get(page).headers
