@@ -1,7 +1,11 @@
-"""Ever larger parts of one GET and one PUT, called in a loop: the driver, the transaction, the use case, the app."""
+"""Ever larger parts of one GET and one PUT, called in a loop: the driver, the transaction, the use case, the door.
+
+The door is asked by CALLERS at once, as under gunicorn, so that requests share readings and transactions.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -11,20 +15,25 @@ from io import BytesIO
 from typing import Any
 
 import psycopg
+from flask import Flask
 
 from app.config import Config
 from app.core.log import Author
 from app.db import Database, asking, transaction
 from app.db.engine import normalize_url, str_url
+from app.service.ask import Question, answer_all
 from app.service.context import Service
+from app.service.machines import Machines
 from app.service.operate import ImportRequest, import_chart
-from app.service.put import Put
+from app.service.put import Put, Sent, apply
+from app.serving import Door
 from app.wiring import create_app, service_of
 from bench import empty
 from bench.charts import HOT, STATE, chart_text
 from bench.statements import LOCK, READ, VALUES, WRITES, for_psycopg
-from tests.support.requests import Question, ask, update
 
+# How many ask at once, as wrk does under gunicorn.
+CALLERS = 16
 PATH = f"/charts/{HOT}/state"
 TEXTS = {
     "sqlite": [VALUES["sqlite"], *WRITES],
@@ -92,36 +101,72 @@ def write_core(database: Database, which: str) -> None:
         write_driver(connection.driver, which)
 
 
-def wsgi_call(application: Any, method: str, path: str, query: str = "") -> Callable[[], None]:
-    """A request as gunicorn hands it over, without gunicorn."""
-    base = {
-        "REQUEST_METHOD": method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path,
-        "QUERY_STRING": query,
+def empty_call() -> None:
+    """The empty view, as gunicorn's threads call it."""
+    statuses: list[str] = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/",
         "SERVER_NAME": "127.0.0.1",
         "SERVER_PORT": "5000",
-        "REMOTE_ADDR": "127.0.0.1",
-        "HTTP_HOST": "127.0.0.1:5000",
-        "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.url_scheme": "http",
-        "wsgi.version": (1, 0),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
+        "wsgi.input": BytesIO(),
+        "wsgi.errors": None,
     }
+    list(empty.app(environ, lambda status, headers, error=None: statuses.append(status)))
+    assert statuses == ["200 OK"], statuses
 
-    def call() -> None:
-        statuses: list[str] = []
-        environ = {**base, "wsgi.input": BytesIO(), "wsgi.errors": None}
-        body = application(environ, lambda status, headers, error=None: statuses.append(status))
-        for _ in body:
-            pass
-        if hasattr(body, "close"):
-            body.close()
-        assert statuses == ["200 OK"], statuses
 
-    return call
+class AtDoor:
+    """Requests at the door of a worker, without gunicorn and without sockets."""
+
+    def __init__(self, app: Flask, method: str) -> None:
+        self._app = app
+        self._scope = {
+            "type": "http",
+            "method": method,
+            "raw_path": PATH.encode(),
+            "query_string": f"state={STATE}".encode(),
+            "headers": [(b"host", b"127.0.0.1:5000"), (b"user-agent", b"bench")],
+            "client": ("127.0.0.1", 5001),
+            "scheme": "http",
+        }
+        self._left = 0
+        self._answered = 0
+
+    def measure(self, count: int) -> tuple[Cost, Cost]:
+        """The cost of a request, and the part of it that is the event loop's; each the least of five rounds."""
+        return asyncio.run(self._measure(count))
+
+    async def _measure(self, count: int) -> tuple[Cost, Cost]:
+        machines: Machines = self._app.extensions["stateservice.machines"]
+        machines.attach(asyncio.get_running_loop())
+        door = Door(self._app)
+        await self._ask(door, CALLERS * 10)
+        rounds = []
+        for _ in range(5):
+            wall, cpu, loop = time.perf_counter(), time.process_time(), time.thread_time()
+            await self._ask(door, count)
+            ends = time.perf_counter() - wall, time.process_time() - cpu, time.thread_time() - loop
+            rounds.append([end / count * 1e6 for end in ends])
+        wall, cpu, loop = (min(values) for values in zip(*rounds, strict=True))
+        return Cost(cpu, wall), Cost(loop, wall)
+
+    async def _ask(self, door: Door, count: int) -> None:
+        self._left, self._answered = count, 0
+        await asyncio.gather(*(self._call(door) for _ in range(CALLERS)))
+        assert self._answered == count, f"{count - self._answered} were not answered 200"
+
+    async def _call(self, door: Door) -> None:
+        while self._left:
+            self._left -= 1
+            await door(dict(self._scope), self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self._answered += message.get("status") == 200
 
 
 @contextmanager
@@ -161,10 +206,11 @@ def layers_in_process(url: str, which: str, count: int) -> dict[str, dict[str, C
         costs[put]["driver"] = measure(lambda: transact_driver(raw, which), count)
     costs[get]["core"] = measure(lambda: read_core(found.database), count)
     costs[put]["core"] = measure(lambda: write_core(found.database, which), count)
-    costs[get]["service"] = measure(lambda: ask(found, HOT, Question(STATE)), count)
-    costs[put]["service"] = measure(lambda: update(found, HOT, Put(STATE), Author()), count)
+    questions, reports = [Question(chart=HOT, state=STATE)], [Sent(HOT, Put(STATE), Author())]
+    costs[get]["service"] = measure(lambda: answer_all(found, questions), count)
+    costs[put]["service"] = measure(lambda: apply(found, reports), count)
     for name, method in ((get, "GET"), (put, "PUT")):
-        costs[name]["wsgi"] = measure(wsgi_call(app, method, PATH, f"state={STATE}"), count)
-        costs[name]["empty"] = measure(wsgi_call(empty.app, method, "/"), count)
+        costs[name]["door"], costs[name]["loop"] = AtDoor(app, method).measure(count)
+        costs[name]["empty"] = measure(empty_call, count)
     found.database.engine.dispose()
     return costs

@@ -1,9 +1,9 @@
 """Where the time of one GET and one PUT goes, layer by layer: `python -m bench.profile`.
 
 Ever larger parts are called in a loop, in one thread, on one chart: the bare statements on the driver, the same inside
-the service's own transaction, the use case, the whole WSGI application; and the whole under gunicorn, asked by wrk.
-What a layer costs is the difference to the one below. CPU is that of the process; the database's own, on PostgreSQL,
-is read from its processes.
+the service's own transaction, the use case. What a layer costs is the difference to the one below. Then 16 callers at
+once ask what a worker runs on its event loop, and wrk asks the whole under gunicorn. CPU is that of the process; that
+of PostgreSQL is read from its processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from app.logs import BatchHandler, JsonFormatter
 from app.wiring import create_app, service_of
 from bench.charts import HOT, STATE, chart_text
 from bench.databases import DATABASES, Databases, databases
-from bench.layers import PATH, Cost, layers_in_process, wsgi_call
+from bench.layers import CALLERS, PATH, AtDoor, Cost, layers_in_process
 from bench.servers import empty_view, service
 from bench.wrk import run_wrk
 
@@ -50,9 +50,9 @@ def ask_gunicorn(
     port: int, pids: list[int], method: str, path: str, database_pids: list[int], seconds: int
 ) -> dict[str, float]:
     """CPU a request, in microseconds, of gunicorn's processes and of the database's, at 16 connections."""
-    run_wrk(port, method, path, connections=16, seconds=1)
+    run_wrk(port, method, path, connections=CALLERS, seconds=1)
     own, others = cpu_seconds(pids), cpu_seconds(database_pids)
-    sample = run_wrk(port, method, path, connections=16, seconds=seconds)
+    sample = run_wrk(port, method, path, connections=CALLERS, seconds=seconds)
     each = 1e6 / sample.requests
     return {
         "gunicorn": (cpu_seconds(pids) - own) * each,
@@ -90,15 +90,13 @@ def print_layers(costs: dict[str, dict[str, Cost]], served: dict[str, dict[str, 
     print("| layer, µs of CPU / of wall a request | " + " | ".join(columns) + " |")
     print("|---|" + "--:|" * len(columns))
     lines: list[tuple[str, Callable[[dict[str, Cost]], Cost]]] = [
-        (
-            "our web code, past Flask: parameters, access, log, metrics, answer",
-            lambda of: of["wsgi"].minus(of["service"]),
-        ),
         ("service, decision, store", lambda of: of["service"].minus(of["core"])),
         ("SQLAlchemy: pool, transaction", lambda of: of["core"].minus(of["driver"])),
         ("driver, and the database's work", lambda of: of["fast"]),
         ("waiting for the disk", lambda of: of["driver"].minus(of["fast"])),
-        ("**in process, in all**", lambda of: of["wsgi"]),
+        ("**the use case, one request alone**", lambda of: of["service"]),
+        (f"on the event loop, {CALLERS} requests at once", lambda of: of["loop"]),
+        (f"**the door in all, {CALLERS} requests at once**", lambda of: of["door"]),
         ("beside it: an empty Flask view", lambda of: of["empty"]),
     ]
     for name, cost in lines:
@@ -115,16 +113,14 @@ def print_layers(costs: dict[str, dict[str, Cost]], served: dict[str, dict[str, 
 
 
 def print_functions(url: str, count: int, lines: int) -> None:
-    """Print where the CPU of a GET and of a PUT goes, by function."""
+    """Print where the CPU of a GET and of a PUT goes on the event loop, by function."""
     app = create_app(Config(database_url=url, auth="open"))
     for method in ("GET", "PUT"):
-        call = wsgi_call(app, method, PATH, f"state={STATE}")
         profiler = cProfile.Profile()
         profiler.enable()
-        for _ in range(count):
-            call()
+        AtDoor(app, method).measure(count)
         profiler.disable()
-        print(f"{method} on {url.partition(':')[0]}, {count} times")
+        print(f"{method} on {url.partition(':')[0]}, {count} times in each of five rounds")
         pstats.Stats(profiler).sort_stats("tottime").print_stats(lines)
     service_of(app).database.engine.dispose()
 
