@@ -22,6 +22,7 @@ from proof.crashes import POINTS
 from proof.defects import DEFECTS
 from proof.failover import prove_failover, prove_patroni
 from proof.files import prove_files
+from proof.fleets import prove_fleets
 from proof.groups_load import prove_groups
 from proof.migrations_load import prove_migrations
 from proof.mutants import mutate
@@ -110,6 +111,7 @@ PARTS: dict[str, Callable[[Proof], None]] = {
     "names": prove_names,
     "slow-clients": prove_slow_clients,
     "tokens": prove_tokens,
+    "fleets": prove_fleets,
 }
 
 
