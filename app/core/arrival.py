@@ -161,7 +161,7 @@ def find_labels(chart: Chart, position: Position, rosters: Rosters, machines: Co
     # A replay reads the version from the row after an import or an upgrade.
     version = None if roster is None else position.rosters.get(roster)
     found = {} if roster is None or version is None else rosters.find_labels(roster, version, machines)
-    return {machine: found.get(machine, {}) for machine in machines}
+    return {machine: found[machine] if machine in found else {} for machine in machines}  # noqa: SIM401
 
 
 def regroup(chart: Chart, position: Position, rosters: Rosters) -> Position:
@@ -184,7 +184,7 @@ def find_failed(chart: Chart, position: Position, reports: Mapping[str, str | No
 
 def groups_of(
     chart: Chart, position: Position, rosters: Rosters, rule: SlotRule, machine: str
-) -> tuple[Group, ...] | None:
+) -> Sequence[Group] | None:
     """Return those groups of `machine` that have a limit; None if the state limits no groups."""
     if not rule.per:
         return None

@@ -333,7 +333,8 @@ class Decision:
 
     def _expire_one_lease(self) -> bool:
         """End the lease that ran out first, as the state's `on_expire` says; return False if no lease is due."""
-        due = [slot for slot in self.position.slots.values() if slot.is_over(self.now)]
+        leased = [slot for slot in self.position.slots.values() if slot.expires_at is not None]
+        due = [slot for slot in leased if slot.is_over(self.now)]
         rule = self.state.slots if due else None
         if rule is None:
             return False

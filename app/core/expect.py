@@ -11,10 +11,12 @@ if it holds a slot or stands at `failed` in this visit.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 # What a roster says of one machine: the values of each label.
@@ -183,10 +185,18 @@ def last_words(reports: Iterable[PastReport]) -> dict[str, PastReport]:
     return {report.machine: report for report in reports}
 
 
+class ReadLabels(dict[str, tuple[str, ...]]):
+    """Labels as they were read, which never change. `groups` keeps what `list_groups` found in them last."""
+
+    __slots__ = ("groups",)
+    groups: tuple[object, list[tuple[str, str]]] | None
+
+
 @lru_cache(maxsize=20_000)
 def read_labels(text: str) -> Labels:
     """Return the labels that are kept as `rack=r12 shard=7 shard=9`: for each label its values."""
-    labels: dict[str, tuple[str, ...]] = {}
+    labels = ReadLabels()
+    labels.groups = None
     for token in text.split():
         label, _, value = token.partition("=")
         labels[label] = (*labels.get(label, ()), value)
@@ -269,9 +279,16 @@ def write_group(group: Group) -> str:
     return f"{group[0]}={group[1]}"
 
 
-def list_groups(limits: Iterable[GroupLimit], labels: Labels) -> tuple[Group, ...]:
+def list_groups(limits: Sequence[GroupLimit], labels: Labels) -> list[Group]:
     """Return the groups of a machine with these labels: each value of each label that has a limit."""
-    return tuple((limit.label, value) for limit in limits for value in labels.get(limit.label, ()))
+    # Each claim asks for the groups of every machine that is down, so they are kept with the labels.
+    kept = labels.groups if isinstance(labels, ReadLabels) else None
+    if kept is not None and kept[0] is limits:
+        return kept[1]
+    found = [(limit.label, value) for limit in limits for value in labels.get(limit.label, ())]
+    if isinstance(labels, ReadLabels):
+        labels.groups = (limits, found)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +331,8 @@ ALL_UP = Down()
 
 def put_down(machines: Mapping[str, Labels], limits: Sequence[GroupLimit]) -> Down:
     """Return `machines`, with their labels, as the machines that are down."""
-    groups: dict[str, Sequence[Group]] = {}
-    counts: dict[Group, int] = {}
-    for machine, labels in machines.items():
-        groups[machine] = list_groups(limits, labels)
-        for group in groups[machine]:
-            counts[group] = counts.get(group, 0) + 1
-    return Down(groups, counts)
+    groups = {machine: list_groups(limits, labels) for machine, labels in machines.items()}
+    return Down(groups, Counter(chain.from_iterable(groups.values())))
 
 
 def find_full_group(

@@ -554,5 +554,5 @@ def next_due(chart: Chart, position: Position) -> datetime | None:
     if position.is_paused:
         return None
     guards = [move.guard.due_at(position) for move in chart.states[position.state].transitions]
-    leases = [slot.expires_at for slot in position.slots.values() if not slot.expired_at]
+    leases = [slot.expires_at for slot in position.slots.values() if slot.expires_at and not slot.expired_at]
     return min([instant for instant in (*guards, *leases) if instant is not None], default=None)

@@ -304,7 +304,8 @@ class LockedChart:
 
     def expect_from(self, machines: Collection[str]) -> None:
         """Say which machines the transaction is about, so that they are looked up together."""
-        self.knowledge = self.knowledge.about(machines)
+        rule = self.chart.states[self.position.state].slots
+        self.knowledge = self.knowledge.about(machines, [limit.label for limit in rule.per] if rule else [])
 
     @property
     def change(self) -> store.record.Change:

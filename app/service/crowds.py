@@ -31,6 +31,26 @@ RosterKey = tuple[tuple[int, int] | None, int]
 CountKey = tuple[RosterKey, int, Where, str | None]
 
 
+class UncountedGroupsError(Exception):
+    """The sizes of a roster's groups are needed while charts are locked, and were not counted before."""
+
+    def __init__(self, key: RosterKey, version: int, where: Where, labels: Collection[str]) -> None:
+        super().__init__(key, version, where, labels)
+        self._entry, self._labels = (key, version, where), labels
+
+    def count(self, cache: RosterCache, connection: Connection) -> Mapping[str, Mapping[str, int]]:
+        """Count the groups of every label with one reading of the roster, and keep what was found."""
+        (_, roster_id), version, where = self._entry
+        found: dict[str, dict[str, int]] = {label: {} for label in self._labels}
+        for labels, machines in store.rosters.count_label_sets(connection, roster_id, version, where):
+            for label, sizes in found.items():
+                for value in labels.get(label, ()):
+                    sizes[value] = sizes.get(value, 0) + machines
+        with cache.lock:
+            cache.counts.update({(*self._entry, label): sizes for label, sizes in found.items()})
+        return found
+
+
 @dataclass(slots=True)
 class RosterCache:
     """What was looked up in versions of rosters; threads share it."""
@@ -59,6 +79,8 @@ class Knowledge:
     """What is known of machines, in one transaction on one chart; `row` is None for a chart that is not there yet.
 
     `machines` are those whom the transaction is about: what is asked of one of them is looked up for all at once.
+    `limited` are the labels whose groups the transaction may ask for while it locks charts. A roster may be so large
+    that counting takes seconds, so it is not done then; None if no chart is locked, or only by an operator's act.
     """
 
     def __init__(
@@ -67,29 +89,31 @@ class Knowledge:
         connection: Connection,
         row: store.charts.ChartRow | None,
         machines: Collection[str] = (),
+        limited: Collection[str] | None = None,
     ) -> None:
+        self._limited = limited
         self._cache = cache
         self._connection = connection
         self._row = row
         self._machines = frozenset(machines)
         self._past: dict[tuple[int, frozenset[str]], Mapping[str, Sequence[PastReport]]] = {}
 
-    def about(self, machines: Collection[str]) -> Knowledge:
-        """Return the same, for a transaction that is about `machines`."""
-        return Knowledge(self._cache, self._connection, self._row, machines)
+    def about(self, machines: Collection[str], limited: Collection[str] | None = None) -> Knowledge:
+        """Return the same, for a transaction that is about `machines`, with groups of the labels `limited`."""
+        return Knowledge(self._cache, self._connection, self._row, machines, limited)
 
     def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
         """Return the labels of those of `machines` that are on the roster."""
         key = self._find_key(roster)
-        kept = self._cache.lines(key, version)
-        if any(machine not in kept for machine in machines):
+        kept: Mapping[str, Labels | None] = self._cache.lines(key, version)
+        # A claim asks for each machine that is down. So nothing here calls a function for each of them.
+        if [machine for machine in machines if machine not in kept]:
             wanted = {machine for machine in (*machines, *self._machines) if machine not in kept}
             found = store.rosters.find_labels(self._connection, key[1], version, wanted)
             looked_up = {machine: found.get(machine) for machine in wanted}
             self._cache.keep(key, version, looked_up)
             kept = {**{machine: kept.get(machine) for machine in machines}, **looked_up}
-        labels = ((machine, kept.get(machine)) for machine in machines)
-        return {machine: values for machine, values in labels if values is not None}
+        return {machine: labels for machine in machines if (labels := kept[machine]) is not None}
 
     def count_machines(self, roster: str, version: int, where: Where) -> int:
         """Return how many machines of the roster have the labels `where`."""
@@ -105,15 +129,17 @@ class Knowledge:
         return self._counted((key, version, where, None), count)[""]
 
     def count_groups(self, roster: str, version: int, where: Where, label: str) -> Mapping[str, int]:
-        """Return how many of these machines have each value of `label`."""
+        """Return how many of these machines have each value of `label`.
+
+        Raises UncountedGroupsError if that would have to be counted while charts are locked.
+        """
         key = self._find_key(roster)
 
         def count() -> Mapping[str, int]:
-            found: dict[str, int] = {}
-            for labels, machines in store.rosters.count_label_sets(self._connection, key[1], version, where):
-                for value in labels.get(label, ()):
-                    found[value] = found.get(value, 0) + machines
-            return found
+            uncounted = UncountedGroupsError(key, version, where, {label, *(self._limited or ())})
+            if self._limited is not None:
+                raise uncounted
+            return uncounted.count(self._cache, self._connection)[label]
 
         return self._counted((key, version, where, label), count)
 

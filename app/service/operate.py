@@ -202,7 +202,9 @@ def _import(
         status, step = _bring_back(service, connection, row, parsed, author, rosters=rosters)
     elif store.definitions.get_version(connection, row.id, row.version).text == parsed.text:
         held = locked_chart(service, connection, row)
-        status = describe_status(connection, held.chart, row, held.position, held.now)
+        status = describe_status(
+            connection, held.chart, row, held.position, held.now, known=service.know(connection, row)
+        )
         return Imported(Outcome.UNCHANGED, status, parsed.warnings, dry_run=request.dry_run), None
     else:
         outcome = Outcome.UPGRADED
@@ -252,7 +254,9 @@ def _create(
     store.definitions.add_version(
         connection, row.id, row.version, chart=chart, text=parsed.text, now=now, actor=author.actor
     )
-    return describe_status(connection, chart, row, step.position, row.updated_at), step
+    return describe_status(
+        connection, chart, row, step.position, row.updated_at, known=service.know(connection, row)
+    ), step
 
 
 def _bring_back(
@@ -285,7 +289,9 @@ def _bring_back(
     store.definitions.add_version(
         connection, row.id, row.version, chart=chart, text=parsed.text, now=held.now, actor=author.actor
     )
-    return describe_status(connection, chart, row, step.position, row.updated_at), step
+    return describe_status(
+        connection, chart, row, step.position, row.updated_at, known=service.know(connection, row)
+    ), step
 
 
 def _upgrade(
@@ -317,7 +323,9 @@ def _upgrade(
     after = record(service, connection, held)
     store.machines.rename_visits(connection, row, homes)
     store.machines.drop_report_keys(connection, row, chart)
-    return describe_status(connection, chart, after, step.position, held.now), step
+    return describe_status(
+        connection, chart, after, step.position, held.now, known=service.know(connection, after)
+    ), step
 
 
 def names_machines(chart: Chart) -> bool:

@@ -124,7 +124,7 @@ def list_glances(service: Service) -> list[Glance]:
         samples = store.log.list_samples(connection)
         return [
             Glance(
-                describe_status(connection, chart, row, position, now),
+                describe_status(connection, chart, row, position, now, known=service.know(connection, row)),
                 bars_of(samples.get(row.name, ()), now),
             )
             for row, chart, position in positions

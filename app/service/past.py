@@ -87,7 +87,9 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
         then = _row_then(row, position, past)
         absent = _find_absent(chart, position, past.replay)
         told = ToldThen(connection, then, chart, past.replay)
-        return describe_status(connection, chart, then, position, at, absent=absent, told=told)
+        return describe_status(
+            connection, chart, then, position, at, known=service.know(connection, row), absent=absent, told=told
+        )
 
 
 def _replay_until(

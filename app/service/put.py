@@ -46,6 +46,7 @@ from app.core.window import NO_LABELS
 from app.db import Connection, asking, retrying, snapshot, transaction
 from app.db.sqlite import find_clock
 from app.service.context import ClaimAddresses, LockedChart, Service, locked, locked_charts, record_all
+from app.service.crowds import UncountedGroupsError
 from app.service.hours import WINDOW_REASONS, Closed, describe_closed
 from app.service.metrics import lock_is_held
 
@@ -295,6 +296,16 @@ def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False)
     and were not judged. If the clock has more to do than one transaction may, the requests that need it follow in
     further transactions. Raises DatabaseUnavailableError for all of them.
     """
+    try:
+        return _apply(service, batch, skip_locked=skip_locked)
+    except UncountedGroupsError as uncounted:
+        # Nothing was written, and nothing is locked any more. Each roster's version needs this once in each process.
+        with snapshot(service.database) as connection:
+            uncounted.count(service.definitions.rosters, connection)
+        return apply(service, batch, skip_locked=skip_locked)
+
+
+def _apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool) -> list[Applied | StateServiceError]:
     asked_at = time.perf_counter()
     by_chart: dict[str, list[int]] = {}
     for place, sent in enumerate(batch):

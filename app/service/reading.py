@@ -38,7 +38,15 @@ def list_statuses(service: Service) -> list[Status]:
     with snapshot(service.database) as connection:
         positions, now = list_positions(service, connection)
         return [
-            describe_status(connection, chart, row, position, now, waiting=list_waiting(service, row, chart))
+            describe_status(
+                connection,
+                chart,
+                row,
+                position,
+                now,
+                known=service.know(connection, row),
+                waiting=list_waiting(service, row, chart),
+            )
             for row, chart, position in positions
         ]
 

@@ -10,7 +10,7 @@ from typing import Any
 from app import store
 from app.core.arrival import list_full
 from app.core.chart import Chart, CountGuard, State
-from app.core.expect import NOTHING, Known, write_group
+from app.core.expect import Known, write_group
 from app.core.log import format_instant
 from app.core.plan import find_next_clock
 from app.core.position import Position, Slot
@@ -173,9 +173,9 @@ def describe_status(
     position: Position,
     now: datetime,
     *,
+    known: Known,
     waiting: Sequence[str] = (),
     absent: Absent | None = None,
-    known: Known = NOTHING,
     told: Told | None = None,
 ) -> Status:
     """Return the status of `chart` at `position`.
@@ -247,7 +247,7 @@ def find_deadline(state: State, position: Position) -> Deadline | None:
     return Deadline(None if position.is_paused else at, transition.target)
 
 
-def find_slots(chart: Chart, position: Position, waiting: Sequence[str], known: Known = NOTHING) -> SlotStatus | None:
+def find_slots(chart: Chart, position: Position, waiting: Sequence[str], known: Known) -> SlotStatus | None:
     """The slots of the state; None if it has no slots.
 
     Holders whose lease ran out come first, then the others, and the slot claimed first comes first.

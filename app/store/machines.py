@@ -529,24 +529,36 @@ def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> Non
 # Slots
 
 _SLOT_COLUMNS = tuple(slots.c[name] for name in Slot.__slots__)
-_SLOTS = select(*_SLOT_COLUMNS).where(slots.c.chart_id == bindparam("chart_id"))
-_SUCCEEDED = select(func.count()).select_from(reports).where(_IN_VISIT, reports.c.key == bindparam("first_key"))
-_HOLDER_REPORTS = (
+_SLOTS = Prepared(select(*_SLOT_COLUMNS).where(slots.c.chart_id == bindparam("chart_id")))
+_SUCCEEDED = Prepared(
+    select(func.count()).select_from(reports).where(_IN_VISIT, reports.c.key == bindparam("first_key"))
+)
+_HOLDER_REPORTS = Prepared(
     select(reports.c.machine, reports.c.key)
     .join(slots, and_(slots.c.chart_id == reports.c.chart_id, slots.c.machine == reports.c.machine))
     .where(_IN_VISIT)
 )
-_UPSERT_SLOT = {
-    dialect: upsert(
-        dialect, slots, ("chart_id", "machine"), ("fence", "claimed_at", "renewed_at", "expires_at", "expired_at")
-    )
-    for dialect in DIALECTS
-}
+_UPSERT_SLOT = Prepared(
+    {
+        dialect: upsert(
+            dialect, slots, ("chart_id", "machine"), ("fence", "claimed_at", "renewed_at", "expires_at", "expired_at")
+        )
+        for dialect in DIALECTS
+    }
+)
+_DELETE_SLOTS = Prepared(
+    {
+        dialect: delete(slots).where(slots.c.chart_id == bindparam("chart_id"), is_asked)
+        for dialect, is_asked in among(slots.c.machine, "machines").items()
+    }
+)
 
 
 def read_held_slots(connection: Connection, row: ChartRow) -> dict[str, Slot]:
     """Return the slots held, by machine."""
-    return {slot["machine"]: Slot(**slot) for slot in connection.execute(_SLOTS, {"chart_id": row.id}).mappings()}
+    found = _SLOTS.rows(connection, {"chart_id": row.id})
+    held = (Slot(**dict(zip(Slot.__slots__, columns, strict=True))) for columns in found)
+    return {slot.machine: slot for slot in held}
 
 
 def read_slot_reports(
@@ -554,8 +566,8 @@ def read_slot_reports(
 ) -> tuple[int, dict[str, str | None]]:
     """Return how many reports of the current visit stand on `first_key`, and the attribute of each holder's report."""
     here = _current_visit(row)
-    succeeded = connection.execute(_SUCCEEDED, {**here, "first_key": first_key}).scalar_one()
-    return succeeded, dict(connection.execute(_HOLDER_REPORTS, here).all())
+    ((succeeded,),) = _SUCCEEDED.rows(connection, {**here, "first_key": first_key})
+    return succeeded, dict(_HOLDER_REPORTS.rows(connection, here))
 
 
 def list_slots(connection: Connection, chart_ids: Collection[int]) -> dict[int, dict[str, Slot]]:
@@ -580,9 +592,11 @@ def write_slots(connection: Connection, chart_id: int, before: Mapping[str, Slot
     if not after:
         connection.execute(delete(slots).where(slots.c.chart_id == chart_id))
         return
-    for machine in before.keys() - after.keys():
-        connection.execute(delete(slots).where(slots.c.chart_id == chart_id, slots.c.machine == machine))
-    for machine, slot in after.items():
-        if before.get(machine) != slot:
-            values = {name: getattr(slot, name) for name in Slot.__slots__}
-            connection.execute(_UPSERT_SLOT[connection.dialect], {"chart_id": chart_id, **values})
+    gone = before.keys() - after.keys()
+    if gone:
+        _DELETE_SLOTS.run(connection, {"chart_id": chart_id, "machines": list(gone)})
+    # Most slots are the very same objects as before.
+    changed = [slot for machine, slot in after.items() if before.get(machine) is not slot]
+    if changed:
+        columns = [{name: getattr(slot, name) for name in Slot.__slots__} for slot in changed]
+        _UPSERT_SLOT.run_all(connection, [{"chart_id": chart_id, **values} for values in columns])

@@ -9,8 +9,10 @@ import pytest
 
 from app.core.errors import ChartFileError, ConflictError
 from app.core.position import Reason
+from app.service import reading
 from app.service.context import Service
 from app.service.operate import reset
+from app.service.past import get_past_status
 from app.service.put import Answer, Put, Sent, apply
 from app.service.reading import get_status
 from app.service.roll import RollQuery, Which, list_roll
@@ -175,6 +177,24 @@ def test_group_that_is_full_refuses_and_the_status_says_who_fills_it(tiers: Serv
         ("rack=r1", 1, ["web-01"]),
         ("rack=r2", 1, ["web-03"]),
     ]
+
+
+def test_chart_with_shares_of_groups_is_imported_again_and_seen_as_it_was(service: Service, clock: Clock) -> None:
+    """Every status counts the groups' machines: of an import without a difference, an upgrade, and of the past."""
+    put_roster(service, WEB)
+    shares = TIERS.replace("current_state: canary", "current_state: fleet").replace("rack: 1", 'rack: "50%"')
+    import_text(service, shares)
+    claim(service, "web", "fleet", "web-01")
+    clock.advance(60)
+    full = get_status(service, "web").slots
+    assert full is not None
+    assert [one.group for one in full.full] == ["rack=r1"]
+    assert import_text(service, shares).status.slots == full
+    assert import_text(service, shares.replace("75%", "80%")).status.slots == full
+    assert get_past_status(service, "web", clock.now - timedelta(seconds=30)).slots == full
+    with_list = reading.list_statuses(service)[0].slots
+    assert with_list is not None
+    assert with_list.holders == full.holders
 
 
 def test_failure_keeps_its_group_full_and_may_try_again(tiers: Service) -> None:
