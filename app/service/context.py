@@ -417,6 +417,7 @@ class ClaimAddresses:
     def __init__(self, connection: Connection, chart: LockedChart) -> None:
         self._connection = connection
         self._chart = chart
+        self._held = chart.position.slots
         # What this transaction has decided, which the log does not have yet.
         self._claimed: dict[str, str | None] = {}
 
@@ -441,4 +442,5 @@ class ClaimAddresses:
     def _find(self, machine: str) -> str | None:
         if machine in self._claimed:
             return self._claimed[machine]
-        return store.log.find_claim_address(self._connection, self._chart.row, machine)
+        slot = self._held.get(machine)
+        return None if slot is None else store.log.find_claim_address(self._connection, self._chart.row, slot)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     Row,
     Select,
     and_,
@@ -26,13 +27,14 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     union_all,
     update,
 )
 
 from app.core.chart import OnExpire
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
-from app.core.position import CLOCK_KINDS, Entry, Kind
+from app.core.position import CLOCK_KINDS, Entry, Kind, Slot
 from app.db import Connection, Prepared, among, recordset
 from app.models import charts, replayed_keys, transition_log
 from app.store.charts import ChartRow
@@ -266,24 +268,35 @@ def list_open_claims(connection: Connection, chart: str, run: int, visit: int) -
     return [_as_log_row(row) for row in connection.execute(query)]
 
 
-# How far back the claim of a slot that is asked for again is looked for: there is no index for it.
-CLAIM_ROWS = 5000
+# How many rows may be of one transaction, in which a claim's row is looked for.
+CLAIM_ROWS = 1000
 
 
-def find_claim_address(connection: Connection, row: ChartRow, machine: str) -> str | None:
-    """Return the address from which a machine last claimed a slot; None if no row of the latest CLAIM_ROWS says.
+def find_claim_address(connection: Connection, row: ChartRow, slot: Slot) -> str | None:
+    """Return the address from which a machine last claimed the slot that it holds; None if the log does not say.
 
-    Used by: the hint that two machines have one id.
+    Used by: the hint that two machines have one id, while the chart is locked. So the claim's row is found by its time,
+    by halving the log in one statement: `at` does not fall as `seq` rises. There is no index for the machines.
     """
+    span = select(literal(1, BigInteger).label("low"), literal(row.seq, BigInteger).label("high")).cte(
+        "span", recursive=True
+    )
+    middle = (span.c.low + span.c.high) // 2
+    # A row that was pruned is older than the slot, or the claim's row was pruned, too.
+    found = select(_log.at < slot.renewed_at).where(_log.chart == row.name, _log.seq == middle).scalar_subquery()
+    is_before = func.coalesce(found, true())
+    low, high = case((is_before, middle + 1), else_=span.c.low), case((is_before, span.c.high), else_=middle)
+    span = span.union_all(select(low, high).where(span.c.low < span.c.high))
+    first = select(func.max(span.c.low)).scalar_subquery()
     query = (
         select(_log.remote_addr)
-        .where(_log.chart == row.name, _log.seq > row.seq - CLAIM_ROWS)
-        .where(_log.kind == Kind.CLAIM, _log.machine == machine)
-        .order_by(_log.seq.desc())
+        .where(_log.chart == row.name, _log.seq >= first, _log.seq < first + CLAIM_ROWS)
+        .where(_log.at == slot.renewed_at, _log.kind == Kind.CLAIM, _log.machine == slot.machine)
+        .order_by(_log.seq)
         .limit(1)
     )
-    found: str | None = connection.execute(query).scalar()
-    return found
+    address: str | None = connection.execute(query).scalar()
+    return address
 
 
 def find_row(connection: Connection, chart: str, seq: int) -> LogRow | None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 
 from app.core.log import Author
-from app.core.position import Claim, Reason
+from app.core.position import Claim, Reason, Release
 from app.service.context import Service
 from app.service.put import Answer, Applied, Sent, apply
 from app.service.rosters import RosterRequest, import_roster, read_lines
-from tests.service.support import NOBODY, import_text
+from tests.service.support import NOBODY, Clock, import_text
 from tests.support.growth import count_calls
 from tests.support.reads import counted_reads
 
@@ -76,6 +76,24 @@ def test_groups_are_counted_with_one_statement_and_without_a_lock(service: Servi
     with counted_reads(service) as again:
         claim(service, [40])
     assert len(again.transactions) == 1
+
+
+@both
+def test_slot_asked_for_again_reads_as_much_however_long_the_log_is(service: Service, clock: Clock, per: str) -> None:
+    begin(service, per, 60)
+    claim(service, range(10))
+    work = []
+    for rounds in (1, 20):
+        for _ in range(rounds):
+            clock.advance(1)
+            claim(service, range(20, 40))
+            clock.advance(1)
+            apply(service, [Sent("web", Release("a", f"m{n}"), NOBODY) for n in range(20, 40)])
+        with counted_reads(service) as reads:
+            (answer,) = claim(service, [5], address="192.0.2.2")
+        assert (answer.reason, answer.claimed_from) == (Reason.REPLAY, "192.0.2.1")
+        work.append(reads.work)
+    assert work[1] <= 2 * work[0], work
 
 
 @both

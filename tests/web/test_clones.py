@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from app.core.log import Author
 from app.core.position import Claim
 from app.service.context import Service
 from app.service.put import Sent, apply
+from app.service.upkeep import prune
 from tests.service.support import import_text
 from tests.support.slots import rolling
 
@@ -56,6 +58,15 @@ def test_clone_of_an_earlier_slot_is_none(client: FlaskClient) -> None:
     claim(client, HERE)
     client.put("/charts/web/state?state=reboot&machine=clone&key=failed")
     assert "claimed_from" not in claim(client, THERE)
+    assert "claimed_from" not in claim(client, THERE)
+
+
+@pytest.mark.usefixtures("chart")
+def test_clone_is_not_told_after_a_prune(service: Service, client: FlaskClient) -> None:
+    claim(client, HERE)
+    claim(client, HERE)
+    client.put("/charts/web/slot?state=reboot&machine=m2")
+    prune(service, "web", timedelta(0), Author())
     assert "claimed_from" not in claim(client, THERE)
 
 
