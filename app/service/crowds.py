@@ -41,11 +41,7 @@ class UncountedGroupsError(Exception):
     def count(self, cache: RosterCache, connection: Connection) -> Mapping[str, Mapping[str, int]]:
         """Count the groups of every label with one reading of the roster, and keep what was found."""
         (_, roster_id), version, where = self._entry
-        found: dict[str, dict[str, int]] = {label: {} for label in self._labels}
-        for labels, machines in store.rosters.count_label_sets(connection, roster_id, version, where):
-            for label, sizes in found.items():
-                for value in labels.get(label, ()):
-                    sizes[value] = sizes.get(value, 0) + machines
+        found = store.rosters.count_groups(connection, roster_id, version, where, self._labels)
         with cache.lock:
             cache.counts.update({(*self._entry, label): sizes for label, sizes in found.items()})
         return found

@@ -241,14 +241,21 @@ def count_lines(connection: Connection, roster_id: int, version: int, where: Whe
     return counted
 
 
-def count_label_sets(
-    connection: Connection, roster_id: int, version: int, where: Where
-) -> Iterable[tuple[Labels, int]]:
-    """Return each combination of labels in a version, and how many machines have it."""
+def count_groups(
+    connection: Connection, roster_id: int, version: int, where: Where, labels: Collection[str]
+) -> dict[str, dict[str, int]]:
+    """Return for each of `labels` how many machines of a version have each of its values, from one reading."""
     columns = roster_machines.c
     query = select(columns.labels, func.count()).where(columns.roster_id == roster_id, _is_in(version))
     query = query.where(*_has_labels(connection, where)).group_by(columns.labels)
-    return [(read_labels(labels), count) for labels, count in connection.execute(query)]
+    found: dict[str, dict[str, int]] = {label: {} for label in labels}
+    with connection.core.execute(query, execution_options={"yield_per": CHUNK}) as rows:
+        for text, machines in rows:
+            for token in text.split():
+                label, _, value = token.partition("=")
+                if label in found:
+                    found[label][value] = found[label].get(value, 0) + machines
+    return found
 
 
 # Writing lines
