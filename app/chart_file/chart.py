@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.chart_file.checks import (
+    CHECKED_LATER,
     PROMISE_KEYS,
+    PromiseNodes,
     StateDraft,
     check_paths,
     collect_warnings,
@@ -275,11 +277,12 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class ReadChart:
-    """A chart, and the places of the rosters and labels that it names."""
+    """A chart, and the places of the rosters and labels that it names, and of its promises."""
 
     chart: Chart
     rosters: Mapping[str, Spot]
     sets: SetSpots
+    promises: PromiseNodes
 
 
 def read_chart(
@@ -340,7 +343,7 @@ def read_chart(
     hold_to_promises(chart, found, problems, warnings, now=now, rosters=rosters)
     if problems:
         return None
-    return ReadChart(chart, list_roster_spots(fields, state_maps), list_set_spots(fields, state_maps))
+    return ReadChart(chart, list_roster_spots(fields, state_maps), list_set_spots(fields, state_maps), found)
 
 
 def _read_chart_name(fields: MapNode, names: Names, problems: Problems, warnings: Problems) -> str | None:
@@ -409,7 +412,8 @@ class ParsedChart:
     """A chart, warnings about what it may not mean, and the text from which it was read.
 
     `calendars` has for each calendar that the file names what to say at its place if there is no such calendar.
-    `rosters` has the place of each roster that the chart goes by, `sets` those where it speaks of labels.
+    `rosters` has the place of each roster that the chart goes by, `sets` those where it speaks of labels, `promises`
+    those of what it promises.
     """
 
     chart: Chart
@@ -418,6 +422,7 @@ class ParsedChart:
     calendars: Mapping[str, Problem] = field(default_factory=dict)
     rosters: Mapping[str, Spot] = field(default_factory=dict)
     sets: SetSpots = field(default_factory=SetSpots)
+    promises: PromiseNodes = field(default_factory=PromiseNodes)
 
     @property
     def sha256(self) -> str:
@@ -460,4 +465,18 @@ def parse(
         calendars=missing,
         rosters=read.rosters,
         sets=read.sets,
+        promises=read.promises,
     )
+
+
+def hold_to_rosters(parsed: ParsedChart, rosters: Lists, now: datetime) -> ParsedChart:
+    """Return the chart with the warnings about its promises, now that the lines of its rosters are known.
+
+    Raises ChartFileError with each promise that it can break.
+    """
+    problems, warnings = Problems(), Problems()
+    hold_to_promises(parsed.chart, parsed.promises, problems, warnings, now=now, rosters=rosters)
+    if problems:
+        raise ChartFileError(problems.in_order())
+    others = (warning for warning in parsed.warnings if warning.message != CHECKED_LATER)
+    return replace(parsed, warnings=tuple(sorted((*others, *warnings.in_order()))))

@@ -488,6 +488,13 @@ def hold_to_promises(
         _note(broken, found, warnings)
 
 
+def keeps_promises(chart: Chart, now: datetime, rosters: Lists) -> bool:
+    """Return whether `hold_to_promises` has no problem to note; the places in the file are not needed for that."""
+    if not chart.promises:
+        return True
+    return find_uncovered(chart, rosters) is None and not check_promises(chart, now, rosters).broken
+
+
 def _note(broken: Broken, found: PromiseNodes, problems: Problems) -> None:
     place = found.find_place(broken.promise)
     problems.add_at(place.line, place.column, broken.because, broken.story)

@@ -116,6 +116,17 @@ def to_share(text: str) -> Fraction:
     return Fraction(match[1]) / 100
 
 
+def to_part(text: str, example: str) -> Fraction:
+    """Return a percentage of at most 100% as an exact fraction; the error says that it might be `example`."""
+    try:
+        share = to_share(text)
+    except ScalarError as error:
+        raise ScalarError(f"{error}, such as {example}") from None
+    if share > 1:
+        raise ScalarError(f"{quote(text)} is over 100%")
+    return share
+
+
 def to_age(text: str) -> timedelta:
     """Return the text as a length of time: `90s`, `30m`, `1h30m`, `2d`, or ISO 8601 without years and months."""
     parts = _split_age(text) if len(text) <= MAX_LENGTH else None

@@ -49,16 +49,16 @@ def parse_roster(lines: Iterable[bytes]) -> dict[str, str]:
         labels = known.get(rest)
         if labels is None:
             labels = _read_labels(rest, number, problems)
-            if labels is None:
-                continue
-            known[rest] = labels
+            if labels is not None:
+                known[rest] = labels
         if machine in found:
             problems.add_at(number, 1, f"the machine {quote(machine)} is listed twice")
         elif len(found) >= MAX_MACHINES:
             problems.add_at(number, 1, f"the roster has more than {MAX_MACHINES} machines")
             break
         elif _is_machine(machine, number, problems):
-            found[machine] = labels
+            # After a problem with the labels the machine is kept all the same: it may be listed twice.
+            found[machine] = labels or ""
     if problems:
         raise RosterFileError(problems.in_order())
     return found

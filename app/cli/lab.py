@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from app.chart_file.fields import ScalarError, to_share, to_span
+from app.chart_file.fields import ScalarError, to_part, to_span
 from app.cli.chart import JSON
 from app.cli.given import find_rosters, read_chart, read_given, rosters_option
 from app.cli.remote import chart_path, find_remote
@@ -283,12 +283,9 @@ class Percent(click.ParamType[float]):
         if isinstance(value, float):
             return value
         try:
-            share = float(to_share(str(value)))
+            return float(to_part(str(value), "0.5%"))
         except ScalarError as error:
-            self.fail(f"{error}, such as 0.5%", param, ctx)
-        if share > 1:
-            self.fail(f"{value} is over 100%", param, ctx)
-        return share
+            self.fail(str(error), param, ctx)
 
 
 class Span(click.ParamType[tuple[timedelta, timedelta]]):

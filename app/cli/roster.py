@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from app.chart_file.expect import join_conditions, to_condition
-from app.chart_file.fields import ScalarError, to_share
+from app.chart_file.fields import ScalarError, to_part
 from app.chart_file.rosters import RosterFileError
 from app.cli.shared import (
     NUMBER,
@@ -46,12 +46,9 @@ class Share(click.ParamType[Fraction]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         """Return the share as a fraction. Raises click.BadParameter."""
         try:
-            share = to_share(str(value))
+            return to_part(str(value), "10%")
         except ScalarError as error:
             self.fail(str(error), param, ctx)
-        if share > 1:
-            self.fail(f"{value} is more than 100%", param, ctx)
-        return share
 
 
 class Condition(click.ParamType[tuple[str, tuple[str, ...]]]):

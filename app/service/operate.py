@@ -190,9 +190,7 @@ def _import(
             raise ChartFileError(tuple(sorted(missing)))
     rosters = _hold_rosters(connection, parsed)
     if parsed.chart.promises and rosters:
-        lists, now = read_lists(connection, rosters), service.read_now(connection)
-        checked = chart_file.parse(request.text, name=parsed.chart.name, now=now, rosters=lists)
-        parsed = replace(parsed, warnings=checked.warnings)
+        parsed = chart_file.hold_to_rosters(parsed, read_lists(connection, rosters), service.read_now(connection))
     row = store.charts.lock_chart_even_archived(connection, parsed.chart.name)
     if row is None:
         outcome = Outcome.CREATED

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from app import store
-from app.chart_file import parse
+from app.chart_file import keeps_promises, parse
 from app.chart_file.fields import say_alike, spell_plainly
 from app.chart_file.rosters import digest, find_labelled, parse_roster, write_labels, write_line
 from app.core.chart import CHART_NAME, CHART_NAME_RULE
@@ -271,9 +271,13 @@ def _hold_to_promises(connection: Connection, held: LockedChart, versions: Mappi
     """Raise ChartFileError if the chart can break a promise by these versions of its rosters."""
     if not held.chart.promises:
         return
+    lists = read_lists(connection, versions)
+    if keeps_promises(held.chart, held.now, lists):
+        return
+    # The text is read only now, for the places of the promises.
     text = store.definitions.get_version(connection, held.row.id, held.row.version).text
     try:
-        parse(text, name=held.row.name, now=held.now, rosters=read_lists(connection, versions))
+        parse(text, name=held.row.name, now=held.now, rosters=lists)
     except ChartFileError as error:
         broken = (
             Problem(1, 1, f"chart {held.row.name!r}, {one.line}:{one.column}: {one.message}", one.story)
@@ -325,7 +329,8 @@ def _warn_of_groups(held: LockedChart, roster: str, version: int) -> Iterator[st
             labelled, where = find_labelled(held.chart, state.name)
             without = held.knowledge.count_without(roster, version, where, limit.label) if labelled == roster else 0
             if without:
-                message = f"{without} machines have no label {limit.label!r}: they are in no group of it"
+                who, they = ("1 machine has", "it is") if without == 1 else (f"{without} machines have", "they are")
+                message = f"{who} no label {limit.label!r}: {they} in no group of it"
                 yield f"state {state.name!r}: {message}"
 
 

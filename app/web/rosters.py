@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.chart_file.expect import join_conditions, to_condition
-from app.chart_file.fields import ScalarError, to_share
+from app.chart_file.fields import ScalarError, to_part
 from app.core.errors import BadRequestError
 from app.core.expect import Where
 from app.service import calendars, rosters
@@ -106,12 +106,9 @@ def _read_share(query: Query) -> Fraction:
     if text is None:
         return MAX_LOSS
     try:
-        share = to_share(text)
+        return to_part(text, "10%")
     except ScalarError as error:
-        raise BadRequestError(f"max_loss: {error}, such as 10%") from None
-    if share > 1:
-        raise BadRequestError(f"max_loss: {text!r} is more than 100%")
-    return share
+        raise BadRequestError(f"max_loss: {error}") from None
 
 
 def _read_where(query: Query) -> Where:

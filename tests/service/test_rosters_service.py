@@ -6,7 +6,10 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
+from flask.testing import FlaskClient
 
+from app.chart_file import chart as chart_file
+from app.chart_file.rosters import RosterFileError
 from app.core.errors import ChartFileError, ConflictError
 from app.core.position import Reason
 from app.service import reading
@@ -31,6 +34,7 @@ from app.service.upkeep import prune
 from app.service.verifying import verify
 from tests.service.support import NOBODY, Clock, import_text, rows
 from tests.support import requests
+from tests.support.commands import Commands
 from tests.support.requests import Question, ask, claim
 
 WEB = """\
@@ -356,3 +360,73 @@ def test_import_warns_of_two_spellings_of_a_machine(service: Service, lines: str
 def test_import_of_ids_that_are_different_has_no_warning(service: Service) -> None:
     lines = read_lines([b"WEB-01", b"web-02.", b"DB.01"])
     assert import_roster(service, RosterRequest("web", lines), NOBODY).warnings == ()
+
+
+PROMISING = """\
+current_state: a
+expect: {roster: web}
+never: [{begun: ">4", while: a}]
+states:
+- name: a
+  func: increment
+  slots: 2
+  current: {key: count, value: 0}
+  target: {name: b, when: {key: count, value: "100%"}}
+- name: b
+"""
+
+
+def test_file_of_a_chart_with_promises_is_read_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the locks of an import nothing is parsed again, unless a promise is broken and its place must be said."""
+    read = chart_file.read_nodes
+    texts: list[str] = []
+    monkeypatch.setattr(chart_file, "read_nodes", lambda text, problems: texts.append(text) or read(text, problems))
+    put_roster(service, "m1\nm2\nm3\n")
+    imported = import_text(service, PROMISING)
+    assert not any("promise" in warning.message for warning in imported.warnings)
+    assert len(texts) == 1
+    put_roster(service, "m1\nm2\nm3\nm4\n")
+    assert len(texts) == 1
+    with pytest.raises(ChartFileError) as caught:
+        put_roster(service, "m1\nm2\nm3\nm4\nm5\n")
+    assert len(texts) == 2
+    (problem,) = caught.value.problems
+    assert problem.message.startswith("chart 'web', 3:9: ")
+    assert "5 machines can have begun" in problem.message
+    assert problem.story
+    with pytest.raises(ChartFileError, match="4 machines can have begun"):
+        import_text(service, PROMISING.replace(">4", ">2"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problems"),
+    [
+        ("m1 zone\nm1\n", ["1:1: 'zone' is not label=value", "2:1: the machine 'm1' is listed twice"]),
+        ("m1 zone\nm2 zone\n", ["1:1: 'zone' is not label=value", "2:1: 'zone' is not label=value"]),
+        (
+            "x=1 zone\n",
+            ["1:1: 'x=1' looks like a label: a line begins with a machine", "1:1: 'zone' is not label=value"],
+        ),
+    ],
+)
+def test_every_problem_of_the_lines_is_told_at_once(lines: str, problems: list[str]) -> None:
+    with pytest.raises(RosterFileError) as caught:
+        read_lines(lines.encode().splitlines())
+    assert [str(problem) for problem in caught.value.problems] == problems
+
+
+@pytest.mark.parametrize(
+    ("share", "problem"),
+    [("101%", "'101%' is over 100%"), ("a lot", "'a lot' is not a percentage, such as 10%")],
+)
+def test_share_that_may_vanish_is_refused_alike_by_both_doors(
+    run: Commands, client: FlaskClient, share: str, problem: str
+) -> None:
+    answer = client.put("/rosters/web", query_string={"max_loss": share}, data="m1\n")
+    assert (answer.status_code, answer.get_json()["detail"]) == (400, f"max_loss: {problem}")
+    assert problem in run("roster", "import", "web", "-", "--max-loss", share, code=2, stdin="m1\n").stderr
+
+
+def test_import_warns_of_one_machine_without_a_label(tiers: Service) -> None:
+    imported = put_roster(tiers, WEB.replace("web-04 zone=b rack=r2", "web-04 zone=b"))
+    assert "state 'fleet': 1 machine has no label 'rack': it is in no group of it" in imported.charts[0].warnings

@@ -16,7 +16,7 @@ from itertools import islice
 from flask import Response, request
 from markupsafe import Markup
 
-from app.chart_file.fields import ScalarError, to_age, to_share, to_span
+from app.chart_file.fields import ScalarError, to_age, to_part, to_span
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ConflictError
 from app.core.expect import Labels, read_labels
@@ -191,14 +191,10 @@ def _read_assumptions(service: Service, chart: Chart, rosters: Lists, known: int
 
 
 def _read_share(name: str, default: str) -> float:
-    text = find_query(name, 20) or default
     try:
-        share = float(to_share(text))
+        return float(to_part(find_query(name, 20) or default, "0.5%"))
     except ScalarError as error:
-        raise BadRequestError(f"{name}: {error}, such as 0.5%") from None
-    if share > 1:
-        raise BadRequestError(f"{name}: {text} is over 100%")
-    return share
+        raise BadRequestError(f"{name}: {error}") from None
 
 
 # Showing

@@ -76,7 +76,7 @@ def test_simulation_learns_from_a_run(app: Flask) -> None:
         ("machines=20001", "machines=20001 is not a whole number from 1 to 20000"),
         ("runs=1001", "runs=1001 is not a whole number from 1 to 1000"),
         ("machines=10000&runs=21", "21 runs of 10,000 machines are more than this page simulates"),
-        ("fail=101%25", "fail: 101% is over 100%"),
+        ("fail=101%25", "fail: '101%' is over 100%"),
         ("fail=much", "is not a percentage, such as 0.5%"),
         ("work=40m..10m", "'10m' is shorter than '40m'"),
         ("poll=0s", "poll must be longer than zero"),
