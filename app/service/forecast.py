@@ -158,8 +158,8 @@ class Growth:
     visit: VisitRow
     until: datetime
     counts: Sequence[Count]
-    forecast: Forecast | None
-    deadline: tuple[datetime, str] | None
+    forecast: Forecast | None = None
+    deadline: tuple[datetime, str] | None = None
 
 
 def find_growth(
@@ -168,19 +168,20 @@ def find_growth(
     chart: Chart,
     position: Position,
     *,
-    shown: tuple[VisitRow, Mapping[str | None, int]],
-    ahead: tuple[datetime, Forecast | None, tuple[datetime, str] | None],
+    visit: VisitRow,
+    reported: Mapping[str | None, int],
+    now: datetime,
+    forecast: Forecast | None,
+    deadline: tuple[datetime, str] | None,
 ) -> Growth | None:
     """Return how the counts of a visit of the current run grew; None if its state counts nothing.
 
-    `shown` is the visit with its reports by attribute, `ahead` is now, the forecast and the deadline.
+    `reported` are the visit's reports by attribute. Forecast and deadline are those of the current visit.
     """
-    visit, reported = shown
     is_current = visit.visit == row.visit
     state = chart.state_at(position) if is_current else chart.states.get(visit.state)
     if state is None or not state.is_counting or state.default_key is None:
         return None
-    now, forecast, deadline = ahead
     until = visit.left_at or now
     values = dict(position.values) if is_current else {}
     sampled = _sample(connection, row, visit)
@@ -198,8 +199,9 @@ def find_growth(
         last = values.get(attribute.key, points[-1][1] if points else attribute.value)
         whole = [(visit.entered_at, float(attribute.value)), *points, (until, float(last))]
         counts.append(Count(attribute.key, whole, *_find_threshold(state, attribute.key)))
-    ahead_only = (forecast, deadline) if is_current else (None, None)
-    return Growth(visit=visit, until=until, counts=counts, forecast=ahead_only[0], deadline=ahead_only[1])
+    if not is_current:
+        return Growth(visit=visit, until=until, counts=counts)
+    return Growth(visit=visit, until=until, counts=counts, forecast=forecast, deadline=deadline)
 
 
 def _sample(connection: Connection, row: store.charts.ChartRow, visit: VisitRow) -> Sequence[tuple[datetime, str, int]]:

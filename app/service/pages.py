@@ -302,8 +302,11 @@ def get_detail(service: Service, name: str, machines: MachineQuery, history: His
                 row,
                 chart,
                 position,
-                shown=(shown, counts.get(shown.visit, {})),
-                ahead=(now, status.health.forecast, _find_deadline(status)),
+                visit=shown,
+                reported=counts.get(shown.visit, {}),
+                now=now,
+                forecast=status.health.forecast,
+                deadline=_find_deadline(status),
             ),
             machines=_get_machines(
                 connection,

@@ -83,3 +83,14 @@ def test_page_names_ten_charts_and_counts_the_rest(app: Flask, browser: Browser)
         import_text(app, FOLLOWING.format(roster="web"), f"chart-{number:02}")
     ((*_, charts),) = rows(browser)
     assert charts.endswith("chart-09 and 2 more")
+
+
+def test_page_of_a_chart_names_full_groups_and_who_fills_them(app: Flask, browser: Browser) -> None:
+    put_roster(app, "web", 8)
+    slots = "func: increment\n  slots: {total: 8, per: {rack: 5}}"
+    import_text(app, FOLLOWING.format(roster="web").replace("func: increment", slots), "grouped")
+    for number in range(4):
+        browser.client.put(f"/charts/grouped/slot?state=fleet&machine=web-{number:04}")
+    assert "Full:" not in browser.text("/ui/charts/grouped")
+    browser.client.put("/charts/grouped/slot?state=fleet&machine=web-0004")
+    assert "Full: rack=r1 (web-0000, web-0001, web-0002 and 2 more)" in browser.text("/ui/charts/grouped")
