@@ -11,7 +11,7 @@ from app.core.position import Claim, Reason, Release
 from app.service.context import Service
 from app.service.put import Answer, Applied, Sent, apply
 from app.service.rosters import RosterRequest, import_roster, read_lines
-from tests.service.support import NOBODY, Clock, import_text
+from tests.service.support import NOBODY, Clock, alter, import_text
 from tests.support.growth import count_calls
 from tests.support.reads import counted_reads
 
@@ -89,11 +89,15 @@ def test_slot_asked_for_again_reads_as_much_however_long_the_log_is(service: Ser
             claim(service, range(20, 40))
             clock.advance(1)
             apply(service, [Sent("web", Release("a", f"m{n}"), NOBODY) for n in range(20, 40)])
+        if not service.database.is_sqlite:
+            # As autovacuum does. Before that, PostgreSQL takes one index on `chart` for as good as another.
+            alter(service, "ANALYZE transition_log")
         with counted_reads(service) as reads:
             (answer,) = claim(service, [5], address="192.0.2.2")
         assert (answer.reason, answer.claimed_from) == (Reason.REPLAY, "192.0.2.1")
         work.append(reads.work)
-    assert work[1] <= 2 * work[0], work
+    # PostgreSQL reads the whole log while it is this short, so its rows are compared with a number.
+    assert work[1] <= (2 * work[0] if service.database.is_sqlite else 150), work
 
 
 @both
