@@ -556,9 +556,8 @@ _DELETE_SLOTS = Prepared(
 
 def read_held_slots(connection: Connection, row: ChartRow) -> dict[str, Slot]:
     """Return the slots held, by machine."""
-    found = _SLOTS.rows(connection, {"chart_id": row.id})
-    held = (Slot(**dict(zip(Slot.__slots__, columns, strict=True))) for columns in found)
-    return {slot.machine: slot for slot in held}
+    rows = _SLOTS.rows(connection, {"chart_id": row.id})
+    return {columns[0]: Slot(**dict(zip(Slot.__slots__, columns, strict=True))) for columns in rows}
 
 
 def read_slot_reports(
@@ -592,11 +591,10 @@ def write_slots(connection: Connection, chart_id: int, before: Mapping[str, Slot
     if not after:
         connection.execute(delete(slots).where(slots.c.chart_id == chart_id))
         return
-    gone = before.keys() - after.keys()
-    if gone:
+    if gone := before.keys() - after.keys():
         _DELETE_SLOTS.run(connection, {"chart_id": chart_id, "machines": list(gone)})
     # Most slots are the very same objects as before.
     changed = [slot for machine, slot in after.items() if before.get(machine) is not slot]
     if changed:
-        columns = [{name: getattr(slot, name) for name in Slot.__slots__} for slot in changed]
-        _UPSERT_SLOT.run_all(connection, [{"chart_id": chart_id, **values} for values in columns])
+        rows = [{"chart_id": chart_id, **{name: getattr(slot, name) for name in Slot.__slots__}} for slot in changed]
+        _UPSERT_SLOT.run_all(connection, rows)
