@@ -83,7 +83,8 @@ image: ## Build the container image stateservice (ENGINE=podman, IMAGE=registry.
 	$(or $(ENGINE),docker) build -f deploy/Dockerfile -t $(or $(IMAGE),stateservice) .
 	@echo "Next: docker compose -f deploy/compose.yaml up, or deploy/kubernetes.yaml."
 
-docs: build/docs-venv/.installed ## Make a site of docs/ in build/docs
+docs: build/docs-venv/.installed ## Make a site of all pages in build/docs
+	build/docs-venv/bin/python release/pages.py build/pages
 	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet
 	@echo "Open build/docs/index.html, or: build/docs-venv/bin/mkdocs serve"
 

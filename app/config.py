@@ -38,8 +38,10 @@ def default_database_url() -> str:
     """Return the URL of the SQLite file in this checkout, or in the user's own folder if a package has installed it."""
     path = HOME / "instance" / "state_service.db"
     if HOME.match("stateservice/home"):
-        data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
-        path = data / "stateservice" / "state_service.db"
+        home = os.path.expanduser("~")
+        # A container's user may have no home: the name then stays as it is.
+        share = Path("/nonexistent" if home == "~" else home) / ".local" / "share"
+        path = Path(os.environ.get("XDG_DATA_HOME") or share) / "stateservice" / "state_service.db"
     # Quoted, because SQLAlchemy decodes the path: a folder's name may have a `%` or a `?`.
     return f"sqlite:///{quote(str(path))}"
 

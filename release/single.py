@@ -36,7 +36,10 @@ DIGEST = "@DIGEST@"
 
 if sys.version_info < (3, 11):
     sys.exit("stateservice: it needs Python 3.11 or newer")
-cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stateservice"
+try:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stateservice"
+except RuntimeError:
+    sys.exit("stateservice: this user has no home; XDG_CACHE_HOME names a folder to unpack into")
 place = cache / DIGEST
 if not place.exists():
     try:

@@ -28,6 +28,7 @@ from app.core.log import LogRow, canonical, chain_hash
 from app.core.position import Kind, Reason
 from app.db.engine import engine_options
 from app.wiring import create_app
+from release import pages
 from tests.support.docs import (
     ROOT,
     Example,
@@ -148,8 +149,24 @@ def test_first_rollout_prints_what_it_shows(session: Session) -> None:
 
 
 def test_site_has_every_page_of_docs() -> None:
-    listed = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    listed = re.findall(r"docs/([\w-]+\.md)", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_pages_of_the_site_link_to_files_of_the_site(tmp_path: Path) -> None:
+    pages.lay_out(tmp_path)
+    found = {page: links(page.read_text()) for page in tmp_path.rglob("*.md")}
+    targets = [
+        page.parent / name
+        for page, all_ in found.items()
+        for name in (link.partition("#")[0] for link in all_)
+        if name and ":" not in name
+    ]
+
+    assert len(targets) > 100
+    # A folder is none: a browser would look for it beside the page.
+    assert [target for target in targets if not target.is_file()] == []
+    assert "stories/README.md" in (tmp_path / "charts" / "README.md").read_text()
 
 
 def test_wrong_example_is_found(used_session: Session) -> None:

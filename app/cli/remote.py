@@ -40,7 +40,7 @@ from app.core.log import format_instant
 from app.service.reading import list_statuses
 from app.service.tokens import NAME as TOKEN_NAME
 
-CONTEXTS = Path("~/.config/stateservice.toml")
+CONTEXTS = "~/.config/stateservice.toml"
 TIMEOUT = urllib3.Timeout(connect=10, read=120)
 # While a shell waits for the names of charts.
 SHORT_TIMEOUT = urllib3.Timeout(connect=2, read=2)
@@ -79,11 +79,16 @@ def find_server(url: str | None, context: str | None, token_file: str | None, da
         fail(f"the server {url!r} must begin with https:// or http://", USAGE)
     if not {"?", "#", "@"}.isdisjoint(url):
         fail("a server's address has no ?, # or @ in it; a token is read from --token-file", USAGE)
-    return Server(url.rstrip("/"), None if token_file is None else _read_token(Path(token_file).expanduser()))
+    return Server(url.rstrip("/"), None if token_file is None else _read_token(_find_file(token_file)))
+
+
+def _find_file(name: str) -> Path:
+    # Unlike Path's, it leaves the name as it is for a user without a home, such as a container's.
+    return Path(os.path.expanduser(name))
 
 
 def _find_context(name: str | None) -> dict[str, Any] | None:
-    path = CONTEXTS.expanduser()
+    path = _find_file(CONTEXTS)
     if not path.exists():
         if name is not None:
             fail(f"there is no context {name!r}: {path} does not exist", USAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -77,7 +78,8 @@ def reserved(bind: str) -> Iterator[None]:
         try:
             held.bind((host, int(port)))
         except OSError as error:
-            fail(f"cannot listen on {bind}: {error.strerror}", NO)
+            hint = "; --port takes another one" if error.errno == errno.EADDRINUSE else ""
+            fail(f"cannot listen on {bind}: {error.strerror}{hint}", NO)
         yield
 
 

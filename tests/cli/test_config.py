@@ -43,6 +43,18 @@ def test_default_database_lies_in_the_checkout() -> None:
     assert normalize_url(Config().database_url).database == str(config.HOME / "instance" / "state_service.db")
 
 
+def test_default_database_of_a_package_is_in_no_folder_if_its_user_has_no_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(config, "HOME", tmp_path / "stateservice" / "home")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+
+    database = normalize_url(config.default_database_url()).database
+    assert database == "/nonexistent/.local/share/stateservice/state_service.db"
+
+
 @pytest.mark.parametrize("folder", ["a%20b", "é?x", "a b#c", "100%"])
 def test_default_database_url_keeps_the_folders_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str

@@ -231,3 +231,12 @@ def test_address_that_is_none_is_one_line(url: str) -> None:
     done = run_command("--server", url, "chart", "list")
 
     assert (done.code, len(done.err.splitlines()), "mistake" in done.err) == (1, 1, False), done
+
+
+def test_user_without_a_home_has_no_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+
+    done = run_command("--context", "a", "chart", "list")
+
+    assert (done.code, len(done.err.splitlines()), "does not exist" in done.err) == (2, 1, True), done

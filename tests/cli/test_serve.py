@@ -91,7 +91,10 @@ def test_start_changes_no_database_if_the_port_is_in_use(
 ) -> None:
     done = start(f"sqlite:///{tmp_path}/new.db", "--port", str(taken_port), "--chart", seed)
     assert done.code == 1
-    assert done.err == f"state_service: cannot listen on 127.0.0.1:{taken_port}: Address already in use\n"
+    assert (
+        done.err
+        == f"state_service: cannot listen on 127.0.0.1:{taken_port}: Address already in use; --port takes another one\n"
+    )
     assert not (tmp_path / "new.db").exists()
 
 
