@@ -261,7 +261,8 @@ function markCut() {
 document.addEventListener("scroll", (event) => { if (event.target === diagram()) markCut(); }, true);
 window.addEventListener("resize", markCut);
 
-// The dialogs of acts are modal with this script. An act that ends a visit says in its dialog what it would take away.
+// The dialogs of acts are modal with this script. An act that ends a visit says in its dialog what it would take away,
+// and resuming where the chart would be then.
 
 async function rehearse(dialog) {
   const place = dialog.querySelector("[data-rehearse]");
@@ -272,7 +273,8 @@ async function rehearse(dialog) {
   const answer = await fetch(form.action, { method: "POST", body: fields, headers: { Accept: "application/json" } });
   if (!answer.ok) return;
   const { lost, then } = await answer.json();
-  place.textContent = `${lost[0].toUpperCase()}${lost.slice(1)}. ${then}`;
+  place.textContent = lost ? `${lost[0].toUpperCase()}${lost.slice(1)}. ${then}` : then;
+  place.hidden = false;
 }
 
 function openModal(dialog) {

@@ -384,8 +384,8 @@ APPROVALS = {
     "approve": "approved",
     "reject": "rejected",
 }
-# The acts that end the visit, which can be tried first.
-ENDING = frozenset({"reset", "goto", "archive"})
+# The acts that can be tried first: those that end the visit, and resuming, which may.
+REHEARSED = frozenset({"reset", "goto", "archive", "resume"})
 
 
 @blueprint.post("/ui/charts/<chart:name>/<act>", provide_automatic_options=False)
@@ -396,7 +396,7 @@ def post_act(name: str, act: str) -> Response:
     ForbiddenError.
     """
     check(current_holder(), ROLES[read_choice("act", act, tuple(ROLES))], name)
-    is_dry_run = act in ENDING and "dry_run" in request.form
+    is_dry_run = act in REHEARSED and "dry_run" in request.form
     try:
         if act in APPROVALS:
             person, reason = find_field("person", MACHINE_LENGTH), get_reason()
@@ -405,7 +405,8 @@ def post_act(name: str, act: str) -> Response:
         happening = _read_act(act, find_field("reason", REASON_LENGTH) or "" if is_dry_run else get_reason())
         if is_dry_run:
             rehearsal = operate.rehearse(current_service(), name, happening, current_author())
-            return jsonify({"lost": rehearsal.loss.as_text(), "then": _say_then(rehearsal)})
+            lost = None if act == "resume" else rehearsal.loss.as_text()
+            return jsonify({"lost": lost, "then": _say_then(rehearsal)})
         operate.act(current_service(), name, happening, current_author())
     except (ReasonRequiredError, BadRequestError, ConflictError) as error:
         if is_dry_run:

@@ -180,6 +180,16 @@ def test_what_happens_if_i_go_to_a_state(open_page: Open, client: Client) -> Non
     expect(dialog.locator(".loss")).to_contain_text("Then it is in fleet, run 1")
 
 
+def test_what_happens_if_i_resume(open_page: Open, client: Client) -> None:
+    name = new_chart(client)
+    act(client, name, "pause")
+    for machine in ROSTER[:3]:
+        report(client, name, machine, "failed")
+    page = open_page("operator", f"/ui/charts/{name}")
+    page.get_by_role("button", name="Resume…").click()
+    expect(page.get_by_role("dialog").locator(".loss")).to_contain_text("Then it is in rolled_back, run 1")
+
+
 def test_how_was_the_last_run(open_page: Open, client: Client, aborted: str) -> None:
     act(client, aborted, "reset")
     page = open_page("reader", f"/ui/charts/{aborted}")

@@ -125,6 +125,16 @@ def test_dry_run_in_a_dialog_says_what_would_be_lost(
     assert last_row(app).row.kind == "update"
 
 
+def test_dry_run_of_resume_says_where_the_chart_would_be(app: Flask, browser: Browser) -> None:
+    browser.act("rollout", "pause", reason="a look at it")
+    running = browser.act("rollout", "resume", dry_run="1").json
+    assert running["lost"] is None
+    assert running["then"].startswith("Then it is in canary, run 1: canary has count 0")
+    update(service_of(app), "rollout", Put("canary", "m1", "failed"), Author())
+    assert browser.act("rollout", "resume", dry_run="1").json["then"].startswith("Then it is in rolled_back, run 1: ")
+    assert last_row(app).row.kind == "update"
+
+
 def test_goto_has_no_state_preselected(browser: Browser) -> None:
     page = browser.get("/ui/charts/rollout").text
     assert '<option value="">Choose…</option>' in page
