@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from app.core.position import Kind, Reason
 from app.db import asking
 from app.models import metadata
-from app.service import calendars, operate, subscriptions, tokens
+from app.service import calendars, operate, past, subscriptions, tokens
 from app.service.context import Service
 from app.service.put import sweep
 from app.service.rosters import RosterRequest, import_roster, read_lines
@@ -132,7 +132,7 @@ def live_with_subscriptions(service: Service) -> None:
         assert len(hook.received) == 2
 
 
-def test_whole_life_passes_as_the_role_that_serves(serving: Service) -> None:
+def test_whole_life_passes_as_the_role_that_serves(serving: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = serving.database.clock
     assert isinstance(clock, Clock)
     live_with_charts(serving)
@@ -140,6 +140,8 @@ def test_whole_life_passes_as_the_role_that_serves(serving: Service) -> None:
     live_with_tokens(serving, clock)
     live_with_slots(serving, clock)
     live_with_subscriptions(serving)
+    monkeypatch.setattr(past, "STRIDE", 2)
+    assert past.leave_checkpoint(serving, "web")
 
     with asking(serving.database) as connection:
         empty = [
