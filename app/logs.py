@@ -66,9 +66,9 @@ class ConsoleFormatter(logging.Formatter):
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         fields = getattr(record, "fields", None)
         more = f" {json.dumps(fields)}" if fields else ""
-        lines = [f"{at:%H:%M:%S} {level}{_printable(record.getMessage())}{more}"]
+        lines = [f"{at:%H:%M:%S} {level}{printable(record.getMessage())}{more}"]
         if record.exc_info:
-            lines += [f"  {_printable(line)}" for line in self.formatException(record.exc_info).splitlines()]
+            lines += [f"  {printable(line)}" for line in self.formatException(record.exc_info).splitlines()]
         return "\n".join(lines)
 
     def _say_request(self, said: JsonMessage) -> str:
@@ -78,8 +78,8 @@ class ConsoleFormatter(logging.Formatter):
         outcome = said["outcome"]
         colour = None if os.environ.get("NO_COLOR") else self.COLOURS.get(outcome)
         word = outcome if colour is None else f"\x1b[{colour}m{outcome}\x1b[0m"
-        rest = f"{_printable(reason)} ({said['status']}) {said['milliseconds']:.0f} ms"
-        return f"{_printable(request)} -> {word}{rest}"
+        rest = f"{printable(reason)} ({said['status']}) {said['milliseconds']:.0f} ms"
+        return f"{printable(request)} -> {word}{rest}"
 
 
 def choose_formatter(stream: TextIO | None) -> logging.Formatter:
@@ -87,8 +87,8 @@ def choose_formatter(stream: TextIO | None) -> logging.Formatter:
     return ConsoleFormatter() if stream is not None and stream.isatty() else JsonFormatter()
 
 
-def _printable(text: str) -> str:
-    # No name that a client sends may move the cursor or begin another line.
+def printable(text: str) -> str:
+    """Return the text with `?` for what cannot be printed: no name may move the cursor or begin another line."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

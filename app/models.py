@@ -364,7 +364,7 @@ transition_log = Table(
     UniqueConstraint("chart", "idempotency_key"),
 )
 
-# A chart as it stood after a row of its log. Whoever replays the log to a later instant may begin there.
+# A chart as it stood after a row of its log. A replay of the log to a later instant may begin there.
 checkpoints = Table(
     "checkpoints",
     metadata,

@@ -19,7 +19,7 @@ from app.chart_file.fields import ScalarError, list_nodes, to_machine_id
 from app.chart_file.nodes import MapNode, Problems, ScalarNode, quote
 from app.core.chart import Chart
 from app.core.errors import ChartFileError, Problem
-from app.core.expect import FromRoster, Labels, Rosters, Where, read_labels
+from app.core.expect import FromRoster, Labels, Rosters, Where, read_labels, split_labels
 
 MAX_MACHINES = 1_000_000
 MAX_LABELS = 32
@@ -129,8 +129,7 @@ def _read_labels(text: str, number: int, problems: Problems) -> str | None:
 def write_labels(labels: str) -> str:
     """Return labels as a line has them: `rack=r12 shard=7,9`."""
     values: dict[str, list[str]] = {}
-    for token in labels.split():
-        label, _, value = token.partition("=")
+    for label, value in split_labels(labels):
         values.setdefault(label, []).append(value)
     return " ".join(f"{label}={','.join(listed)}" for label, listed in values.items())
 

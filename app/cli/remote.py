@@ -37,6 +37,7 @@ from app.core.errors import (
     SubscriptionNotFoundError,
 )
 from app.core.log import format_instant
+from app.logs import printable
 from app.service.reading import list_statuses
 from app.service.tokens import NAME as TOKEN_NAME
 
@@ -164,7 +165,7 @@ class Remote:
             return answer
         if answer.status >= 300:
             self._fail_as(answer, file)
-        # A proxy that wants somebody to sign in answers 200, too.
+        # The page on which a proxy has a person sign in has the status 200, too.
         found = answer.headers.get("Content-Type", "none").partition(";")[0].strip().lower()
         if found == HTML or accept not in (found, ANYTHING):
             answer.close()
@@ -269,7 +270,7 @@ def _say_in_one_line(answer: urllib3.BaseHTTPResponse, body: bytes) -> str:
     if answer.headers.get("Content-Type", "").startswith(HTML):
         return "a page of HTML, so this is not a StateService, or a proxy stands before it"
     words = " ".join(body.decode(errors="replace").split())[:300]
-    return "".join(character if character.isprintable() else "?" for character in words) or "no reason was given"
+    return printable(words) or "no reason was given"
 
 
 # What the commands on the database say of a name that nothing has, by the kind of the thing.
@@ -336,7 +337,7 @@ def complete_chart(context: click.Context, parameter: click.Parameter, incomplet
     root = context.find_root().params
     database = root.get("database")
     try:
-        # Nothing but names may be printed while somebody types.
+        # The shell reads this output while the user types: it may have names only.
         with redirect_stderr(io.StringIO()), context.scope(cleanup=False):
             server = find_server(root.get("server"), root.get("server_context"), root.get("token_file"), database)
             if server is None:

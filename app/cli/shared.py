@@ -23,6 +23,7 @@ from app.config import Config, read_config
 from app.core import errors
 from app.core.log import Author
 from app.db.errors import in_one_line, library_errors
+from app.logs import printable
 from app.service.context import Service
 from app.wiring import create_app, service_of
 
@@ -226,7 +227,7 @@ def _print_to_fit(headings: Sequence[str], lines: Iterator[Sequence[str]]) -> No
     part, is_first = list(islice(lines, MEASURED_ROWS)), True
     while part or is_first:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=is_first)
-        # The first column has the name, which somebody may want to copy: it stays whole if it leaves room.
+        # The first column has the name, which a user may want to copy: it stays whole if it leaves room.
         name = max(len(cell) for cell in (headings[0], *(line[0] for line in part)))
         for column, heading in enumerate(headings):
             width = name if column == 0 and name <= console.width // 3 else None
@@ -238,8 +239,7 @@ def _print_to_fit(headings: Sequence[str], lines: Iterator[Sequence[str]]) -> No
 
 
 def _cell(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return "" if value is None else printable(str(value))
 
 
 @contextmanager

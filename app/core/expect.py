@@ -197,10 +197,16 @@ def read_labels(text: str) -> Labels:
     """Return the labels that are kept as `rack=r12 shard=7 shard=9`: for each label its values."""
     labels = ReadLabels()
     labels.groups = None
-    for token in text.split():
-        label, _, value = token.partition("=")
+    for label, value in split_labels(text):
         labels[label] = (*labels.get(label, ()), value)
     return labels
+
+
+def split_labels(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each label with each of its values, from the text in which labels are kept."""
+    for token in text.split():
+        label, _, value = token.partition("=")
+        yield label, value
 
 
 class Book:
@@ -325,7 +331,7 @@ class Down:
         return sorted(machine for machine, groups in self.groups.items() if group in groups)
 
 
-# Nobody is down.
+# No machine is down.
 ALL_UP = Down()
 
 
@@ -340,7 +346,7 @@ def find_full_group(
 ) -> Group | None:
     """Return the first group of `machine` that has its limit of other machines down; None if no group has.
 
-    A machine that is down already does not stand in its own way: it adds nobody. `size_of` counts a group's machines.
+    A machine that is down already does not stand in its own way: it adds none. `size_of` counts a group's machines.
     """
     for limit in limits:
         for value in labels.get(limit.label, ()):

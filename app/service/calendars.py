@@ -64,7 +64,7 @@ def import_calendar(service: Service, name: str, source: bytes | str, author: Au
         store.rosters.lock_calendars(connection)
         now = service.read_now(connection)
         parsed = parse_calendar(source, Interval(now, now + HORIZON))
-        newest = store.rosters.find_newest(connection, name)
+        newest = store.rosters.find_newest_calendar(connection, name)
         if newest is not None and newest.text == parsed.text:
             return ImportedCalendar("unchanged", newest, _find_states(connection, name))
         version = CalendarVersion(
@@ -124,7 +124,7 @@ def list_calendars(service: Service) -> list[CalendarView]:
 def get_calendar(service: Service, name: str) -> CalendarView:
     """A calendar with its newest version and its next events. Raises CalendarNotFoundError."""
     with asking(service.database) as connection:
-        version = store.rosters.find_newest(connection, name)
+        version = store.rosters.find_newest_calendar(connection, name)
         if version is None:
             raise CalendarNotFoundError(f"no calendar named {name!r}")
         now: datetime = service.read_now(connection)
@@ -143,4 +143,4 @@ def list_versions(service: Service, name: str) -> list[CalendarVersion]:
 def get_version(service: Service, name: str, version: int) -> CalendarVersion:
     """One version of a calendar. Raises CalendarNotFoundError."""
     with asking(service.database) as connection:
-        return store.rosters.get_version(connection, name, version)
+        return store.rosters.get_calendar_version(connection, name, version)

@@ -70,7 +70,7 @@ class CalendarEvents:
         key = (connection.info.get("identity"), name, version, first, last)
         with self._lock, suppress(KeyError):
             return self._kept[key]
-        text = store.rosters.get_version(connection, name, version).text
+        text = store.rosters.get_calendar_version(connection, name, version).text
         found = parse_calendar(text).list_intervals(first, last)
         with self._lock:
             self._kept[key] = found
@@ -88,7 +88,7 @@ def follow_calendars(events: CalendarEvents, connection: Connection, chart: Char
     """
     versions = []
     for name in sorted(chart.calendars):
-        newest = store.rosters.find_newest(connection, name)
+        newest = store.rosters.find_newest_calendar(connection, name)
         if newest is None:
             raise CalendarNotFoundError(f"no calendar named {name!r}")
         versions.append((name, newest.version))

@@ -20,7 +20,7 @@ from app.service.context import Service, list_positions, list_waiting, read_posi
 from app.service.crowds import Knowledge, count_expected_in, find_absent_in
 from app.service.forecast import Growth, find_growth
 from app.service.operate import Loss, describe_loss
-from app.service.reading import HISTORY_PAGE, HistoryPage, HistoryQuery, get_history
+from app.service.reading import PAGE_SIZE, HistoryPage, HistoryQuery, get_history
 from app.service.roll import Worker, is_work_unseen, list_working
 from app.service.runs import compare_with_last_run
 from app.service.status import Status, describe_status
@@ -407,8 +407,8 @@ def _get_machines(
     wanted = MachineFilter(
         text=query.text,
         key=FAILED_KEY if query.kind == "failed" else None,
-        offset=(query.page - 1) * HISTORY_PAGE,
-        limit=HISTORY_PAGE,
+        offset=(query.page - 1) * PAGE_SIZE,
+        limit=PAGE_SIZE,
     )
     reports: Sequence[store.machines.MachineReport] = ()
     absent: Sequence[str] = ()
@@ -435,7 +435,7 @@ def _get_machines(
     return MachinePage(
         reports=reports,
         absent=absent,
-        workers=workers[wanted.offset : wanted.offset + HISTORY_PAGE],
+        workers=workers[wanted.offset : wanted.offset + PAGE_SIZE],
         total=total,
         reported=reported,
         failed=counts.get(FAILED_KEY, 0),

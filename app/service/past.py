@@ -98,11 +98,12 @@ def _replay_until(
     first, last = store.log.find_seq_at(connection, row.name, at)
     if last is None:
         _refuse_pruned(connection, row.name, first)
-    past, begun = _begin(service, connection, row, last or 0)
-    for logged in store.log.stream_history(connection, row.name, begun, last or 0):
+        last = 0
+    past, begun = _begin(service, connection, row, last)
+    for logged in store.log.stream_history(connection, row.name, begun, last):
         past.apply(logged)
         if logged.row.seq % BATCH == 0:
-            progress(logged.row.seq - begun, (last or 0) - begun)
+            progress(logged.row.seq - begun, last - begun)
     return past
 
 

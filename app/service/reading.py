@@ -213,7 +213,7 @@ def quote_cell(value: Any) -> Any:
 # The history on a chart's page
 
 # Rows on a page.
-HISTORY_PAGE = 20
+PAGE_SIZE = 20
 # So many rows or fewer between two that matter are shown as they are.
 FEW = 3
 # Folds of more rows than this on one page say only how many rows they stand for.
@@ -283,15 +283,15 @@ def get_history(connection: Connection, row: store.charts.ChartRow, query: Histo
     """Return one page of a chart's log, newest first."""
     if query.is_folded:
         return _get_folded(connection, row, query.before)
-    rows = store.log.list_latest_history(connection, row.name, query.as_filter(), query.before, HISTORY_PAGE + 1)
-    return HistoryPage(rows[:HISTORY_PAGE], rows[HISTORY_PAGE - 1].seq if len(rows) > HISTORY_PAGE else None)
+    rows = store.log.list_latest_history(connection, row.name, query.as_filter(), query.before, PAGE_SIZE + 1)
+    return HistoryPage(rows[:PAGE_SIZE], rows[PAGE_SIZE - 1].seq if len(rows) > PAGE_SIZE else None)
 
 
 def _get_folded(connection: Connection, row: store.charts.ChartRow, before: int | None) -> HistoryPage:
     end = row.seq + 1 if before is None else min(before, row.seq + 1)
-    acts = store.log.list_latest_acts(connection, row.name, end, HISTORY_PAGE + 1)
-    older = acts[HISTORY_PAGE - 1].seq if len(acts) > HISTORY_PAGE else None
-    acts = acts[:HISTORY_PAGE]
+    acts = store.log.list_latest_acts(connection, row.name, end, PAGE_SIZE + 1)
+    older = acts[PAGE_SIZE - 1].seq if len(acts) > PAGE_SIZE else None
+    acts = acts[:PAGE_SIZE]
     # Between two rows of the page, and below the last one down to the log's first row, lie the rows of machines.
     bounds = [end, *(act.seq for act in acts)]
     if older is None:

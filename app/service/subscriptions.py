@@ -2,8 +2,8 @@
 
 The log is the outbox. A cursor says how far a subscription has come in a chart's log, and it moves in a transaction
 after the receiver has answered: in order for each chart, at least once, and again until it succeeds. Every worker has a
-deliverer; whoever claims a cursor sends that chart's rows, and a claim ends by itself if its worker is killed. Each
-subscription has a thread of its own, so that a receiver that hangs delays no other.
+deliverer; the one that claims a cursor sends that chart's rows, and a claim ends by itself if its worker is killed.
+Each subscription has a thread of its own, so that a receiver that hangs delays no other.
 """
 
 from __future__ import annotations
@@ -451,7 +451,7 @@ class Deliverer:
         if condition == cursor.condition:
             return cursor
         after = replace(cursor, condition=condition)
-        # The condition that is seen first is told only if somebody must look: the chart may have had it for long.
+        # The condition that is seen first is told only if an operator must look: the chart may have had it for long.
         is_news = cursor.condition is not None or status.health.condition < Condition.WAITING
         if f"{CONDITION}{condition}" not in subscription.kinds or not is_news:
             return after

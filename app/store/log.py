@@ -497,11 +497,6 @@ def find_seq_at(connection: Connection, chart: str, at: datetime) -> tuple[int, 
     return first, low if low >= first else None
 
 
-def find_hash(connection: Connection, chart: str, seq: int) -> str | None:
-    """Return the hash of a row; None if the log does not have it. Used by: a status of the past."""
-    return connection.execute(select(_log.hash).where(_log.chart == chart, _log.seq == seq)).scalar_one_or_none()
-
-
 # Pruning
 
 # These triggers refuse UPDATE and DELETE. The trigger that checks INSERT stays in force.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, text, update
 
 from app.core.errors import CalendarNotFoundError
-from app.core.expect import Labels, Where, read_labels
+from app.core.expect import Labels, Where, read_labels, split_labels
 from app.core.log import format_instant
 from app.db import Connection, Prepared, among
 from app.models import calendar_versions, reports, roster_machines, roster_versions, rosters
@@ -251,8 +251,7 @@ def count_groups(
     found: dict[str, dict[str, int]] = {label: {} for label in labels}
     with connection.core.execute(query, execution_options={"yield_per": CHUNK}) as rows:
         for text, machines in rows:
-            for token in text.split():
-                label, _, value = token.partition("=")
+            for label, value in split_labels(text):
                 if label in found:
                     found[label][value] = found[label].get(value, 0) + machines
     return found
@@ -375,14 +374,14 @@ def list_calendar_versions(connection: Connection, calendar: str) -> list[Calend
     return found
 
 
-def find_newest(connection: Connection, calendar: str) -> CalendarVersion | None:
+def find_newest_calendar(connection: Connection, calendar: str) -> CalendarVersion | None:
     """Return the newest version of a calendar; None if there is no such calendar."""
     query = select(*_COLUMNS).where(_table.calendar == calendar).order_by(_table.version.desc()).limit(1)
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else CalendarVersion(**row)
 
 
-def get_version(connection: Connection, calendar: str, version: int) -> CalendarVersion:
+def get_calendar_version(connection: Connection, calendar: str, version: int) -> CalendarVersion:
     """Return one version of a calendar. Raises CalendarNotFoundError."""
     query = select(*_COLUMNS).where(_table.calendar == calendar, _table.version == version)
     row = connection.execute(query).mappings().one_or_none()

@@ -33,7 +33,7 @@ from app.service.pages import (
     find_seq,
     get_detail,
 )
-from app.service.reading import EVERYTHING, FAILURES, HISTORY_PAGE, HistoryQuery, get_version, list_kinds
+from app.service.reading import EVERYTHING, FAILURES, PAGE_SIZE, HistoryQuery, get_version, list_kinds
 from app.service.runs import list_runs, list_states, say_ending, say_stays
 from app.service.tokens import Role
 from app.service.words import say_number
@@ -119,7 +119,7 @@ def _describe(count: Count, growth: Growth, *, is_first: bool) -> Panel:
 
 # Snippets
 
-# Where the snippets expect the token: a file with the one line `Authorization: Bearer TOKEN` that only root can read.
+# The snippets read the token from this file, with the one line `Authorization: Bearer TOKEN`, that only root can read.
 TOKEN_FILE = "/etc/stateservice.header"
 # The file for curl is fetched each time: it knows whether the state has slots by now.
 FETCH = "curl -fsSL --max-redirs 0 --retry 5 --retry-connrefused"
@@ -300,7 +300,7 @@ def _template_values(detail: Detail) -> dict[str, Any]:
         "detail": detail,
         "status": detail.status,
         "health": detail.health,
-        "page_size": HISTORY_PAGE,
+        "page_size": PAGE_SIZE,
         "kinds": list_kinds(),
         "said": DONE.get(find_query("done", 20) or ""),
         "diagram": _draw(detail),
