@@ -148,14 +148,14 @@ class BreakableServer:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         if self.process is not None:
-            self.process.wait(10)
+            self.process.wait(30)
         psutil.wait_procs(family, 10)
 
     def kill_master(self) -> int:
         """Kill -9 gunicorn alone, and start it again beside the workers that it left."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         self.start()
         return 1
 

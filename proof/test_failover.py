@@ -59,7 +59,7 @@ def assert_unknown(pair: Pair, server: Server) -> None:
     until(lambda: pair.primary.ask(IS_WAITING), "the commit waits for the standby")
     assert not sent.done()
     pair.primary.ask(CANCEL)
-    reply = sent.result(10)
+    reply = sent.result(30)
     assert (reply.status, reply.json().get("outcome")) == (503, "unknown")
 
 

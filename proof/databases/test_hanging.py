@@ -178,7 +178,9 @@ def test_sweeper_and_waiters_outlive_a_server_that_hung(own_server: Any, app: Fl
         with stopped(own_server):
             time.sleep(ANSWER_SECONDS)  # what hangs is given up within it
         assert waiting.result(HEAL_SECONDS).status_code in (200, 503)
-        until(lambda: app.test_client().get("/charts/clock/state?state=end").status_code == 200, "it moved", 3)
+        until(
+            lambda: app.test_client().get("/charts/clock/state?state=end").status_code == 200, "it moved", HEAL_SECONDS
+        )
         end(app, "slots")
         assert patient.result(HEAL_SECONDS).status_code == 200
 

@@ -43,7 +43,7 @@ def server(app: Flask) -> Iterator[str]:
     yield f"http://127.0.0.1:{served.server_port}"
     served.shutdown()
     served.server_close()
-    thread.join(10)
+    thread.join(30)
 
 
 @pytest.fixture

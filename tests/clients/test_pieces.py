@@ -173,7 +173,7 @@ def test_image_ends_with_its_migration_on_sigterm(programs: Path) -> None:
     process = start_image(programs)
     pid = int(until(lambda: (programs / "migration").exists() and (programs / "migration").read_text(), "it migrates"))
     process.terminate()
-    assert process.wait(5) == 128 + signal.SIGTERM
+    assert process.wait(30) == 128 + signal.SIGTERM
     until(lambda: is_gone(pid), "the migration has ended")
 
 
@@ -195,7 +195,7 @@ def test_image_is_gunicorn_once_it_has_migrated(programs: Path) -> None:
 
 def test_image_does_not_serve_after_a_failed_migration(programs: Path) -> None:
     (programs / "python").write_text("#!/bin/sh\nexit 1\n")
-    assert start_image(programs).wait(5) == 1
+    assert start_image(programs).wait(30) == 1
     assert not (programs / "serving").exists()
 
 

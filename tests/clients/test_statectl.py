@@ -477,7 +477,7 @@ def test_run_that_is_told_to_stop_reports_the_failure(
     process = started("run", slotted, "reboot", "--", "sh", "-c", "echo runs; exec sleep 30")
     assert wait_for_line(process) == "runs\n"
     send(process.pid, sent)
-    assert process.wait(10) == COMMAND_FAILED
+    assert process.wait(30) == COMMAND_FAILED
     assert [row["kind"] for row in history(server, slotted)] == ["import", "claim", "update"]
     assert server.status(slotted)["values"] == {"count": 0, "failed": 1}
 
@@ -489,7 +489,7 @@ def test_run_reports_success_when_the_command_ends_well_after_a_signal(
     process = started("run", slotted, "reboot", "--", "sh", "-c", command)
     assert wait_for_line(process) == "runs\n"
     process.terminate()
-    assert process.wait(10) == YES
+    assert process.wait(30) == YES
     assert server.status(slotted)["values"] == {"count": 1, "failed": 0}
 
 
@@ -500,7 +500,7 @@ def test_run_gives_the_slot_back_when_a_stopped_command_says_not_now(
     process = started("run", slotted, "reboot", "--", "sh", "-c", command)
     assert wait_for_line(process) == "runs\n"
     process.terminate()
-    assert process.wait(10) == NO
+    assert process.wait(30) == NO
     assert [row["kind"] for row in history(server, slotted)] == ["import", "claim", "release"]
 
 
@@ -522,7 +522,7 @@ def test_claim_that_is_interrupted_gives_back_a_slot_that_it_may_have(
         process = started(*words, "a", "b", "--timeout", "30", *command)
         until(lambda: "PUT /charts/a/slot" in stub.asked, "it waits for the slot")
         os.killpg(process.pid, signal.SIGTERM)
-        out, error = process.communicate(timeout=10)
+        out, error = process.communicate(timeout=30)
     assert (process.returncode, out) == (128 + signal.SIGTERM, "")
     assert "ended by signal 15 before the work began" in error
     assert stub.asked[-1] == "DELETE /charts/a/slot"

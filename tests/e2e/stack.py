@@ -243,7 +243,7 @@ def pooler(folder: Path, database_url: str, password: str | None = None) -> Iter
         yield f"postgresql://{login}@127.0.0.1:{port}/stateservice"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @contextmanager

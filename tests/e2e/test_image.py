@@ -117,7 +117,7 @@ def test_image_as_process_1_ends_while_its_migration_waits(image: Path) -> None:
         with as_process_1(image, own_settings(image, free_port())) as (process, inside):
             until(lambda: children_of(inside), "it does not migrate")
             os.kill(inside, signal.SIGTERM)
-            assert process.wait(5) == 128 + signal.SIGTERM
+            assert process.wait(30) == 128 + signal.SIGTERM
 
 
 def test_image_without_auth_ends_at_once(image: Path) -> None:

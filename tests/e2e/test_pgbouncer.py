@@ -41,7 +41,7 @@ def test_service_counts_and_wakes_those_who_wait_behind_pgbouncer(folder: Path, 
             waiting.start()
             time.sleep(1)
             assert service.ask("PUT", "/charts/pooled/state?state=green_state&machine=a").status == 200
-            waiting.join(5)
+            waiting.join(30)
             assert answers == [200]
         finally:
             service.stop()

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, make_url
 from app.waiting.hub import LISTENER_NAME
 from tests.e2e.stack import CHART, DEPLOY, ROOT, Front, Service, pooler, prometheus
 from tests.support.databases import database_on
-from tests.support.processes import until
+from tests.support.processes import PATIENCE, until
 
 NAME = "state.example"
 PASSWORD = "pass-word"
@@ -54,7 +54,7 @@ class Whole:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
     def ask_prometheus(self, path: str) -> Any:
-        with urlopen(f"{self.prometheus_url}/api/v1/{path}", timeout=10) as answer:
+        with urlopen(f"{self.prometheus_url}/api/v1/{path}", timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
     def waiters(self) -> float:
@@ -173,7 +173,7 @@ def test_put_wakes_those_who_wait_in_another_worker(whole: Whole) -> None:
     until(lambda: whole.waiters() == WAITERS, "all wait")
 
     counted = whole.curl("/charts/waited-for/state?state=green_state&machine=a", "-X", "PUT", role="machine")
-    answers = [process.communicate(timeout=10)[0] for process in waiting]
+    answers = [process.communicate(timeout=PATIENCE)[0] for process in waiting]
 
     assert (counted, answers) == ("green_state\n200", ["200"] * WAITERS)
 

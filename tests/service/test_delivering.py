@@ -122,16 +122,16 @@ def test_two_deliverers_do_not_send_the_same_row(subscribed: Service, hook: Rece
 
     def answer(received: Received) -> int:
         is_there.set()
-        assert may_go.wait(10)
+        assert may_go.wait(30)
         return 204
 
     hook.answer = answer
     first = threading.Thread(target=deliver, args=[subscribed])
     first.start()
-    assert is_there.wait(10)
+    assert is_there.wait(30)
     deliver(subscribed)  # The other has the cursor.
     may_go.set()
-    first.join(10)
+    first.join(30)
 
     assert told(hook) == ["web/2"]
 
@@ -162,14 +162,14 @@ def look(service: Service) -> None:
     deliverer = Deliverer(service)
     deliverer.look()
     for thread in list(deliverer._threads.values()):
-        thread.join(10)
+        thread.join(30)
 
 
 def test_receiver_that_hangs_delays_no_other(subscribed: Service, hook: Receiver) -> None:
     may_go = threading.Event()
 
     def answer(received: Received) -> int:
-        assert may_go.wait(10)
+        assert may_go.wait(30)
         return 204
 
     with receiver() as other:
@@ -179,12 +179,12 @@ def test_receiver_that_hangs_delays_no_other(subscribed: Service, hook: Receiver
         deliverer = Deliverer(subscribed)
         deliverer.look()
         thread = next(one for one in list(deliverer._threads.values()) if one.name == "deliver other")
-        thread.join(10)
+        thread.join(30)
 
         assert (told(other), told(hook)) == (["web/2"], [])
         may_go.set()
         for thread in list(deliverer._threads.values()):
-            thread.join(10)
+            thread.join(30)
     assert told(hook) == ["web/2"]
 
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.apps import SEED
-from tests.support.processes import free_port, until
+from tests.support.processes import PATIENCE, free_port, until
 from tests.support.servers import GUNICORN, Server, chart_path, running, shared_database
 
-SECONDS = 2.0
 ONE_SLOT = """\
 chart: {name}
 current_state: reboot
@@ -64,7 +63,7 @@ def hang_up_while_waiting(server: Server, method: str, path: str) -> None:
 def test_caller_that_hung_up_is_given_no_slot(server: Server, chart: str) -> None:
     assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
     hang_up_while_waiting(server, "PUT", chart_path(chart, "slot", state="reboot", machine="b", wait="30"))
-    until(lambda: server.waiters() == 0, "its place is free", SECONDS)
+    until(lambda: server.waiters() == 0, "its place is free")
     assert server.ask("DELETE", chart_path(chart, "slot", state="reboot", machine="a")).status == 200
     assert server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="c")).status == 200
     assert [row["machine"] for row in server.history(chart) if row["kind"] == "claim"] == ["a", "c"]
@@ -77,7 +76,7 @@ def test_places_of_callers_that_hung_up_are_free(server: Server, chart: str) -> 
     assert server.ask("GET", path).status == 503
     for connection in connections:
         connection.close()
-    until(lambda: server.waiters() == 0, "their places are free", SECONDS)
+    until(lambda: server.waiters() == 0, "their places are free")
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -167,7 +166,7 @@ def test_upload_that_was_cut_off_is_not_taken_for_the_whole(
     crossed = part.replace("\n", "\r\n")
     head = f"PUT {path} HTTP/1.1\nHost: localhost\n" + sent.format(part, size=len(crossed))
     send(server, head).close()
-    until(lambda: len(_logged(server, path)) > lines, "it is logged", SECONDS)
+    until(lambda: len(_logged(server, path)) > lines, "it is logged")
     assert _logged(server, path)[-1]["outcome"] != "done"
     assert server.history(chart) == before
     if "cut" in path:
@@ -182,7 +181,7 @@ def test_error_that_ends_a_wait_is_counted_and_logged(server: Server, chart: str
     assert (reply.status, reply.headers["X-Request-Id"]) == (503, "mine")
     for connection in connections:
         connection.close()
-    until(lambda: server.waiters() == 0, "their places are free", SECONDS)
+    until(lambda: server.waiters() == 0, "their places are free")
     until(lambda: [line["status"] for line in _logged(server, f"/charts/{chart}/history")] == [503], "it is logged")
     assert _count(server, "GET", "/charts/<chart:name>/history", 503) >= 1
 
@@ -190,7 +189,7 @@ def test_error_that_ends_a_wait_is_counted_and_logged(server: Server, chart: str
 @pytest.mark.parametrize("rest", ["state?state=done&wait=30", "history?after=1&wait=30"])
 def test_caller_that_hung_up_is_logged_once(server: Server, chart: str, rest: str) -> None:
     hang_up_while_waiting(server, "GET", f"/charts/{chart}/{rest}")
-    until(lambda: _logged(server, f"/charts/{chart}/{rest}"), "it is logged", SECONDS)
+    until(lambda: _logged(server, f"/charts/{chart}/{rest}"), "it is logged")
     assert [line["status"] for line in _logged(server, f"/charts/{chart}/{rest}")] == [499]
 
 
@@ -222,7 +221,7 @@ def test_history_is_waited_for_without_a_thread(server: Server, chart: str) -> N
     ]
     server.until_waiting(5)
     server.ask("PUT", chart_path(chart, "slot", state="reboot", machine="a"))
-    assert [[row["kind"] for row in one.result(10).json()] for one in held] == [["claim"]] * 5
+    assert [[row["kind"] for row in one.result(30).json()] for one in held] == [["claim"]] * 5
 
 
 def test_hosts_are_compared_without_case_and_final_dot(sqlite_url: str, tmp_path: Path) -> None:
@@ -239,9 +238,9 @@ def test_connections_beyond_the_limit_are_told_503_and_the_others_served(sqlite_
     with running(sqlite_url, tmp_path, command, workers="1", max_waiters="10") as server:
         with ExitStack() as idle:
             for _ in range(400):
-                idle.enter_context(closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)))
+                idle.enter_context(closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)))
             until(lambda: server.ask("GET", "/healthz").status == 503, "it is full")
-        until(lambda: server.ask("GET", "/healthz").status == 200, "it serves again", 10)
+        until(lambda: server.ask("GET", "/healthz").status == 200, "it serves again")
         assert len(server.workers()) == 1
         assert "too few open files" in server.log.read_text()
 
@@ -297,8 +296,8 @@ def test_any_wsgi_server_answers_everything(sqlite_url: str, tmp_path: Path) -> 
         )
         following = server.callers.submit(server.ask, "GET", "/charts/web/history?after=2&wait=20")
         assert server.put("web", "reboot", machine="a").answer == (200, "reboot")
-        assert held.result(10).answer == (200, "reboot")
-        assert following.result(10).json()[0]["kind"] == "update"
+        assert held.result(30).answer == (200, "reboot")
+        assert following.result(30).json()[0]["kind"] == "update"
         assert server.get("web", "reboot").answer == (200, "reboot")
         assert server.get("web", "done", "reached").answer == (406, "")
         assert server.ask("POST", chart_path("web", state="reboot")).status == 405

@@ -147,7 +147,7 @@ def test_server_goes_on_without_room_for_its_counters(sqlite_url: str, tmp_path:
         (held,) = server.hold("web", "second")
         workers = server.workers()
         assert server.put("web", "first").answer == (200, "first")
-        assert held.result(10).answer == (200, "second")
+        assert held.result(30).answer == (200, "second")
         assert server.ask("GET", "/metrics").status == 200
         assert server.workers() == workers
     assert "counts none for /metrics" in server.log.read_text()
@@ -227,7 +227,7 @@ def test_gunicorn_starts_without_its_database_and_heals(tmp_path: Path, sqlite_t
         assert server.ask("GET", "/readyz").status == 503
         assert server.ask("GET", "/charts/states/state?state=x").status == 503
         path.write_bytes(sqlite_template.read_bytes())
-        until(lambda: server.ask("GET", "/readyz").status == 200, "it is ready", 2)
+        until(lambda: server.ask("GET", "/readyz").status == 200, "it is ready")
     finally:
         server.stop()
         server.callers.shutdown()

@@ -29,7 +29,7 @@ def opened_app(url: str, **settings: Any) -> Iterator[Flask]:
 def end_service(service: Service) -> None:
     """End the service's hub, then close its connections: a look that is under way holds one."""
     service.hub.close()
-    service.hub.join(5)
+    service.hub.join(30)
     service.database.engine.dispose()
 
 

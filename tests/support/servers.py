@@ -202,7 +202,7 @@ class Server:
         """End everything at once, as a power cut would."""
         for pid in [self.process.pid, *self.workers()]:
             os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
 
 
 def _group_of(pid: int) -> int | None:

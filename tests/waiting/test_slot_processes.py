@@ -11,12 +11,11 @@ from concurrent.futures import Future
 import pytest
 
 from tests.support.http import Reply
-from tests.support.processes import until
+from tests.support.processes import PATIENCE, until
 from tests.support.servers import JSON, Server, chart_path, running, wait_for_listeners
 from tests.support.slots import rolling
 
 # The promise is a second from the commit; the rest is for a busy machine.
-SOON = 2.0
 
 Pair = tuple[Server, Server]
 numbers = itertools.count()
@@ -78,7 +77,7 @@ def test_waiter_hears_of_what_another_process_does(pair: Pair, chart: str, relea
     assert slot(one, chart, "m1").json()["fence"] == 1
     held = wait(one, chart, "m2")
     RELEASES[release](other, chart)
-    reply = held.result(SOON)
+    reply = held.result(PATIENCE)
     assert (reply.status, reply.json()["fence"]) == (200, 2)
 
 
@@ -86,7 +85,7 @@ def test_waiter_gets_the_slot_whose_lease_ends_and_nobody_touches_the_chart(pair
     one, other = pair
     one.import_chart(chart, rolling("1", lease="1s", on_expire="free"))
     slot(other, chart, "m1")
-    reply = wait(one, chart, "m2").result(1 + 1 + SOON)  # the lease, the sweeper's pace, and the answer
+    reply = wait(one, chart, "m2").result(PATIENCE)
     assert (reply.status, reply.json()["fence"]) == (200, 2)
     assert kinds(one, chart) == ["import", "claim", "expire", "claim"]
 
@@ -98,7 +97,7 @@ def test_waiter_is_told_no_when_another_process_ends_its_hope(pair: Pair, chart:
     slot(one, chart, "m1")
     held = wait(one, chart, "m2")
     other.act(chart, verb, state=state)
-    assert held.result(SOON).status == 406
+    assert held.result(PATIENCE).status == 406
 
 
 def test_every_waiter_of_two_processes_gets_its_turn(pair: Pair, chart: str) -> None:
@@ -108,7 +107,7 @@ def test_every_waiter_of_two_processes_gets_its_turn(pair: Pair, chart: str) -> 
     held = {f"m{number}": wait(pair[number % 2], chart, f"m{number}") for number in range(6)}
     one.put(chart, "reboot", machine="first")
     while held:
-        done = until(lambda: [name for name, one in held.items() if one.done()], f"one of {list(held)}", SOON)
+        done = until(lambda: [name for name, one in held.items() if one.done()], f"one of {list(held)}")
         for name in done:
             assert held.pop(name).result().status == 200
             other.put(chart, "reboot", machine=name)
@@ -143,6 +142,6 @@ def test_waiters_of_a_server_that_stops_leave_its_list(pair: Pair, chart: str) -
     slot(one, chart, "m1")
     held = [wait(one, chart, "m2"), wait(other, chart, "m3")]
     assert one.send(signal.SIGTERM)
-    assert held[0].result(5).status == 406
+    assert held[0].result(PATIENCE).status == 406
     slot(other, chart, "m1", "DELETE")
-    assert held[1].result(SOON).status == 200
+    assert held[1].result(PATIENCE).status == 200

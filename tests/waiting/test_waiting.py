@@ -10,11 +10,8 @@ import pytest
 
 from tests.support.charts import ROSTER, THREE, TWO, deadline
 from tests.support.http import Reply
+from tests.support.processes import PATIENCE
 from tests.support.servers import JSON, Server, chart_path
-
-# The promise of one second, and "at once", on a machine that runs other tests beside this one.
-SECONDS = 1.5
-AT_ONCE = 0.9
 
 
 def answers(held: list[Future[Reply]]) -> set[tuple[int, str]]:
@@ -30,16 +27,14 @@ def test_waiters_of_every_worker_are_answered_after_a_put(server: Server, chart:
     assert {reply.answer for reply in replies} == {(200, "second")}
 
 
-def test_waiter_is_answered_within_a_second_of_a_put_that_another_server_served(
-    server: Server, other: Server, chart: str
-) -> None:
+def test_waiter_is_answered_after_a_put_that_another_server_served(server: Server, other: Server, chart: str) -> None:
     server.import_chart(chart, THREE)
     held = server.hold(chart, "second", count=8) + server.hold(chart, "second", "reached", count=8)
     since = server.clock()
     assert other.put(chart, "first").answer == (200, "first")
     replies = [one.result(60) for one in held]
     assert {reply.answer for reply in replies} == {(200, "second")}
-    assert max(reply.at for reply in replies) - since < SECONDS
+    assert max(reply.at for reply in replies) - since < PATIENCE
 
 
 def test_waiter_for_a_later_state_waits_on(server: Server, other: Server, chart: str) -> None:
@@ -78,7 +73,7 @@ def test_waiter_is_answered_after(
     other.act(chart, verb, **fields)
     reply = held[0].result(60)
     assert reply.answer == (200, body)
-    assert reply.at - since < SECONDS
+    assert reply.at - since < PATIENCE
 
 
 def test_waiter_is_answered_after_an_upgrade_that_moves_the_chart(server: Server, other: Server, chart: str) -> None:
@@ -89,7 +84,7 @@ def test_waiter_is_answered_after_an_upgrade_that_moves_the_chart(server: Server
     upgraded = other.ask("PUT", f"/charts/{chart}?map=second:third", TWO)
     reply = held[0].result(60)
     assert (upgraded.status, reply.answer) == (200, (200, "third"))
-    assert reply.at - since < SECONDS
+    assert reply.at - since < PATIENCE
 
 
 def test_waiter_is_answered_when_a_clock_guard_comes_due(server: Server, chart: str) -> None:
@@ -97,7 +92,7 @@ def test_waiter_is_answered_when_a_clock_guard_comes_due(server: Server, chart: 
     held = server.hold(chart, "over", count=4) + server.hold(chart, "over", "reached", count=4)
     assert answers(held) == {(200, "over")}
     # From before the import, so this is more than the guard is late by.
-    assert max(one.result().seconds for one in held) < 2 + 2
+    assert max(one.result().seconds for one in held) < 2 + PATIENCE
 
 
 # A no that waiting cannot change
@@ -120,7 +115,7 @@ def test_waiter_gets_406_at_once_when_no_path_leads_to_its_state(server: Server,
     server.put(chart, "first")
     reply = server.get(chart, "first", wait="55")
     assert reply.answer == (406, "")
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE
 
 
 def test_end_of_a_chart_answers_everybody(server: Server, other: Server, chart: str) -> None:
@@ -130,7 +125,7 @@ def test_end_of_a_chart_answers_everybody(server: Server, other: Server, chart: 
     other.act(chart, "goto", state="end")
     replies = [one.result(60) for one in held]
     assert {reply.answer for reply in replies} == {(406, "")}
-    assert max(reply.at for reply in replies) - since < SECONDS
+    assert max(reply.at for reply in replies) - since < PATIENCE
 
 
 def test_archiving_answers_everybody_with_404(server: Server, other: Server, chart: str) -> None:
@@ -142,7 +137,7 @@ def test_archiving_answers_everybody_with_404(server: Server, other: Server, cha
     assert {reply.status for reply in replies} == {404}
     assert {reply.headers["Content-Type"] for reply in replies} == {"application/problem+json"}
     assert {json.loads(reply.body)["detail"] for reply in replies} == {f"no chart named '{chart}'"}
-    assert max(reply.at for reply in replies) - since < SECONDS
+    assert max(reply.at for reply in replies) - since < PATIENCE
 
 
 @pytest.mark.parametrize("rest", ["state", "reached"])
@@ -150,7 +145,7 @@ def test_unknown_state_is_answered_at_once(server: Server, chart: str, rest: str
     server.import_chart(chart, THREE)
     reply = server.get(chart, "nowhere", rest, wait="55")
     assert reply.answer == (406, "")
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE
 
 
 @pytest.mark.parametrize("rest", ["state", "reached"])
@@ -159,20 +154,20 @@ def test_chart_that_has_ended_is_answered_at_once(server: Server, chart: str, re
     server.act(chart, "goto", state="end")
     reply = server.get(chart, "second", rest, wait="55")
     assert reply.answer == (406, "")
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE
 
 
 def test_stranger_to_the_roster_is_answered_at_once(server: Server, chart: str) -> None:
     server.import_chart(chart, ROSTER)
     reply = server.get(chart, "second", wait="55", machine="stranger")
     assert reply.answer == (406, "")
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE
 
 
 def test_chart_that_is_not_there_is_answered_at_once(server: Server) -> None:
     reply = server.get("nothing", "second", wait="55")
     assert reply.status == 404
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE
 
 
 # How long
@@ -183,14 +178,14 @@ def test_yes_is_answered_at_once(server: Server, chart: str) -> None:
     for rest in ("state", "reached"):
         reply = server.get(chart, "first", rest, wait="55")
         assert reply.answer == (200, "first")
-        assert reply.seconds < AT_ONCE
+        assert reply.seconds < PATIENCE
 
 
 def test_wait_of_nothing_is_answered_at_once(server: Server, chart: str) -> None:
     server.import_chart(chart, THREE)
     reply = server.get(chart, "second", wait="0")
     assert reply.answer == (406, "")
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE
 
 
 def test_wait_ends_when_its_time_is_up(server: Server, chart: str) -> None:
@@ -198,7 +193,7 @@ def test_wait_ends_when_its_time_is_up(server: Server, chart: str) -> None:
     for rest in ("state", "reached"):
         reply = server.get(chart, "second", rest, wait="1")
         assert reply.answer == (406, "")
-        assert 1 <= reply.seconds < 1 + AT_ONCE
+        assert 1 <= reply.seconds < 1 + PATIENCE
 
 
 @pytest.mark.parametrize("wait", ["56", "-1", "1.5", "x", "", "٣", "1e1", "+5", " 5"])
@@ -229,4 +224,4 @@ def test_put_does_not_wait(server: Server, chart: str) -> None:
     server.import_chart(chart, THREE)
     reply = server.put(chart, "second", wait="55")
     assert reply.status == 406
-    assert reply.seconds < AT_ONCE
+    assert reply.seconds < PATIENCE

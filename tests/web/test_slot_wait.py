@@ -17,7 +17,7 @@ from app.service.context import Service
 from app.service.put import Answer
 from tests.service.support import ANN, NOBODY, Clock, import_text, kinds, put
 from tests.support import requests
-from tests.support.processes import until
+from tests.support.processes import PATIENCE, until
 from tests.support.slots import claim, claim_all, is_sound, rolling
 
 
@@ -32,7 +32,6 @@ def time_source() -> Clock:
     return Clock()
 
 
-SOON = 1.5
 FULL = rolling("1", expect="[m1, m2, m3, m4]", count="4")
 
 
@@ -63,7 +62,7 @@ def waiting(service: Service) -> Iterator[Waiting]:
 
 
 def reason(held: Future[Answer]) -> Reason:
-    return held.result(SOON).reason
+    return held.result(PATIENCE).reason
 
 
 def waiters(service: Service) -> list[str]:
@@ -135,7 +134,7 @@ def test_waiter_of_a_chart_that_is_put_away_is_told_so(waiting: Waiting, service
     held = waiting("m2")
     operate.archive(service, "web", "over", ANN)
     with pytest.raises(ChartNotFoundError):
-        held.result(SOON)
+        held.result(PATIENCE)
 
 
 def test_waiter_of_a_state_whose_slots_are_gone_is_told_so(waiting: Waiting, service: Service) -> None:
@@ -143,7 +142,7 @@ def test_waiter_of_a_state_whose_slots_are_gone_is_told_so(waiting: Waiting, ser
     held = waiting("m2")
     import_text(service, FULL.replace("  slots: 1\n", "", 1))
     with pytest.raises(BadRequestError, match="no slots"):
-        held.result(SOON)
+        held.result(PATIENCE)
 
 
 def test_waiter_is_told_no_when_the_server_stops(waiting: Waiting, service: Service) -> None:
@@ -157,7 +156,7 @@ def test_waiter_is_told_no_when_time_is_up(waiting: Waiting, service: Service) -
     claim_all(service, "m1")
     started = time.monotonic()
     assert claim(service, "m2", wait=0.5).reason is Reason.FULL
-    assert 0.4 < time.monotonic() - started < SOON
+    assert 0.4 < time.monotonic() - started < PATIENCE
     assert (waiters(service), kinds(service)) == ([], ["import", "claim"])
 
 
@@ -174,14 +173,14 @@ def test_wait_is_answered_at_once_when_it_is_in_vain(
 ) -> None:
     started = time.monotonic()
     assert claim(service, machine, state, wait=30).reason is expected
-    assert time.monotonic() - started < SOON
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_wait_is_406_at_once_when_the_chart_has_ended(waiting: Waiting, service: Service, client: FlaskClient) -> None:
     client.post("/charts/web/goto", json={"reason": "why", "state": "done"})
     started = time.monotonic()
     assert client.put("/charts/web/slot?state=reboot&machine=m2&wait=30").status_code == 406
-    assert time.monotonic() - started < SOON
+    assert time.monotonic() - started < PATIENCE
 
 
 # Nobody is forgotten
@@ -194,7 +193,7 @@ def test_every_waiter_gets_its_turn(waiting: Waiting, service: Service) -> None:
     put(service, "reboot", "a1")
     put(service, "reboot", "a2")
     while held:
-        done = until(lambda: [name for name, one in held.items() if one.done()], f"one of {list(held)}", SOON)
+        done = until(lambda: [name for name, one in held.items() if one.done()], f"one of {list(held)}")
         for name in done:
             assert held.pop(name).result().reason is Reason.UPDATED
             put(service, "reboot", name)
@@ -218,8 +217,8 @@ def test_waiting_machine_is_seen_until_it_is_answered(waiting: Waiting, service:
     held = [waiting("m2"), waiting("m3")]
     until(lambda: service.hub.list_slot_waiters("web") == ["m2", "m3"], "both are seen")
     put(service, "reboot", "m1")
-    until(lambda: any(one.done() for one in held), "one is let in", SOON)
-    until(lambda: len(service.hub.list_slot_waiters("web")) == 1, "one is seen", SOON)
+    until(lambda: any(one.done() for one in held), "one is let in")
+    until(lambda: len(service.hub.list_slot_waiters("web")) == 1, "one is seen")
     operate.goto(service, "web", "done", "over", ANN)
-    until(lambda: all(one.done() for one in held), "the other is told no", SOON)
-    until(lambda: service.hub.list_slot_waiters("web") == [], "no machine is seen", SOON)
+    until(lambda: all(one.done() for one in held), "the other is told no")
+    until(lambda: service.hub.list_slot_waiters("web") == [], "no machine is seen")

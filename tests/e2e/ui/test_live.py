@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.ui.charts import new_chart
 from tests.e2e.ui.conftest import Client, Open, context_of
-from tests.support.processes import free_port
+from tests.support.processes import PATIENCE, free_port
 from tests.support.servers import running
 
 
@@ -21,7 +21,7 @@ def wait_until_watching(page: Page, name: str) -> None:
     page.wait_for_timeout(300)
 
 
-def test_page_shows_a_put_by_another_client_within_two_seconds(open_page: Open, client: Client) -> None:
+def test_page_shows_a_put_by_another_client(open_page: Open, client: Client) -> None:
     name = new_chart(client)
     page = open_page("reader")
     wait_until_watching(page, name)
@@ -32,7 +32,7 @@ def test_page_shows_a_put_by_another_client_within_two_seconds(open_page: Open, 
             expect(page.locator("#numbers .big").first).to_contain_text(f"{number} of 5")
         else:
             expect(page.locator("#now strong")).to_have_text("fleet")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < PATIENCE
         expect(page.locator("#machine-list")).to_contain_text(
             f"m{number}" if number < 5 else "No machine in this visit"
         )
