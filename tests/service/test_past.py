@@ -185,6 +185,23 @@ def test_checkpoints_follow_a_log_that_grows(service: Service, clock: Clock, mar
     assert count_replayed(service, clock.now) <= 2
 
 
+def test_charts_take_turns_until_the_time_of_a_look_is_up(
+    service: Service, marked: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_text(service, CANARY.replace("chart: web", "chart: zoo"))
+    for chart in ("web", "zoo"):
+        for reason in ("one", "two", "three", "four", "five", "six"):
+            operate.act(service, chart, Goto("soak", reason), ANN)
+    left: list[str] = []
+    leave = past.leave_checkpoint
+    monkeypatch.setattr(past, "leave_checkpoint", lambda service, name: (left.append(name), leave(service, name))[1])
+    checkpointer = Checkpointer(service)
+    checkpointer.look(0)
+    assert left == []
+    checkpointer.look()
+    assert left[:4] == ["web", "zoo", "web", "zoo"]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
