@@ -29,6 +29,7 @@ from app.wiring import create_app, service_of
 from proof.proof import Proof, new_folder, opened
 from proof.raw_http import CHART, STATE
 from tests.support.databases import DATABASES
+from tests.support.routes import WITHOUT_CHART
 from tests.support.servers import GUNICORN, Server, patched, running
 
 GUESSES = 5000
@@ -39,23 +40,6 @@ REVOKED = "revoked"
 KEY = "0123456789abcdef0123456789abcdef"
 # A token's letters, to guess with.
 LETTERS = string.ascii_letters + string.digits + "-_"
-# Routes without a chart: no pattern can be in the way. Tokens are made by those alone whose pattern is `*`.
-ANY_CHART = frozenset(
-    {
-        "charts.get_charts",
-        "observe.get_metrics",
-        "observe.get_openapi",
-        "ui.get_index",
-        "ui.get_nothing",
-        "ui.get_import",
-        "tokens.post_enrol",
-        "charts.get_machine",
-        "ui.get_machine",
-        "ui.get_rosters",
-        *(endpoint for endpoint in RULES if endpoint.startswith(("calendars.get_", "rosters.get_"))),
-    }
-)
-
 # Every route that needs a role.
 CLOSED = tuple(endpoint for endpoint, role in RULES.items() if role is not None)
 
@@ -171,7 +155,7 @@ def is_allowed(request: Request, role: Role, chart: str) -> bool:
         return False
     # The default chart is outside.
     on = OUTSIDE if "_default_" in request.endpoint else chart
-    return holder.may(needed, None if request.endpoint in ANY_CHART else on)
+    return holder.may(needed, None if request.endpoint in WITHOUT_CHART else on)
 
 
 # What is tried

@@ -30,23 +30,8 @@ from app.wiring import service_of
 from tests.service.support import ANN, ROLLOUT, Clock, import_text, query
 from tests.support.apps import ROOT, opened_app
 from tests.support.databases import copied
+from tests.support.routes import WITHOUT_CHART
 
-# These routes name no chart, so that the pattern of a token does not matter. Every other route names one: in its path,
-# in QUERIES, in BODIES, or it is about the default chart.
-WITHOUT_CHART = {
-    *(endpoint for endpoint in RULES if endpoint.startswith(("calendars.get_", "rosters.get_"))),
-    "charts.get_machine",
-    "ui.get_machine",
-    "ui.get_rosters",
-    "charts.get_charts",
-    "charts.get_logs",
-    "observe.get_metrics",
-    "observe.get_openapi",
-    "ui.get_docs",
-    "ui.get_index",
-    "ui.get_nothing",
-    "tokens.post_enrol",
-}
 # These need a token for all charts.
 FOR_ALL_CHARTS = {
     "ui.get_tokens",
