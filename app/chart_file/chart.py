@@ -31,6 +31,7 @@ from app.chart_file.expect import (
 )
 from app.chart_file.fields import (
     NAME,
+    Expect,
     ScalarError,
     Scope,
     expect_type,
@@ -67,7 +68,7 @@ from app.chart_file.windows import (
 )
 from app.core.chart import Attribute, Chart, Func, State, Transition
 from app.core.errors import ChartFileError, Problem
-from app.core.expect import FromRoster, Listed
+from app.core.expect import FromRoster, Listed, as_people
 from app.core.memory import Lists
 
 STATE_KEYS = (
@@ -101,7 +102,7 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
     func = _read_func(fields, scope)
     start = _read_start(fields.find("current"), scope)
     own = read_expect(fields.find("expect"), scope.problems, scope.warnings, scope)
-    scope = replace(scope, expect=scope.common if fields.find("expect") is None else own)
+    scope = replace(scope, expect=_find_common(fields, scope) if fields.find("expect") is None else own)
     _check_parts(fields, func, scope)
     schedule_here = read_schedule(fields, scope)
     check_state_schedule(fields, schedule_here, scope)
@@ -123,6 +124,15 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
     is_final = "func" not in fields.entries and "target" not in fields.entries
     is_doubtful = targets.has_unknown or not (is_final or targets.names)
     return StateDraft(fields.find("name") or fields, name, state, tuple(targets.names), is_doubtful)
+
+
+def _find_common(fields: MapNode, scope: Scope) -> Expect:
+    """Return the chart's set as a state without a set of its own has it: whoever approves is none of the machines."""
+    common = scope.common
+    if fields.find("who") is None:
+        return common
+    lacks = "people approve here, and 'expect' of the chart says nothing of them: give the state an 'expect'"
+    return replace(common, expected=as_people(common.expected), lacks=lacks)
 
 
 def _read_state_name(fields: MapNode, scope: Scope) -> str | None:

@@ -227,7 +227,7 @@ def _judge_twice(chart: Chart) -> Iterator[tuple[str, str]]:
         return
     for name, state in chart.states.items():
         expect = chart.expect_of(name)
-        if not state.is_counting or state.approvers is not None or not isinstance(expect, FromRoster):
+        if not state.is_for_machines or not isinstance(expect, FromRoster):
             continue
         for earlier, before in chart.states.items():
             own = chart.expect_of(earlier)
@@ -266,7 +266,7 @@ def _judge_slots(chart: Chart, state: State) -> Iterator[str]:
                 f"the slots of {quote(state.name)} never bind: there are {min(state.slots.stages)},"
                 f" and {chart.expect} machines take part"
             )
-    elif state.is_counting and state.approvers is None and chart.expect is not None:
+    elif state.is_for_machines and chart.expect is not None:
         for item in state.transitions:
             guard = item.guard
             if _counts_to(guard, state, chart.expect) and chart.states[item.target].is_counting:

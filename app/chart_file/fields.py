@@ -180,10 +180,11 @@ def _split_age(text: str) -> dict[str, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """The set that takes part, as far as it could be read; None if the file names no set."""
+    """The set that takes part, as far as it could be read; None if the file names no set, and then `lacks` says so."""
 
     expected: ExpectedSet | None = None
     is_unreadable: bool = False
+    lacks: str = "the chart has no 'expect'"
 
     @property
     def machines(self) -> int | None:
@@ -215,7 +216,7 @@ class Expect:
                 raise ScalarError(f"{quote(text)} needs a fixed number of machines with the op '{op}'")
             return 0
         if self.machines is None:
-            raise ScalarError(f"{quote(text)} is a percentage, but the chart has no 'expect'")
+            raise ScalarError(f"{quote(text)} is a percentage, but {self.lacks}")
         exact = self.machines * share
         number = round_share(exact, op)
         if number is None:

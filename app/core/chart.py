@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol, Self
 
 from app.core.errors import AttributeRangeError
-from app.core.expect import Expect, FromRoster, GroupLimit, Listed, Number, Reporters
+from app.core.expect import Expect, FromRoster, GroupLimit, Listed, Number, Reporters, as_people
 from app.core.promises import Promises
 from app.core.window import Hours, Schedule, find_end_of_open_time
 
@@ -426,6 +426,11 @@ class State:
         """The attribute of each machine in `reported`."""
         return {machine: key for key, machines in self.reported for machine in machines}
 
+    @property
+    def is_for_machines(self) -> bool:
+        """Whether machines report on the state: it counts, and not what people say."""
+        return self.is_counting and self.approvers is None
+
     def sized(self, machines: int) -> State:
         """Return the state as it is if `machines` take part: its percentages are numbers."""
         slots = self.slots if self.slots is None or not self.slots.shares else self.slots.sized(machines)
@@ -483,7 +488,10 @@ class Chart:
         object.__setattr__(self, "states", MappingProxyType(dict(self.states)))
         common = self._make_common_set()
         object.__setattr__(self, "common", common)
-        sets = {name: common if state.expect is None else state.expect for name, state in self.states.items()}
+        people = as_people(common)
+        sets = {
+            name: state.expect or (common if state.approvers is None else people) for name, state in self.states.items()
+        }
         object.__setattr__(self, "_sets", sets)
         rosters = {item.roster for item in (common, *sets.values()) if isinstance(item, FromRoster)}
         object.__setattr__(self, "rosters", tuple(sorted(rosters)))
@@ -558,13 +566,13 @@ class Chart:
             found = self._reach[origin] = self._list_reachable(origin)
         return target in found
 
-    def leads_to_counting(self, origin: str) -> bool:
-        """True if a transition out of the state `origin` leads, at once or later, to a state that counts reports."""
+    def leads_to_machines(self, origin: str) -> bool:
+        """True if a transition out of `origin` leads, at once or later, to a state on which machines report."""
         found = self._counts_ahead.get(origin)
         if found is None:
             targets = {transition.target for transition in self.states[origin].transitions}
             ahead = (name for target in targets for name in self._list_reachable(target))
-            found = self._counts_ahead[origin] = any(self.states[name].is_counting for name in ahead)
+            found = self._counts_ahead[origin] = any(self.states[name].is_for_machines for name in ahead)
         return found
 
     def _list_reachable(self, origin: str) -> frozenset[str]:

@@ -47,6 +47,8 @@ class Decision:
         self.counted_on_entry: int | None = None
         self.state_at_start = position.state
         self.clock_moves = 0
+        # The states that were left on entry in this step.
+        self._left_on_entry: set[str] = set()
         self.entries: list[Entry] = []
         self.visits: list[Visit] = []
         self.withdrawn: list[Report] = []
@@ -204,23 +206,29 @@ class Decision:
     def run_clock(self) -> None:
         """Take every clock transition and end every lease that is due, one after another.
 
-        A state whose set is empty, or whose machines are counted already, is left as its guards say, too.
+        A state whose set is empty, or whose machines are counted already, is left as its guards say, too: at once,
+        however few transitions the clock has left, because no later step would judge these guards again.
         """
-        while not self.position.is_paused and self.clock_moves < self.moves:
+        while not self.position.is_paused:
             if self.counted_on_entry is not None and self._leave_on_entry(self.counted_on_entry):
                 continue
+            if self.clock_moves >= self.moves:
+                return
             if not self._take_due_transition() and not self._expire_one_lease():
                 return
 
     def _leave_on_entry(self, counted: int) -> bool:
-        """Take the first transition that holds for the machines counted on entry, or because the set is empty."""
+        """Take the first transition that holds for the machines counted on entry, or because the set is empty.
+
+        A state is left so once in a step: a circle of such states ends where it began.
+        """
         self.counted_on_entry = None
         transition = find_entry_move(self.state, self.position, counted, self.now)
-        if transition is None or transition.guard.is_clock:
+        if transition is None or transition.guard.is_clock or self.state.name in self._left_on_entry:
             return False
+        self._left_on_entry.add(self.state.name)
         self.log(Kind.TRANSITION, to_state=transition.target, reason=write_counted_on_entry(transition.guard, counted))
         self.enter(transition.target)
-        self.clock_moves += 1
         return True
 
     def _take_due_transition(self) -> bool:
@@ -243,7 +251,9 @@ class Decision:
             if not guard.holds(self.position, self.now):
                 continue
             if guard.is_clock:
-                self._take_due_transition()
+                # If the transaction can take no more of the clock's transitions, the next one takes it.
+                if self.clock_moves < self.moves:
+                    self._take_due_transition()
                 return
             self.log(kind, to_state=transition.target, reason=guard.log_text)
             self.enter(transition.target)

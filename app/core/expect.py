@@ -180,6 +180,13 @@ LookedUp = FromRoster | Reporters
 Expect = Fixed | LookedUp
 
 
+def as_people(machines: Expect | None) -> Expect | None:
+    """Return what a chart's set says of a state on which people report: their number at most, never who they are."""
+    if machines is None or not machines.names_machines:
+        return machines
+    return Number(machines.size) if isinstance(machines, Listed) else None
+
+
 def last_words(reports: Iterable[PastReport]) -> dict[str, PastReport]:
     """Return each machine's report in the latest of the visits in which it reported; the earliest visit comes first."""
     return {report.machine: report for report in reports}

@@ -191,7 +191,7 @@ def count_machines(chart: Chart, rosters: Lists) -> int | None:
     names: set[str] = set()
     number = 0
     for name, state in chart.states.items():
-        if not state.is_counting or state.approvers is not None:
+        if not state.is_for_machines:
             continue
         members, expect = crowd.find_members(name), chart.expect_of(name)
         if expect is None:

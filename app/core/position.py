@@ -110,6 +110,7 @@ class Reason(StrEnum):
     WINDOW = "window"
     WINDOW_SHORT = "window_short"
     OWN_CHANGE = "own_change"
+    APPROVERS = "approvers"
     GROUP_FULL = "group_full"
 
 

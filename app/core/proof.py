@@ -195,7 +195,7 @@ class Proof:
         if name not in self.shortest:
             return Bound(most=0)
         state, way = self.chart.states[name], self.way_to(name)
-        if not state.is_counting or state.approvers is not None:
+        if not state.is_for_machines:
             return Bound(most=0, legs=way)
         if state.slots is None:
             most = self.crowd.find_limit(name)
@@ -268,7 +268,7 @@ class Proof:
         """Return the most after the visit of the state `name` that ends with the transition `move`."""
         state = self.chart.states[name]
         plain = Leg(name, self.moves[name][move])
-        if not state.is_counting or state.approvers is not None:
+        if not state.is_for_machines:
             # No machine works here, so those that were down before still are.
             return _Best(best.value, Way(best.way, plain), best.free)
         is_begun = measure is Measure.BEGUN

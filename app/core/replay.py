@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -27,11 +28,20 @@ from app.core.window import Hours
 
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """A machine's latest report in a visit. After a prune the `seq` and time of older ones are not known (None)."""
+    """A machine's latest report in a visit. After a prune the `seq` and time of older ones are not known (None).
+
+    `note` is `mark_note` of what the machine said.
+    """
 
     key: str | None
     seq: int | None
     at: datetime | None
+    note: bytes | None = None
+
+
+def mark_note(note: str | None) -> bytes | None:
+    """Return what tells a note from other notes: its SHA-256, because a run may have a million notes of 8 KiB."""
+    return None if note is None else hashlib.sha256(note.encode()).digest()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -208,7 +218,7 @@ class Replay:
             raise LogDamagedError(f"{row.chart}: seq {row.seq} is no late report of an earlier visit")
         for stay in self.stays:
             if (stay.run, stay.visit) == (row.run, row.visit) and row.machine is not None:
-                stay.reports[row.machine] = ReportLine(row.key, row.seq, row.at)
+                stay.reports[row.machine] = ReportLine(row.key, row.seq, row.at, mark_note(row.note))
 
     def position_at(self, at: datetime) -> Position:
         """Return the position with what its guards need at `at`: the calendars' events, if one counts open time."""
@@ -320,7 +330,7 @@ class Replay:
             if moved_from is not None and moved_from in values and moved_from != row.key:
                 values[moved_from] = func.undo(moved_from, values[moved_from])
             self.reports[row.machine] = row.key
-            self.stays[-1].reports[row.machine] = ReportLine(row.key, row.seq, row.at)
+            self.stays[-1].reports[row.machine] = ReportLine(row.key, row.seq, row.at, mark_note(row.note))
             self._note_report(row.version, row.machine, row.key)
         if values[row.key] != row.value_before:
             raise LogDamagedError(

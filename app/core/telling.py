@@ -128,7 +128,7 @@ class Teller:
             raise _StuckError(f"it is in {self.course.position.state}")
         state = self._proof.chart.states[leg.state]
         visit = self.course.position.visit
-        if state.is_counting and state.approvers is None:
+        if state.is_for_machines:
             _Visit(self, state, leg).play(measure, is_full=is_full)
         else:
             self._play_plainly(state, leg)

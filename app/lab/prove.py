@@ -213,7 +213,7 @@ def _machines(number: int) -> str:
 
 def _counting(proof: Proof) -> Iterator[State]:
     states = (state for state in proof.chart.states.values() if state.name in proof.shortest)
-    return (state for state in states if state.is_counting and state.approvers is None)
+    return (state for state in states if state.is_for_machines)
 
 
 def _find_lasting(proof: Proof) -> Iterator[Finding]:

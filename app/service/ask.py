@@ -12,7 +12,7 @@ from datetime import datetime
 
 from app import store
 from app.core import machine
-from app.core.chart import Chart
+from app.core.chart import Approvers, Chart
 from app.core.errors import ChartNotFoundError, ConflictError, StateServiceError
 from app.core.expect import Reporters
 from app.core.position import Reason, Tick, is_due
@@ -30,7 +30,8 @@ class Question:
 
     `state` is None if the machine asks for its turn: may it act in the state that is current, whichever that is?
     `reached` asks whether the state was entered in this run. `run` is the run that the machine means; None means the
-    current one. A machine that has done its part in this visit hears a yes only if it asks `again`.
+    current one. A machine that has done its part in this visit hears a yes only if it asks `again`. `approver` is the
+    name of the sender's token if that may approve: under this name a person may act in a state of approvers.
     """
 
     chart: str
@@ -39,6 +40,7 @@ class Question:
     reached: bool = False
     run: int | None = None
     again: bool = False
+    approver: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,10 @@ class _View:
             return Reason.DONE
         if row.paused_at is not None:
             return Reason.PAUSED
+        if question.state is None and here.approvers is not None:
+            refusal = self._refuse_person(question, here.approvers)
+            if refusal is not None:
+                return refusal
         if question.machine is not None and not self._takes_part(question.state or row.state, question.machine):
             return Reason.NOT_ON_ROSTER
         if question.state is not None:
@@ -201,6 +207,12 @@ class _View:
         elif not here.is_counting:
             return Reason.TIME_DRIVEN
         return Reason.CURRENT if self._is_open(question.machine) else Reason.WINDOW
+
+    def _refuse_person(self, question: Question, rule: Approvers) -> Reason | None:
+        """Return why whoever asks may not approve. A machine may not; in open mode nobody is known to be a person."""
+        if question.machine != question.approver:
+            return Reason.APPROVERS
+        return Reason.OWN_CHANGE if rule.not_importer and question.approver == self._chart.importer else None
 
     def _is_open(self, machine: str | None) -> bool:
         schedule = self._schedule
@@ -228,8 +240,8 @@ class _View:
         if question.state is not None:
             return reason is Reason.DONE or not self._chart.can_reach(self.row.state, self._name_now(question.state))
         # A paused chart is waited for; else only another state can bring the machine's turn.
-        is_paused = reason is Reason.PAUSED and self._chart.states[self.row.state].is_counting
-        return not is_paused and not self._chart.leads_to_counting(self.row.state)
+        is_paused = reason is Reason.PAUSED and self._chart.states[self.row.state].is_for_machines
+        return not is_paused and not self._chart.leads_to_machines(self.row.state)
 
     def _name_now(self, state: str | None) -> str:
         """Return the name that a state has now, which an upgrade may have renamed in this run."""

@@ -382,17 +382,24 @@ def lock(service: Service, connection: Connection, name: str) -> LockedChart:
     return locked_chart(service, connection, store.charts.lock_chart(connection, name))
 
 
-def locked_chart(service: Service, connection: Connection, row: store.charts.ChartRow) -> LockedChart:
-    """Read what a decision on the chart with a locked `row` must know."""
-    (held,) = locked_charts(service, connection, [row])
+def locked_chart(
+    service: Service, connection: Connection, row: store.charts.ChartRow, budget: Budget | None = None
+) -> LockedChart:
+    """Read what a decision on the chart with a locked `row` must know.
+
+    `budget` is what the transaction has left, if it has held other charts before.
+    """
+    (held,) = locked_charts(service, connection, [row], budget)
     return held
 
 
-def locked_charts(service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow]) -> list[LockedChart]:
+def locked_charts(
+    service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow], budget: Budget | None = None
+) -> list[LockedChart]:
     """As `locked_chart`, for several charts; each is judged at the same time."""
     charts = service.definitions.get_all(connection, rows)
     positions, now = read_positions(service, connection, rows, charts)
-    budget = Budget()
+    budget = budget or Budget()
     return [
         LockedChart(row, chart, position, now, known=service.know(connection, row), budget=budget)
         for row, chart, position in zip(rows, charts, positions, strict=True)

@@ -23,7 +23,7 @@ from app.core.expect import FromRoster, Labels, Where, read_labels
 from app.core.log import Author, format_instant
 from app.core.position import Kind, NewRoster, Step
 from app.db import Connection, asking, retrying, snapshot, transaction
-from app.service.context import LockedChart, Service, locked_chart, record
+from app.service.context import Budget, LockedChart, Service, locked_chart, record
 from app.service.crowds import Knowledge, RosterCache
 from app.service.operate import read_lists
 
@@ -188,9 +188,9 @@ def _import(
     store.rosters.add_version(connection, roster, version)
     effects = []
     # Nothing of this version may be kept by the process until it is committed.
-    cache = RosterCache()
+    cache, budget = RosterCache(), Budget()
     for name in store.charts.list_followers(connection, request.name):
-        held = _hold(service, connection, name, request.name, cache)
+        held = _hold(service, connection, name, request.name, cache=cache, budget=budget)
         if held is not None:
             _hold_to_promises(connection, held, {**held.position.rosters, request.name: version.version})
             reports = _read_reports(connection, held.row, ended)
@@ -257,12 +257,14 @@ def _refuse_loss(request: RosterRequest, difference: _Difference) -> None:
         )
 
 
-def _hold(service: Service, connection: Connection, name: str, roster: str, cache: RosterCache) -> LockedChart | None:
+def _hold(
+    service: Service, connection: Connection, name: str, roster: str, *, cache: RosterCache, budget: Budget
+) -> LockedChart | None:
     """Lock a chart; None if it does not follow the roster any more."""
     row = store.charts.lock_chart_even_archived(connection, name)
     if row is None or row.archived_at is not None:
         return None
-    held = locked_chart(service, connection, row)
+    held = locked_chart(service, connection, row, budget)
     held.known_by(Knowledge(cache, connection, row))
     return held if roster in held.chart.rosters else None
 

@@ -184,7 +184,8 @@ def describe_status(
     the machines of groups. `told` is what the log and the reports say, if it is not what they say now.
     """
     state = chart.state_at(position)
-    window = find_window(chart, position, now)
+    window, slots = find_window(chart, position, now), find_slots(chart, position, waiting, known)
+    refusals = _say_refusals(chart, state, now, window, slots)
     return Status(
         chart=row.name,
         description=chart.description,
@@ -204,11 +205,11 @@ def describe_status(
         expect=chart.count_expected(position),
         entered_at=row.entered_at,
         updated_at=row.updated_at,
-        waits_for=say_what_it_waits_for(state, row, position, now, absent, window=window),
+        waits_for=say_what_it_waits_for(state, row, position, now, absent, refusals=refusals),
         read_at=now,
         health=judge_health(told or Told(connection, row), chart, position, now),
         who=None if state.approvers is None else "approvers",
-        slots=find_slots(chart, position, waiting, known),
+        slots=slots,
         window=window,
     )
 
@@ -295,20 +296,18 @@ def say_what_it_waits_for(
     now: datetime,
     absent: Absent | None = None,
     *,
-    window: WindowStatus | None = None,
+    refusals: Sequence[str] = (),
 ) -> str:
     """One sentence: what each guard still needs, which machines are missing, and the next deadline.
 
-    For a paused chart: who paused it, how long ago, and why.
+    `refusals` say what machines need that may not begin now. For a paused chart: who paused it, how long ago, and why.
     """
     if row.paused_at is not None:
         who = row.paused_by or "someone"
         return f"paused by {who} {say_span(now - row.paused_at)} ago: {row.pause_reason}"
     if state.is_final:
         return f"nothing: {state.name} is final"
-    parts = _say_expired(position, now)
-    if window is not None and not window.is_open:
-        parts.append(f"its window, which {window.says}")
+    parts = [*_say_expired(position, now), *refusals]
     parts += [
         _say_guard(state, position, item.guard, item.target) for item in state.transitions if not item.guard.is_clock
     ]
@@ -320,6 +319,26 @@ def say_what_it_waits_for(
         when = f"in {say_span(left)}" if left > timedelta(0) else "now"
         parts.append(f"{deadline.target} {when}, by the clock")
     return "; ".join(parts)
+
+
+def _say_refusals(
+    chart: Chart, state: State, now: datetime, window: WindowStatus | None, slots: SlotStatus | None
+) -> list[str]:
+    """What keeps machines from beginning that would be next: the window, people who decide, groups that are full."""
+    parts = []
+    schedule, rule = chart.find_schedule(state.name), state.slots
+    if window is not None and not window.is_open:
+        parts.append(f"its window, which {window.says}")
+    elif window is not None and window.closes_at is not None and schedule is not None and schedule.fit:
+        lease = None if rule is None else rule.lease
+        if lease is not None and now + lease > window.closes_at:
+            parts.append(f"its next window: a lease of {say_span(lease)} would outlast this one, which {window.says}")
+    if state.approvers is not None:
+        but = ", but not whoever imported this version" if state.approvers.not_importer else ""
+        parts.append(f"people to approve{but}")
+    full = () if slots is None else slots.full
+    parts += [f"room in {one.group} (down: {name_some(one.machines)})" for one in full[:MAX_GROUPS]]
+    return parts
 
 
 def _say_expired(position: Position, now: datetime) -> list[str]:

@@ -23,7 +23,7 @@ from app.core.chart import Chart, CountGuard, Transition
 from app.core.errors import BadRequestError, ChartFileError, ChartNotFoundError, StateServiceError
 from app.core.log import Imported, format_instant
 from app.core.position import next_due
-from app.core.replay import Replay, Stay
+from app.core.replay import Replay, Stay, mark_note
 from app.db import Connection, snapshot
 from app.service.context import Service
 
@@ -312,6 +312,8 @@ def _report_differences(
             yield f"reports: {where}: {machine!r}: the log gives {line.key!r}, the tables have {report.key!r}"
         elif line.seq is not None and (line.seq, line.at) != (report.seq, report.reported_at):
             yield f"reports: {where}: {machine!r}: the log gives seq {line.seq}, the tables have seq {report.seq}"
+        elif line.seq is not None and line.note != mark_note(report.note):
+            yield f"reports: {where}: {machine!r}: the note is not that of the log's row {line.seq}"
 
 
 def _without_shares(chart: Chart) -> Chart:

@@ -74,8 +74,14 @@ async def _ask(machines: Machines, request: Request, chart: str, *, reached: boo
 async def get_turn(machines: Machines, request: Request, chart: str) -> Answer:
     """Is there anything for me? Yes, with the current state's name, if the machine may act in that state now."""
     query = Query(request, ("machine", "wait", "run", "again"))
+    author = request.author
     question = Question(
-        chart=chart, state=None, machine=query.get_machine(), run=query.find_run(), again=query.find_flag("again")
+        chart=chart,
+        state=None,
+        machine=query.get_machine(),
+        run=query.find_run(),
+        again=query.find_flag("again"),
+        approver=author.actor if author.may_approve else None,
     )
     return await machines.ask(question, query.find_wait(), request.token)
 

@@ -206,6 +206,13 @@ MEANINGS = {
         counted("{key: count, value: ¦5%}"),
         "value: '5%' is a percentage, but the chart has no 'expect'",
     ),
+    "percentage of a roster of machines where people approve": (
+        counted("{key: count, value: ¦5%}", head="expect: {roster: web}", more=", who: approvers"),
+        (
+            "value: '5%' is a percentage, but people approve here, and 'expect' of the chart says nothing of them: give"
+            " the state an 'expect'"
+        ),
+    ),
     "== with a share that is no whole number": (
         counted("{key: count, value: ¦15%, op: '=='}", head="expect: 14"),
         "value: '15%' of 14: it is 2.1 machines, which is not a whole number, so the op '==' never holds",

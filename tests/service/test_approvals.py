@@ -10,8 +10,11 @@ from app.core.errors import BadRequestError, ForbiddenError
 from app.core.log import Author
 from app.core.position import Reason
 from app.service import reading
+from app.service.ask import Question as Asked
+from app.service.ask import answer_all
 from app.service.context import Service
 from app.service.put import Answer, Put
+from app.service.rosters import RosterRequest, import_roster
 from app.service.upkeep import verify
 from tests.service.support import NOBODY, import_text, rows
 from tests.support.requests import update
@@ -97,3 +100,46 @@ def test_upgrade_withdraws_what_was_approved(service: Service) -> None:
     assert approve(service, "bob").value == 1
     assert approve(service, "cy").reason is Reason.TRANSITIONED
     assert verify(service, "web").differences == ()
+
+
+MACHINES = {"a list": "[m1, m2]", "a roster": "{roster: fleet}"}
+
+
+@pytest.mark.parametrize("expect", MACHINES.values(), ids=MACHINES)
+def test_approvals_count_in_a_chart_that_names_its_machines(service: Service, expect: str) -> None:
+    import_roster(service, RosterRequest("fleet", {"m1": "", "m2": ""}), NOBODY)
+    import_text(service, CHANGE.replace("states:", f"expect: {expect}\nstates:"))
+    assert approve(service, "bob").reason is Reason.UPDATED
+    import_roster(service, RosterRequest("fleet", {"m1": "", "m2": "", "m3": ""}), NOBODY)
+    assert approve(service, "cy").current_state == "work"
+    assert update(service, "web", Put("work", "cy"), NOBODY).reason is Reason.NOT_ON_ROSTER
+    assert verify(service, "web").differences == ()
+
+
+def test_people_are_those_of_the_state_if_it_names_them(service: Service) -> None:
+    import_text(service, CHANGE.replace("  who:", "  expect: [bob, cy]\n  who:"))
+    assert approve(service, "dan").reason is Reason.NOT_ON_ROSTER
+    assert approve(service, "bob").reason is Reason.UPDATED
+
+
+def ask_for_turn(service: Service, machine: str, approver: str | None = None) -> Reason:
+    (found,) = answer_all(service, [Asked(chart="web", state=None, machine=machine, approver=approver)])
+    return found.answer.reason  # type: ignore[union-attr]  # there is such a chart
+
+
+def test_only_approvers_have_a_turn_while_people_approve(service: Service) -> None:
+    import_text(service, CHANGE)
+    assert ask_for_turn(service, "m1") is Reason.APPROVERS
+    assert ask_for_turn(service, "m1", "bob") is Reason.APPROVERS
+    assert ask_for_turn(service, "ann", "ann") is Reason.OWN_CHANGE
+    assert ask_for_turn(service, "bob", "bob") is Reason.CURRENT
+    approve(service, "bob")
+    assert ask_for_turn(service, "bob", "bob") is Reason.DONE
+    approve(service, "cy")
+    assert ask_for_turn(service, "m1") is Reason.CURRENT
+
+
+def test_status_says_that_it_waits_for_people(service: Service) -> None:
+    import_text(service, CHANGE)
+    waits_for = reading.get_status(service, "web").waits_for
+    assert waits_for.startswith("people to approve, but not whoever imported this version; refused when")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from fractions import Fraction
 
@@ -175,7 +176,9 @@ def test_group_that_is_full_refuses_and_the_status_says_who_fills_it(tiers: Serv
     refused = claim(tiers, "web", "fleet", "web-02")
     assert (refused.reason, refused.slots and refused.slots.group) == (Reason.GROUP_FULL, "rack=r1")
     assert claim(tiers, "web", "fleet", "web-03").is_yes
-    slots = get_status(tiers, "web").slots
+    status = get_status(tiers, "web")
+    assert status.waits_for.startswith("room in rack=r1 (down: web-01); room in rack=r2 (down: web-03); back when")
+    slots = status.slots
     assert slots is not None
     assert [(full.group, full.limit, full.machines) for full in slots.full] == [
         ("rack=r1", 1, ["web-01"]),
@@ -230,6 +233,66 @@ def test_state_whose_set_is_empty_is_left_at_once(service: Service) -> None:
         "count >= 100%: 0 counted on entry",
     )
     assert verify(service, "web").differences == ()
+
+
+def chain(states: int, last: str) -> str:
+    """A chart of so many states in which nobody takes part, each of which leads to the next one, and then to `last`."""
+    names = [*(f"s{number}" for number in range(states)), last]
+    text = "chart: web\ncurrent_state: s0\nexpect: {roster: web, where: {tier: none}}\nstates:\n"
+    for name, following in itertools.pairwise(names):
+        text += f"- name: {name}\n  func: increment\n  current: {{key: count, value: 0}}\n"
+        text += f'  target: [{{name: {following}, when: {{key: count, value: "100%"}}}}, {{name: bad, when: {LATE}}}]\n'
+    return text + "- name: bad\n" + ("" if last in names[:-1] else f"- name: {last}\n")
+
+
+LATE = "{key: elapsed, value: 9d}"
+
+
+def test_states_whose_sets_are_empty_are_left_however_many_there_are(service: Service) -> None:
+    put_roster(service, WEB)
+    assert import_text(service, chain(130, "end")).status.current_state == "end"
+    assert verify(service, "web").differences == ()
+
+
+def test_circle_of_states_whose_sets_are_empty_is_gone_round_once(service: Service) -> None:
+    put_roster(service, WEB)
+    imported = import_text(service, chain(3, "s0"))
+    assert [entry.to_state for entry in imported.entries if entry.kind == "transition"] == ["s1", "s2", "s0"]
+    assert verify(service, "web").differences == ()
+
+
+CYCLE = """\
+current_state: a
+expect: {roster: web}
+states:
+- name: a
+  func: increment
+  current: {key: count, value: 0}
+  target: [{name: a, when: {key: clock, value: "2001-01-01T00:00:00"}}, {name: end, when: {key: count, value: "50%"}}]
+- {name: end}
+"""
+
+
+def test_empty_set_is_left_in_a_transaction_in_which_the_clock_has_nothing_left(service: Service) -> None:
+    put_roster(service, WEB)
+    import_text(service, CYCLE, name="a")
+    empty = TIERS.replace("expect: {reported: [canary, fleet]}", "expect: {roster: web, where: {tier: none}}")
+    import_text(service, empty, name="web")
+    apply(service, [Sent("a", Put("a", "web-01"), NOBODY), Sent("web", Put("canary", "lb-01", "failed"), NOBODY)])
+    assert get_status(service, "web").current_state == "backed_out"
+
+
+def test_charts_that_follow_share_the_clock_transitions_of_one_import(service: Service, clock: Clock) -> None:
+    put_roster(service, WEB)
+    for name in "abc":
+        import_text(service, CYCLE, name=name)
+    clock.advance(1)
+    put_roster(service, WEB + "web-05 zone=a\n")
+    at = clock.now
+    found = [row for name in "abc" for row in rows(service, name) if row.at == at]
+    assert [row.kind for row in found].count("timeout") <= 100
+    assert [row.kind for row in found].count("roster") == 3
+    assert [verify(service, name).differences for name in "abc"] == [(), (), ()]
 
 
 def test_empty_roster_does_not_finish_a_rollout(tiers: Service) -> None:

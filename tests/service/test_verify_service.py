@@ -259,6 +259,10 @@ EDITS = {
         ),
         "'eve': the log gives none",
     ),
+    "what a machine said": (
+        "UPDATE reports SET note = 'fine' WHERE visit = 1",
+        "the note is not that of the log's row",
+    ),
     "a report that was": ("DELETE FROM reports WHERE visit = 1", "run 1, visit 1: 'm1': the tables have none"),
 }
 

@@ -105,8 +105,14 @@ def test_status_says_when_it_opens(service: Service, clock: Clock) -> None:
         "patch waits for its window: opens Mon 22:00 Europe/Berlin, in 30 min",
     )
     assert status.as_json()["window"]["opens_at"] == "2026-11-30T21:00:00.000000Z"
-    clock.advance(3600)
-    lines = reading.get_status(service, "web").as_text().splitlines()
+    clock.now = datetime(2026, 12, 1, 2, 30, tzinfo=UTC)
+    assert reading.get_status(service, "web").waits_for.startswith(
+        "its next window: a lease of 45 min would outlast this one, which closes Tue 04:00 Europe/Berlin, in 30 min; "
+    )
+    clock.now = datetime(2026, 11, 30, 21, 30, tzinfo=UTC)
+    status = reading.get_status(service, "web")
+    assert status.waits_for.startswith("rest when count")
+    lines = status.as_text().splitlines()
     assert "window: closes Tue 04:00 Europe/Berlin, in 5 h 30 min" in lines
 
 

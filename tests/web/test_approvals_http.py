@@ -59,3 +59,25 @@ def test_use_case_says_why_it_was_not_counted(sqlite_url: str) -> None:
         import_text(service, CHANGE)
         with pytest.raises(Exception, match="whoever imported version 1 of 'web' may not approve it"):
             approve(service, "web", "approved", "mine", ANN)
+
+
+def test_machine_has_no_turn_while_people_approve(sqlite_url: str) -> None:
+    for app in opened_app(sqlite_url, auth="tokens"):
+        import_text(service_of(app), CHANGE)
+        client = app.test_client()
+        asked = {"m1": (token(app, "fleet", Role.MACHINE), 406), "bob": (token(app, "bob", Role.APPROVER), 200)}
+        asked["m2"] = (token(app, "op", Role.OPERATOR), 406)
+        for machine, (headers, status) in asked.items():
+            answer = client.get(
+                f"/charts/web/turn?machine={machine}", headers={**headers, "Accept": "application/json"}
+            )
+            assert (answer.status_code, answer.get_json()["reason"]) == (
+                status,
+                "current" if status == 200 else "approvers",
+            )
+
+
+def test_nobody_is_known_to_be_a_person_without_tokens(sqlite_url: str) -> None:
+    for app in opened_app(sqlite_url):
+        import_text(service_of(app), CHANGE)
+        assert app.test_client().get("/charts/web/turn?machine=m1").status_code == 406
