@@ -60,8 +60,9 @@ keepalive = 75
 # A caller that hangs up is no waiter: what is done for it ends at once.
 asgi_disconnect_grace_period = 0
 asgi_lifespan = "off"
-# The longest request line there is: a parameter that is far too long is refused in the service's words.
-limit_request_line = 8190
+# The longest target that is a good one has a note of 1,000 characters, 12 bytes each. There is room for more, so that a
+# parameter that is far too long is refused in the service's words.
+limit_request_line = 65536
 # Of what a proxy says, only STATE_SERVICE_PROXY_HOPS tells how much is believed; gunicorn would believe every client on
 # this machine.
 forwarded_allow_ips = ""

@@ -11,6 +11,7 @@ import gc
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from typing import IO, Any, ClassVar, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
-from gunicorn.asgi import protocol
+from gunicorn.asgi import parser, protocol
 from gunicorn.glogging import Logger
 from gunicorn.workers.gasgi import ASGIWorker
 from prometheus_client.multiprocess import mark_process_dead
@@ -42,7 +43,7 @@ from app.service.put import find_next_due, prepare, settle_clock, sweep
 from app.service.subscriptions import Deliverer
 from app.service.verifying import SignedHead, list_heads
 from app.waiting.places import Places, SharedPlaces, Turn
-from app.web.replies import Reply
+from app.web.replies import Reply, is_seed_target
 from app.web.request import (
     CAN_WAIT,
     ERROR,
@@ -83,6 +84,8 @@ _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 
 
 # gunicorn's table lacks 406, which this service answers most. All are written as Flask writes them, on every server.
 protocol._REASON_PHRASES.update({status.value: status.phrase.upper() for status in HTTPStatus})
+# curl sends UTF-8 in an address as it is; gunicorn's parser would refuse it.
+parser.RFC9112_TARGET_INVALID = re.compile(rb"[^\x21-\x7e\x80-\xff]")
 
 
 class Sweeper:
@@ -475,6 +478,12 @@ class Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn has n
         """Forget the connection. A request that waits on it is cancelled: its caller is gone."""
         self.worker.connections.discard(self)
         super().connection_lost(exc)
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Sequence[Any] = ()) -> None:
+        """Refuse what is no request, or too long for one: with 500 on a path of the default chart."""
+        found = self._callback_parser
+        target = getattr(found, "path", None) or bytes(getattr(found, "_buffer", b"")[:64]).partition(b" ")[2]
+        super()._send_error_response(500 if is_seed_target(target) else status, message, extra_headers)
 
     def close_if_idle(self) -> None:
         """Close the connection if no request is being answered on it."""

@@ -176,7 +176,8 @@ def _repeat(decision: Decision, request: Update, logged: LoggedUpdate) -> Step:
             "this Idempotency-Key was used before with"
             f" state {logged.state!r}, machine {logged.machine!r}, key {logged.key!r}"
         )
-    return _replay(decision, logged.state, logged.machine, logged.key)
+    step = _replay(decision, logged.state, logged.machine, logged.key)
+    return step if logged.row is None else replace(step, value=logged.row.value, repeated=logged.row)
 
 
 def _replay(decision: Decision, state: str, machine: str | None, key: str | None) -> Step:

@@ -309,16 +309,28 @@ class PastVisit:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedRow:
+    """The log row of a PUT that counted: its run, visit and `seq`, and the attribute's value after it."""
+
+    run: int
+    visit: int
+    seq: int
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedUpdate:
     """The accepted PUT that first used an Idempotency-Key, as the log recorded it.
 
-    `default_key` is what a PUT without `key` meant then.
+    `default_key` is what a PUT without `key` meant then. `row` is None if the PUT was itself a machine's replay, which
+    has no row.
     """
 
     state: str
     machine: str | None
     key: str | None
     default_key: str | None
+    row: CountedRow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -520,9 +532,10 @@ class Visit:
 class Step:
     """One decision: the answer, where the chart stands after it, and what there is to write.
 
-    `key` and `value` are the attribute that the answer is about. `group` is the one that is full if a claim is refused
-    for it, as text. `withdrawn` are reports to delete before `reports` are written. `due_at` is when the clock next has
-    something to do; None means never. `clock_moves` is how many clock transitions were taken.
+    `key` and `value` are the attribute that the answer is about. `repeated` is the row that counted, if the answer
+    repeats a PUT by its Idempotency-Key. `group` is the one that is full if a claim is refused for it, as text.
+    `withdrawn` are reports to delete before `reports` are written. `due_at` is when the clock next has something to
+    do; None means never. `clock_moves` is how many clock transitions were taken.
     """
 
     verdict: Verdict
@@ -530,6 +543,7 @@ class Step:
     position: Position
     key: str | None = None
     value: int | None = None
+    repeated: CountedRow | None = None
     entries: tuple[Entry, ...] = ()
     visits: tuple[Visit, ...] = ()
     withdrawn: tuple[Report, ...] = ()

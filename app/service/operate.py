@@ -135,6 +135,10 @@ def import_chart(service: Service, request: ImportRequest, author: Author) -> Im
     Raises ChartFileError with every problem of the file, BadRequestError for a bad map, and ConflictError if the new
     version cannot take over the run in flight.
     """
+    for text in request.maps:
+        # Also where there is nothing to map: a new chart, or the same text again.
+        if ":" not in text[1:-1]:
+            raise BadRequestError(f"map {text!r} is not OLD:NEW")
     # For a warning this process's clock is good enough: a bad file is refused without asking the database.
     now = service.now(datetime.now(UTC))
     parsed = chart_file.parse(request.text, name=request.name, default_name=request.default_name, now=now)

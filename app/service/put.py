@@ -30,6 +30,7 @@ from app.core.errors import (
 from app.core.log import Author
 from app.core.position import (
     Claim,
+    CountedRow,
     Happening,
     LoggedUpdate,
     Reason,
@@ -118,6 +119,8 @@ def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
         own = find_asked_for(step.entries)
         if own is not None:
             run, visit, last_seq = own[1].run, own[1].visit, seq + own[0]
+    elif step.repeated is not None:
+        run, visit, last_seq = step.repeated.run, step.repeated.visit, step.repeated.seq
     is_yes = step.verdict is Verdict.ACCEPTED
     return Answer(
         chart=chart,
@@ -223,17 +226,20 @@ class PriorReports:
         """Return the claim together with the machine's report in `visit`, the current one."""
         return replace(claim, report=self._reports.get((visit, claim.machine)))
 
-    def follow(self, chart: Chart, idempotency_key: str | None, step: Step) -> None:
+    def follow(self, chart: Chart, seq: int, idempotency_key: str | None, step: Step) -> None:
         """Take in what `step` decided, for the PUTs that are judged after it.
 
-        `idempotency_key` is that of the PUT, if `step` answers one.
+        `seq` is that of the chart's last log row before the step; `idempotency_key` is that of the PUT, if `step`
+        answers one.
         """
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
         self._reports.update(((report.visit, report.machine), report) for report in step.reports)
         if idempotency_key is not None and step.reason in _COUNTED:
             own = find_asked_for(step.entries)
             assert own is not None  # a PUT that counted has a row
-            self._keys[idempotency_key] = _logged(chart, own[1].from_state, own[1].machine, own[1].key)
+            place, entry = own
+            row = CountedRow(entry.run, entry.visit, seq + place, entry.value_after)
+            self._keys[idempotency_key] = _logged(chart, entry.from_state, entry.machine, entry.key, row)
 
     def remember(self, chart: Chart, version: int, sent: Sent, step: Step) -> None:
         """Keep the Idempotency-Key of a PUT that was answered as its machine's replay, unless it was used before."""
@@ -241,7 +247,7 @@ class PriorReports:
         if not isinstance(put, Put) or idempotency_key is None or idempotency_key in self._keys:
             return
         if step.reason is Reason.REPLAY:
-            self._keys[idempotency_key] = _logged(chart, put.state, put.machine, step.key)
+            self._keys[idempotency_key] = _logged(chart, put.state, put.machine, step.key, None)
             self.replayed.append(store.log.UsedKey(idempotency_key, version, put.state, put.machine, step.key))
 
     def _read_reports(self, connection: Connection, row: store.charts.ChartRow, asked: Sequence[Put | Claim]) -> None:
@@ -268,16 +274,16 @@ class PriorReports:
     ) -> None:
         if not keys:
             return
-        for used in store.log.list_used_keys(connection, row, keys):
+        for used, counted in store.log.list_used_keys(connection, row, keys):
             # What a PUT without `key` meant is what the version of that time made of it.
             chart = service.definitions.get_version(connection, row, used.version)
-            self._keys[used.idempotency_key] = _logged(chart, used.state, used.machine, used.key)
+            self._keys[used.idempotency_key] = _logged(chart, used.state, used.machine, used.key, counted)
 
 
-def _logged(chart: Chart, state: str, machine: str | None, key: str | None) -> LoggedUpdate:
+def _logged(chart: Chart, state: str, machine: str | None, key: str | None, row: CountedRow | None) -> LoggedUpdate:
     # A state that an upgrade has renamed still answers replays. Its PUT without `key` meant the report's attribute.
     default_key = chart.states[state].default_key if state in chart.states else key
-    return LoggedUpdate(state, machine, key, default_key)
+    return LoggedUpdate(state, machine, key, default_key, row)
 
 
 # Reasons of a no that waiting may change.
@@ -408,7 +414,7 @@ def _judge(
         raise
     except StateServiceError as error:
         return error
-    prior.follow(chart.chart, key if isinstance(sent.what, Put) else None, step)
+    prior.follow(chart.chart, seq, key if isinstance(sent.what, Put) else None, step)
     prior.remember(chart.chart, step.position.version, sent, step)
     answer = answer_step(sent.chart, seq, state, step)
     if isinstance(sent.what, Put | Tick):

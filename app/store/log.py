@@ -20,10 +20,12 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
     func,
     insert,
     literal,
+    null,
     or_,
     select,
     text,
@@ -34,7 +36,7 @@ from sqlalchemy import (
 
 from app.core.chart import OnExpire
 from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
-from app.core.position import CLOCK_KINDS, Entry, Kind, Slot
+from app.core.position import CLOCK_KINDS, CountedRow, Entry, Kind, Slot
 from app.db import Connection, Prepared, among, recordset
 from app.models import charts, replayed_keys, transition_log
 from app.store.charts import ChartRow
@@ -130,11 +132,13 @@ _replayed = replayed_keys.c
 _WITH_KEYS = Prepared(
     {
         dialect: union_all(
-            select(_log.idempotency_key, _log.version, _log.from_state, _log.machine, _log.key).where(
-                _log.chart == bindparam("chart"), is_logged
-            ),
             select(
-                _replayed.idempotency_key, _replayed.version, _replayed.state, _replayed.machine, _replayed.key
+                *(_log.idempotency_key, _log.version, _log.from_state, _log.machine, _log.key),
+                *(_log.run, _log.visit, _log.seq, _log.value_after),
+            ).where(_log.chart == bindparam("chart"), is_logged),
+            select(
+                *(_replayed.idempotency_key, _replayed.version, _replayed.state, _replayed.machine, _replayed.key),
+                *(cast(null(), column.type) for column in (_log.run, _log.visit, _log.seq, _log.value_after)),
             ).where(_replayed.chart_id == bindparam("chart_id"), among(_replayed.idempotency_key, "keys")[dialect]),
         )
         for dialect, is_logged in among(_log.idempotency_key, "keys").items()
@@ -155,10 +159,18 @@ class UsedKey(NamedTuple):
     key: str | None
 
 
-def list_used_keys(connection: Connection, row: ChartRow, keys: Collection[str]) -> list[UsedKey]:
-    """Return those of the Idempotency-Keys `keys` that PUTs on the chart have used. Used by: every PUT with a key."""
+def list_used_keys(
+    connection: Connection, row: ChartRow, keys: Collection[str]
+) -> list[tuple[UsedKey, CountedRow | None]]:
+    """Return those of the Idempotency-Keys `keys` that PUTs on the chart have used, each with the row that counted.
+
+    A PUT that was answered as its machine's replay has no row. Used by: every PUT with a key.
+    """
     parameters = {"chart": row.name, "chart_id": row.id, "keys": list(keys)}
-    return [UsedKey(*found) for found in _WITH_KEYS.rows(connection, parameters)]
+    return [
+        (UsedKey(*found[:5]), None if found[5] is None else CountedRow(*found[5:]))
+        for found in _WITH_KEYS.rows(connection, parameters)
+    ]
 
 
 def remember_keys(connection: Connection, chart_id: int, seq: int, used: Sequence[UsedKey]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -147,7 +148,13 @@ def find_status(error: errors.StateServiceError) -> int:
 RETRY_SECONDS = 1
 # The paths of the default chart, where whatever is wrong is 500, as in the seed.
 SEED_PATHS = ("/state", "/reached", "/turn")
+_SEED_TARGET = re.compile(rb"/(state|reached|turn)/?([? ]|$)")
 logger = logging.getLogger("stateservice.web")
+
+
+def is_seed_target(target: bytes) -> bool:
+    """True if a request's target, or its beginning, as the client wrote it, is one of SEED_PATHS."""
+    return _SEED_TARGET.match(target) is not None
 
 
 def register(app: Flask) -> None:

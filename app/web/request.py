@@ -325,10 +325,16 @@ class Query:
 
     def find_note(self) -> str | None:
         """What the query, else the body, says with a report. Raises BadRequestError."""
+        return self.find_note_in_query() or read_note(None, self._request.body_end or b"")
+
+    def find_note_in_query(self) -> str | None:
+        """What the query says with a report. Raises BadRequestError."""
         sent = self._values.get("note")
-        if sent is not None and len(sent) != 1:
+        if sent is None:
+            return None
+        if len(sent) != 1:
             raise BadRequestError(f"note is given {len(sent)} times")
-        return read_note(sent[0] if sent else None, self._request.body_end or b"")
+        return read_note(sent[0], b"")
 
     def find_run(self) -> int | None:
         """The run that the client means; None if it does not say."""

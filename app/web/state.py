@@ -43,7 +43,7 @@ _PATH = re.compile(
 )
 # What the log has for a caller that hung up before its answer, as nginx does.
 CLIENT_GONE = 499
-# A GET ignores `key` and a PUT `wait`: clients use one URL for both.
+# A GET does not use `key` and `note`, nor a PUT `wait` and `again`: clients use one URL for both.
 STATE_PARAMETERS = ("state", "machine", "key", "wait", "run", "again", "note")
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
@@ -60,6 +60,9 @@ async def get_reached(machines: Machines, request: Request, chart: str) -> Answe
 
 async def _ask(machines: Machines, request: Request, chart: str, *, reached: bool) -> Answer:
     query = Query(request, STATE_PARAMETERS)
+    # Not used here: what a PUT would refuse is refused all the same.
+    query.find("key", NAME_LENGTH)
+    query.find_note_in_query()
     question = Question(
         chart=chart,
         state=query.get("state", NAME_LENGTH),
@@ -89,6 +92,9 @@ async def get_turn(machines: Machines, request: Request, chart: str) -> Answer:
 async def put_state(machines: Machines, request: Request, chart: str) -> Answer:
     """I did: yes if it was counted, now or before."""
     query = Query(request, STATE_PARAMETERS)
+    # Not used here: what a GET would refuse is refused all the same.
+    query.find_wait()
+    query.find_flag("again")
     key = query.find_header("Idempotency-Key", MACHINE_LENGTH)
     put = Put(
         query.get("state", NAME_LENGTH),

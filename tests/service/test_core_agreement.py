@@ -193,6 +193,7 @@ class Agreement(RuleBasedStateMachine):
     def _model_put(self, put: RandomPut) -> Outcomes:
         step = self.model.put(put.state, self.clock.now, put.machine, put.key, put.idempotency_key)
         seq = self.model.find_update() if step.reason in COUNTED else len(self.model.rows)
+        seq = seq if step.repeated is None else step.repeated.seq
         return step.verdict is Verdict.ACCEPTED, step.reason, step.key, step.value, seq, step.position.state
 
     def _act(self, happening: Happening) -> None:

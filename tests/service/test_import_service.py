@@ -247,6 +247,15 @@ def test_wrong_map_is_an_error_that_changes_nothing(service: Service, maps: tupl
     assert counts(service) == before
 
 
+@pytest.mark.parametrize("text", ["", "canary", "canary:", ":first", ":"])
+def test_map_that_maps_nothing_is_an_error_although_there_is_nothing_to_map(service: Service, text: str) -> None:
+    for _ in ("a new chart", "the same text again"):
+        with pytest.raises(BadRequestError, match="is not OLD:NEW"):
+            import_text(service, CANARY, maps=(text,))
+        import_text(service, CANARY, maps=("canary:first",))
+    assert kinds(service) == ["import"]
+
+
 # Archived charts
 
 

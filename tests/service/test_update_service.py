@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import BadRequestError, ChartNotFoundError, KeyReusedError
+from app.core.errors import BadRequestError, ChartNotFoundError, KeyReusedError, StateServiceError
+from app.core.log import Author
 from app.core.position import Reason
 from app.service import operate
 from app.service.context import Service
-from app.service.put import Put
+from app.service.put import Answer, Applied, Put, Sent, apply
 from app.service.upkeep import verify
 from tests.service.support import (
     ANN,
@@ -122,6 +123,35 @@ def test_key_repeats_the_answer_of_an_anonymous_put(service: Service) -> None:
     assert put(service, "canary", idempotency_key="k1").reason is Reason.REPLAY
     assert put(service, "canary", idempotency_key="k2").reason is Reason.TRANSITIONED
     assert [row.idempotency_key for row in rows(service)] == [None, "k1", "k2"]
+
+
+def test_repeated_key_answers_what_its_row_says(service: Service) -> None:
+    counted = put(service, "canary", "m1", idempotency_key="k1")
+    put(service, "canary", "m2")
+    again = put(service, "canary", "m1", idempotency_key="k1")
+    operate.reset(service, "web", "again", NOBODY)
+    in_next_run = put(service, "canary", "m1", idempotency_key="k1")
+    for answer in (again, in_next_run):
+        assert answer.reason is Reason.REPLAY
+        assert _row_of(answer) == _row_of(counted) == (1, 1, 2, "count", 1)
+    assert (again.current_state, in_next_run.current_state) == ("soak", "canary")
+
+
+def test_key_repeated_in_one_transaction_answers_what_its_row_says(service: Service) -> None:
+    author = Author(idempotency_key="k1")
+    sent = [Sent("web", Put("canary"), by) for by in (author, NOBODY, author)]
+    first, _, again = (_take(found) for found in apply(service, sent))
+    assert (first.reason, again.reason) == (Reason.UPDATED, Reason.REPLAY)
+    assert _row_of(again) == _row_of(first) == (1, 1, 2, "count", 1)
+
+
+def _take(found: Applied | StateServiceError) -> Answer:
+    assert isinstance(found, Applied)
+    return found.answer
+
+
+def _row_of(answer: Answer) -> tuple[int, int, int, str | None, int | None]:
+    return answer.run, answer.visit, answer.seq, answer.key, answer.value
 
 
 def test_key_of_a_refused_put_is_free(service: Service) -> None:

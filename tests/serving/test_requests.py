@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 
@@ -70,5 +71,42 @@ def test_query_goes_before_a_header_that_is_sent_twice(server: Server) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [("/state?state=", 500), ("/charts/states/state?state=", 400)])
 def test_state_that_is_far_too_long_is_refused_in_the_services_words(server: Server, path: str, status: int) -> None:
-    found, body = send(server, "GET", path + "x" * 8000, [])
+    found, body = send(server, "GET", path + "x" * 60_000, [])
     assert (found, "state is longer than 128 characters" in body) == (status, True)
+
+
+def test_longest_note_and_machine_fit_into_the_query(server: Server) -> None:
+    said = {"machine": "\U0001f427" * 255, "note": "\U0001f525" * 1000}
+    status, _ = send(server, "PUT", f"{PATH}&{urlencode(said)}", [])
+    assert status == 200
+    row = history(server, "states")[-1]
+    assert {name: row[name] for name in said} == said
+
+
+# What gunicorn refuses by itself.
+REFUSED = {
+    "a target without an end": (b"GET {}?state=" + b"x" * 70_000 + b" HTTP/1.1\r\n", 414),
+    "a header without an end": (b"GET {}?state=green_state HTTP/1.1\r\nX-Machine: " + b"m" * 10_000 + b"\r\n", 431),
+    "too many headers": (b"PUT {}?state=green_state HTTP/1.1\r\n" + b"A: b\r\n" * 101, 431),
+    "no length": (b"PUT {}?state=green_state HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("path", ["/state", "/reached/", "/turn", "/charts/states/state"])
+@pytest.mark.parametrize(("request_", "status"), REFUSED.values(), ids=REFUSED)
+def test_what_the_server_refuses_by_itself_is_500_on_the_default_path(
+    server: Server, path: str, request_: bytes, status: int
+) -> None:
+    line, *headers = server.send_raw(request_.replace(b"{}", path.encode())).partition(b"\r\n\r\n")[0].splitlines()
+    expected = status if path.startswith("/charts") else 500
+    assert line.startswith(f"HTTP/1.1 {expected} ".encode())
+    assert not [header for header in headers for digits in (b"200", b"406", b"500") if digits in header]
+
+
+def test_utf_8_in_an_address_that_is_not_encoded_is_read(server: Server) -> None:
+    address = "/charts/states/reached?state=green_state&machine=caf\u00e9".encode()
+    reply = server.send_raw(b"GET " + address + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    reply = server.send_raw(b"GET " + address + b"\xff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert b"the query is not UTF-8" in reply

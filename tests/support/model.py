@@ -19,6 +19,7 @@ from app.core.log import LogRow
 from app.core.position import (
     Archive,
     Claim,
+    CountedRow,
     Entry,
     Happening,
     Kind,
@@ -200,9 +201,11 @@ class Model:
             return True, None
         return True, Report(max(stays), machine_id, reports[machine_id])
 
-    def _logged(self, state: str, machine_id: str | None, key: str | None) -> LoggedUpdate:
+    def _logged(
+        self, state: str, machine_id: str | None, key: str | None, row: CountedRow | None = None
+    ) -> LoggedUpdate:
         known = self.chart.states.get(state)
-        return LoggedUpdate(state, machine_id, key, key if known is None else known.default_key)
+        return LoggedUpdate(state, machine_id, key, key if known is None else known.default_key, row)
 
     def do(self, happening: Happening, now: datetime, idempotency_key: str | None = None) -> Step:
         """Decide `happening` and remember the result. If `machine.step` raises, nothing changes."""
@@ -240,7 +243,8 @@ class Model:
             row = self._row(entry, now, idempotency_key)
             self.rows.append(row)
             if row.idempotency_key is not None:
-                self.keys[row.idempotency_key] = self._logged(row.from_state, row.machine, row.key)
+                counted = CountedRow(row.run, row.visit, row.seq, row.value_after)
+                self.keys[row.idempotency_key] = self._logged(row.from_state, row.machine, row.key, counted)
         for report in step.withdrawn:
             self.reports.get((run, report.visit), {}).pop(report.machine, None)
         for report in step.reports:

@@ -54,12 +54,22 @@ BAD = {
     "machine with a line feed": ("state=green_state&machine=a%0ab", "machine has characters"),
     "machine with a NUL": ("state=green_state&machine=a%00", "machine has characters"),
     "machine a surrogate": ("state=green_state&machine=%ed%a0%80", "not UTF-8"),
-}
-BAD_PUT = {
+    # One of the two methods does not use these.
     "key empty": ("state=green_state&key=", "key is empty"),
     "key repeated": ("state=green_state&key=count&key=count", "key is given 2 times"),
     "key over-long": ("state=green_state&key=" + "k" * 129, "key is longer than 128"),
     "key unprintable": ("state=green_state&key=count%0a", "key has characters"),
+    "note empty": ("state=green_state&note=", "note is not 1 to 1000 characters"),
+    "note repeated": ("state=green_state&note=a&note=b", "note is given 2 times"),
+    "note over-long": ("state=green_state&note=" + "n" * 1001, "note is not 1 to 1000 characters"),
+    "wait empty": ("state=green_state&wait=", "wait is empty"),
+    "wait repeated": ("state=green_state&wait=1&wait=1", "wait is given 2 times"),
+    "wait too long": ("state=green_state&wait=56", "wait=56 is not a whole number from 0 to 55"),
+    "wait no number": ("state=green_state&wait=soon", "wait=soon is not a whole number"),
+    "again neither 0 nor 1": ("state=green_state&again=2", "again=2 is not a whole number from 0 to 1"),
+    "again empty": ("state=green_state&again=", "again is empty"),
+}
+BAD_PUT = {
     "key unknown": ("state=green_state&key=nothing", "'nothing'"),
 }
 BAD_HEADERS = {
