@@ -7,7 +7,8 @@ probably do not do what their author means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from app.chart_file.fields import (
@@ -23,7 +24,7 @@ from app.chart_file.nodes import MapNode, Node, Place, Problems, ScalarNode, quo
 from app.core.breaking import Broken, check_promises
 from app.core.chart import FAILED_KEY, Chart, CountGuard, Func, State
 from app.core.counts import UNLIMITED, Budget, Counts, TooManyCountsError
-from app.core.expect import FromRoster
+from app.core.expect import Expect, FromRoster, Listed, Reporters
 from app.core.memory import Lists, find_uncovered
 from app.core.plan import list_planned
 from app.core.promises import LIMIT, MEASURES, Always, Never, Promises
@@ -197,55 +198,76 @@ def _list_first(drafts: Sequence[StateDraft]) -> list[StateDraft]:
 
 # What the check may cost: it runs at each import.
 BUDGET = 100_000
+# Stands for the number of machines that take part if a roster or earlier reports will say it.
+MANY = 1_000_000
 
 
 def warn_of_meaning(chart: Chart, places: Mapping[str, Place], warnings: Problems) -> None:
-    """Note what each state probably does not mean."""
-    for name, message in _judge_twice(chart):
-        warnings.add(places[name], message)
-    if chart.looks_up:
-        # The thresholds depend on who is on a roster.
-        return
-    budget = Budget(BUDGET)
+    """Note what each state probably does not mean, as far as that can be found out in a moment."""
+    for judge in (_judge_twice, _judge_states):
+        with suppress(TooManyCountsError):
+            for name, message in judge(chart, Budget(BUDGET)):
+                warnings.add(places[name], message)
+
+
+def _judge_states(chart: Chart, budget: Budget) -> Iterator[tuple[str, str]]:
     for name, state in chart.states.items():
-        if state.is_final:
-            continue
-        try:
-            counts = Counts(state, UNLIMITED if chart.expect is None else chart.expect, budget)
-        except TooManyCountsError:
-            return
-        for message in (*_judge_slots(chart, state), *_judge_failures(chart, state, counts), *_judge_guards(counts)):
-            warnings.add(places[name], message)
+        if not state.is_final:
+            yield from ((name, message) for message in _judge_state(chart, state, budget))
 
 
-def _judge_twice(chart: Chart) -> Iterator[tuple[str, str]]:
+def _judge_state(chart: Chart, state: State, budget: Budget) -> Iterator[str]:
+    expect = chart.expect_of(state.name)
+    if expect is None or expect.is_fixed:
+        machines = None if expect is None else expect.size
+        counts = Counts(state, UNLIMITED if machines is None else machines, budget)
+        guards = counts
+    else:
+        # How many machines take part is not known here. What is said of percentages holds of any large number, and
+        # which guard comes first is said only of those that are numbers.
+        machines = MANY
+        counts = Counts(state.sized(MANY), MANY, budget)
+        numbers = tuple(move for move in state.transitions if move.guard.is_clock or move.guard.share is None)
+        guards = Counts(replace(state, transitions=numbers), UNLIMITED, budget)
+    yield from _judge_slots(chart, counts.state, machines)
+    # Whoever backs out may fail at that; a person decides when the time is up.
+    is_backing_out = isinstance(expect, Reporters)
+    yield from _judge_failures(counts.state, counts, machines, is_backing_out=is_backing_out)
+    yield from _judge_guards(guards)
+
+
+def _judge_twice(chart: Chart, budget: Budget) -> Iterator[tuple[str, str]]:
     """Yield the states in which machines that are done in an earlier state must do the work again.
 
-    Charts that go by rosters know their machines by name, and each state says whose turn it is.
+    Only of charts that know their machines by name. Each state for machines of a roster says whose turn it is; a list
+    is every state's, so a state for all of its machines is taken to be for other work.
     """
-    if not chart.rosters:
-        return
     for name, state in chart.states.items():
         expect = chart.expect_of(name)
-        if not state.is_for_machines or not isinstance(expect, FromRoster):
+        if not state.is_for_machines or not isinstance(expect, FromRoster | Listed):
             continue
         for earlier, before in chart.states.items():
+            budget.spend()
             own = chart.expect_of(earlier)
-            if not isinstance(own, FromRoster) or not before.is_counting or before.approvers is not None:
+            if not before.is_for_machines:
                 continue
             is_before = earlier != name and chart.can_reach(earlier, name) and not chart.can_reach(name, earlier)
-            if is_before and _overlap(own, expect) and earlier not in _list_carried(chart, name):
+            if is_before and _overlap(own, before, expect) and earlier not in _list_carried(chart, name):
                 again = f"are asked to do the work again in {quote(name)}: 'including: [{earlier}]' counts them there"
                 yield name, f"machines that are done in {quote(earlier)} {again}"
                 break
 
 
-def _overlap(one: FromRoster, other: FromRoster) -> bool:
-    """Return whether a machine may be in both sets, as far as the labels that both name tell."""
-    if one.roster != other.roster:
+def _overlap(own: Expect | None, before: State, expect: FromRoster | Listed) -> bool:
+    """Return whether a machine of the set `own`, that of the state `before`, may be in the later set `expect`, too."""
+    if isinstance(own, Listed) and isinstance(expect, Listed):
+        is_for_some = any(_counts_to(item.guard, before, own.size) for item in before.transitions)
+        return is_for_some and not set(own.machines).isdisjoint(expect.machines)
+    if not isinstance(own, FromRoster) or not isinstance(expect, FromRoster) or own.roster != expect.roster:
         return False
-    values = dict(other.where)
-    return all(not set(wanted).isdisjoint(values.get(label, wanted)) for label, wanted in one.where)
+    # As far as the labels that both name tell.
+    values = dict(expect.where)
+    return all(not set(wanted).isdisjoint(values.get(label, wanted)) for label, wanted in own.where)
 
 
 def _list_carried(chart: Chart, name: str) -> set[str]:
@@ -259,17 +281,18 @@ def _list_carried(chart: Chart, name: str) -> set[str]:
     return found
 
 
-def _judge_slots(chart: Chart, state: State) -> Iterator[str]:
+def _judge_slots(chart: Chart, state: State, machines: int | None) -> Iterator[str]:
+    if machines is None:
+        return
     if state.slots is not None:
-        if chart.expect is not None and min(state.slots.stages) >= chart.expect:
-            yield (
-                f"the slots of {quote(state.name)} never bind: there are {min(state.slots.stages)},"
-                f" and {chart.expect} machines take part"
-            )
-    elif state.is_for_machines and chart.expect is not None:
+        if min(state.slots.stages) >= machines:
+            few = f"there are {min(state.slots.stages)}, and {machines} machines take part"
+            many = "there are as many as machines that take part"
+            yield f"the slots of {quote(state.name)} never bind: {many if machines == MANY else few}"
+    elif state.is_for_machines:
         for item in state.transitions:
             guard = item.guard
-            if _counts_to(guard, state, chart.expect) and chart.states[item.target].is_counting:
+            if _counts_to(guard, state, machines) and _is_for_more(chart, state.name, item.target):
                 yield (
                     f"{quote(guard.log_text)} does not keep {quote(state.name)} to {guard.written} machines:"
                     " all that ask before so many have reported may act; 'slots' limits how many do at a time"
@@ -284,24 +307,32 @@ def _counts_to(guard: object, state: State, machines: int) -> bool:
     return guard.key != FAILED_KEY and state.func is Func.INCREMENT and 1 < guard.threshold < machines
 
 
-def _judge_failures(chart: Chart, state: State, counts: Counts) -> Iterator[str]:
+def _is_for_more(chart: Chart, name: str, target: str) -> bool:
+    """Return whether machines work in `target`, too; a set of unknown size must be that of `name`."""
+    own = chart.expect_of(name)
+    is_known = own is None or own.is_fixed or own == chart.expect_of(target)
+    return is_known and chart.states[target].is_counting
+
+
+def _judge_failures(state: State, counts: Counts, machines: int | None, *, is_backing_out: bool) -> Iterator[str]:
     if not state.has_attribute(FAILED_KEY):
         return
-    if state.default_key == FAILED_KEY and len(state.attributes) > 1:
+    if state.default_key == FAILED_KEY:
+        is_alone = len(state.attributes) == 1
         yield (
             f"a plain PUT on {quote(state.name)} counts a failure, because its first attribute is 'failed';"
-            " put the attribute that counts success first"
+            f" put {'an' if is_alone else 'the'} attribute that counts success first"
         )
-    if not any(item.guard.key == FAILED_KEY for item in state.transitions):
+    if not is_backing_out and not any(item.guard.key == FAILED_KEY for item in state.transitions):
         yield f"no guard of {quote(state.name)} reads 'failed': failures are counted, and nothing comes of it"
-    if chart.expect is not None and state.default_key != FAILED_KEY and _needs_everyone(state, counts, chart.expect):
+    if machines is not None and state.default_key != FAILED_KEY and _needs_everyone(state, counts):
         yield (
             f"one failure that lasts leaves no way out of {quote(state.name)}:"
             " every machine must succeed, and no deadline ends it"
         )
 
 
-def _needs_everyone(state: State, counts: Counts, machines: int) -> bool:
+def _needs_everyone(state: State, counts: Counts) -> bool:
     """Return whether one machine that fails for good keeps the state from ever being left."""
     if list_clock_moves(state)[0] or counts.find_most(FAILED_KEY) < 1:
         return False

@@ -37,6 +37,7 @@ from app.cli.shared import (
     say_program,
 )
 from app.core.chart import Chart
+from app.core.counts import TooManyCountsError
 from app.core.errors import ChartFileError
 from app.core.memory import Lists, count_machines
 from app.diagram.plots import draw_spread
@@ -59,6 +60,9 @@ from app.service.runs import (
     say_stays,
 )
 from app.service.words import say_span
+
+# The exit code of a proof that was given up: neither a yes nor a no.
+UNDECIDED = 3
 
 
 @click.command("prove", epilog="Example: ./state_service chart prove charts/rolling-reboot.yaml --at-most 7")
@@ -87,10 +91,15 @@ def prove_(
 
     Prints, for each ending, the most machines that can be down (hold a slot or stand at `failed`) and have begun (were
     given a slot) when it is reached; what can be stuck for ever; transitions that are never taken. Each with a story.
+    Exit 1 if more than --at-most allows may be down, 3 if the chart is too large for a proof.
     """
     read = read_chart(context, chart)
     rosters = find_rosters(context, read, chart, roster_files)
-    proved = prove(read, _count_for_proof(read, machines, rosters), rosters)
+    part = _count_for_proof(read, machines, rosters)
+    try:
+        proved = prove(read, part, rosters)
+    except TooManyCountsError as error:
+        fail(f"{error}; all that is known is that {part} machines take part", UNDECIDED)
     file = chart if Path(chart).is_file() else f"{read.name}.yaml"
     if stories is not None:
         # A story names its chart's file as seen from the folder in which the story is.

@@ -1,8 +1,9 @@
 """Where a chart stood at an instant: its log is replayed up to there, as `verify` replays it.
 
 A long log is not replayed from its beginning each time. While a log grows, a thread of the server replays each STRIDE
-further rows and leaves a checkpoint in the database: the same marker that a prune leaves in the log. A replay begins at
-the last checkpoint before its instant. `verify` uses none of them.
+further rows and leaves a checkpoint in the database: the same marker that a prune leaves in the log. A question about
+rows that no server has replayed leaves them, too. A replay begins at the last checkpoint before its instant. `verify`
+uses none of them.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import islice
 
 from app import store
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartNotFoundError, LogDamagedError, StateServiceError
-from app.core.expect import Listed
+from app.core.expect import FromRoster, Listed, Reporters
 from app.core.log import NOT_PAUSED, HashedRow, LogRow, Pauser, canonical, chain_hash, format_instant
 from app.core.position import Kind, Position
 from app.core.replay import Replay
 from app.db import Connection, retrying, snapshot, transaction
 from app.service.condition import Told
 from app.service.context import NOBODY, Service
-from app.service.crowds import Absent
+from app.service.crowds import FEW, Absent, Knowledge
 from app.service.status import Status, describe_status
 from app.service.upkeep import mark
 from app.service.verifying import Progress
@@ -76,6 +79,9 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
     Who waited for a slot then is not known. Raises ChartNotFoundError if the chart did not exist or was archived then,
     BadRequestError if the instant is still to come or older than the rows that a prune has left, and LogDamagedError.
     """
+    with suppress(StateServiceError):
+        # What is wrong is said below; and a database that cannot be written to has the answer all the same.
+        _catch_up(service, name, at, progress)
     with snapshot(service.database) as connection:
         row = store.charts.get_chart_even_archived(connection, name)
         if at > service.read_now(connection):
@@ -89,11 +95,10 @@ def get_past_status(service: Service, name: str, at: datetime, progress: Progres
         hours = service.events.fill(connection, position.hours, position.entered_at, at)
         position = replace(position, hours=hours)
         then = _row_then(row, position, past)
-        absent = _find_absent(chart, position, past.replay)
+        known = service.know(connection, row)
+        absent = _find_absent(known, connection, chart, position, past.replay)
         told = ToldThen(connection, then, chart, past.replay)
-        return describe_status(
-            connection, chart, then, position, at, known=service.know(connection, row), absent=absent, told=told
-        )
+        return describe_status(connection, chart, then, position, at, known=known, absent=absent, told=told)
 
 
 def _replay_until(
@@ -130,6 +135,24 @@ def _begin(service: Service, connection: Connection, row: store.charts.ChartRow,
 
 
 # Checkpoints
+
+
+def _catch_up(service: Service, name: str, at: datetime, progress: Progress) -> None:
+    """Leave the checkpoints that a long log lacks up to the instant `at`.
+
+    No server may have run since the log grew. The question reads those rows anyway, and the next one need not.
+    """
+    while True:
+        with snapshot(service.database) as connection:
+            store.charts.get_chart_even_archived(connection, name)
+            first, last = store.log.find_seq_at(connection, name, at)
+            found = None if last is None else store.checkpoints.find_checkpoint(connection, name, last)
+        begun = first - 1 if found is None else found.seq
+        if last is None or last - begun < 2 * STRIDE:
+            return
+        progress(begun, last)
+        if not leave_checkpoint(service, name):
+            return
 
 
 def leave_checkpoint(service: Service, name: str) -> bool:
@@ -278,12 +301,26 @@ def _complete(chart: Chart, position: Position, replay: Replay) -> Position:
     return replace(position, succeeded=sum(key == state.default_key for key in replay.reports.values()))
 
 
-def _find_absent(chart: Chart, position: Position, replay: Replay) -> Absent | None:
-    """Return who of a list in the chart file had not reported. Who of a roster had not is not told."""
-    expect = chart.expect_of(position.state)
-    if not isinstance(expect, Listed) or not chart.states[position.state].attributes:
+def _find_absent(
+    known: Knowledge, connection: Connection, chart: Chart, position: Position, replay: Replay
+) -> Absent | None:
+    """Return who of a set that names its machines had not reported."""
+    expect, reports = chart.expect_of(position.state), replay.reports
+    if expect is None or not expect.names_machines or not chart.states[position.state].attributes:
         return None
-    absent = tuple(machine for machine in expect.machines if machine not in replay.reports)
+    if isinstance(expect, FromRoster):
+        total = expect.count(position, known, ()) - len(expect.keep(list(reports), position, known))
+        roster = store.rosters.find_roster(connection, expect.roster)
+        assert roster is not None  # the chart went by it
+        lines = store.rosters.stream_lines(connection, roster.id, position.rosters[expect.roster], expect.where)
+        return Absent(tuple(islice((name for name, _ in lines if name not in reports), FEW.limit)), total)
+    if isinstance(expect, Listed):
+        members: Iterable[str] = expect.machines
+    else:
+        assert isinstance(expect, Reporters)  # no other set names its machines
+        spoken = {report.machine for report in replay.list_reports(position.run, expect.states)}
+        members = sorted(expect.keep(spoken, position, replay))
+    absent = tuple(name for name in members if name not in reports)
     return Absent(absent, len(absent))
 
 

@@ -498,8 +498,9 @@ def find_seq_at(connection: Connection, chart: str, at: datetime) -> tuple[int, 
 
     The latter is None if every row is younger. Used by: a status of the past, the plot of reports over time.
     """
-    ends = select(func.min(_log.seq), func.max(_log.seq)).where(_log.chart == chart)
-    first, last = connection.execute(ends).one()
+    # Each end by a query of its own: SQLite would read every row of the log for both at once.
+    ends = (select(end(_log.seq)).where(_log.chart == chart).scalar_subquery() for end in (func.min, func.max))
+    first, last = connection.execute(select(*ends)).one()
     # `at` does not fall as `seq` rises, so the row is found by halving.
     low, high = first - 1, last
     while low < high:

@@ -69,6 +69,70 @@ def test_chart_without_mistakes_is_not_warned_of() -> None:
     assert parse(CHART).warnings == ()
 
 
+BY_ROSTER = CHART.replace("expect: 20", "expect: {roster: web}")
+UNBOUND = ("slots: 4", 'slots: "100%"', "the slots of 'fleet' never bind: there are as many as machines that take part")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "start"),
+    [mistake for name, mistake in MISTAKES.items() if name != "slots that never bind"] + [UNBOUND],
+    ids=[name for name in MISTAKES if name != "slots that never bind"] + ["slots for all"],
+)
+def test_mistake_is_warned_of_where_a_roster_says_who_takes_part(old: str, new: str, start: str) -> None:
+    assert BY_ROSTER.count(old) == 1
+    found = [warning.message for warning in parse(BY_ROSTER.replace(old, new)).warnings]
+    assert [message.startswith(start) for message in found].count(True) == 1, found
+
+
+def test_chart_by_a_roster_without_mistakes_is_warned_only_of_work_that_is_done_twice() -> None:
+    (warning,) = parse(BY_ROSTER).warnings
+    assert "do the work again in 'fleet'" in warning.message
+    assert parse(BY_ROSTER.replace("  - name: fleet\n", "  - name: fleet\n    including: [canary]\n")).warnings == ()
+
+
+def test_set_of_a_state_says_how_many_slots_never_bind() -> None:
+    (warning,) = parse(CHART.replace("    slots: 4\n", "    expect: 4\n    slots: 4\n")).warnings
+    assert warning.message == "the slots of 'fleet' never bind: there are 4, and 4 machines take part"
+
+
+def test_state_that_counts_failures_alone_counts_one_at_a_plain_put() -> None:
+    text = CHART.replace(
+        """current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target:
+      - {name: halted, when: {key: failed, value: 2}}
+      - {name: done, when: {key: count, value: "100%"}}
+""",
+        """current: {key: failed, value: 0}
+    target:
+      - {name: done, when: {key: failed, value: 2}}
+""",
+    )
+    (warning,) = parse(text).warnings
+    assert warning.message == (
+        "a plain PUT on 'fleet' counts a failure, because its first attribute is 'failed';"
+        " put an attribute that counts success first"
+    )
+
+
+LISTED = CHART.replace("expect: 20", "expect: [m1, m2, m3, m4, m5, m6, m7]")
+AGAIN = "machines that are done in 'canary' are asked to do the work again in 'fleet'"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_warned"),
+    [
+        ("", "", True),
+        ("  - name: fleet\n", "  - name: fleet\n    including: [canary]\n", False),
+        ("{key: count, value: 5}", "{key: count, value: 7}", False),
+        ("{key: count, value: 5}", '{key: count, value: "100%"}', False),
+    ],
+    ids=["the first five", "including", "all seven", "all of them"],
+)
+def test_list_of_machines_does_the_work_twice_if_some_did_it_before(old: str, new: str, is_warned: bool) -> None:
+    found = [warning.message for warning in parse(LISTED.replace(old, new, 1)).warnings]
+    assert [message.startswith(AGAIN) for message in found] == [True] * is_warned
+
+
 ROSTERED = """\
 chart: web
 current_state: lb

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from app.lab import prove as lab_prove
 from tests.cli.conftest import Run
 from tests.support.apps import ROOT
 
@@ -53,3 +56,10 @@ def test_chart_in_the_database_is_proved_by_its_name(run: Run) -> None:
 
 def test_missing_file_is_exit_2(bare: Run) -> None:
     assert bare("chart", "prove", "no/such.yaml").code == 2
+
+
+def test_proof_that_is_given_up_is_exit_3(bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab_prove, "BUDGET", 20)
+    done = bare("chart", "prove", REBOOT, "--at-most", "20")
+    assert (done.code, done.out) == (3, "")
+    assert "not proved: over 20 combinations of counts; all that is known is that 20 machines take part" in done.err

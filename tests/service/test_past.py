@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
-from app.core.errors import BadRequestError, ChartNotFoundError, StateServiceError
+from app.core.errors import BadRequestError, ChartNotFoundError, DatabaseUnavailableError, StateServiceError
 from app.core.position import Claim, Evict, Goto, Pause, Release, Reset, Resume
 from app.core.replay import Replay
 from app.db import transaction
@@ -19,6 +21,7 @@ from app.service.context import Service
 from app.service.past import Checkpointer, get_past_status
 from app.service.put import Put, apply_one, sweep
 from app.service.reading import get_status
+from app.service.rosters import RosterRequest, import_roster, read_lines
 from app.service.upkeep import prune
 from app.service.verifying import verify
 from tests.service.support import (
@@ -36,6 +39,32 @@ from tests.service.support import (
 
 CHARTS = [CANARY, REBOOT, ROSTERED, REBOOT.replace("slots: 2", "slots: [1, 2]"), CANARY.replace("value: 5", "value: 4")]
 
+LINES = [f"m{number} tier={'lb' if number < 4 else 'app'} rack=r{number % 2}\n" for number in range(1, 7)]
+TIER = """\
+chart: web
+current_state: lb
+expect: {roster: web}
+states:
+  - name: lb
+    func: increment
+    expect: {roster: web, where: {tier: lb}}
+    slots: {total: 2, per: {rack: 1}}
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: undo, when: {key: failed, value: 2}}, {name: all, when: {key: count, value: "60%"}}]
+  - name: all
+    func: increment
+    including: [lb]
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: undo, when: {key: failed, value: 1}}, {name: done, when: {key: count, value: "100%"}}]
+  - name: undo
+    func: increment
+    expect: {reported: [lb, all]}
+    current: {key: count, value: 0}
+    target: {name: done, when: {key: count, value: "100%"}}
+  - name: done
+"""
+TIERS = [TIER, TIER.replace('"60%"', '"90%"'), TIER.replace("    including: [lb]\n", "")]
+
 
 def told(status: Any) -> dict[str, Any]:
     """What a status says, without the machines that wait for a slot: the log does not know them."""
@@ -45,7 +74,7 @@ def told(status: Any) -> dict[str, Any]:
     return fields
 
 
-def live(service: Service, chance: random.Random) -> None:
+def live(service: Service, chance: random.Random, charts: Sequence[str] = CHARTS) -> None:
     """Let one random thing happen; whatever the chart refuses has no effect."""
     machine = chance.choice(["m1", "m2", "m3", "m4"])
     try:
@@ -68,11 +97,11 @@ def live(service: Service, chance: random.Random) -> None:
             case "g":
                 operate.act(service, "web", Goto(state, "why"), ANN)
             case "u":
-                import_text(service, chance.choice(CHARTS))
+                import_text(service, chance.choice(charts))
             case _:
                 operate.archive(service, "web", "gone", ANN)
     except ChartNotFoundError:
-        import_text(service, chance.choice(CHARTS))
+        import_text(service, chance.choice(charts))
     except StateServiceError:
         pass
 
@@ -110,6 +139,38 @@ def test_past_status_is_what_was_answered_then(
     for at in instants:
         assert answer_at(service, at) == answered[at]
     assert sum(found is not None for found in answered.values()) > 20
+
+
+def put_roster(service: Service, lines: Sequence[str]) -> None:
+    request = RosterRequest("web", read_lines([line.encode() for line in lines]), max_loss=Fraction(1))
+    import_roster(service, request, ANN)
+
+
+def live_by_roster(service: Service, chance: random.Random) -> None:
+    """Let one random thing happen to a chart by a roster, or to the roster."""
+    if chance.random() < 0.15:
+        put_roster(service, chance.sample(LINES, k=5))
+    else:
+        live(service, chance, TIERS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_past_status_of_a_chart_by_a_roster_is_what_was_answered_then(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(past, "STRIDE", 10)
+    put_roster(service, LINES)
+    chance, checkpointer = random.Random(seed), Checkpointer(service)
+    answered: dict[datetime, dict[str, Any] | None] = {}
+    for _ in range(60):
+        clock.advance(chance.choice([1, 5, 30, 120]))
+        live_by_roster(service, chance)
+        checkpointer.look()
+        answered[clock.now] = answer(service)
+    for at, then in answered.items():
+        assert answer_at(service, at) == then
+    names = [then["waits_for"] for then in answered.values() if then is not None]
+    assert sum("not heard from: m" in text for text in names) > 10
 
 
 @pytest.fixture
@@ -200,6 +261,34 @@ def test_charts_take_turns_until_the_time_of_a_look_is_up(
     assert left == []
     checkpointer.look()
     assert left[:4] == ["web", "zoo", "web", "zoo"]
+
+
+@pytest.fixture
+def unread(service: Service, clock: Clock, moved: datetime, monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """A log of eight rows, and no server that has left checkpoints; the instant after its last row."""
+    for reason in ("one", "two", "three", "four"):
+        operate.act(service, "web", Goto("soak", reason), ANN)
+    monkeypatch.setattr(past, "STRIDE", 2)
+    return clock.now
+
+
+def test_question_about_a_log_that_no_server_has_read_leaves_checkpoints(service: Service, unread: datetime) -> None:
+    then = answer_at(service, unread)
+    assert checkpoints_of(service) == [2, 4, 6]
+    assert count_replayed(service, unread) < 4
+    assert answer_at(service, unread) == then == answer(service)
+    assert verify(service, "web").differences == ()
+
+
+def test_question_is_answered_where_no_checkpoint_can_be_left(
+    service: Service, unread: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise DatabaseUnavailableError("attempt to write a readonly database")
+
+    monkeypatch.setattr(past, "_keep", refuse)
+    assert answer_at(service, unread) == answer(service)
+    assert checkpoints_of(service) == []
 
 
 @pytest.mark.parametrize(
