@@ -249,11 +249,11 @@ def test_abandoned_folder_of_metrics_is_removed_by_the_next_start(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with running(sqlite_url, tmp_path, workers="1") as server:
+    with running(sqlite_url, tmp_path, GUNICORN, workers="1") as server:
         (left,) = tmp_path.glob("stateservice-metrics-*")
         server.kill()
     assert left.is_dir()
-    with running(sqlite_url, tmp_path, workers="1"):
+    with running(sqlite_url, tmp_path, GUNICORN, workers="1"):
         (new,) = tmp_path.glob("stateservice-metrics-*")
         assert new != left
     assert not list(tmp_path.glob("stateservice-metrics-*"))
@@ -263,11 +263,11 @@ def test_folder_of_metrics_that_a_server_in_another_container_uses_is_kept(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with running(sqlite_url, tmp_path, workers="1"):
+    with running(sqlite_url, tmp_path, GUNICORN, workers="1"):
         (used,) = tmp_path.glob("stateservice-metrics-*")
         # The number of a process that cannot run here, as that of another container may be.
         foreign = used.rename(tmp_path / "stateservice-metrics-99999999-x")
-        with running(sqlite_url, tmp_path, workers="1"):
+        with running(sqlite_url, tmp_path, GUNICORN, workers="1"):
             assert foreign.is_dir()
 
 
@@ -275,7 +275,7 @@ def test_put_is_answered_after_the_folder_of_metrics_is_gone(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with running(sqlite_url, tmp_path, workers="1") as server:
+    with running(sqlite_url, tmp_path, GUNICORN, workers="1") as server:
         server.import_chart("web", SEED)
         (folder,) = tmp_path.glob("stateservice-metrics-*")
         # Before the worker has counted its first PUT, for which it would open a file.

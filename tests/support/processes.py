@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.support.forks import Forked
+
 T = TypeVar("T")
 
 
@@ -52,7 +54,7 @@ def children_of(pid: int) -> list[int]:
     return []
 
 
-def end_group(process: subprocess.Popen[Any], seconds: float) -> None:
+def end_group(process: subprocess.Popen[Any] | Forked, seconds: float) -> None:
     """End a process that leads its own process group: ask it, and after `seconds` kill what is left of the group."""
     if process.poll() is None:
         process.terminate()

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 import psutil
@@ -31,6 +31,7 @@ from app.waiting.hub import LISTENER_NAME
 from app.waiting.places import MAX_WORKERS, SHARED_SIZE
 from tests.service.support import opened_service
 from tests.support.databases import copied, database_on
+from tests.support.forks import Forked, fork_gunicorn
 from tests.support.http import ANSWER_SECONDS, Reply, send
 from tests.support.processes import children_of, end_group, until
 
@@ -52,7 +53,7 @@ def chart_path(chart: str, rest: str = "state", **parameters: str) -> str:
 class Server:
     """A running server, and questions to it."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
     port: int
     log: Path
     database_url: str
@@ -228,15 +229,16 @@ def patched(folder: Path, patch: str) -> list[str]:
 
 @contextmanager
 def running(
-    database_url: str, folder: Path, command: Sequence[str] = GUNICORN, port: int | None = None, **settings: str
+    database_url: str, folder: Path, command: Sequence[str] | None = None, port: int | None = None, **settings: str
 ) -> Iterator[Server]:
-    """Run a server with these settings until the block ends; its log stays in `folder`."""
+    """Run a server with these settings until the block ends; its log stays in `folder`.
+
+    Without a command it is gunicorn, forked from a process that has imported it: see tests/support/forks.py.
+    """
     log = folder / f"server-{time.monotonic_ns()}.log"
     variables = environment(database_url, {"bind": "127.0.0.1:0", **settings})
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdout=output, stderr=output, text=True, start_new_session=True
-        )
+        process = start(command, variables, output)
     server = Server(process, port or 0, log, database_url)
     try:
         server.port = until(lambda: _find_port(server), f"it listens, see {log}", START_SECONDS)
@@ -247,6 +249,17 @@ def running(
     finally:
         end_group(process, 10)
         server.callers.shutdown(cancel_futures=True)
+
+
+def start(
+    command: Sequence[str] | None, variables: Mapping[str, str], output: IO[str]
+) -> subprocess.Popen[str] | Forked:
+    """Start a server in a session of its own."""
+    if command is None:
+        return fork_gunicorn(GUNICORN[3:], variables, output)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=output, stderr=output, text=True, start_new_session=True
+    )
 
 
 def _find_port(server: Server) -> int | None:

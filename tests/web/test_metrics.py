@@ -18,7 +18,7 @@ from app.service.tokens import Role, create_token
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text, opened_app
 from tests.support.processes import until
-from tests.support.servers import Server, running
+from tests.support.servers import GUNICORN, Server, running
 
 COUNTED = """\
 current_state: work
@@ -177,7 +177,7 @@ def test_reader_sees_the_charts_of_its_pattern_and_nobody_else_any(database_url:
 
 @pytest.fixture
 def server(sqlite_url: str, tmp_path: Path) -> Iterator[Server]:
-    with running(sqlite_url, tmp_path, workers="3") as found:
+    with running(sqlite_url, tmp_path, GUNICORN, workers="3") as found:
         found.import_chart("states", SEED.replace("value: 1", "value: 1000"))
         yield found
 
