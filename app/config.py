@@ -30,6 +30,8 @@ _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _WEBHOOK_HOST = re.compile(
     r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*(?:/[0-9]{1,2})?|[0-9a-f:.]*:[0-9a-f:.]*(?:/[0-9]{1,3})?"
+    # A service that apprise tells.
+    r"|(?!https?:)[a-z][a-z0-9+.-]*://"
 )
 _BIND = re.compile(r"unix:.+|fd://[0-9]+|(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):(?P<port>[0-9]{1,5})")
 
@@ -103,8 +105,8 @@ def _webhook_hosts(text: str) -> tuple[str, ...]:
     for entry in entries:
         if not _WEBHOOK_HOST.fullmatch(entry):
             raise ValueError(
-                "must be host names, patterns such as *.example.org, addresses or networks, comma-separated, without a"
-                f" port: {entry!r} is not one"
+                "must be host names, patterns such as *.example.org, addresses, networks or schemes such as slack://,"
+                f" comma-separated, without a port: {entry!r} is not one"
             )
     return entries
 
@@ -173,7 +175,7 @@ class Config:
     webhook_hosts: tuple[str, ...] = _setting(
         _webhook_hosts,
         (),
-        "where subscriptions may send: names, *.example.org, addresses, networks; if not set, nowhere",
+        "where subscriptions may send: names, *.example.org, addresses, networks, slack://; if not set, nowhere",
     )
     metrics_charts: int = _setting(
         _whole(0, 100_000), 500, "charts with series in /metrics; stateservice_charts_left_out counts the rest"

@@ -14,6 +14,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 # What of the repository is in the wheel, below stateservice/home.
@@ -30,9 +31,9 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 TAG = "py3-none-any"
 
 
-def read_project() -> dict[str, object]:
+def read_project() -> dict[str, Any]:
     """Return the table [project] of pyproject.toml."""
-    found: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return found
 
 
@@ -85,11 +86,18 @@ def write_metadata() -> str:
         "License-File: LICENSE",
         f"Requires-Python: {project['requires-python']}",
         *(f"Requires-Dist: {name}" for name in list_requirements()),
+        *_list_extras(project),
         "Description-Content-Type: text/markdown",
         "",
         (ROOT / "README.md").read_text(),
     ]
     return "\n".join(lines)
+
+
+def _list_extras(project: dict[str, Any]) -> Iterator[str]:
+    for extra, names in project["optional-dependencies"].items():
+        yield f"Provides-Extra: {extra}"
+        yield from (f'Requires-Dist: {name}; extra == "{extra}"' for name in names)
 
 
 def build_wheel(wheel_directory: str, config_settings: object = None, metadata_directory: object = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ import click
 
 from app import chart_file
 from app.chart_file.rosters import warn_of_sets
-from app.cli.given import read_given, rosters_option
+from app.cli.given import calendars_option, read_calendars, read_given, rosters_option
 from app.cli.shared import (
     MACHINE,
     NAME,
@@ -80,11 +80,12 @@ def group() -> None:
 @group.command("lint", epilog="Example: ./state_service chart lint charts/*.yaml")
 @click.argument("files", nargs=-1, required=True)
 @rosters_option("The lines of a roster: labels and values that no machine has are warnings, and promises are checked.")
+@calendars_option("A calendar: it is read, and a chart that names one which is not given is warned of.")
 @JSON
-def lint(files: tuple[str, ...], roster_files: tuple[str, ...], as_json: bool) -> None:
+def lint(files: tuple[str, ...], roster_files: tuple[str, ...], calendar_files: tuple[str, ...], as_json: bool) -> None:
     """Check chart FILES without importing them; print each problem with its line and column. Exit 2 if there is one."""
-    rosters = read_given(roster_files)
-    checked = [_Checked(file, rosters) for file in files]
+    rosters, calendars = read_given(roster_files), read_calendars(calendar_files)
+    checked = [_Checked(file, rosters, calendars) for file in files]
     if as_json:
         print_json([item.as_json() for item in checked])
     else:
@@ -95,9 +96,9 @@ def lint(files: tuple[str, ...], roster_files: tuple[str, ...], as_json: bool) -
 
 
 class _Checked:
-    """A chart file that was checked, against the rosters that are given: the chart, or its problems."""
+    """A chart file that was checked, against the rosters and calendars that are given: the chart, or its problems."""
 
-    def __init__(self, file: str, rosters: Lists) -> None:
+    def __init__(self, file: str, rosters: Lists, calendars: Collection[str]) -> None:
         self.file = file
         self.parsed: chart_file.ParsedChart | None = None
         self.problems: tuple[Problem, ...] = ()
@@ -111,7 +112,8 @@ class _Checked:
         self.parsed = parsed
         known = Memory(rosters)
         found = warn_of_sets(parsed.chart, parsed.sets, known, known.newest)
-        self.warnings = tuple(sorted((*parsed.warnings, *_list_missing(parsed, rosters), *found)))
+        missing = (*_list_missing(parsed, rosters), *_list_missing_calendars(parsed, calendars))
+        self.warnings = tuple(sorted((*parsed.warnings, *missing, *found)))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -135,6 +137,15 @@ def _list_missing(parsed: chart_file.ParsedChart, rosters: Lists) -> list[Proble
     missing = [(name, spot) for name, spot in parsed.rosters.items() if rosters and name not in rosters]
     return [
         Problem(spot.line, spot.column, f"no --roster has the lines of {name!r} ({given})") for name, spot in missing
+    ]
+
+
+def _list_missing_calendars(parsed: chart_file.ParsedChart, calendars: Collection[str]) -> list[Problem]:
+    """Return a warning for each calendar that the chart names and that is not given, if others are."""
+    given = f"given: {', '.join(calendars)}"
+    missing = [(name, spot) for name, spot in parsed.calendars.items() if calendars and name not in calendars]
+    return [
+        Problem(spot.line, spot.column, f"no --calendar has the events of {name!r} ({given})") for name, spot in missing
     ]
 
 

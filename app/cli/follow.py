@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import textwrap
 import time
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import click
@@ -20,6 +23,10 @@ from app.service.reading import get_status
 # Exit code of `wait` if the time is up first.
 TIME_IS_UP = 3
 LOOK_SECONDS = 1.0
+# Columns below which lines are not wrapped any narrower.
+LEAST_COLUMNS = 20
+# The conditions that somebody must look at.
+COLOURS = {"failed": "red", "backing_out": "red", "at_the_edge": "yellow", "stuck": "yellow"}
 # What may be over at the next look: a server that starts again, a database that fails over.
 PASSING = (remote.UnreachableError, DatabaseUnavailableError)
 
@@ -136,7 +143,7 @@ def watch(context: click.Context, name: str) -> None:
 
 
 def _describe(status: dict[str, Any]) -> str:
-    """Return a status in a few lines, each cut to the terminal's width."""
+    """Return a status in a few lines; on a terminal they fit its width, and the condition's line stands out."""
     values = ", ".join(f"{key} {value}" for key, value in status["values"].items())
     lines = [
         f"{status['chart']}: {status['condition']} in {status['current_state']}, run {status['run']}",
@@ -146,8 +153,11 @@ def _describe(status: dict[str, Any]) -> str:
     ]
     text = [line for line in lines if line]
     if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        text = [line[:width] for line in text]
+        width = max(shutil.get_terminal_size().columns, LEAST_COLUMNS)
+        head, *rest = [textwrap.wrap(line, width) for line in text]
+        if not os.environ.get("NO_COLOR"):
+            head = [click.style(piece, fg=COLOURS.get(status["condition"]), bold=True) for piece in head]
+        text = [*head, *chain.from_iterable(rest)]
     return "\n".join(text)
 
 

@@ -1,6 +1,7 @@
 """The chart that a command is about, in a file, in the database or on a server; and the rosters by which it goes.
 
-The option `--roster [NAME=]FILE` takes rosters from files instead of a database.
+The options `--roster [NAME=]FILE` and `--calendar [NAME=]FILE` take rosters and calendars from files instead of a
+database.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import click
 
 from app import chart_file
 from app.chart_file.rosters import RosterFileError, parse_labels, parse_roster
+from app.chart_file.windows import ParsedCalendar, parse_calendar
 from app.cli.remote import Remote, chart_path, find_remote, path_of
 from app.cli.shared import USAGE, config_of, fail, open_service, print_problems, read_file
 from app.core.chart import Chart
-from app.core.errors import ChartFileError
+from app.core.errors import BadRequestError, CalendarFileError, ChartFileError
 from app.core.expect import Labels, read_labels
+from app.core.window import HORIZON, Interval
 from app.lab.world import need_rosters
+from app.service.calendars import check_name
 from app.service.reading import get_definition
 from app.service.rosters import find_name_problem, read_list
 
@@ -32,7 +36,7 @@ def rosters_option(meaning: str) -> Callable[[Any], Any]:
 
 
 def split_name(given: str) -> tuple[str, str]:
-    """Return the roster's name and its file: a file without NAME= is called like the roster."""
+    """Return the name of a roster or a calendar, and its file: without NAME= it is called like the file."""
     name, sign, file = given.partition("=")
     return (name, file) if sign else (Path(given).stem, given)
 
@@ -61,6 +65,29 @@ def read_given(given: Iterable[str]) -> dict[str, dict[str, Labels]]:
         name: {machine: read_labels(text) for machine, text in lines.items()}
         for name, lines in read_lines(given).items()
     }
+
+
+def calendars_option(meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--calendar`, which may be given several times."""
+    return click.option("--calendar", "calendar_files", multiple=True, metavar="[NAME=]FILE", help=meaning)
+
+
+def read_calendars(given: Iterable[str]) -> dict[str, ParsedCalendar]:
+    """Return each calendar that the option names. Exits 2 with each problem of a bad file."""
+    found: dict[str, ParsedCalendar] = {}
+    now = datetime.now(UTC)
+    for name, file in map(split_name, given):
+        try:
+            check_name(name)
+            if name in found:
+                fail(f"--calendar: the calendar {name!r} is given twice", USAGE)
+            found[name] = parse_calendar(read_file(file), Interval(now, now + HORIZON))
+        except BadRequestError as error:
+            fail(f"--calendar: {error}", USAGE)
+        except CalendarFileError as error:
+            print_problems(file, error.problems)
+            sys.exit(USAGE)
+    return found
 
 
 def is_file(target: str) -> bool:

@@ -16,7 +16,7 @@ import click
 
 from app.chart_file.fields import ScalarError, to_part, to_span
 from app.cli.chart import JSON
-from app.cli.given import find_rosters, read_chart, read_given, rosters_option
+from app.cli.given import calendars_option, find_rosters, read_calendars, read_chart, read_given, rosters_option
 from app.cli.remote import chart_path, find_remote
 from app.cli.shared import (
     NO,
@@ -46,6 +46,7 @@ from app.lab.prove import Proved, prove
 from app.lab.simulate import Assumptions, Simulation, list_assumptions, list_curves, say_time, simulate
 from app.lab.story import read_story
 from app.lab.templates import TEMPLATES, make_files
+from app.lab.world import Calendars
 from app.service.runs import (
     MAX_RUNS,
     Done,
@@ -138,15 +139,16 @@ def _say_why(proved: Proved, at_most: int) -> str:
 @click.command("test", epilog="Example: ./state_service chart test charts/stories/*.yaml")
 @click.argument("files", nargs=-1, required=True)
 @rosters_option("The lines of a roster, in the place of those that the stories name.")
+@calendars_option("A calendar that closes charts, in the place of those that the stories name.")
 @JSON
 @exits_on_error
-def test(files: tuple[str, ...], roster_files: tuple[str, ...], as_json: bool) -> None:
+def test(files: tuple[str, ...], roster_files: tuple[str, ...], calendar_files: tuple[str, ...], as_json: bool) -> None:
     """Play the stories in FILES, and print which states and transitions they covered.
 
     Exit 1 if a story differs from what it expects, 2 if a file cannot be read.
     """
-    rosters = read_given(roster_files)
-    played = [_Played(file, rosters) for file in files]
+    rosters, calendars = read_given(roster_files), read_calendars(calendar_files)
+    played = [_Played(file, rosters, calendars) for file in files]
     if as_json:
         print_json([item.as_json() for item in played])
     else:
@@ -162,13 +164,14 @@ def test(files: tuple[str, ...], roster_files: tuple[str, ...], as_json: bool) -
 class _Played:
     """A story file that was played: the result, or the file's problems."""
 
-    def __init__(self, file: str, rosters: Lists) -> None:
+    def __init__(self, file: str, rosters: Lists, calendars: Calendars) -> None:
         self.file = file
         self.result: Result | None = None
         self.problems: tuple[Any, ...] = ()
         folder = Path() if file == "-" else Path(file).parent
         try:
-            self.result = play(read_story(read_file(file), lambda name: read_path(folder / name), rosters))
+            story = read_story(read_file(file), lambda name: read_path(folder / name), rosters, calendars)
+            self.result = play(story)
         except ChartFileError as error:
             self.problems = error.problems
 

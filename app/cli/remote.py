@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 
 import click
 import urllib3
+from click.shell_completion import CompletionItem
 from urllib3.exceptions import HTTPError
 
 from app.cli.shared import ANSWERED, NO, USAGE, exits_on_error, fail, load_config, open_service, print_problems
@@ -328,8 +329,7 @@ def install(group: click.Group, asks: Mapping[str, Ask], path: str = "") -> None
         else:
             command.callback = _over_http(below, asks.get(below), command.callback)
             for parameter in command.params:
-                if path == "chart" and parameter.name in ("name", "names"):
-                    parameter._custom_shell_complete = complete_chart
+                parameter._custom_shell_complete = _COMPLETED.get((path, parameter.name or ""))
 
 
 def complete_chart(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -347,6 +347,28 @@ def complete_chart(context: click.Context, parameter: click.Parameter, incomplet
     except (SystemExit, Exception):
         return []
     return [chart for chart in charts if chart.startswith(incomplete)]
+
+
+def complete_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell itself complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _complete_either(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    charts = [CompletionItem(name) for name in complete_chart(context, parameter, incomplete)]
+    return [*charts, *complete_file(context, parameter, incomplete)]
+
+
+# What a shell completes, by the words before a command and the name of its parameter.
+_COMPLETED: Mapping[tuple[str, str], Callable[..., Any]] = {
+    **dict.fromkeys((("chart", "name"), ("chart", "names"), ("db", "charts")), complete_chart),
+    # `prove` and `simulate`.
+    **dict.fromkeys((("chart", "chart"), ("chart", "target")), _complete_either),
+    **dict.fromkeys((("chart", "file"), ("chart", "files"), ("roster", "file"), ("calendar", "file")), complete_file),
+    **dict.fromkeys((("chart", "roster_files"), ("chart", "calendar_files")), complete_file),
+    # `serve`.
+    **dict.fromkeys((("", "charts"), ("", "roster_files")), complete_file),
+}
 
 
 def _over_http(path: str, ask: Ask | None, on_database: Callable[..., Any] | None) -> Callable[..., Any]:

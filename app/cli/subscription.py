@@ -110,7 +110,8 @@ def print_test(name: str, delivery: Fields) -> None:
     if not delivery["delivered"]:
         click.echo(f"{name}: not delivered: {delivery['error']}", err=True)
         sys.exit(NO)
-    click.echo(f"{name}: delivered, the receiver answered {delivery['status']}")
+    answered = "" if delivery["status"] is None else f", the receiver answered {delivery['status']}"
+    click.echo(f"{name}: delivered{answered}")
 
 
 @group.command("deliveries", epilog="Example: ./state_service subscription deliveries pager --limit 20")

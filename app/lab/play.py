@@ -138,7 +138,7 @@ def play(story: Story) -> Result:
 
 def play_tale(story: Story, tale: Tale, coverage: Coverage) -> Played:
     """Play one tale up to its first difference; what it did before that counts as covered."""
-    world = World(story.chart, tale.start, story.rosters)
+    world = World(story.chart, tale.start, story.rosters, story.calendars)
     difference = _find_forbidden(world, tale, 0, tale.spot)
     for step in tale.steps:
         if difference is not None:

@@ -29,12 +29,14 @@ from app.chart_file.fields import (
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, Place, Problems, ScalarNode, decode, quote, read_nodes
 from app.chart_file.rosters import parse_labels
+from app.chart_file.windows import ParsedCalendar, parse_calendar
 from app.core.chart import Chart
 from app.core.errors import BadRequestError, ChartFileError
 from app.core.expect import Labels
 from app.core.memory import Lists
 from app.core.position import Archive, Evict, Goto, Happening, Open, Pause, Reason, Reset, Resume
-from app.lab.world import need_rosters
+from app.core.window import HORIZON, Interval
+from app.lab.world import Calendars, need_rosters
 
 # When a story begins if it does not say so: a Monday at noon.
 BEGINNING = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)
@@ -44,7 +46,7 @@ RANGE = re.compile(r"(?P<prefix>.*?)(?P<first>[0-9]+)\.\.(?P=prefix)(?P<last>[0-
 # The answer to expect of something that is an error rather than a refusal, such as a 400 or a 409.
 ERROR = "error"
 
-ROOT_KEYS = ("chart", "rosters", "machines", "start", "story", "never")
+ROOT_KEYS = ("chart", "rosters", "calendars", "machines", "start", "story", "never")
 TALE_KEYS = ("name", "start", "steps", "never")
 # What machines say, and what a step may say about it.
 SAYINGS = {
@@ -149,26 +151,31 @@ class Tale:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A story file: a chart, the rosters by which it goes, and tales about it."""
+    """A story file: a chart, the rosters and calendars by which it goes, and tales about it."""
 
     chart: Chart
     tales: tuple[Tale, ...]
     rosters: Lists = field(default_factory=dict)
+    calendars: Calendars = field(default_factory=dict)
 
 
 # Returns the content of a file that a story names. Raises OSError.
 Load = Callable[[str], bytes]
 
 
-def read_story(text: str | bytes, load: Load, rosters: Lists | None = None) -> Story:
-    """Return the story in `text`; `load` reads the files that it names. `rosters` are in the place of the story's own.
+def read_story(
+    text: str | bytes, load: Load, rosters: Lists | None = None, calendars: Calendars | None = None
+) -> Story:
+    """Return the story in `text`; `load` reads the files that it names.
+
+    `rosters` and `calendars` are in the place of the story's own.
 
     Raises ChartFileError with every problem of the story, also if a chart file that it names has problems.
     """
     problems = Problems()
     decoded = decode(text, problems)
     root = None if decoded is None else read_nodes(decoded, problems)
-    story = None if root is None else _Reader(problems, load, rosters or {}).read(root)
+    story = None if root is None else _Reader(problems, load, rosters or {}, calendars or {}).read(root)
     if story is None or problems:
         raise ChartFileError(problems.in_order())
     return story
@@ -177,10 +184,11 @@ def read_story(text: str | bytes, load: Load, rosters: Lists | None = None) -> S
 class _Reader:
     """Reads a story's nodes; what is wrong with them is noted in `problems`."""
 
-    def __init__(self, problems: Problems, load: Load, rosters: Lists) -> None:
+    def __init__(self, problems: Problems, load: Load, rosters: Lists, calendars: Calendars) -> None:
         self._problems = problems
         self._load = load
         self._rosters = rosters
+        self._calendars = calendars
         self._machines: tuple[str, ...] = ()
         self._start = BEGINNING
         self._charts: list[Chart] = []
@@ -195,6 +203,8 @@ class _Reader:
             return None
         rosters = {**self._read_rosters(fields.find("rosters"), "rosters"), **self._rosters}
         self._check_rosters(fields.find("chart"), chart, rosters)
+        calendars = {**self._read_calendars(fields.find("calendars")), **self._calendars}
+        self._check_calendars(fields.find("calendars"), chart, calendars)
         self._machines = self._read_machines(fields.find("machines"))
         self._start = self._scalar(fields.find("start"), "start", to_instant) or BEGINNING
         node = fields.find("story")
@@ -206,7 +216,7 @@ class _Reader:
             self._problems.add(node, "story is an empty list")
         # Read last: by now the states of every version are known.
         never = self._read_states(fields.find("never"), "never")
-        return Story(chart, tuple(replace(tale, never=tale.never | never) for tale in tales), rosters)
+        return Story(chart, tuple(replace(tale, never=tale.never | never) for tale in tales), rosters, calendars)
 
     def _read_tale(self, node: Node) -> Tale | None:
         fields = read_map(node, "an entry of story", TALE_KEYS, ("name", "steps"), self._problems)
@@ -359,6 +369,37 @@ class _Reader:
             place = f"{text}:" if is_file else "in its lines, "
             self._problems.add(node, f"{name}: {place}{error.problems[0]}")
         return {}
+
+    def _read_calendars(self, node: Node | None) -> dict[str, ParsedCalendar]:
+        """Return each calendar: its value is the name of a file, or, over several lines, the iCalendar text."""
+        if node is not None and not isinstance(node, MapNode):
+            expect_type(node, "calendars", "a mapping from a calendar's name to its file or its text", self._problems)
+            return {}
+        found: dict[str, ParsedCalendar] = {}
+        for name, (_, value) in ({} if node is None else node.entries).items():
+            text = self._scalar(value, name, str)
+            calendar = None if text is None else self._read_calendar(value, name, text)
+            if calendar is not None:
+                found[name] = calendar
+        return found
+
+    def _read_calendar(self, node: Node, name: str, text: str) -> ParsedCalendar | None:
+        """Return the calendar in the file `text`, or in `text` itself; its problems become the node's."""
+        is_file = "\n" not in text
+        try:
+            return parse_calendar(self._load(text) if is_file else text, Interval(BEGINNING, BEGINNING + HORIZON))
+        except OSError as error:
+            self._problems.add(node, f"{name}: cannot read {quote(text)}: {error.strerror or error}")
+        except ChartFileError as error:
+            place = f"{text}:" if is_file else "in its lines, "
+            self._problems.add(node, f"{name}: {place}{error.problems[0]}")
+        return None
+
+    def _check_calendars(self, node: Node | None, chart: Chart, calendars: Calendars) -> None:
+        """Note a calendar that the chart names and that is not among those of the story, if it has any."""
+        missing = sorted(chart.calendars - calendars.keys())
+        if node is not None and missing:
+            self._problems.add(node, f"chart {chart.name!r} names the calendar {missing[0]!r}, which is not given here")
 
     def _check_rosters(self, node: Node | None, chart: Chart, rosters: Lists) -> None:
         try:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from app.chart_file.windows import ParsedCalendar
 from app.core import machine
 from app.core.chart import Chart, Transition
 from app.core.errors import BadRequestError, ConflictError
@@ -31,11 +32,16 @@ from app.core.position import (
     Update,
     Upgrade,
 )
+from app.core.window import HORIZON, Hours, Interval
 
+# Calendars by name.
+Calendars = Mapping[str, ParsedCalendar]
 # Kinds of rows that begin a visit, whether or not the state is another one.
 MOVES = frozenset({Kind.TRANSITION, Kind.TIMEOUT, Kind.RESET, Kind.GOTO})
 # Ticks at one instant after which the clock is taken to move in a circle.
 MAX_TICKS = 20
+# Events are found from this long before a story begins: it may begin inside one.
+BEFORE = timedelta(days=40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,19 @@ def need_rosters(chart: Chart, rosters: Collection[str]) -> None:
 class World:
     """A chart that was imported at `now`, and everything that its machines have said since.
 
-    `rosters` has the lines of each roster that the chart goes by. Raises BadRequestError if one is missing.
+    `rosters` has the lines of each roster that the chart goes by. Raises BadRequestError if one is missing. A calendar
+    that the chart names and `calendars` lacks has no events.
     """
 
-    def __init__(self, chart: Chart, now: datetime, rosters: Lists | None = None) -> None:
+    def __init__(
+        self, chart: Chart, now: datetime, rosters: Lists | None = None, calendars: Calendars | None = None
+    ) -> None:
         need_rosters(chart, rosters or {})
         self.now = now
+        self._calendars = calendars or {}
+        # The calendars' events from before the story's beginning up to an instant.
+        self._events: dict[str, tuple[Interval, ...]] = {}
+        self._events_from = self._events_until = now - BEFORE
         self.charts = {1: chart}
         self.moves: list[Move] = []
         self.is_archived = False
@@ -74,7 +87,7 @@ class World:
         self._visits: dict[str, int] = {}
         self._keys: dict[str, LoggedUpdate] = {}
         newest = {name: self.memory.newest[name] for name in chart.rosters}
-        first = machine.start(chart, 1, 1, now, rosters=newest, known=self.memory)
+        first = machine.start(chart, 1, 1, now, hours=self._find_hours(chart), rosters=newest, known=self.memory)
         self.due_at = first.due_at
         self._position = first.position
         self._take(first)
@@ -86,8 +99,10 @@ class World:
 
     @property
     def position(self) -> Position:
-        """Where the chart stands, with what a decision must know of the reports of slot holders."""
+        """Where the chart stands, with what a decision must know of slot holders' reports and of calendars' events."""
         here = self._position
+        if here.hours.calendars:
+            here = replace(here, hours=self._fill(here.hours))
         if self.chart.states[here.state].slots is None:
             return here
         reports = self._reports.get(here.visit, {})
@@ -135,8 +150,9 @@ class World:
         need_rosters(chart, self.memory.newest)
         version = self._position.version + 1
         newest = {name: self.memory.newest[name] for name in chart.rosters}
+        hours = self._find_hours(chart)
         step = self._decide(
-            Upgrade(chart=chart, version=version, homes=homes, reports=dict(self.reports), rosters=newest)
+            Upgrade(chart=chart, version=version, homes=homes, reports=dict(self.reports), hours=hours, rosters=newest)
         )
         self.charts[version] = chart
         self.memory.states = {visit: homes.get(name, name) for visit, name in self.memory.states.items()}
@@ -184,6 +200,22 @@ class World:
             done.append(self.do(Tick()))
         self.now = max(self.now, instant)
         return done
+
+    def _find_hours(self, chart: Chart) -> Hours:
+        """Return the calendars by which the chart goes, with their events."""
+        return self._fill(
+            Hours(calendars=tuple((name, 1) for name in sorted(chart.calendars & self._calendars.keys())))
+        )
+
+    def _fill(self, hours: Hours) -> Hours:
+        """Return the hours with their calendars' events, from before the story's beginning to the horizon."""
+        if hours.calendars and self._events_until < self.now + HORIZON:
+            self._events_until = self.now + 2 * HORIZON
+            self._events = {
+                name: calendar.list_intervals(self._events_from, self._events_until)
+                for name, calendar in self._calendars.items()
+            }
+        return replace(hours, events=self._events) if hours.calendars else hours
 
     def _find_visit(self, state: str) -> int | None:
         """Return the latest visit of a state in this run, also by a name that the state had before an upgrade."""

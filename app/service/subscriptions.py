@@ -37,7 +37,17 @@ from app.service.condition import Condition
 from app.service.context import Service
 from app.service.reading import get_status, list_statuses
 from app.service.tokens import PATTERN
-from app.service.webhooks import SECRET_PREFIX, AllowedHosts, Outcome, read_secret, read_target, send, sign
+from app.service.webhooks import (
+    SECRET_PREFIX,
+    AllowedHosts,
+    Outcome,
+    check_notification,
+    notify,
+    read_secret,
+    read_target,
+    send,
+    sign,
+)
 from app.store.subscriptions import CLAIM, Cursor, Delivery, Subscription
 
 logger = logging.getLogger("stateservice.delivering")
@@ -158,7 +168,10 @@ def _check(wanted: Wanted, allowed: AllowedHosts) -> None:
         raise InvalidSubscriptionError("charts and kinds must not be empty lists")
     if wanted.secret is not None:
         read_secret(wanted.secret)
-    allowed.check_name(read_target(wanted.url).host)
+    if allowed.lists_scheme(wanted.url):
+        check_notification(wanted.url)
+    else:
+        allowed.check_name(read_target(wanted.url).host)
 
 
 def list_subscriptions(service: Service) -> list[Subscription]:
@@ -265,7 +278,9 @@ def say_row(found: HashedRow) -> str:
 
 
 def send_message(service: Service, subscription: Subscription, message: Message) -> Outcome:
-    """Sign a message, send it, and return what came of it."""
+    """Sign a message, send it, and return what came of it; a service that apprise knows gets its text."""
+    if service.webhook_hosts.lists_scheme(subscription.url):
+        return notify(subscription.url, message.text)
     body, timestamp = message.encode(subscription.format), int(time.time())
     headers = {
         "Content-Type": "application/json",
@@ -414,8 +429,16 @@ class Deliverer:
                 logger.exception("subscription %r: delivering %r failed", subscription.name, chart)
 
     def deliver(self, subscription: Subscription, chart: str) -> None:
-        """Send the rows that a subscription has not been told of yet, until one fails or there are no more."""
+        """Send the rows that a subscription has not been told of yet, until one fails or there are no more.
+
+        It goes by what the subscription is now: it may have been changed since it was read. A change while rows are
+        sent takes the cursor away, and the next look hands the chart over again.
+        """
         with transaction(self._service.database) as connection:
+            found = store.subscriptions.find_subscription(connection, subscription.name)
+            if found is None or found.id != subscription.id:
+                return  # deleted
+            subscription = found
             now = self._service.read_now(connection)
             cursor = store.subscriptions.claim_cursor(
                 connection, subscription.id, chart, self._name, now=now, until=now + CLAIM

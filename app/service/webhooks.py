@@ -1,8 +1,11 @@
-"""Sends one webhook: where it may go, how it is signed, and what came back.
+"""Sends one webhook or notification: where it may go, how it is signed, and what came back.
 
 Headers and signature are those of Standard Webhooks (https://www.standardwebhooks.com). A receiver's address is checked
 when it is connected to, and the connection goes to the address that was checked, so that a name which resolves to
 another address a moment later reaches nothing else.
+
+A notification goes to a service that the library apprise knows, which makes its own connections. So it goes only where
+the URL's scheme is listed, such as `slack://`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
@@ -62,7 +67,10 @@ class Outcome:
 
 
 class AllowedHosts:
-    """The entries of STATE_SERVICE_WEBHOOK_HOSTS: host names, patterns such as `*.example.org`, addresses, networks."""
+    """The entries of STATE_SERVICE_WEBHOOK_HOSTS.
+
+    They are host names, patterns such as `*.example.org`, addresses, networks, and schemes such as `slack://`.
+    """
 
     def __init__(self, entries: Sequence[str] = ()) -> None:
         self.entries = tuple(entries)
@@ -85,6 +93,11 @@ class AllowedHosts:
             raise InvalidSubscriptionError(
                 f"{host} has the address {address}, which is not public and not listed in STATE_SERVICE_WEBHOOK_HOSTS"
             )
+
+    def lists_scheme(self, url: str) -> bool:
+        """Return whether the scheme of `url` is listed, so that apprise tells the service that the URL names."""
+        scheme, colon, _ = url.partition("://")
+        return f"{scheme.lower()}{colon}" in self.entries if colon else False
 
     def _lists(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
@@ -171,6 +184,37 @@ def send(url: str, headers: dict[str, str], body: bytes, allowed: AllowedHosts) 
     except (HTTPError, OSError) as error:
         return Outcome(None, _in_one_line(error))
     return Outcome(status, None if 200 <= status < 300 else f"the receiver answered {status}")
+
+
+def check_notification(url: str) -> None:
+    """Raise InvalidSubscriptionError unless apprise is there and knows the service that `url` names."""
+    if len(url) > URL_LENGTH or not url.isprintable():
+        raise InvalidSubscriptionError(f"url must be at most {URL_LENGTH} printable characters")
+    if _load_apprise().Apprise.instantiate(url) is None:
+        raise InvalidSubscriptionError(f"url: apprise knows no service by such a {url.partition(':')[0]}:// address")
+
+
+def notify(url: str, text: str) -> Outcome:
+    """Have apprise tell the service that `url` names, and return what came of it."""
+    try:
+        sender = _load_apprise().Apprise()
+        is_told = sender.add(url) and sender.notify(body=text)
+    except InvalidSubscriptionError as error:
+        return Outcome(None, str(error))
+    except Exception as error:
+        # Each of its plugins is a program of its own.
+        return Outcome(None, f"apprise: {_in_one_line(error)}")
+    return Outcome(None, None if is_told else "apprise could not deliver it; the log of the service says why")
+
+
+def _load_apprise() -> Any:
+    # Here, because it is large, and few need it.
+    try:
+        return import_module("apprise")
+    except ImportError:
+        raise InvalidSubscriptionError(
+            "url: the library apprise is not installed: pip install 'stateservice[apprise]', or pip install apprise"
+        ) from None
 
 
 def _resolve(target: Target, allowed: AllowedHosts) -> str:

@@ -98,10 +98,14 @@ def add_subscription(connection: Connection, values: dict[str, Any]) -> None:
 
 
 def change_subscription(connection: Connection, subscription_id: int, values: dict[str, Any]) -> None:
-    """Change a subscription; it goes on where it was, and what failed is tried again at once."""
+    """Change a subscription; it goes on where it was, and what failed is tried again at once.
+
+    Whoever sends rows of it now goes by what it was before, and loses its cursors.
+    """
     connection.execute(update(subscriptions).where(subscriptions.c.id == subscription_id).values(_columns(values)))
     is_its = subscription_cursors.c.subscription_id == subscription_id
-    connection.execute(update(subscription_cursors).where(is_its).values(next_at=None, attempts=0))
+    free: dict[str, Any] = {"next_at": None, "attempts": 0, "claimed_by": None, "claimed_until": None}
+    connection.execute(update(subscription_cursors).where(is_its).values(free))
 
 
 def _columns(values: dict[str, Any]) -> dict[str, Any]:

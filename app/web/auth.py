@@ -240,6 +240,11 @@ RULES: dict[str, Role | None] = {
     "ui.get_tokens": Role.ADMIN,
     "ui.post_token": Role.ADMIN,
     "ui.post_revoke": Role.ADMIN,
+    "ui.get_subscriptions": Role.ADMIN,
+    "ui.get_subscription": Role.ADMIN,
+    "ui.post_subscription": Role.ADMIN,
+    "ui.post_subscription_test": Role.ADMIN,
+    "ui.post_subscription_delete": Role.ADMIN,
     "tokens.get_tokens": Role.ADMIN,
     "tokens.put_token": Role.ADMIN,
     "tokens.delete_token": Role.ADMIN,
@@ -250,7 +255,7 @@ RULES: dict[str, Role | None] = {
 
 # These endpoints may tell of any chart.
 FOR_ALL_CHARTS = (
-    *("subscriptions.", "calendars.put_calendar", "rosters.put_roster"),
+    *("subscriptions.", "ui.get_subscription", "ui.post_subscription", "calendars.put_calendar", "rosters.put_roster"),
     *("tokens.get_tokens", "tokens.put_token", "tokens.delete_token"),
 )
 

@@ -54,6 +54,20 @@ def test_bad_story_is_exit_2_at_line_and_column(bare: Run, story: Path) -> None:
     assert bare("chart", "test", str(story.parent / "none.yaml")).code == 2
 
 
+def test_calendar_closes_the_chart_of_a_story(bare: Run, story: Path) -> None:
+    (story.parent / "states.yaml").write_text(
+        "current_state: a\nexcept: freeze\nstates:\n- {name: a, func: increment, slots: 1, lease: 1h,"
+        " current: {key: count, value: 0}, target: {name: b, when: {key: count, value: 1}}}\n- {name: b}\n"
+    )
+    story.write_text("chart: states.yaml\nstory: [{name: x, steps: [{claim: {machine: m1}, answer: window}]}]\n")
+    calendar = story.parent / "freeze.ics"
+    calendar.write_text("BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:20300107\nEND:VEVENT\nEND:VCALENDAR\n")
+
+    assert bare("chart", "test", str(story)).code == 1
+    done = bare("chart", "test", str(story), "--calendar", str(calendar))
+    assert (done.code, done.err) == (0, "")
+
+
 def test_json_has_each_story_and_what_was_covered(bare: Run, story: Path) -> None:
     story.write_text(STORY.replace("red_state", "blue_state"))
     done = bare("chart", "test", str(story), "--json")

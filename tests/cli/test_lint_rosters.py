@@ -1,4 +1,4 @@
-"""`chart lint --roster`: what the lines of a roster say against a chart."""
+"""`chart lint --roster` and `--calendar`: what the lines of a roster say against a chart, and what is missing."""
 
 from __future__ import annotations
 
@@ -135,3 +135,52 @@ def test_lint_finds_the_sample_by_a_roster_fine(bare: Run) -> None:
     roster = str(ROOT / "charts" / "rosters" / "three-tiers.txt")
     done = bare("chart", "lint", str(ROOT / "charts" / "three-tiers.yaml"), "--roster", roster)
     assert (done.code, done.err) == (0, "")
+
+
+FREEZE = """BEGIN:VCALENDAR
+BEGIN:VEVENT
+DTSTART;VALUE=DATE:20301224
+END:VEVENT
+END:VCALENDAR
+"""
+CLOSED = """\
+chart: web
+current_state: fleet
+except: [freeze]
+states:
+- name: fleet
+  func: time
+  target: {name: done, when: {key: elapsed, value: 1h}}
+- name: done
+"""
+
+
+def test_calendar_that_is_not_given_is_a_warning_if_others_are(bare: Run, tmp_path: Path) -> None:
+    chart, calendar = tmp_path / "web.yaml", tmp_path / "frost.ics"
+    chart.write_text(CLOSED)
+    calendar.write_text(FREEZE)
+
+    done = bare("chart", "lint", str(chart), "--calendar", str(calendar))
+    given = bare("chart", "lint", str(chart), "--calendar", f"freeze={calendar}")
+
+    assert (done.code, given.code) == (0, 0)
+    assert done.err == f"{chart}:3:10: warning: no --calendar has the events of 'freeze' (given: frost)\n"
+    assert (given.err, bare("chart", "lint", str(chart)).err) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("freeze=", FREEZE.replace("DTSTART", "RDATE"), "freeze.ics:2:1: error:"),
+        ("a/b=", FREEZE, "--calendar: calendar"),
+        ("freeze=none-", FREEZE, "No such file"),
+    ],
+)
+def test_calendar_that_cannot_be_read_is_exit_2(bare: Run, tmp_path: Path, name: str, text: str, problem: str) -> None:
+    chart, calendar = tmp_path / "web.yaml", tmp_path / "freeze.ics"
+    chart.write_text(CLOSED)
+    calendar.write_text(text)
+
+    done = bare("chart", "lint", str(chart), "--calendar", f"{name}{calendar}")
+
+    assert (done.code, problem in done.err) == (2, True), done.err

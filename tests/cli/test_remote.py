@@ -495,3 +495,27 @@ def test_shell_completes_the_names_of_charts(app: Flask, sqlite_url: str) -> Non
     found = complete.get_completions(["--database", sqlite_url, "chart", "show"], "w")
 
     assert [item.value for item in found] == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("chart wait", [("plain", "web")]),
+        ("chart verify", [("plain", "web")]),
+        ("db prune", [("plain", "web")]),
+        ("chart prove", [("plain", "web"), ("file", "w")]),
+        ("chart simulate", [("plain", "web"), ("file", "w")]),
+        ("chart import", [("file", "w")]),
+        ("chart lint --roster", [("file", "w")]),
+        ("roster import web", [("file", "w")]),
+        ("serve --chart", [("file", "w")]),
+    ],
+)
+def test_shell_completes_what_a_command_takes(
+    app: Flask, sqlite_url: str, words: str, found: list[tuple[str, str]]
+) -> None:
+    complete = BashComplete(main, {}, "state_service", "_STATE_SERVICE_COMPLETE")
+
+    items = complete.get_completions(["--database", sqlite_url, *words.split()], "w")
+
+    assert [(item.type, item.value) for item in items] == found

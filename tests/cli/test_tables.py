@@ -33,7 +33,7 @@ def list_charts(url: str, columns: int, **settings: str) -> str:
 
 
 def without_colours(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
 
 
 @pytest.mark.parametrize("columns", [50, 80, 200])
@@ -58,6 +58,22 @@ def test_name_stays_whole_if_it_leaves_room_for_the_rest(sqlite_url: str, tmp_pa
 def test_headings_are_bold_but_with_no_color(url: str) -> None:
     assert "\x1b[1m" in list_charts(url, 200)
     assert "\x1b" not in list_charts(url, 200, NO_COLOR="1")
+
+
+@pytest.mark.parametrize("columns", [30, 80])
+def test_watch_fits_the_terminal_and_loses_nothing(url: str, columns: int) -> None:
+    goto = ("chart", "goto", NAME, "rollback", "--reason", "it panics on every host that has the old disks")
+    assert run_command("--database", url, *goto).code == 0
+    command = [sys.executable, str(ROOT / "state_service"), "--database", url, "chart", "watch", NAME]
+
+    shown = run_on_terminal(command, ROOT, columns, {})
+    plain = run_on_terminal(command, ROOT, columns, {"NO_COLOR": "1"})
+
+    lines = without_colours(shown).splitlines()
+    assert max(len(line) for line in lines) <= columns
+    assert "it panics on every host that has the old disks" in " ".join(lines)
+    # Clearing the screen is no colour.
+    assert ("\x1b[31m\x1b[1m" in shown, "\x1b[31m" in plain) == (True, False)
 
 
 def test_table_is_plain_if_it_is_no_terminal(url: str) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.chart_file.windows import parse_calendar
 from app.core.errors import ChartFileError
 from app.lab.play import play
 from app.lab.story import BEGINNING, Passing, Saying, Story, read_story
@@ -176,3 +177,76 @@ def test_roster_that_cannot_be_read_is_a_problem(rosters: str, problem: str) -> 
     with pytest.raises(ChartFileError) as caught:
         read_rostered(rosters, "pass: 1s")
     assert problem in " ".join(map(str, caught.value.problems))
+
+
+CLOSED = CHART.replace(b"states:\n", b"except: freeze\nstates:\n", 1)
+# From noon on the story's first Tuesday to noon on Wednesday.
+FREEZE = b"""BEGIN:VCALENDAR
+BEGIN:VEVENT
+DTSTART:20300108T120000Z
+DTEND:20300109T120000Z
+END:VEVENT
+END:VCALENDAR
+"""
+
+
+def load_closed(file: str) -> bytes:
+    bad = FREEZE.replace(b"DTEND", b"RDATE:20300110T120000Z\nDTEND")
+    return {"web.yaml": CLOSED, "open.yaml": CHART, "freeze.ics": FREEZE, "bad.ics": bad}[file]
+
+
+def read_closed(calendars: str, *steps: str) -> Story:
+    lines = "".join(f"      - {step}\n" for step in steps)
+    return read_story(f"chart: web.yaml\n{calendars}story:\n  - name: x\n    steps:\n{lines}", load_closed)
+
+
+IN_THE_TEXT = "calendars:\n  freeze: |\n" + "".join(f"    {line}\n" for line in FREEZE.decode().splitlines())
+
+
+@pytest.mark.parametrize("calendars", ["calendars: {freeze: freeze.ics}\n", IN_THE_TEXT], ids=["file", "text"])
+def test_story_goes_by_the_calendar_that_it_names(calendars: str) -> None:
+    story = read_closed(
+        calendars,
+        "claim: {machine: m1}",
+        "at: 2030-01-08T12:00:00Z",
+        "claim: {machine: m2}\n        answer: window",
+        "put: {machine: m1}",
+        "upgrade: web.yaml",
+        "claim: {machine: m2}\n        answer: window",
+        "at: 2030-01-09T12:00:00Z",
+        "claim: {machine: m2}",
+    )
+    assert play(story).first_difference is None
+
+
+def test_calendars_events_are_known_however_long_a_story_is() -> None:
+    yearly = FREEZE.replace(b"DTEND", b"RRULE:FREQ=YEARLY\nDTEND")
+    text = "chart: web.yaml\ncalendars: {freeze: y.ics}\nstory:\n- name: x\n  steps:\n"
+    steps = "  - at: 2036-01-08T13:00:00Z\n  - claim: {machine: m1}\n    answer: window\n"
+
+    story = read_story(text + steps, {"web.yaml": CLOSED, "y.ics": yearly}.__getitem__)
+
+    assert play(story).first_difference is None
+
+
+def test_calendar_that_is_given_is_in_the_place_of_the_storys_own() -> None:
+    text = "chart: web.yaml\ncalendars: {freeze: bad.ics}\nstory: [{name: x, steps: [{claim: {machine: m1}}]}]"
+    given = {"freeze": parse_calendar(FREEZE.replace(b"20300108", b"20300101"))}
+
+    story = read_story(text.replace("bad", "freeze"), load_closed, calendars=given)
+
+    assert [tale.difference is not None for tale in play(story).tales] == [True]
+
+
+@pytest.mark.parametrize(
+    ("calendars", "problem"),
+    [
+        ("calendars: {frost: freeze.ics}\n", "2:12: chart 'web' names the calendar 'freeze', which is not given here"),
+        ("calendars: {freeze: bad.ics}\n", "2:21: freeze: bad.ics:4:1: RDATE"),
+        ("calendars: [freeze]\n", "2:12: calendars must be a mapping from a calendar's name to its file or its text"),
+    ],
+)
+def test_calendar_that_cannot_be_read_is_a_problem(calendars: str, problem: str) -> None:
+    with pytest.raises(ChartFileError) as caught:
+        read_closed(calendars, "pass: 1s")
+    assert any(str(found).startswith(problem) for found in caught.value.problems), caught.value.problems

@@ -16,7 +16,7 @@ from app.core.position import Step
 from app.service import operate, subscriptions
 from app.service.context import Service
 from app.service.subscriptions import LAST_PAUSE, Deliverer, Wanted, pause_after, read_wanted
-from app.service.webhooks import AllowedHosts
+from app.service.webhooks import AllowedHosts, Outcome
 from tests.core.support import NOON
 from tests.service.support import ANN, CANARY, Clock, import_text, put
 from tests.support.receiver import Received, Receiver, receiver
@@ -224,6 +224,53 @@ def test_changed_subscription_goes_on_where_it_was(subscribed: Service, hook: Re
     deliver(subscribed)
 
     assert told(hook) == ["web/2", "web/3"]
+
+
+def test_service_of_a_listed_scheme_gets_the_line_for_people(
+    subscribed: Service, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr("app.service.subscriptions.check_notification", lambda url: None)
+    monkeypatch.setattr(
+        "app.service.subscriptions.notify", lambda url, text: said.append((url, text)) or Outcome(None, None)
+    )
+    subscribed.webhook_hosts = AllowedHosts(["slack://"])
+    subscribe(subscribed, hook, url="slack://token/room")
+    put(subscribed, "canary", "m1")
+
+    deliver(subscribed)
+
+    assert said == [("slack://token/room", "web: update, canary, count 1, by m1")]
+    (sent,) = subscriptions.list_deliveries(subscribed, "pager")
+    assert (sent.webhook_id, sent.status, sent.error) == ("web/2", None, None)
+
+
+def test_change_counts_for_the_rows_that_are_being_sent(subscribed: Service, hook: Receiver) -> None:
+    put(subscribed, "canary", "m1")
+    put(subscribed, "canary", "m2")
+    with receiver() as other:
+
+        def change(received: Received) -> int:
+            subscribe(subscribed, other)
+            return 204
+
+        hook.answer = change
+        look(subscribed)
+        look(subscribed)
+
+        # What came of the first row is not kept: it goes out again.
+        assert (told(hook), told(other)) == (["web/2"], ["web/2", "web/3"])
+
+
+def test_deleted_subscription_gets_no_further_row(subscribed: Service, hook: Receiver) -> None:
+    found = subscriptions.get_subscription(subscribed, "pager")
+    put(subscribed, "canary", "m1")
+    subscriptions.delete_subscription(subscribed, "pager")
+    subscribe(subscribed, hook)
+
+    Deliverer(subscribed).deliver(found, "web")
+
+    assert told(hook) == []
 
 
 def test_new_chart_is_told_from_its_first_row(subscribed: Service, hook: Receiver) -> None:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from standardwebhooks import Webhook
 
 from app.core.errors import BadRequestError, InvalidSubscriptionError
-from app.service.webhooks import AllowedHosts, is_public, read_secret, read_target, send, sign
+from app.service.webhooks import (
+    AllowedHosts,
+    Outcome,
+    check_notification,
+    is_public,
+    notify,
+    read_secret,
+    read_target,
+    send,
+    sign,
+)
 from tests.support.receiver import receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -162,3 +175,54 @@ def test_receiver_that_does_not_answer_is_a_failure_in_one_line() -> None:
     assert outcome.status is None
     assert "\n" not in str(outcome.error)
     assert "refused" in str(outcome.error)
+
+
+# As much of apprise as is used here: what it is told goes to its `told`.
+APPRISE = """
+told = []
+
+class Apprise:
+    @staticmethod
+    def instantiate(url):
+        return None if url.endswith("//") else url
+
+    def add(self, url):
+        self.url = url
+        return True
+
+    def notify(self, body):
+        if "broken" in self.url:
+            raise ValueError("no such room")
+        told.append((self.url, body))
+        return "deaf" not in self.url
+"""
+
+
+@pytest.fixture
+def apprise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A library apprise that tells nobody."""
+    (tmp_path / "apprise.py").write_text(APPRISE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("apprise", None)
+
+
+def test_service_that_apprise_knows_is_told_if_its_scheme_is_listed(apprise: None) -> None:
+    allowed = AllowedHosts(["hooks.example.org", "slack://"])
+
+    check_notification("slack://token/room")
+
+    assert [allowed.lists_scheme(url) for url in ("SLACK://x", "json://x", "https://slack", "slack", "slack:x")] == [
+        *(True, False, False, False, False)
+    ]
+    assert notify("slack://token/room", "web: pause") == Outcome(None, None)
+    assert "could not deliver" in str(notify("slack://deaf/room", "web: pause").error)
+    assert notify("slack://broken/room", "web: pause") == Outcome(None, "apprise: no such room")
+    with pytest.raises(InvalidSubscriptionError, match="knows no service"):
+        check_notification("slack://")
+
+
+def test_apprise_that_is_not_installed_is_named() -> None:
+    with pytest.raises(InvalidSubscriptionError, match="pip install"):
+        check_notification("slack://token/room")
+    assert "pip install" in str(notify("slack://token/room", "web: pause").error)

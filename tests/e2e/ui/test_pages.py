@@ -42,6 +42,7 @@ PATHS = [
     "/ui/import?chart={name}",
     "/docs",
     "/ui/tokens",
+    "/ui/subscriptions",
 ]
 
 

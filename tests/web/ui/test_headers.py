@@ -18,6 +18,7 @@ PAGES = [
     "/ui/import?chart=rollout",
     "/ui/tokens",
     "/ui/rosters",
+    "/ui/subscriptions",
     "/ui/charts/rollout/versions/1",
     "/ui/x",
 ]

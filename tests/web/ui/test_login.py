@@ -21,6 +21,8 @@ PAGES = [
     "/ui/charts/rollout",
     "/ui/import",
     "/ui/tokens",
+    "/ui/subscriptions",
+    "/ui/subscriptions/pager",
     "/ui/charts/rollout/versions/1",
     "/ui/nothing",
 ]
