@@ -106,6 +106,8 @@ class Proof:
         self.moves: dict[str, dict[int, Peak]] = {}
         self.shortest: dict[str, Way | None] = {}
         self._peaks: dict[tuple[str, int, Measure], Peak | None] = {}
+        # Acts that were tried for stories, by app/core/telling.py.
+        self.tries = 0
         self._walk()
 
     # Which transitions can be taken

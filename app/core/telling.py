@@ -21,6 +21,8 @@ from app.core.witness import BEGINNING, MAX_ACTS, MOMENT, Act, Course, Said, Sto
 
 # Acts that one story may try; those that are refused are among them.
 MAX_TRIES = 20_000
+# Acts that all stories of a proof may try together, half a minute's: after that, the numbers have no stories.
+MAX_TRIES_IN_ALL = 200_000
 
 
 class _StuckError(StateServiceError):
@@ -166,7 +168,9 @@ class Teller:
     def tries(self, act: Act) -> bool:
         """Let an act happen; return whether it was accepted. An act that is refused is not told."""
         self._tries += 1
-        if self._tries > MAX_TRIES or len(self.acts) >= MAX_ACTS:
+        self._proof.tries += 1
+        is_over = self._tries > MAX_TRIES or self._proof.tries > MAX_TRIES_IN_ALL
+        if is_over or len(self.acts) >= MAX_ACTS:
             raise _StuckError("the story would be too long")
         try:
             step = self.course.do(act)

@@ -13,7 +13,7 @@ from app.core.chart import FAILED_KEY, Chart, OnExpire, State, Transition
 from app.core.counts import BUDGET, UNLIMITED, Budget, Counts, Exit, Peak
 from app.core.errors import BadRequestError
 from app.core.memory import Lists, find_uncovered
-from app.core.proof import Leg, Measure, Proof, list_clock_moves
+from app.core.proof import Bound, Leg, Measure, Proof, list_clock_moves
 from app.core.telling import show, show_most
 from app.core.witness import write_file, write_tale
 
@@ -72,6 +72,32 @@ class Ending:
     begun: Limit
 
 
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What is proved about every moment of a visit of one state; `begun` counts those that began in this visit."""
+
+    state: str
+    down: Bound
+    begun: Bound
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as `--json` shows it."""
+        bounds = {"down": self.down, "begun": self.begun}
+        return {
+            "state": self.state,
+            **{
+                word: {"most": bound.most, "unbounded": bound.most is None, "because": bound.because or None}
+                for word, bound in bounds.items()
+            },
+        }
+
+    def as_text(self) -> str:
+        """Return it in a line for people."""
+        if self.down.most is None or self.begun.most is None:
+            return f"{self.state}: unbounded: {self.down.because or self.begun.because}"
+        return f"{self.state}: at most {self.down.most} down, {self.begun.most} begun"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something that goes wrong for good in a state: `kind` is `stuck`, `lasting` or `never`."""
@@ -100,6 +126,7 @@ class Proved:
     chart: Chart
     machines: int
     endings: tuple[Ending, ...]
+    within: tuple[Within, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -123,6 +150,7 @@ class Proved:
                 {"ending": item.name, "down": item.down.as_json(file), "begun": item.begun.as_json(file)}
                 for item in self.endings
             ],
+            "within": [item.as_json() for item in self.within],
             "lasting": [finding.as_json(file) for finding in self.list_findings("lasting")],
             "stuck": [finding.as_json(file) for finding in self.list_findings("stuck")],
             "never": [finding.as_json(file) for finding in self.list_findings("never")],
@@ -138,6 +166,8 @@ class Proved:
             lines += _indent(item.down.story) if with_stories else []
             lines.append(f"  begun: {item.begun.as_text(self.machines)}")
             lines += _indent(item.begun.story) if with_stories else []
+        if self.within:
+            lines += ["", "While a state is current:", *(f"  {item.as_text()}" for item in self.within)]
         headings = {
             "lasting": "If failures last",
             "stuck": "Stuck for ever",
@@ -183,8 +213,16 @@ def prove(chart: Chart, machines: int, rosters: Lists | None = None) -> Proved:
         Ending(name, _limit(proof, Measure.DOWN, name), _limit(proof, Measure.BEGUN, name))
         for name in proof.list_endings()
     )
+    within = tuple(
+        Within(
+            state.name,
+            proof.find_bound_within(Measure.DOWN, state.name),
+            proof.find_bound_within(Measure.BEGUN, state.name),
+        )
+        for state in _counting(proof)
+    )
     findings = [*_find_lasting(proof), *_find_stuck(proof), *_find_never(proof)]
-    return Proved(chart=chart, machines=machines, endings=endings, findings=tuple(findings))
+    return Proved(chart=chart, machines=machines, endings=endings, within=within, findings=tuple(findings))
 
 
 def _limit(proof: Proof, measure: Measure, name: str) -> Limit:

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from app.chart_file import parse
+from app.core import telling
 from app.core.chart import Chart
 from app.core.errors import BadRequestError
 from app.core.position import Verdict
@@ -17,6 +18,7 @@ from app.lab.prove import Proved, prove
 from app.lab.story import read_story
 from app.lab.world import World
 from tests.core.support import NOON
+from tests.support.apps import ROOT
 
 OLD = Path(__file__).parent / "charts"
 STAGES = """
@@ -63,6 +65,17 @@ def test_rolling_reboot_has_at_most_seven_of_twenty_down() -> None:
     assert proved.most_down == 7
     lasting = [finding.because for finding in proved.list_findings("lasting")]
     assert lasting == ["with 1 or 2 lasting failures in reboot it can only end overdue"]
+
+
+@pytest.mark.parametrize("file", ["canary.yaml", "kernel-rollout.yaml"])
+def test_samples_keep_the_canary_to_the_numbers_that_their_comments_state(file: str) -> None:
+    text = (ROOT / "charts" / file).read_text()
+    assert "`./state_service chart prove` says that at\n# most 3 of them are down, and 5 have begun" in text
+    canary, *others = prove_text(text).within
+    assert canary.as_text() == "canary: at most 3 down, 5 begun"
+    assert canary.as_json()["begun"] == {"most": 5, "unbounded": False, "because": None}
+    assert {item.begun.most for item in others} == {None}
+    assert "unbounded: state" in others[0].as_text()
 
 
 @pytest.mark.parametrize("file", ["canary.yaml", "kernel-rollout.yaml"])
@@ -239,3 +252,12 @@ def test_story_that_shows_fewer_machines_than_the_limit_says_so() -> None:
     assert "at most 2 of 3; the story that was found shows 1" in first.down.as_text(3)
     assert first.down.as_json("x.yaml")["shown"] == 1
     assert "no story was found that shows so many" in first.down.because
+
+
+def test_proof_ends_although_its_stories_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = prove(parse(TIERS).chart, 10, {"web": ROSTER})
+    monkeypatch.setattr(telling, "MAX_TRIES_IN_ALL", 5)
+    found = prove(parse(TIERS).chart, 10, {"web": ROSTER})
+    assert limits(found) == limits(told)
+    stories = [limit.story is None for item in found.endings for limit in (item.down, item.begun)]
+    assert stories == [True] * 6
