@@ -13,6 +13,7 @@ from app.db.engine import open_engine
 from proof.migrations_load import NEXT_RELEASE, Plan, make_next_release, migrate_under_load
 from proof.stand import Database
 from tests.support.apps import opened_app
+from tests.support.roles import as_owner
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_upgrade_gives_up_where_a_table_is_never_free(
     postgresql_url: str, next_migrations: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "PATIENCE_SECONDS", 0)
-    engine = open_engine(postgresql_url)
+    engine = open_engine(as_owner(postgresql_url))
     with engine.connect() as reader:
         reader.exec_driver_sql("SELECT * FROM charts")
         before = schema.current_revision(reader)
@@ -55,7 +56,7 @@ def test_upgrade_gives_up_where_a_table_is_never_free(
 def test_service_is_ready_on_what_the_next_release_has_migrated(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = open_engine(database_url)
+    engine = open_engine(as_owner(database_url))
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", make_next_release(tmp_path) / "migrations")
         schema.upgrade(engine)

@@ -136,9 +136,9 @@ def test_chart_is_never_done(database_url: str) -> None:
         assert get_row(service, HOT).state == STATE
 
 
-def test_copies_are_charts_like_any_other(database_url: str) -> None:
+def test_copies_are_charts_like_any_other(database_url: str, superuser_url: str) -> None:
     add_chart(database_url)
-    add_copies(database_url, 3)
+    add_copies(superuser_url, 3)
 
     with opened_service(database_url) as service:
         answer = update(service, "c3", Put(STATE), NOBODY)
@@ -171,9 +171,9 @@ def test_bare_statements_write_what_the_service_writes(database_url: str) -> Non
     assert replace(bare, seq=ours.seq, at=ours.at, value_before=0, value_after=1) == ours
 
 
-def test_filled_log_goes_on_where_it_ends(database_url: str) -> None:
+def test_filled_log_goes_on_where_it_ends(database_url: str, superuser_url: str) -> None:
     add_chart(database_url)
-    add_log_rows(database_url, 50)
+    add_log_rows(superuser_url, 50)
 
     with opened_service(database_url) as service:
         answer = update(service, HOT, Put(STATE), NOBODY)
@@ -182,9 +182,9 @@ def test_filled_log_goes_on_where_it_ends(database_url: str) -> None:
         assert [row.seq for row in rows(service, HOT)] == list(range(1, 53))
 
 
-def test_fill_leaves_the_check_of_the_log_in_force(database_url: str) -> None:
+def test_fill_leaves_the_check_of_the_log_in_force(database_url: str, superuser_url: str) -> None:
     add_chart(database_url)
-    add_log_rows(database_url, 5)
+    add_log_rows(superuser_url, 5)
 
     with opened_service(database_url) as service:
         assert schema.check(service.database.engine) == []

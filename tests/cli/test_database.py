@@ -23,6 +23,7 @@ from app.db.engine import normalize_url, str_url
 from app.db.sqlite import open_sqlite
 from tests.cli.conftest import Done, Run, run_command
 from tests.support.processes import free_port
+from tests.support.roles import as_owner
 
 COMMANDS = {
     "upgrade": ("db", "upgrade"),
@@ -82,7 +83,7 @@ def test_check_makes_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("statement", ["DROP TABLE token_log", "DROP VIEW v_current"])
 def test_check_names_what_is_missing(database_url: str, statement: str) -> None:
-    engine = create_engine(normalize_url(database_url))
+    engine = create_engine(normalize_url(as_owner(database_url)))
     with engine.begin() as connection:
         connection.exec_driver_sql(statement)
     engine.dispose()

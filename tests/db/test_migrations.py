@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from app import schema
 from app.core.errors import DatabaseUnavailableError
 from app.db.engine import open_engine
 from app.models import attribute_values, metadata, transition_log
+from tests.support.databases import opened
+from tests.support.roles import as_owner
 from tests.support.rows import NOON, insert_chart, log_row
 from tests.support.schema_dump import dump_schema
 
@@ -33,6 +35,12 @@ def empty_engine(empty_database_url: str) -> Any:
     engine = open_engine(empty_database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def owner_engine(database_url: str) -> Iterator[Engine]:
+    """The same database as `engine`, as the role that owns the tables: only triggers refuse it a change."""
+    yield from opened(as_owner(database_url))
 
 
 @pytest.fixture
@@ -57,15 +65,15 @@ def test_upgrade_creates_the_schema_of_the_models(engine: Engine) -> None:
     assert schema.check(engine) == []
 
 
-def test_upgrade_works_after_a_downgrade_that_drops_everything(filled_engine: Engine) -> None:
-    schema.downgrade(filled_engine, "base")
+def test_upgrade_works_after_a_downgrade_that_drops_everything(filled_engine: Engine, owner_engine: Engine) -> None:
+    schema.downgrade(owner_engine, "base")
     left = inspect(filled_engine)
     assert left.get_table_names() == ["alembic_version"]
     assert left.get_view_names() == []
 
-    schema.upgrade(filled_engine)
+    schema.upgrade(owner_engine)
 
-    assert schema.check(filled_engine) == []
+    assert schema.check(owner_engine) == []
 
 
 def test_upgrade_does_not_change_a_current_database(filled_engine: Engine) -> None:
@@ -234,17 +242,17 @@ def test_alembic_command_migrates_the_database_of_the_settings(request: pytest.F
     engine.dispose()
 
 
-def test_upgrade_drops_slot_waiters_that_a_dead_process_left(filled_engine: Engine) -> None:
-    schema.downgrade(filled_engine, "0001")
-    with filled_engine.begin() as connection:
+def test_upgrade_drops_slot_waiters_that_a_dead_process_left(filled_engine: Engine, owner_engine: Engine) -> None:
+    schema.downgrade(owner_engine, "0001")
+    with owner_engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO slot_waiters (chart_id, machine, since, until)"
             " SELECT id, 'm1', created_at, created_at FROM charts"
         )
 
-    schema.upgrade(filled_engine)
+    schema.upgrade(owner_engine)
 
-    assert schema.check(filled_engine) == []
+    assert schema.check(owner_engine) == []
 
 
 def test_upgrade_refuses_a_database_of_another_application(empty_engine: Engine) -> None:
@@ -299,9 +307,9 @@ DAMAGES: dict[str, tuple[dict[str, str] | str, str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_check_names_the_difference(engine: Engine, damage: str) -> None:
+def test_check_names_the_difference(engine: Engine, owner_engine: Engine, damage: str) -> None:
     statement, line = DAMAGES[damage]
-    with engine.begin() as connection:
+    with owner_engine.begin() as connection:
         if damage == "a trigger that refuses nothing" and engine.dialect.name == "sqlite":
             connection.exec_driver_sql("DROP TRIGGER transition_log_refuses_update")
         connection.exec_driver_sql(statement if isinstance(statement, str) else statement[engine.dialect.name])
@@ -322,12 +330,12 @@ def test_check_reports_a_database_that_was_never_migrated(empty_engine: Engine) 
 @pytest.mark.parametrize(
     "act", ["UPDATE transition_log SET reason = 'edited' WHERE seq = 1", "DELETE FROM transition_log"]
 )
-def test_log_refuses_change(filled_engine: Engine, act: str) -> None:
-    assert_refused(filled_engine, lambda c: c.execute(text(act)), "transition_log is append-only")
+def test_log_refuses_change(filled_engine: Engine, owner_engine: Engine, act: str) -> None:
+    assert_refused(owner_engine, lambda c: c.execute(text(act)), "transition_log is append-only")
 
 
 def test_postgresql_log_refuses_truncate(postgresql_url: str) -> None:
-    engine = open_engine(postgresql_url)
+    engine = open_engine(as_owner(postgresql_url))
     assert_refused(engine, lambda c: c.execute(text("TRUNCATE transition_log")), "transition_log is append-only")
     engine.dispose()
 
@@ -387,15 +395,15 @@ def assert_refused(engine: Engine, act: Callable[[Connection], object], message:
 @pytest.mark.parametrize(
     "act", ["UPDATE {table} SET {column} = {column}", "DELETE FROM {table}"], ids=["update", "delete"]
 )
-def test_definition_refuses_change(filled_engine: Engine, table: str, act: str) -> None:
+def test_definition_refuses_change(filled_engine: Engine, owner_engine: Engine, table: str, act: str) -> None:
     column = first_column(metadata.tables[table])
     statement = text(act.format(table=table, column=column))
-    assert_refused(filled_engine, lambda c: c.execute(statement), f"{table} is immutable")
+    assert_refused(owner_engine, lambda c: c.execute(statement), f"{table} is immutable")
 
 
 @pytest.mark.parametrize("table", DEFINITIONS)
 def test_postgresql_definition_refuses_truncate(postgresql_url: str, table: str) -> None:
-    engine = open_engine(postgresql_url)
+    engine = open_engine(as_owner(postgresql_url))
     assert_refused(engine, lambda c: c.execute(text(f"TRUNCATE {table} CASCADE")), "is immutable")
     engine.dispose()
 

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.pool import NullPool
 
 from app import schema
-from app.db.engine import normalize_url
 from app.models import metadata
 from app.service.context import Service
 from app.service.upkeep import check_ready
 from tests.service.support import opened_service
+from tests.support.databases import administering
 from tests.support.roles import Roles, divide
 
 # Tables to whose rows the service only adds.
@@ -35,9 +34,7 @@ def serving(serving_url: str) -> Iterator[Service]:
 @pytest.fixture
 def server_of_service(serving_url: str, postgresql_server: Engine) -> Iterator[Connection]:
     """A superuser's connection to the database that `serving` uses."""
-    database = normalize_url(serving_url).database
-    engine = create_engine(postgresql_server.url.set(database=database), poolclass=NullPool)
-    with engine.connect() as connection:
+    with administering(postgresql_server, serving_url) as connection:
         yield connection
 
 
@@ -74,7 +71,6 @@ def test_table_of_a_later_release_gets_its_rights_when_the_script_is_run_again(
     server_of_service: Connection, roles: Roles
 ) -> None:
     server_of_service.exec_driver_sql("CREATE TABLE later (id int)")
-    server_of_service.commit()
     divide(server_of_service.engine.url.render_as_string(hide_password=False), roles)
     assert list_rights(server_of_service, roles.serving, "later") == {"SELECT", "INSERT", "UPDATE", "DELETE"}
 

@@ -20,6 +20,7 @@ from tests.support.apps import import_text, opened_app
 from tests.support.databases import database_on, migrate, url_text
 from tests.support.faults import COUNTING, PATH
 from tests.support.processes import until
+from tests.support.roles import as_owner
 
 
 @pytest.fixture
@@ -37,9 +38,13 @@ def run(server: Engine, app: Flask, statement: str) -> Any:
         return result.scalar() if result.returns_rows else None
 
 
-def run_in_database(app: Flask, statement: str) -> None:
-    with service_of(app).database.engine.begin() as connection:
-        connection.exec_driver_sql(statement)
+def run_in_database(app: Flask, *statements: str) -> None:
+    """Run statements as the role that owns the tables."""
+    owner = open_engine(as_owner(url_text(service_of(app).database.engine.url)))
+    with owner.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    owner.dispose()
 
 
 # Read-only
@@ -139,11 +144,11 @@ def test_request_is_answered_after_the_type_of_a_column_changed(app: Flask, meth
     open_all_sessions(app)
     client = app.test_client()
     assert {client.open(PATH, method=method).status_code for _ in range(40)} == {200}
-    other = open_engine(service_of(app).database.engine.url)
-    with other.begin() as connection:
-        connection.exec_driver_sql("DROP VIEW v_current, v_machine_reports, v_state_durations")
-        connection.exec_driver_sql("ALTER TABLE charts ALTER COLUMN last_hash TYPE text, ALTER COLUMN name TYPE text")
-    other.dispose()
+    run_in_database(
+        app,
+        "DROP VIEW v_current, v_machine_reports, v_state_durations",
+        "ALTER TABLE charts ALTER COLUMN last_hash TYPE text, ALTER COLUMN name TYPE text",
+    )
     assert [client.open(PATH, method=method).status_code for _ in range(6)] == [200] * 6
 
 

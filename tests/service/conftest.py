@@ -11,6 +11,7 @@ from app.service.context import Service
 from tests.service.support import Clock, opened_service
 from tests.support.apps import opened_app
 from tests.support.commands import Commands
+from tests.support.roles import as_owner
 
 
 @pytest.fixture
@@ -51,3 +52,9 @@ def client(database_url: str) -> Iterator[FlaskClient]:
 def run(database_url: str) -> Commands:
     """Runs commands on the same database, in this process."""
     return Commands(database_url)
+
+
+@pytest.fixture
+def run_as_owner(database_url: str) -> Commands:
+    """Runs commands as the role that owns the tables."""
+    return Commands(as_owner(database_url))

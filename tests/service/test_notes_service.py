@@ -133,11 +133,11 @@ def test_key_of_a_late_report_is_remembered(service: Service) -> None:
         send(service, "k", "m1", "failed")
 
 
-def test_prune_forgets_keys_with_the_rows_they_repeat(service: Service, clock: Clock) -> None:
+def test_prune_forgets_keys_with_the_rows_they_repeat(service: Service, owner: Service, clock: Clock) -> None:
     put(service, "canary", machine="m1")
     send(service, "k")
     clock.advance(100)
     put(service, "canary", machine="m2")
-    prune(service, "web", timedelta(seconds=50), ANN)
+    prune(owner, "web", timedelta(seconds=50), ANN)
     assert query(service, "SELECT idempotency_key FROM replayed_keys") == []
     assert verify(service, "web").differences == ()

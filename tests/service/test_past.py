@@ -197,8 +197,10 @@ def test_status_to_come_is_refused(service: Service, clock: Clock, moved: dateti
         get_past_status(service, "web", clock.now + timedelta(seconds=1))
 
 
-def test_status_older_than_a_pruned_log_is_refused(service: Service, clock: Clock, moved: datetime) -> None:
-    prune(service, "web", timedelta(seconds=50), ANN)
+def test_status_older_than_a_pruned_log_is_refused(
+    service: Service, owner: Service, clock: Clock, moved: datetime
+) -> None:
+    prune(owner, "web", timedelta(seconds=50), ANN)
     with pytest.raises(BadRequestError, match="was pruned: it goes back to 2026-01-31T12:00:10"):
         get_past_status(service, "web", moved)
     assert get_past_status(service, "web", moved + timedelta(seconds=10)).current_state == "soak"
@@ -316,16 +318,18 @@ def test_checkpoint_that_cannot_be_unpacked_is_not_used(service: Service, clock:
     assert count_replayed(service, marked) == 2
 
 
-def test_verify_reads_every_row_in_spite_of_a_checkpoint(service: Service, marked: datetime) -> None:
-    drop_triggers(service)
-    alter(service, "UPDATE transition_log SET machine = 'm9' WHERE seq = 2")
+def test_verify_reads_every_row_in_spite_of_a_checkpoint(service: Service, owner: Service, marked: datetime) -> None:
+    drop_triggers(owner)
+    alter(owner, "UPDATE transition_log SET machine = 'm9' WHERE seq = 2")
     assert verify(service, "web").differences
 
 
-def test_prune_drops_the_checkpoints_of_its_rows(service: Service, clock: Clock, marked: datetime) -> None:
+def test_prune_drops_the_checkpoints_of_its_rows(
+    service: Service, owner: Service, clock: Clock, marked: datetime
+) -> None:
     operate.act(service, "web", Goto("soak", "again"), ANN)
     Checkpointer(service).look()
-    prune(service, "web", timedelta(seconds=50), ANN)
+    prune(owner, "web", timedelta(seconds=50), ANN)
     assert checkpoints_of(service) == [4]
     assert count_replayed(service, clock.now) <= 2
     Checkpointer(service).look()
@@ -334,11 +338,11 @@ def test_prune_drops_the_checkpoints_of_its_rows(service: Service, clock: Clock,
 
 
 def test_log_that_cannot_be_replayed_has_no_checkpoints(
-    service: Service, moved: datetime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: Service, owner: Service, moved: datetime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(past, "STRIDE", 2)
-    drop_triggers(service)
-    alter(service, "UPDATE transition_log SET value_before = 7 WHERE seq = 2")
+    drop_triggers(owner)
+    alter(owner, "UPDATE transition_log SET value_before = 7 WHERE seq = 2")
     checkpointer = Checkpointer(service)
     checkpointer.look()
     checkpointer.look()

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import make_url, text
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app import store
@@ -30,6 +30,7 @@ from tests.service.support import ROSTERED as REBOOT
 from tests.support import requests
 from tests.support.apps import opened_app
 from tests.support.commands import Commands
+from tests.support.databases import administering
 
 
 class Clock:
@@ -52,13 +53,13 @@ def history(service: Service) -> list[HashedRow]:
     return list(iterate_history(service, "web", HistoryFilter()))
 
 
-def prune_web(service: Service, days: float) -> int:
-    found = prune(service, "web", days * DAY, ANN)
+def prune_web(owner: Service, days: float) -> int:
+    found = prune(owner, "web", days * DAY, ANN)
     assert found.differences == ()
     return found.rows
 
 
-def test_prune_removes_old_rows_and_leaves_a_marker(service: Service, clock: Clock) -> None:
+def test_prune_removes_old_rows_and_leaves_a_marker(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
@@ -66,7 +67,7 @@ def test_prune_removes_old_rows_and_leaves_a_marker(service: Service, clock: Clo
     last = history(service)[1]
 
     assert count_old_rows(service, "web", 50 * DAY) == 1
-    assert prune_web(service, 50) == 1
+    assert prune_web(owner, 50) == 1
 
     marker, kept = (item.row for item in history(service))
     assert (marker.kind, marker.seq, marker.at, marker.actor) == (Kind.PRUNE, 2, last.row.at, "ann")
@@ -76,53 +77,53 @@ def test_prune_removes_old_rows_and_leaves_a_marker(service: Service, clock: Clo
     assert verify(service, "web").differences == ()
 
 
-def test_pruned_chart_accepts_updates(service: Service, clock: Clock) -> None:
+def test_pruned_chart_accepts_updates(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
-    assert prune_web(service, 50) == 1
+    assert prune_web(owner, 50) == 1
 
     assert put(service, "canary", "m1").reason == "replay"
     assert put(service, "canary", "m2").reason == "transitioned"
     assert verify(service, "web").differences == ()
 
 
-def test_second_prune_moves_the_marker(service: Service, clock: Clock) -> None:
+def test_second_prune_moves_the_marker(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     for machine in ("m1", "m2"):
         put(service, "canary", machine)
         clock.pass_days(100)
-    assert prune_web(service, 150) == 1
-    assert prune_web(service, 150) == 0
+    assert prune_web(owner, 150) == 1
+    assert prune_web(owner, 150) == 0
     put(service, "rollout", "m1")
-    assert prune_web(service, 50) == 1
+    assert prune_web(owner, 50) == 1
     assert [(item.row.seq, item.row.kind) for item in history(service)] == [(3, "prune"), (4, "update")]
     assert verify(service, "web").differences == ()
 
 
-def test_prune_keeps_a_log_without_old_rows(service: Service, clock: Clock) -> None:
+def test_prune_keeps_a_log_without_old_rows(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     before = history(service)
-    assert prune_web(service, 1) == 0
+    assert prune_web(owner, 1) == 0
     assert history(service) == before
 
 
-def test_prune_does_not_replace_a_single_row(service: Service, clock: Clock) -> None:
+def test_prune_does_not_replace_a_single_row(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     clock.pass_days(500)
-    assert prune_web(service, 400) == 0
+    assert prune_web(owner, 400) == 0
     assert [item.row.kind for item in history(service)] == ["import"]
 
 
-def test_row_of_exactly_the_age_to_keep_stays(service: Service, clock: Clock) -> None:
+def test_row_of_exactly_the_age_to_keep_stays(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     put(service, "canary", "m1", "failed")
     clock.pass_days(10)
-    assert prune_web(service, 10) == 0
+    assert prune_web(owner, 10) == 0
     clock.now += timedelta(microseconds=1)
-    assert prune_web(service, 10) == 2
+    assert prune_web(owner, 10) == 2
 
 
 def live_a_life(service: Service, clock: Clock) -> None:
@@ -154,46 +155,48 @@ def live_a_life(service: Service, clock: Clock) -> None:
     clock.pass_days(1)
 
 
-def test_log_verifies_after_each_chunk(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_verifies_after_each_chunk(
+    service: Service, owner: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.service.upkeep.CHUNK", 2)
     live_a_life(service, clock)
     total = len(history(service))
     assert verify(service, "web").differences == ()
     for days in (6.5, 5.5, 4.5, 3.5, 2.5, 1.5, 0.5):
-        prune_web(service, days)
+        prune_web(owner, days)
         assert verify(service, "web").differences == (), days
     assert len(history(service)) < total / 3
     put(service, "reboot", "m1")
     assert verify(service, "web").differences == ()
 
 
-def test_pruned_chain_with_a_log_key_verifies(service: Service, clock: Clock) -> None:
+def test_pruned_chain_with_a_log_key_verifies(service: Service, owner: Service, clock: Clock) -> None:
     service.database.log_key = b"a secret"
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
-    assert prune_web(service, 50) == 1
+    assert prune_web(owner, 50) == 1
     assert verify(service, "web").differences == ()
     service.database.log_key = b"another"
     assert verify(service, "web").differences == ("web: seq 2: the hash does not fit the row and its chain",)
 
 
-def test_idempotency_key_is_forgotten_with_its_row(service: Service, clock: Clock) -> None:
+def test_idempotency_key_is_forgotten_with_its_row(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", idempotency_key="k")
     clock.pass_days(100)
     assert put(service, "canary", idempotency_key="k").reason == "replay"
-    prune_web(service, 50)
+    prune_web(owner, 50)
     assert put(service, "canary", idempotency_key="k").reason == "transitioned"
 
 
-def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client: FlaskClient) -> None:
+def test_pruned_chart_is_shown_as_before(service: Service, owner: Service, clock: Clock, client: FlaskClient) -> None:
     import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000}}"))
     operate.reset(service, "web", "again", ANN)
     for number in range(40):
         put(service, "canary", f"m{number}")
         clock.pass_days(1)
-    assert prune_web(service, 20) > 10
+    assert prune_web(owner, 20) > 10
     paths = ("/", "/ui/charts/web", "/charts/web", "/charts/web/diagram", "/charts", "/metrics")
     assert {path: client.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)
 
@@ -201,36 +204,38 @@ def test_pruned_chart_is_shown_as_before(service: Service, clock: Clock, client:
 # What a prune must not do
 
 
-def test_log_is_append_only_after_a_prune(service: Service, clock: Clock) -> None:
+def test_log_is_append_only_after_a_prune(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
-    prune_web(service, 50)
+    prune_web(owner, 50)
     assert check(service.database.engine) == []
     for statement in ("DELETE FROM transition_log", "UPDATE transition_log SET reason = 'x'"):
-        with pytest.raises(DBAPIError, match="append-only"), transaction(service.database) as connection:
+        with pytest.raises(DBAPIError, match="append-only"), transaction(owner.database) as connection:
             connection.execute(text(statement))
 
 
-def test_log_that_does_not_verify_is_not_pruned(service: Service, clock: Clock, run: Commands) -> None:
+def test_log_that_does_not_verify_is_not_pruned(
+    service: Service, owner: Service, clock: Clock, run_as_owner: Commands
+) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
     with transaction(service.database) as connection:
         connection.execute(text("UPDATE charts SET fence = 7"))
 
-    found = prune(service, "web", 50 * DAY, ANN)
+    found = prune(owner, "web", 50 * DAY, ANN)
 
     assert (found.rows, len(history(service))) == (0, 2)
     assert found.differences == ("web: fence: the log gives 0, the tables have 7",)
-    output = run("db", "prune", "--keep", "400d", code=1).output
+    output = run_as_owner("db", "prune", "--keep", "400d", code=1).output
     assert "nothing was pruned" in output
     assert "fence" in output
 
 
 @pytest.mark.parametrize("where", ["store.log.delete", "store.log.update", "service.upkeep.chain_hash"])
 def test_failed_prune_changes_nothing(
-    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch, where: str
+    service: Service, owner: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
@@ -243,11 +248,11 @@ def test_failed_prune_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(f"app.{where}", fail)
         with pytest.raises(RuntimeError, match="the plug"):
-            prune(service, "web", 50 * DAY, ANN)
+            prune(owner, "web", 50 * DAY, ANN)
 
     assert history(service) == before
     assert check(service.database.engine) == []
-    assert prune_web(service, 50) == 1
+    assert prune_web(owner, 50) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,12 +265,12 @@ def test_failed_prune_changes_nothing(
     ids=["no values", "no instant", "no slot"],
 )
 def test_verify_finds_a_damaged_marker(
-    service: Service, clock: Clock, damage: Callable[[dict[str, object]], object], message: str
+    service: Service, owner: Service, clock: Clock, damage: Callable[[dict[str, object]], object], message: str
 ) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(100)
-    prune_web(service, 50)
+    prune_web(owner, 50)
     row = history(service)[0].row
     told = json.loads(row.reason or "")
     damage(told)
@@ -276,7 +281,9 @@ def test_verify_finds_a_damaged_marker(
 # While others write
 
 
-def test_writers_continue_during_a_prune(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_continue_during_a_prune(
+    service: Service, owner: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.service.upkeep.CHUNK", 5)
     monkeypatch.setattr("app.service.upkeep.BREATH_SECONDS", 0.005)
     forever = ROLLOUT.replace("value: 2}}", "value: 1000000}}")
@@ -298,7 +305,7 @@ def test_writers_continue_during_a_prune(service: Service, clock: Clock, monkeyp
     threads = [threading.Thread(target=write) for _ in range(2)]
     for thread in threads:
         thread.start()
-    gone = prune_web(service, 50)
+    gone = prune_web(owner, 50)
     stop.set()
     for thread in threads:
         thread.join(30)
@@ -313,14 +320,16 @@ def test_writers_continue_during_a_prune(service: Service, clock: Clock, monkeyp
     )
 
 
-def test_two_prunes_at_once_share_the_work(service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_prunes_at_once_share_the_work(
+    service: Service, owner: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("app.service.upkeep.CHUNK", 5)
     import_text(service, ROLLOUT.replace("value: 2}}", "value: 1000000}}"))
     for _ in range(60):
         put(service, "canary")
     clock.pass_days(100)
     gone: list[int] = []
-    threads = [threading.Thread(target=lambda: gone.append(prune_web(service, 50))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: gone.append(prune_web(owner, 50))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -333,7 +342,7 @@ def test_two_prunes_at_once_share_the_work(service: Service, clock: Clock, monke
 # The command
 
 
-def test_command_prunes_every_chart(service: Service, clock: Clock, run: Commands) -> None:
+def test_command_prunes_every_chart(service: Service, clock: Clock, run: Commands, run_as_owner: Commands) -> None:
     import_text(service, ROLLOUT)
     put(service, "canary", "m1")
     clock.pass_days(990)
@@ -344,9 +353,9 @@ def test_command_prunes_every_chart(service: Service, clock: Clock, run: Command
         == "web: 1 rows would be pruned\nyoung: 0 rows would be pruned\n"
     )
     assert len(history(service)) == 2
-    pruned = json.loads(run("db", "prune", "--keep", "400d", "--json").stdout)
+    pruned = json.loads(run_as_owner("db", "prune", "--keep", "400d", "--json").stdout)
     assert pruned == [{"chart": "web", "rows": 1, "differences": []}, {"chart": "young", "rows": 0, "differences": []}]
-    assert run("db", "prune", "--keep", "400d", "web").stdout == "web: 0 rows pruned\n"
+    assert run_as_owner("db", "prune", "--keep", "400d", "web").stdout == "web: 0 rows pruned\n"
     run("chart", "verify")
 
 
@@ -356,7 +365,9 @@ def test_command_refuses_a_malformed_length_of_time(run: Commands) -> None:
     run("db", "prune", "gone", "--keep", "400d", code=1)
 
 
-def test_prune_by_a_database_role_that_does_not_own_the_log_is_an_error(postgresql_url: str) -> None:
+def test_prune_by_a_database_role_that_does_not_own_the_log_is_an_error(
+    postgresql_url: str, postgresql_server: Engine
+) -> None:
     for app in opened_app(postgresql_url):
         service = service_of(app)
         clock = Clock(service)
@@ -364,14 +375,14 @@ def test_prune_by_a_database_role_that_does_not_own_the_log_is_an_error(postgres
         put(service, "canary", "m1")
         clock.pass_days(1000)
         role = f"role_{uuid.uuid4().hex[:8]}"
-        with service.database.engine.begin() as connection:
+        with administering(postgresql_server, postgresql_url) as connection:
             connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
             connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
         try:
             url = make_url(postgresql_url).set(username=role).render_as_string(hide_password=False)
             assert "must be owner" in Commands(url)("db", "prune", "--keep", "400d", code=1).stderr
         finally:
-            with service.database.engine.begin() as connection:
+            with administering(postgresql_server, postgresql_url) as connection:
                 connection.exec_driver_sql(f"DROP OWNED BY {role}")
                 connection.exec_driver_sql(f"DROP ROLE {role}")
         assert len(history(service)) == 2

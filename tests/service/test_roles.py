@@ -25,6 +25,7 @@ from tests.service.support import ANN, CANARY, DAY, REBOOT, Clock, import_text, 
 from tests.service.support import ROSTERED as LISTED
 from tests.support.receiver import receiver
 from tests.support.requests import claim, release
+from tests.support.roles import as_owner
 
 FREEZE = """\
 BEGIN:VCALENDAR
@@ -154,7 +155,7 @@ def test_whole_life_passes_as_the_role_that_serves(serving: Service, monkeypatch
     assert [verify(serving, name).differences for name in ("web", "reboot", "rostered")] == [(), (), ()]
 
 
-def test_role_that_serves_cannot_prune_and_the_owner_can(serving: Service, owner_url: str) -> None:
+def test_role_that_serves_cannot_prune_and_the_owner_can(serving: Service, serving_url: str) -> None:
     live_with_charts(serving)
     clock = serving.database.clock
     assert isinstance(clock, Clock)
@@ -165,7 +166,7 @@ def test_role_that_serves_cannot_prune_and_the_owner_can(serving: Service, owner
         prune(serving, "web", DAY, ANN)
     assert len(rows(serving)) == before
 
-    with opened_service(owner_url) as owner:
+    with opened_service(as_owner(serving_url)) as owner:
         owner.database.clock = clock
         assert prune(owner, "web", DAY, ANN).rows > 0
     assert rows(serving)[0].kind == Kind.PRUNE

@@ -90,36 +90,36 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_verify_finds_a_row_with_an_edited_column(service: Service, column: str) -> None:
-    drop_triggers(service)
-    alter(service, f"UPDATE transition_log SET {column} = {COLUMNS[column]} WHERE seq = 2")
+def test_verify_finds_a_row_with_an_edited_column(service: Service, owner: Service, column: str) -> None:
+    drop_triggers(owner)
+    alter(owner, f"UPDATE transition_log SET {column} = {COLUMNS[column]} WHERE seq = 2")
     assert "seq 2: the hash does not fit" in differences(service)[0]
 
 
 @pytest.mark.parametrize("seq", [1, 2, 6])
-def test_verify_finds_a_deleted_row(service: Service, seq: int) -> None:
-    drop_triggers(service)
-    alter(service, f"DELETE FROM transition_log WHERE seq = {seq}")
+def test_verify_finds_a_deleted_row(service: Service, owner: Service, seq: int) -> None:
+    drop_triggers(owner)
+    alter(owner, f"DELETE FROM transition_log WHERE seq = {seq}")
     assert f"seq {seq + 1}: the hash does not fit" in differences(service)[0]
 
 
-def test_verify_finds_that_the_last_row_is_missing(service: Service) -> None:
-    drop_triggers(service)
-    alter(service, "DELETE FROM transition_log WHERE seq = 7")
+def test_verify_finds_that_the_last_row_is_missing(service: Service, owner: Service) -> None:
+    drop_triggers(owner)
+    alter(owner, "DELETE FROM transition_log WHERE seq = 7")
     assert "seq: the log gives 6, the tables have 7" in differences(service)[0]
 
 
-def test_verify_finds_that_all_rows_are_missing(service: Service) -> None:
-    drop_triggers(service)
-    alter(service, "DELETE FROM transition_log")
+def test_verify_finds_that_all_rows_are_missing(service: Service, owner: Service) -> None:
+    drop_triggers(owner)
+    alter(owner, "DELETE FROM transition_log")
     assert differences(service) == ("web: the log is empty",)
 
 
-def test_verify_finds_an_inserted_row(service: Service) -> None:
-    drop_triggers(service)
+def test_verify_finds_an_inserted_row(service: Service, owner: Service) -> None:
+    drop_triggers(owner)
     copied = ROW_COLUMNS.replace("seq", "seq + 1", 1)
     alter(
-        service,
+        owner,
         "UPDATE transition_log SET seq = seq + 1000 WHERE seq > 3",
         f"INSERT INTO transition_log ({ROW_COLUMNS}) SELECT {copied} FROM transition_log WHERE seq = 3",
         "UPDATE transition_log SET seq = seq - 999 WHERE seq > 1000",
@@ -133,10 +133,10 @@ def test_verify_finds_a_row_added_at_the_end(service: Service) -> None:
     assert "seq 8: the hash does not fit" in differences(service)[0]
 
 
-def test_verify_finds_two_rows_that_were_swapped(service: Service) -> None:
-    drop_triggers(service)
+def test_verify_finds_two_rows_that_were_swapped(service: Service, owner: Service) -> None:
+    drop_triggers(owner)
     alter(
-        service,
+        owner,
         "UPDATE transition_log SET seq = 1006 WHERE seq = 6",
         "UPDATE transition_log SET seq = 6 WHERE seq = 7",
         "UPDATE transition_log SET seq = 7 WHERE seq = 1006",
@@ -185,11 +185,11 @@ def test_verify_finds_a_slot_that_its_holder_did_not_claim(service: Service) -> 
     assert "reboot: slots: the log gives" in verify(service, "reboot").differences[0]
 
 
-def test_verify_finds_a_changed_definition(service: Service) -> None:
+def test_verify_finds_a_changed_definition(service: Service, owner: Service) -> None:
     """A definition has no hash, but the replay of the log does not fit a changed one."""
     alter_definition = "UPDATE attributes SET value = 5 WHERE key = 'count'"
-    with transaction(service.database) as connection:
-        if service.database.is_sqlite:
+    with transaction(owner.database) as connection:
+        if owner.database.is_sqlite:
             connection.exec_driver_sql("DROP TRIGGER attributes_refuses_update")
         else:
             connection.exec_driver_sql("ALTER TABLE attributes DISABLE TRIGGER USER")
@@ -209,13 +209,13 @@ def test_verify_reports_its_progress(service: Service) -> None:
     assert told[-1] == 7
 
 
-def forbidding_nothing(service: Service, *statements: str) -> None:
+def forbidding_nothing(owner: Service, *statements: str) -> None:
     """Change rows of any table, also those that the database's triggers guard."""
-    drop_triggers(service)
-    if not service.database.is_sqlite:
+    drop_triggers(owner)
+    if not owner.database.is_sqlite:
         tables = ("chart_versions", "states", "attributes", "transitions", "roster")
-        alter(service, *(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables))
-    alter(service, *statements)
+        alter(owner, *(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables))
+    alter(owner, *statements)
 
 
 SHA256_OF_X = hashlib.sha256(b"x").hexdigest()
@@ -268,9 +268,9 @@ EDITS = {
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_verify_finds_an_edit_of(service: Service, what: str) -> None:
+def test_verify_finds_an_edit_of(service: Service, owner: Service, what: str) -> None:
     statement, told = EDITS[what]
-    forbidding_nothing(service, statement)
+    forbidding_nothing(owner, statement)
     assert told in " ".join(differences(service))
 
 
@@ -282,9 +282,9 @@ def test_verify_finds_another_pause(service: Service, column: str) -> None:
     assert f"web: {column}: the log gives" in differences(service)[0]
 
 
-def test_verify_finds_a_log_without_its_chart(service: Service) -> None:
+def test_verify_finds_a_log_without_its_chart(service: Service, owner: Service) -> None:
     forbidding_nothing(
-        service,
+        owner,
         "DELETE FROM transitions",
         "DELETE FROM attributes",
         "DELETE FROM states",
@@ -303,11 +303,11 @@ def test_verify_expects_a_row_that_the_log_once_had(service: Service) -> None:
     assert told == ("web: the log ends at seq 8, but it once had seq 9: its newest rows are gone",)
 
 
-def test_verify_expects_a_row_of_a_log_that_was_cut_short_with_its_chart(service: Service) -> None:
+def test_verify_expects_a_row_of_a_log_that_was_cut_short_with_its_chart(service: Service, owner: Service) -> None:
     """Whoever has the database's password, and the key, can make a shorter log that fits the tables."""
     before, head = get_row(service), query(service, "SELECT seq, hash FROM transition_log WHERE seq = 6")[0]
     forbidding_nothing(
-        service,
+        owner,
         "DELETE FROM transition_log WHERE seq = 7",
         f"UPDATE charts SET seq = 6, last_hash = '{head[1]}'",
         "UPDATE attribute_values SET value = value - 1",
@@ -331,32 +331,32 @@ MOVES = {
 
 
 @pytest.mark.parametrize("what", MOVES)
-def test_verify_judges_each_transition_by_its_guards(service: Service, what: str) -> None:
+def test_verify_judges_each_transition_by_its_guards(service: Service, owner: Service, what: str) -> None:
     statement, told = MOVES[what]
-    forbidding_nothing(service, statement)
+    forbidding_nothing(owner, statement)
     assert told in differences(service)[0]
 
 
-def test_verify_judges_each_transition_of_the_clock(service: Service, clock: Clock) -> None:
+def test_verify_judges_each_transition_of_the_clock(service: Service, owner: Service, clock: Clock) -> None:
     clock.advance(100)
     sweep(service)
     assert (get_row(service).state, differences(service)) == ("done", ())
-    forbidding_nothing(service, "UPDATE transitions SET age = age * 2 WHERE key = 'elapsed'")
+    forbidding_nothing(owner, "UPDATE transitions SET age = age * 2 WHERE key = 'elapsed'")
     assert "seq 8 (timeout) moves from 'soak' to 'done', which no guard allowed" in differences(service)[0]
 
 
-def test_verify_of_a_version_that_an_earlier_release_imported(service: Service) -> None:
+def test_verify_of_a_version_that_an_earlier_release_imported(service: Service, owner: Service) -> None:
     """Earlier releases wrote no hash of the text, and rounded shares in another way."""
     text = CANARY.replace("chart: web", "chart: old\nexpect: 14").replace(
         "{key: failed, value: 1}", "{key: failed, op: '>', value: '10%'}"
     )
     import_text(service, text)
-    forbidding_nothing(service, "UPDATE transitions SET threshold = 2 WHERE op = '>'")
+    forbidding_nothing(owner, "UPDATE transitions SET threshold = 2 WHERE op = '>'")
     assert "its rows are not what its text says" in verify(service, "old").differences[0]
     row = rows(service, "old")[0]
     old_hash = chain_hash("", replace(row, note=None))
     alter(
-        service,
+        owner,
         f"UPDATE transition_log SET note = NULL, hash = '{old_hash}' WHERE chart = 'old'",
         f"UPDATE charts SET last_hash = '{old_hash}' WHERE name = 'old'",
     )

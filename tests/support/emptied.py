@@ -73,6 +73,11 @@ class Emptied:
         else:
             drop(self._server, name)
 
+    def end(self) -> None:
+        """Drop the database that no test asked for any more."""
+        if self._spare is not None:
+            drop(self._server, self._spare)
+
     def _make(self) -> str:
         name = create(self._server, f"TEMPLATE {self._template}")
         self._uses = 0

@@ -30,7 +30,7 @@ from app.service.verifying import list_logged_charts, verify
 from app.waiting.hub import LISTENER_NAME
 from app.waiting.places import MAX_WORKERS, SHARED_SIZE
 from tests.service.support import opened_service
-from tests.support.databases import copied, database_on
+from tests.support.databases import Copies, copied
 from tests.support.forks import Forked, fork_gunicorn
 from tests.support.http import ANSWER_SECONDS, Reply, send
 from tests.support.processes import children_of, end_group, until
@@ -278,9 +278,8 @@ def shared_database(request: pytest.FixtureRequest, which: str) -> Iterator[str]
         with copied(request.getfixturevalue("sqlite_template")) as url:
             yield url
         return
-    template = request.getfixturevalue("postgresql_template")
-    with contextmanager(database_on)(request.getfixturevalue("postgresql_server"), f"TEMPLATE {template}") as url:
-        yield url
+    copies: Copies = request.getfixturevalue("postgresql_copies")
+    yield from copies.make()
 
 
 @contextmanager

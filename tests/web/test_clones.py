@@ -62,11 +62,11 @@ def test_clone_of_an_earlier_slot_is_none(client: FlaskClient) -> None:
 
 
 @pytest.mark.usefixtures("chart")
-def test_clone_is_not_told_after_a_prune(service: Service, client: FlaskClient) -> None:
+def test_clone_is_not_told_after_a_prune(service: Service, owner: Service, client: FlaskClient) -> None:
     claim(client, HERE)
     claim(client, HERE)
     client.put("/charts/web/slot?state=reboot&machine=m2")
-    prune(service, "web", timedelta(0), Author())
+    prune(owner, "web", timedelta(0), Author())
     assert "claimed_from" not in claim(client, THERE)
 
 

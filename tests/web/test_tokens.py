@@ -414,10 +414,10 @@ def test_administrator_makes_lists_and_revokes_tokens(app: Flask) -> None:
     assert client.delete("/tokens/nobody", headers=boss).status_code == 409
 
 
-def test_log_of_tokens_cannot_be_changed(service: Service) -> None:
+def test_log_of_tokens_cannot_be_changed(service: Service, owner: Service) -> None:
     make(service)
     for statement in ("UPDATE token_log SET actor = 'eve'", "DELETE FROM token_log"):
-        with pytest.raises(DBAPIError, match="append-only"), service.database.engine.begin() as connection:
+        with pytest.raises(DBAPIError, match="append-only"), owner.database.engine.begin() as connection:
             connection.exec_driver_sql(statement)
 
 
