@@ -239,9 +239,9 @@ class _View:
             return True
         if question.state is not None:
             return reason is Reason.DONE or not self._chart.can_reach(self.row.state, self._name_now(question.state))
-        # A paused chart is waited for; else only another state can bring the machine's turn.
-        is_paused = reason is Reason.PAUSED and self._chart.states[self.row.state].is_for_machines
-        return not is_paused and not self._chart.leads_to_machines(self.row.state)
+        # A pause and a closed window end where the chart is; else only another state can bring the machine's turn.
+        ends_here = reason in (Reason.PAUSED, Reason.WINDOW) and self._chart.states[self.row.state].is_for_machines
+        return not ends_here and not self._chart.leads_to_machines(self.row.state)
 
     def _name_now(self, state: str | None) -> str:
         """Return the name that a state has now, which an upgrade may have renamed in this run."""

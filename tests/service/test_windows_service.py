@@ -268,6 +268,28 @@ def test_waiters_hear_of_the_opening_when_it_comes(service: Service) -> None:
     assert 0.6 < time.monotonic() - begun < LONG
 
 
+LAST = """\
+chart: web
+current_state: patch
+states:
+- name: patch
+  func: increment
+  windows: {from: "21:00", to: "22:00"}
+  current: {key: count, value: 0}
+  target: [{name: done, when: {key: count, value: 2}}, {name: done, when: {key: elapsed, value: 8h}}]
+- name: done
+"""
+
+
+def test_turn_in_the_last_state_with_work_waits_for_its_window(service: Service) -> None:
+    import_text(service, LAST)
+    service.database.clock = Shifted(MONDAY + timedelta(minutes=29, seconds=59.2))
+    begun = time.monotonic()
+    answer = ask(service, "web", Question(None, "m1"), wait=LONG)
+    assert (answer.is_yes, answer.state) == (True, "patch")
+    assert 0.6 < time.monotonic() - begun < LONG
+
+
 def test_waiters_hear_of_an_act_of_opening(service: Service) -> None:
     import_text(service, NIGHTLY)
     service.hub.start()
