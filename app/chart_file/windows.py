@@ -323,6 +323,7 @@ def _list_lines(text: str, problems: Problems) -> Iterator[_Line]:
 
 
 def _check_event(event: _Event, problems: Problems) -> None:
+    before = problems.count
     for line in event.lines:
         if line.name in _REFUSED:
             problems.add_at(line.number, 1, f"{line.name}: {_REFUSED[line.name]}")
@@ -336,10 +337,10 @@ def _check_event(event: _Event, problems: Problems) -> None:
         again = [line for line in event.lines if line.name == name][1:]
         if again:
             problems.add_at(again[0].number, 1, f"an event has one {name}")
-    _check_length(event, problems)
+    _check_length(event, problems, is_readable=problems.count == before)
 
 
-def _check_length(event: _Event, problems: Problems) -> None:
+def _check_length(event: _Event, problems: Problems, *, is_readable: bool) -> None:
     start, end, duration = event.find("DTSTART"), event.find("DTEND"), event.find("DURATION")
     if start is None:
         problems.add_at(event.line, 1, "the event has no DTSTART")
@@ -349,7 +350,7 @@ def _check_length(event: _Event, problems: Problems) -> None:
         problems.add_at(end.number, 1, "DTEND and DTSTART are both dates, or both have a time")
     elif end is None and duration is None and not _is_date(start):
         problems.add_at(start.number, 1, "the event has neither DTEND nor DURATION, and so covers no time")
-    elif end is not None and not problems and _find_time(end) <= _find_time(start):
+    elif end is not None and is_readable and _find_time(end) <= _find_time(start):
         problems.add_at(end.number, 1, "the event ends before it begins")
 
 

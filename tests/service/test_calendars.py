@@ -172,6 +172,11 @@ BASE = ("DTSTART:20261224T100000Z", "DURATION:PT1H")
         pytest.param(
             calendar(event(BASE[0], "DTEND:20261224T100000Z")), "6:1: the event ends before it begins", id="no time"
         ),
+        pytest.param(
+            calendar(event("DTSTART:20261332", BASE[1]), event(BASE[0], "DTEND:20261224T100000Z")),
+            "11:1: the event ends before it begins",
+            id="no time, after another problem",
+        ),
         pytest.param(calendar(event("DTSTART:20261332", BASE[1])), "5:1: DTSTART: '20261332' is not a time", id="date"),
         pytest.param(calendar(event(BASE[0], "DURATION:1H")), "6:1: DURATION: '1H' is not a duration", id="duration"),
         pytest.param(
