@@ -261,7 +261,13 @@ def test_run_without_two_dashes_shows_where_they_belong(told: dict[str, str]) ->
     )
 
 
-@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "localhost.localdomain", "ip6-localhost", "(none)"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("localhost", "LOCALHOST", "localhost.localdomain", "localhost.", "localhost4", "localhost6.localdomain6"),
+        *("ip6-localhost", "ip6-loopback", "127.0.0.1", "::1", "(none)"),
+    ],
+)
 @pytest.mark.parametrize("words", [("can",), ("did",), ("claim",)], ids=lambda words: words[0])
 def test_name_that_every_machine_may_have_is_refused(
     told: dict[str, str], server: Server, chart: str, words: tuple[str, ...], name: str
@@ -549,6 +555,42 @@ def test_wait_is_1_when_time_is_up_or_it_can_no_longer_be(told: dict[str, str], 
     assert statectl(told, "wait", chart, "after it", "--timeout", "1").returncode == NO
     server.act(chart, "goto", state="end")
     assert statectl(told, "wait", chart, "work").returncode == NO
+
+
+BACKED_OUT = """\
+current_state: canary
+states:
+  - name: canary
+    func: increment
+    current: {key: failed, value: 0}
+    target:
+      - {name: rollback, when: {key: failed, value: 1}}
+      - {name: rollout, when: {key: elapsed, value: 1d}}
+  - name: rollback
+    func: increment
+    current: {key: count, value: 0}
+    target: {name: undone, when: {key: count, value: 1}}
+  - name: rollout
+  - name: undone
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [("wait", "rollout"), ("wait", "canary"), ("--reached", "wait", "rollout"), ("claim", "rollout")], ids=str
+)
+def test_wait_ends_when_no_path_leads_there(told: dict[str, str], server: Server, words: tuple[str, ...]) -> None:
+    chart = f"b{abs(hash(words))}"
+    server.import_chart(chart, BACKED_OUT)
+    server.put(chart, "canary")
+    *command, state = words
+    # Without the end that is tested, statectl would be stopped after 60 s.
+    assert statectl(told, "--timeout", "10m", *command, chart, state).returncode == NO
+
+
+def test_wait_goes_on_after_one_early_answer(told: dict[str, str]) -> None:
+    early = (406, '{"answer": "no", "reason": "not_current"}')
+    with Stub(early, (200, '{"is_final": false}'), YES_ANSWER) as stub:
+        assert statectl(told, "--timeout", "1m", "wait", "c", "s", STATECTL_URL=stub.url).returncode == YES
 
 
 def test_reached_is_yes_for_a_state_that_is_over(told: dict[str, str], server: Server, chart: str) -> None:
