@@ -92,7 +92,9 @@ class Stage:
     def write(self, peak: Peak) -> list[Act]:
         """Return the acts that lead to the peak and, by the transition `peak.move`, out of the visit."""
         self.standing = {key: [] for key in self.counts.keys}
-        self.standing[self.counts.keys[0]] += self.included
+        if self.included:
+            # A state that counts nobody, such as a `time` state, has no attributes.
+            self.standing[self.counts.keys[0]] += self.included
         if sum(peak.size) > MAX_ACTS:
             raise StoryTooLongError(f"its story would have over {MAX_ACTS} acts")
         if self.counts.state.slots is None:

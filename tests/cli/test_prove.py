@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.lab import prove as lab_prove
+from app.lab.templates import TEMPLATES
 from tests.cli.conftest import Run
 from tests.support.apps import ROOT
 
@@ -56,6 +57,17 @@ def test_chart_in_the_database_is_proved_by_its_name(run: Run) -> None:
 
 def test_missing_file_is_exit_2(bare: Run) -> None:
     assert bare("chart", "prove", "no/such.yaml").code == 2
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_new_chart_is_proved_and_every_story_of_the_proof_plays(bare: Run, tmp_path: Path, template: str) -> None:
+    assert bare("chart", "new", "web", "--template", template, "--folder", str(tmp_path)).code == 0
+    roster = ("--roster", str(tmp_path / "web.txt")) if (tmp_path / "web.txt").exists() else ()
+    stories = str(tmp_path / "proof.story.yaml")
+    proved = bare("chart", "prove", str(tmp_path / "web.yaml"), "--stories", stories, *roster)
+    assert (proved.code, proved.err) == (0, "")
+    if template != "window":
+        assert bare("chart", "test", stories, *roster).code == 0
 
 
 def test_proof_that_is_given_up_is_exit_3(bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
