@@ -13,6 +13,7 @@ from app.service.context import Service
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, get_row, import_text, kinds, put, query, rows
 from tests.support import requests
+from tests.support.databases import ON_ONE_DATABASE
 
 Act = Callable[[Service, str], object]
 
@@ -44,6 +45,7 @@ def test_act_is_logged_with_reason_and_author(service: Service, kind: str) -> No
     assert verify(service, "web").differences == ()
 
 
+@ON_ONE_DATABASE
 @pytest.mark.parametrize("reason", ["", "  ", "\n"])
 @pytest.mark.parametrize("kind", ACTS)
 def test_act_without_a_reason_changes_nothing(service: Service, kind: str, reason: str) -> None:

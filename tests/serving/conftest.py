@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.apps import SEED
+from tests.support.databases import copied
 from tests.support.processes import free_port
 from tests.support.servers import ROOT, Server, environment, run_curl, running
 
@@ -32,6 +33,14 @@ def serving(database_url: str, folder: Path, *arguments: str | Path, **settings:
     port = free_port()
     command = [*STATE_SERVICE, "--database", database_url, "--port", str(port), *map(str, arguments)]
     with running(database_url, folder, command, port, **settings) as server:
+        yield server
+
+
+@contextmanager
+def running_seed(sqlite_template: Path, folder: Path) -> Iterator[Server]:
+    """Run a server that answers about the seed's chart on /state until the block ends, without `./state_service`."""
+    with copied(sqlite_template) as url, running(url, folder, default_chart="states") as server:
+        server.import_chart("states", SEED)
         yield server
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from tests.serving.conftest import history, serving
-from tests.support.apps import SEED
+from tests.serving.conftest import history, running_seed
 from tests.support.servers import Server
 
 PATH = "/charts/states/state?state=green_state"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("requests")
-    (folder / "states.yaml").write_text(SEED)
-    with serving(f"sqlite:///{folder / 'state.db'}", folder, "--chart", folder / "states.yaml") as opened:
+def server(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_seed(sqlite_template, tmp_path_factory.mktemp("requests")) as opened:
         yield opened
 
 

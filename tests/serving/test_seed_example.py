@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.conftest import curl, serving, status_and_body
-from tests.support.apps import SEED
+from tests.serving.conftest import curl, running_seed, serving, status_and_body
 from tests.support.servers import Server, run_curl
 
 # What is sent, and what comes back: status and body.
@@ -31,11 +30,8 @@ EXAMPLE = [
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("seed")
-    (folder / "states.yaml").write_text(SEED)
-    url = f"sqlite:///{folder / 'state.db'}"
-    with serving(url, folder, "--chart", folder / "states.yaml", workers="1") as server:
+def started(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_seed(sqlite_template, tmp_path_factory.mktemp("seed")) as server:
         yield server
 
 

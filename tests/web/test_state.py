@@ -12,6 +12,7 @@ from app.core.log import Author
 from app.service import operate
 from app.wiring import service_of
 from tests.support.apps import SEED, import_text
+from tests.support.databases import ON_ONE_DATABASE
 
 JSON = {"Accept": "application/json"}
 PATHS = ("/state", "/charts/states/state")
@@ -317,6 +318,7 @@ def told(client: FlaskClient, method: str, state: str, more: str = "") -> dict[s
         ("application/json; charset=utf-8", "application/json"),
     ],
 )
+@ON_ONE_DATABASE
 def test_form_follows_accept(client: FlaskClient, accept: str | None, mimetype: str) -> None:
     headers = {} if accept is None else {"Accept": accept}
     response = client.get("/state?state=green_state", headers=headers)

@@ -17,6 +17,7 @@ from app.service.put import Put, tick
 from app.wiring import service_of
 from tests.diagram.support import ROLLOUT
 from tests.support.apps import import_text
+from tests.support.databases import ON_ONE_DATABASE
 from tests.support.processes import PATIENCE
 from tests.support.requests import claim, update
 from tests.web.ui.browser import Browser, words_of
@@ -120,6 +121,7 @@ def test_page_without_a_roster_asks_for_one(rollout: Flask) -> None:
         ("?kind=&by=&since=", 4),
     ],
 )
+@ON_ONE_DATABASE
 def test_history_is_filtered_newest_first(rollout: Flask, query: str, count: int) -> None:
     found = rows(Browser(rollout).get(PAGE + query).text, "history-list")
     assert len(found) == count
