@@ -44,7 +44,7 @@ from app.waiting.places import Turn
 logger = logging.getLogger("stateservice.past")
 
 # Rows between two checkpoints: what a question replays at most, if the log has not grown since the last look.
-STRIDE = 10_000
+STRIDE = 5_000
 # How often one worker of the server looks for logs that have grown.
 LOOK_SECONDS = 20.0
 # About how long one look takes at most: a log that grew for years without checkpoints is followed at a fifth of a core.
@@ -148,7 +148,7 @@ def _catch_up(service: Service, name: str, at: datetime, progress: Progress) -> 
             first, last = store.log.find_seq_at(connection, name, at)
             found = None if last is None else store.checkpoints.find_checkpoint(connection, name, last)
         begun = first - 1 if found is None else found.seq
-        if last is None or last - begun < 2 * STRIDE:
+        if last is None or last - begun < STRIDE:
             return
         progress(begun, last)
         if not leave_checkpoint(service, name):
