@@ -42,6 +42,7 @@ IMPORTED = (
     "app.wiring",
 )
 MAX_REQUEST = 1024 * 1024
+ENDED = "the parent of all servers has ended"
 
 
 # In the tests
@@ -71,7 +72,7 @@ class Forked:
             except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout or 0) from None
             self._line.close()
-            assert status, "the parent of all servers has ended"
+            assert status, ENDED
             self.returncode = int(status)
         return self.returncode
 
@@ -101,8 +102,12 @@ def fork_gunicorn(words: Sequence[str], variables: Mapping[str, str], output: IO
     with theirs:
         request = json.dumps({"words": list(words), "variables": dict(variables)}).encode()
         socket.send_fds(_control, [request], [theirs.fileno(), output.fileno()])
-    ours.settimeout(60)
-    return Forked(int.from_bytes(ours.recv(8, socket.MSG_WAITALL), "big"), ours)
+    # The first request waits for the imports.
+    ours.settimeout(120)
+    pid = int.from_bytes(ours.recv(8), "big")
+    # A signal to process 0 would go to this process and its group.
+    assert pid, ENDED
+    return Forked(pid, ours)
 
 
 def _start_parent() -> socket.socket:
