@@ -18,7 +18,7 @@ from sqlalchemy import Engine, make_url
 from tests.e2e.stack import ROOT, nginx_file, replaced
 from tests.support.databases import database_on
 from tests.support.http import ANSWER_SECONDS, Reply, send
-from tests.support.processes import end_group, free_port, until
+from tests.support.processes import PATIENCE, end_group, free_port, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ def production(postgresql_server: Engine, tmp_path: Path) -> Iterator[Production
             until(
                 lambda: service.poll() is not None or found.is_ready(),
                 f"it is ready, see {tmp_path}/out",
+                # Four commands come before the server.
+                15 * PATIENCE,
             )
             assert service.poll() is None, (tmp_path / "out").read_text()
             yield found
