@@ -10,14 +10,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.core.chart import Chart, ClockGuard, CountGuard, ElapsedGuard, OnExpire, State
 from app.core.counts import UNLIMITED, Budget, Counts, Peak
 from app.core.expect import FromRoster, Listed, Reporters
 from app.core.memory import Crowd, Lists
-from app.core.witness import MAX_ACTS, Act, Said, Stage, Story, StoryTooLongError, play
+from app.core.window import NO_HOURS, find_fitting
+from app.core.witness import BEGINNING, MAX_ACTS, MOMENT, Act, Said, Stage, Story, StoryTooLongError, play
 
 
 class Measure(StrEnum):
@@ -346,7 +347,18 @@ class Proof:
             story = Story(tuple(self.tell(legs)))
         except StoryTooLongError:
             return None
-        return next((one for one in (story, story.late()) if self._is_true(one, legs, measure, value)), None)
+        told = (story, story.late(), *(replace(story, start=at) for at in self._list_openings(legs)))
+        return next((one for one in told if self._is_true(one, legs, measure, value)), None)
+
+    def _list_openings(self, legs: Sequence[Leg]) -> Iterator[datetime]:
+        """Yield for each visit when its windows first let a machine claim, from the usual beginning of a story on."""
+        for leg in legs:
+            schedule, slots = self.chart.find_schedule(leg.state), self.chart.states[leg.state].slots
+            if schedule is not None:
+                lease = slots.lease if slots is not None and schedule.fit else None
+                opens = find_fitting(schedule, NO_HOURS, BEGINNING, lease or MOMENT)
+                if opens is not None:
+                    yield opens
 
     def _is_true(self, story: Story, legs: Sequence[Leg], measure: Measure | None, value: int) -> bool:
         course = play(self.chart, story, self.crowd.rosters)
