@@ -27,6 +27,7 @@ from app.cli.shared import (
     print_table,
     read_file,
 )
+from app.core.errors import ChartFileError
 from app.service import rosters
 from app.service.rosters import RosterRequest, import_roster, read_lines
 
@@ -84,9 +85,13 @@ def import_(context: click.Context, name: str, file: str, *, max_loss: Fraction,
     except RosterFileError as error:
         print_problems(file, error.problems)
         sys.exit(USAGE)
-    imported = import_roster(
-        open_service(config_of(context)), RosterRequest(name, lines, max_loss, dry_run), current_author()
-    )
+    request = RosterRequest(name, lines, max_loss, dry_run)
+    try:
+        imported = import_roster(open_service(config_of(context)), request, current_author())
+    except ChartFileError as error:
+        # A chart could break a promise with these lines: the story says how.
+        print_problems(file, error.problems)
+        sys.exit(USAGE)
     print_imported(imported.as_json(), as_json=as_json)
 
 

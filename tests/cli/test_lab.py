@@ -164,3 +164,29 @@ def test_simulation_learns_from_a_run(run: Run) -> None:
     assert (taught.code, "it teaches nothing" in taught.err) == (2, True)
     assert run("chart", "simulate", "rolling-reboot", "--runs", "2", "--jobs", "1").code == 0
     assert run("chart", "simulate", "nothing", "--runs", "2").code == 1
+
+
+PROMISED = """chart: web
+current_state: go
+expect: {roster: web}
+never: {down: ">2", at: stop}
+states:
+  - name: go
+    func: increment
+    slots: "20%"
+    current: [{key: count, value: 0}, {key: failed, value: 0}]
+    target: [{name: stop, when: {key: failed, value: 1}}, {name: end, when: {key: count, value: "100%"}}]
+  - name: stop
+  - name: end
+"""
+
+
+def test_roster_that_lets_a_chart_break_its_promise_is_refused_with_the_story(run: Run, tmp_path: Path) -> None:
+    lines, chart = tmp_path / "web.txt", tmp_path / "web.yaml"
+    lines.write_text("".join(f"m{number}\n" for number in range(10)))
+    chart.write_text(PROMISED)
+    assert (run("roster", "import", "web", str(lines)).code, run("chart", "import", str(chart)).code) == (0, 0)
+    lines.write_text("".join(f"m{number}\n" for number in range(40)))
+    refused = run("roster", "import", "web", str(lines))
+    assert refused.code == 2
+    assert "4:8: never down >2 at stop can be broken: 8 machines can be down\n    chart: web.yaml\n" in refused.err
