@@ -41,6 +41,7 @@ FOR_ALL_CHARTS = {
     "tokens.put_token",
     "tokens.delete_token",
     *(endpoint for endpoint in RULES if endpoint.startswith(("subscriptions.", "calendars.put_", "rosters.put_"))),
+    *(endpoint for endpoint in RULES if endpoint.startswith(("ui.get_subscription", "ui.post_subscription"))),
 }
 # These routes get their chart from the query.
 QUERIES = {"ui.get_import": "chart=web"}
