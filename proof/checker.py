@@ -261,6 +261,10 @@ class _History:
         if attempt.status not in (200, 406):
             return None
         if attempt.seq is not None:
+            own = self._find_repeated_row(attempt)
+            if own is not None:
+                self._check_repeated(attempt, attempt.seq, own, high)
+                return None
             return self._look_exactly(attempt, attempt.seq, low, high)
         if attempt.is_write and attempt.is_yes:
             return None
@@ -279,6 +283,21 @@ class _History:
         if attempt.method == "PUT" and attempt.replay and not self._was_applied(attempt, seq):
             self._say(f"{_describe(attempt)} replays what was not applied up to seq {seq}")
         return seq
+
+    def _find_repeated_row(self, attempt: Attempt) -> int | None:
+        """The row whose answer the attempt was given again, because it has the row's Idempotency-Key."""
+        if attempt.method != "PUT" or not attempt.replay or attempt.idempotency_key is None:
+            return None
+        return next(iter(self._logged.get(self._identity(attempt), [])), None)
+
+    def _check_repeated(self, attempt: Attempt, seq: int, own: int, high: int) -> None:
+        """Such an answer is about the row that counted, and says nothing of where the chart stands now."""
+        if seq != own:
+            self._say(f"{_describe(attempt)} replays seq {seq}, but seq {own} has its Idempotency-Key")
+        elif own > high:
+            self._say(f"{_describe(attempt)} replays what was not applied up to seq {high}")
+        else:
+            self._compare_value(attempt, own)
 
     def _is_explained(self, attempt: Attempt, seq: int) -> bool:
         """True if the answer to a GET is that of version `seq`, or of what its clock had made of it by then.

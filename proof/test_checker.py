@@ -71,6 +71,10 @@ SOUND: dict[str, tuple[list[Row], list[Attempt]]] = {
     "an unknown one was not applied": (log(), [put(1, 9, None, **K)]),
     "an unknown one was applied late": (log({}, K), [put(1, 2, None, **K), put(3, 4, seq=2)]),
     "a replay of one that was unknown": (log(K), [put(1, 2, None, **K), put(3, 4, seq=2, replay=True, **K)]),
+    "a replay by key is about its row, although more is known": (
+        log(K, {}),
+        [put(1, 2, seq=2, **K), put(3, 4, seq=3), put(5, 6, seq=2, replay=True, value=1, **K)],
+    ),
     "a yes without a seq": (log(M), [put(1, 2, **M)]),
     "a no": (log(MOVE), [put(1, 2, seq=2), put(3, 4, 406, 2)]),
     "not applied, and tried again": (
@@ -170,8 +174,23 @@ BROKEN: dict[str, tuple[list[Row], list[Attempt], str]] = {
     "a replay of nothing": (log(M), [put(1, 2, seq=2, **M), put(3, 4, seq=2, replay=True, **K)], "not in the log"),
     "a replay before its time": (
         log(M, K),
-        [put(1, 9, seq=2, **M), put(1, 9, None, **K), put(1, 9, seq=2, replay=True, **K)],
+        [put(1, 2, seq=2, **M), put(3, 4, seq=3, replay=True, **K), put(5, 6, seq=3, **K)],
         "replays what was not applied up to seq 2",
+    ),
+    "a replay by key that is about another row": (
+        log(K, {}),
+        [put(1, 2, seq=2, **K), put(3, 4, seq=3), put(5, 6, seq=3, replay=True, **K)],
+        "replays seq 3, but seq 2 has its Idempotency-Key",
+    ),
+    "a replay by key with the value of today": (
+        log(K, {}),
+        [put(1, 2, seq=2, **K), put(3, 4, seq=3), put(5, 6, seq=2, replay=True, value=2, **K)],
+        "with 2, and its row, seq 2, says 1",
+    ),
+    "a machine's replay that hears the past": (
+        log(M, {}),
+        [put(1, 2, seq=2, **M), put(3, 4, seq=3), put(5, 6, seq=2, replay=True, **M)],
+        "reflects seq 2, but 3 was known before",
     ),
     "the service failed": (log(), [get(1, 2, "a", 500)], "1 x GET answered 500"),
     "the service refused the form": (log(), [put(1, 2, 422, **K)], "1 x PUT answered 422"),
