@@ -98,7 +98,7 @@ def no_lock() -> None:
 def sweeper_without_lock() -> None:
     """The clock is judged from what was read before the lock was held."""
     _each_alone()
-    putting.tick = _from_before(putting.tick, lambda name: [name])
+    _sweep_from_before()
     apply, apply_from_before = (
         machines.apply,
         _from_before(machines.apply, lambda batch: [sent.chart for sent in batch]),
@@ -111,14 +111,34 @@ def sweeper_without_lock() -> None:
     machines.apply = apply_ticks_from_before
 
 
+def _sweep_from_before() -> None:
+    """The sweeper locks the charts that were due before, whether or not they still are."""
+    due: list[str] = []
+    find_next_due, lock_due_charts = putting.find_next_due, store.charts.lock_due_charts
+
+    def find_next_due_charts(service: Service) -> Any:
+        with db.asking(service.database) as connection:
+            rows = store.charts.list_charts_due(connection, service.read_now(connection), putting.MOVES_PER_STEP)
+        due[:] = [row.name for row in rows]
+        return find_next_due(service)
+
+    def lock_charts_due_before(connection: Connection, now: Any, leave: Sequence[int], limit: int) -> Any:
+        locked = store.charts.lock_charts(connection, due) if due else lock_due_charts(connection, now, leave, limit)
+        due.clear()
+        return locked
+
+    putting.find_next_due, store.charts.lock_due_charts = find_next_due_charts, lock_charts_due_before
+    putting._sweep_some = _from_before(putting._sweep_some, lambda failures: list(due))
+
+
 def _from_before(use_case: Any, names_of: Callable[[Any], list[str]]) -> Any:
-    def run(service: Service, what: Any, **options: Any) -> Any:
+    def run(service: Service, what: Any, *more: Any, **options: Any) -> Any:
         with db.asking(service.database) as connection:
             rows = list(store.charts.read_charts_and_now(connection, names_of(what))[0].values())
             local.before = {row.id: (row, store.charts.read_values(connection, row.id)) for row in rows}
         _hold(lambda: _has_moved(service, rows))
         try:
-            return use_case(service, what, **options)
+            return use_case(service, what, *more, **options)
         finally:
             local.before = {}
 
