@@ -17,8 +17,8 @@ from app.models import charts, deliveries, subscription_cursors, subscriptions
 
 # Deliveries that are kept of each subscription.
 KEPT = 1000
-# How long a sender may keep a cursor without writing to it: more than the 13 s that a webhook may take. A sender that was
-# killed delays its rows by this time.
+# How long a sender may keep a cursor without writing to it: more than the 13 s that a webhook may take. The rows of a
+# sender that was killed are late by this time.
 CLAIM = timedelta(seconds=30)
 
 
