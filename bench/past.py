@@ -16,19 +16,14 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, insert, update
+from sqlalchemy import create_engine, insert, select, update
 from sqlalchemy.pool import NullPool
 
-from app import store
-from app.core.log import COLUMNS, Author, LogRow, chain_hash
-from app.db import Database, transaction
-from app.db.engine import normalize_url, open_engine
+from app.core.log import COLUMNS, LogRow, chain_hash
+from app.db.engine import normalize_url
 from app.models import attribute_values, charts, transition_log
-from app.service.context import Service
-from app.service.operate import ImportRequest, import_chart
-from app.waiting.hub import Hub
 from bench.databases import DATABASES, databases, query
-from bench.fill import filling
+from bench.fill import add_chart, filling
 from bench.rounds import TITLES
 from bench.servers import service
 from tests.support.servers import JSON, Server
@@ -56,19 +51,13 @@ PARTS = {"beginning": (0.0, 0.02), "middle": (0.49, 0.51), "end": (0.98, 1.0)}
 
 def fill(url: str, rows: int, machines: int) -> None:
     """Give a new chart so many rows of the log: each of `machines` reports once in each visit."""
-    engine = open_engine(url)
-    database = Database(engine)
-    text = CHART.format(machines=machines, **WORDS)
-    import_chart(Service(database=database, hub=Hub(database)), ImportRequest(text, name=NAME), Author())
-    with transaction(database) as connection:
-        row = store.charts.get_chart(connection, NAME)
-    engine.dispose()
+    add_chart(url, NAME, CHART.format(machines=machines, **WORDS))
     engine = create_engine(normalize_url(url), poolclass=NullPool)
     with filling(url), engine.connect() as raw:
         if engine.dialect.name == "postgresql":
             raw.exec_driver_sql("SET session_replication_role = replica")
-        last_hash, last = row.last_hash, None
-        made = _make_rows(row.updated_at, rows, machines)
+        last_hash, began = raw.execute(select(charts.c.last_hash, charts.c.updated_at)).one()
+        last, made = None, _make_rows(began, rows, machines)
         while batch := list(islice(made, BATCH)):
             values = []
             for last in batch:
