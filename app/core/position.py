@@ -114,6 +114,10 @@ class Reason(StrEnum):
     GROUP_FULL = "group_full"
 
 
+# Reasons of a yes that has a log row of its own.
+COUNTED = frozenset({Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """A machine's permission to work now.
@@ -331,6 +335,15 @@ class LoggedUpdate:
     key: str | None
     default_key: str | None
     row: CountedRow | None = None
+
+    @classmethod
+    def of(
+        cls, chart: Chart, state: str, machine: str | None, key: str | None, row: CountedRow | None = None
+    ) -> LoggedUpdate:
+        """A PUT that was accepted by this version of the chart."""
+        # A state that an upgrade has renamed still answers replays. Its PUT without `key` meant the report's attribute.
+        default_key = chart.states[state].default_key if state in chart.states else key
+        return cls(state, machine, key, default_key, row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -556,6 +569,20 @@ class Step:
     def moves(self) -> bool:
         """Whether the step may change the answer to a waiting client, so that the clients must be told."""
         return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
+
+
+def find_counted(chart: Chart, seq: int, step: Step) -> LoggedUpdate | None:
+    """Return what the log keeps of the PUT that `step` counted; None if it counted none.
+
+    `seq` is that of the chart's last log row before the step.
+    """
+    if step.reason not in COUNTED:
+        return None
+    own = find_asked_for(step.entries)
+    assert own is not None  # a PUT that counted has a row
+    place, entry = own
+    row = CountedRow(entry.run, entry.visit, seq + place, entry.value_after)
+    return LoggedUpdate.of(chart, entry.from_state, entry.machine, entry.key, row)
 
 
 def is_due(chart: Chart, position: Position, now: datetime) -> bool:

@@ -16,7 +16,6 @@ from app.core.errors import BadRequestError, ConflictError
 from app.core.expect import Labels
 from app.core.memory import Lists, Memory
 from app.core.position import (
-    CLOCK_KINDS,
     Archive,
     Claim,
     Entry,
@@ -31,6 +30,7 @@ from app.core.position import (
     Tick,
     Update,
     Upgrade,
+    find_counted,
 )
 from app.core.window import HORIZON, Hours, Interval
 
@@ -86,6 +86,8 @@ class World:
         self.memory = Memory(rosters or {})
         self._visits: dict[str, int] = {}
         self._keys: dict[str, LoggedUpdate] = {}
+        # How many rows the chart's log would have.
+        self._seq = 0
         newest = {name: self.memory.newest[name] for name in chart.rosters}
         first = machine.start(chart, 1, 1, now, hours=self._find_hours(chart), rosters=newest, known=self.memory)
         self.due_at = first.due_at
@@ -130,15 +132,15 @@ class World:
             was_entered=self._find_visit(state) is not None,
             repeats=self._keys.get(idempotency_key or ""),
         )
+        seq = self._seq
         step = self.do(update)
-        if idempotency_key is not None and step.reason is Reason.REPLAY and idempotency_key not in self._keys:
-            # A state that an upgrade has renamed still answers replays; its PUT without `key` meant the report's one.
-            default_key = self.chart.states[state].default_key if state in self.chart.states else step.key
-            self._keys[idempotency_key] = LoggedUpdate(state, machine_id, step.key, default_key)
-        if idempotency_key is not None and step.reason in (Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED):
-            entry = next(item for item in step.entries if item.kind not in CLOCK_KINDS)
-            default_key = self.chart.states[entry.from_state].default_key
-            self._keys[idempotency_key] = LoggedUpdate(entry.from_state, entry.machine, entry.key, default_key)
+        if idempotency_key is not None:
+            counted = find_counted(self.chart, seq, step)
+            if counted is not None:
+                self._keys[idempotency_key] = counted
+            elif step.reason is Reason.REPLAY:
+                first = LoggedUpdate.of(self.chart, state, machine_id, step.key)
+                self._keys.setdefault(idempotency_key, first)
         return step
 
     def claim(self, state: str, machine_id: str, *, again: bool = False) -> Step:
@@ -242,6 +244,7 @@ class World:
         self.memory.take(step)
         for visit in step.visits:
             self._visits[visit.state] = visit.visit
+        self._seq += len(step.entries)
         self._position, self.due_at = step.position, step.due_at
         return step
 

@@ -29,8 +29,8 @@ from app.core.errors import (
 )
 from app.core.log import Author
 from app.core.position import (
+    COUNTED,
     Claim,
-    CountedRow,
     Happening,
     LoggedUpdate,
     Reason,
@@ -41,6 +41,7 @@ from app.core.position import (
     Update,
     Verdict,
     find_asked_for,
+    find_counted,
     is_due,
 )
 from app.core.window import NO_LABELS
@@ -106,15 +107,11 @@ class Answer:
         return {**fields, **(slots or {}), "answer": "yes" if is_yes else "no", "replay": self.reason is Reason.REPLAY}
 
 
-# Reasons of a yes that has a log row of its own.
-_COUNTED = frozenset({Reason.UPDATED, Reason.TRANSITIONED, Reason.RECORDED})
-
-
 def answer_step(chart: str, seq: int, state: str, step: Step) -> Answer:
     """The answer that a decided PUT comes to, `seq` being the chart's last log row before it."""
     here = step.position
     run, visit, last_seq = here.run, here.visit, seq + len(step.entries)
-    if step.reason in _COUNTED:
+    if step.reason in COUNTED:
         # What the clock did by itself comes before and after the PUT's own row; a tick has no row of its own.
         own = find_asked_for(step.entries)
         if own is not None:
@@ -234,12 +231,9 @@ class PriorReports:
         """
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
         self._reports.update(((report.visit, report.machine), report) for report in step.reports)
-        if idempotency_key is not None and step.reason in _COUNTED:
-            own = find_asked_for(step.entries)
-            assert own is not None  # a PUT that counted has a row
-            place, entry = own
-            row = CountedRow(entry.run, entry.visit, seq + place, entry.value_after)
-            self._keys[idempotency_key] = _logged(chart, entry.from_state, entry.machine, entry.key, row)
+        counted = None if idempotency_key is None else find_counted(chart, seq, step)
+        if idempotency_key is not None and counted is not None:
+            self._keys[idempotency_key] = counted
 
     def remember(self, chart: Chart, version: int, sent: Sent, step: Step) -> None:
         """Keep the Idempotency-Key of a PUT that was answered as its machine's replay, unless it was used before."""
@@ -247,7 +241,7 @@ class PriorReports:
         if not isinstance(put, Put) or idempotency_key is None or idempotency_key in self._keys:
             return
         if step.reason is Reason.REPLAY:
-            self._keys[idempotency_key] = _logged(chart, put.state, put.machine, step.key, None)
+            self._keys[idempotency_key] = LoggedUpdate.of(chart, put.state, put.machine, step.key)
             self.replayed.append(store.log.UsedKey(idempotency_key, version, put.state, put.machine, step.key))
 
     def _read_reports(self, connection: Connection, row: store.charts.ChartRow, asked: Sequence[Put | Claim]) -> None:
@@ -277,13 +271,8 @@ class PriorReports:
         for used, counted in store.log.list_used_keys(connection, row, keys):
             # What a PUT without `key` meant is what the version of that time made of it.
             chart = service.definitions.get_version(connection, row, used.version)
-            self._keys[used.idempotency_key] = _logged(chart, used.state, used.machine, used.key, counted)
-
-
-def _logged(chart: Chart, state: str, machine: str | None, key: str | None, row: CountedRow | None) -> LoggedUpdate:
-    # A state that an upgrade has renamed still answers replays. Its PUT without `key` meant the report's attribute.
-    default_key = chart.states[state].default_key if state in chart.states else key
-    return LoggedUpdate(state, machine, key, default_key, row)
+            first = LoggedUpdate.of(chart, used.state, used.machine, used.key, counted)
+            self._keys[used.idempotency_key] = first
 
 
 # Reasons of a no that waiting may change.

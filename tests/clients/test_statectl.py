@@ -88,6 +88,16 @@ def told(server: Server, tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def quick(told: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The same environment, in which the program `sleep` takes no time: statectl asks again at once."""
+    program = tmp_path / "quick" / "sleep"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return told | {"PATH": f"{program.parent}:{told['PATH']}"}
+
+
 def history(server: Server, chart: str) -> list[dict[str, Any]]:
     """The rows of a chart's log."""
     reply = server.ask("GET", f"/charts/{chart}/history?format=ndjson")
@@ -578,19 +588,19 @@ states:
 @pytest.mark.parametrize(
     "words", [("wait", "rollout"), ("wait", "canary"), ("--reached", "wait", "rollout"), ("claim", "rollout")], ids=str
 )
-def test_wait_ends_when_no_path_leads_there(told: dict[str, str], server: Server, words: tuple[str, ...]) -> None:
+def test_wait_ends_when_no_path_leads_there(quick: dict[str, str], server: Server, words: tuple[str, ...]) -> None:
     chart = f"b{abs(hash(words))}"
     server.import_chart(chart, BACKED_OUT)
     server.put(chart, "canary")
     *command, state = words
-    # Without the end that is tested, statectl would be stopped after 60 s.
-    assert statectl(told, "--timeout", "10m", *command, chart, state).returncode == NO
+    # Without the end that is tested, the test would stop statectl after 60 s.
+    assert statectl(quick, "--timeout", "10m", *command, chart, state).returncode == NO
 
 
-def test_wait_goes_on_after_one_early_answer(told: dict[str, str]) -> None:
+def test_wait_goes_on_after_one_early_answer(quick: dict[str, str]) -> None:
     early = (406, '{"answer": "no", "reason": "not_current"}')
     with Stub(early, (200, '{"is_final": false}'), YES_ANSWER) as stub:
-        assert statectl(told, "--timeout", "1m", "wait", "c", "s", STATECTL_URL=stub.url).returncode == YES
+        assert statectl(quick, "--timeout", "1m", "wait", "c", "s", STATECTL_URL=stub.url).returncode == YES
 
 
 def test_reached_is_yes_for_a_state_that_is_over(told: dict[str, str], server: Server, chart: str) -> None:
@@ -654,9 +664,9 @@ def test_404_without_a_reason_asks_for_the_right_address(told: dict[str, str]) -
 
 
 @pytest.mark.parametrize("lost", [None, (503, "{}"), (429, ""), (502, "<html>")], ids=str)
-def test_report_whose_answer_is_lost_is_sent_again(told: dict[str, str], lost: tuple[int, str] | None) -> None:
+def test_report_whose_answer_is_lost_is_sent_again(quick: dict[str, str], lost: tuple[int, str] | None) -> None:
     with Stub(lost, COUNTED) as stub:
-        done = statectl(told, "did", "a", "b", STATECTL_URL=stub.url, STATECTL_RETRIES="2")
+        done = statectl(quick, "did", "a", "b", STATECTL_URL=stub.url, STATECTL_RETRIES="2")
     assert done.returncode == YES
     assert len(stub.asked) == 2
 
@@ -679,9 +689,9 @@ def bind_to(server: HTTPServer, port: int) -> None:
     server.server_port = port
 
 
-def test_report_on_a_paused_chart_is_sent_again(told: dict[str, str]) -> None:
+def test_report_on_a_paused_chart_is_sent_again(quick: dict[str, str]) -> None:
     with Stub(PAUSED, COUNTED) as stub:
-        done = statectl(told, "did", "a", "b", STATECTL_URL=stub.url, STATECTL_RETRIES="1")
+        done = statectl(quick, "did", "a", "b", STATECTL_URL=stub.url, STATECTL_RETRIES="1")
     assert (done.returncode, done.stderr) == (YES, "")
 
 
@@ -692,30 +702,20 @@ def test_report_on_a_chart_that_stays_paused_is_3_and_told(told: dict[str, str])
     assert "the chart is paused, and the report is not counted yet" in done.stderr
 
 
-def test_run_says_when_the_work_is_done_but_not_reported(told: dict[str, str], server: Server, chart: str) -> None:
+def test_run_says_when_the_work_is_done_but_not_reported(quick: dict[str, str]) -> None:
     with Stub(YES_ANSWER, (400, '{"detail": "state b has no slots"}'), (503, '{"detail": "away"}')) as stub:
-        settings = {"STATECTL_URL": stub.url, "PATH": f"{quick_sleep(Path(told['HOME']))}:{told['PATH']}"}
-        done = statectl(told, "run", "a", "b", "--", "true", **settings)
+        done = statectl(quick, "run", "a", "b", "--", "true", STATECTL_URL=stub.url)
     assert done.returncode == UNREACHABLE
     assert "true is done but not reported; later: statectl did a 'b'" in done.stderr
 
 
-def test_run_says_when_a_failure_is_not_reported(told: dict[str, str]) -> None:
+def test_run_says_when_a_failure_is_not_reported(quick: dict[str, str]) -> None:
     slot = (200, '{"answer": "yes", "fence": 1}')
     with Stub(YES_ANSWER, slot, (503, '{"detail": "away"}')) as stub:
-        settings = {"STATECTL_URL": stub.url, "PATH": f"{quick_sleep(Path(told['HOME']))}:{told['PATH']}"}
-        done = statectl(told, "run", "a", "b", "--", "false", **settings)
+        done = statectl(quick, "run", "a", "b", "--", "false", STATECTL_URL=stub.url)
     assert done.returncode == COMMAND_FAILED
     assert "the failure is not reported; later: statectl fail a 'b'" in done.stderr
     assert "DELETE /charts/a/slot" not in stub.asked
-
-
-def quick_sleep(folder: Path) -> Path:
-    """A folder whose program `sleep` takes no time."""
-    program = folder / "sleep"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    return folder
 
 
 def test_200_of_another_server_is_not_a_yes(told: dict[str, str], chart: str) -> None:

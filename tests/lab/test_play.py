@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.chart import Chart
+from app.core.chart import Attribute, Chart, Func, State
 from app.core.errors import StateServiceError
-from app.core.position import Archive, Claim, Step
+from app.core.position import Archive, Claim, Goto, Reason, Step
 from app.lab.play import Result, play
 from app.lab.story import read_story
 from app.lab.world import World
@@ -104,11 +104,23 @@ def test_upgrade_takes_over_in_a_story() -> None:
     assert difference("work: {machine: m1}", "upgrade: web.yaml", "expect: {version: 2, values: {count: 1}}") is None
 
 
+def test_repeated_key_is_answered_as_it_was_in_an_earlier_visit() -> None:
+    attribute = Attribute("count", 0)
+    chart = Chart(name="web", initial="a", states={"a": State(name="a", func=Func.INCREMENT, attributes=(attribute,))})
+    world = World(chart, NOON)
+    first = world.put("a", "m1", idempotency_key="k")
+    world.do(Goto("a", "again"))
+    repeated = world.put("a", "m1", idempotency_key="k")
+
+    assert (first.value, world.position.values["count"]) == (1, 0)
+    assert (repeated.reason, repeated.value) == (Reason.REPLAY, 1)
+
+
 # A world is the core with a memory, and so is the model that the service is tested against.
 
 
 def outcome(step: Step) -> tuple[object, ...]:
-    return step.verdict, step.reason, step.key, step.value, step.entries, step.due_at
+    return step.verdict, step.reason, step.key, step.value, step.repeated, step.entries, step.due_at
 
 
 def both(world: World, model: Model, data: st.DataObject) -> Sequence[object]:
