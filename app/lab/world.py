@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from app.chart_file.windows import ParsedCalendar
 from app.core import machine
 from app.core.chart import Chart, Transition
-from app.core.errors import BadRequestError, ConflictError
+from app.core.errors import BadRequestError, ConflictError, StateServiceError
 from app.core.expect import Labels
 from app.core.memory import Lists, Memory
 from app.core.position import (
@@ -153,23 +153,42 @@ class World:
         version = self._position.version + 1
         newest = {name: self.memory.newest[name] for name in chart.rosters}
         hours = self._find_hours(chart)
-        step = self._decide(
-            Upgrade(chart=chart, version=version, homes=homes, reports=dict(self.reports), hours=hours, rosters=newest)
-        )
+        before = self.memory.states, self._visits
+        # The new version asks for reports under the new names; below, visits follow that the clock has just begun.
+        self._rename(homes)
+        try:
+            step = self._decide(
+                Upgrade(
+                    chart=chart, version=version, homes=homes, reports=dict(self.reports), hours=hours, rosters=newest
+                )
+            )
+        except StateServiceError:
+            self.memory.states, self._visits = before
+            raise
         self.charts[version] = chart
+        self._take(step)
+        self._rename(homes)
+        self._drop_keys(chart)
+        return step
+
+    def _rename(self, homes: Mapping[str, str]) -> None:
+        """Give the run's visits the names that an upgrade gives to their states."""
         self.memory.states = {visit: homes.get(name, name) for visit, name in self.memory.states.items()}
         self._visits = {homes.get(name, name): visit for name, visit in self._visits.items()}
-        self._take(step)
-        # The new version may count another attribute first, or lack one that machines have reported.
-        state = chart.states[self._position.state]
-        kept = {
-            name: report if state.has_attribute(report.key or "") else replace(report, key=None)
-            for name, report in self._reports.get(self._position.visit, {}).items()
-        }
-        self._reports[self._position.visit] = kept
-        succeeded = sum(report.key is not None and report.key == state.default_key for report in kept.values())
+
+    def _drop_keys(self, chart: Chart) -> None:
+        """Keep of each report in the run only an attribute that the chart, the new version, still has."""
+        for visit, name in self.memory.states.items():
+            state = chart.states.get(name)
+            if state is not None:
+                self._reports[visit] = {
+                    machine_id: report if state.has_attribute(report.key or "") else replace(report, key=None)
+                    for machine_id, report in self._reports.get(visit, {}).items()
+                }
+        # The new version may count another attribute first.
+        first = chart.states[self._position.state].default_key
+        succeeded = sum(key is not None and key == first for key in self.reports.values())
         self._position = replace(self._position, succeeded=succeeded)
-        return step
 
     def take_over(self, roster: str, lines: Mapping[str, Labels]) -> Step | None:
         """Import a roster's new version, and let the chart go by it; None if the chart does not follow the roster."""

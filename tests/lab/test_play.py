@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.chart_file import parse
 from app.core.chart import Attribute, Chart, Func, State
 from app.core.errors import StateServiceError
-from app.core.position import Archive, Claim, Goto, Reason, Step
+from app.core.position import Archive, Claim, Goto, Kind, Reason, Step
 from app.lab.play import Result, play
 from app.lab.story import read_story
 from app.lab.world import World
@@ -102,6 +103,44 @@ def test_each_tale_begins_anew_and_covers_its_part() -> None:
 
 def test_upgrade_takes_over_in_a_story() -> None:
     assert difference("work: {machine: m1}", "upgrade: web.yaml", "expect: {version: 2, values: {count: 1}}") is None
+
+
+TWO_STEPS = b"""\
+chart: web
+current_state: canary
+expect: [m1, m2]
+states:
+- name: canary
+  func: increment
+  current: [{key: count, value: 0}, {key: failed, value: 0}]
+  target: {name: rest, when: {key: count, value: 1}}
+- name: rest
+  func: increment
+  expect: {reported: [canary]}
+  current: [{key: count, value: 0}, {key: failed, value: 0}]
+  target: {name: done, when: {key: count, value: 1}}
+- name: done
+"""
+
+
+def test_upgrade_drops_an_attribute_from_the_reports_of_earlier_visits() -> None:
+    new = TWO_STEPS.replace(b", {key: failed, value: 0}", b"", 1)
+    world = World(parse(TWO_STEPS, default_name="web").chart, NOON)
+    world.put("canary", "m1", "failed")
+    world.do(Goto("rest", "on"))
+    world.upgrade(parse(new, default_name="web").chart, {})
+    (row,) = world.put("canary", "m1").entries
+
+    assert (row.kind, row.reason) == (Kind.LATE, None)
+
+
+def test_set_is_found_under_the_name_that_an_upgrade_gives_to_its_state() -> None:
+    new = TWO_STEPS.replace(b"name: canary", b"name: first").replace(b"_state: canary", b"_state: first")
+    world = World(parse(TWO_STEPS, default_name="web").chart, NOON)
+    world.put("canary", "m1")
+    world.upgrade(parse(new.replace(b"[canary]", b"[first]"), default_name="web").chart, {"canary": "first"})
+
+    assert (world.position.state, world.position.expected) == ("rest", 1)
 
 
 def test_repeated_key_is_answered_as_it_was_in_an_earlier_visit() -> None:
