@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.http import ANSWER_SECONDS
 from tests.support.processes import until
-from tests.support.servers import Server, chart_path, run_curl, running
+from tests.support.servers import Server, chart_path, run_curl, running, shared_database
 
 CHART = """
 current_state: "do: it now"
@@ -42,6 +43,13 @@ MACHINES = {
     "longest": "é" * 255,
     "a number": "5",
 }
+
+
+@pytest.fixture(scope="module")
+def shared_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """On one database: the subject is what curl makes of the files."""
+    with shared_database(request, "sqlite") as url:
+        yield url
 
 
 def fetch(server: Server, chart: str, file: str, folder: Path, **parameters: str) -> Path:
