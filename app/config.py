@@ -182,15 +182,6 @@ class Config:
     )
     logger: str | None = _setting(_text, None, "a YAML file for Python's logging.config.dictConfig")
 
-    @property
-    def answered_hosts(self) -> tuple[str, ...]:
-        """The Host names that are answered; empty if any is.
-
-        A service that listens on loopback addresses alone answers only for those. Otherwise a page in a browser on this
-        machine could reach it under a name of the page's own site, whose address that site changes to a loopback one.
-        """
-        return self.trusted_hosts or _loopback_hosts(self.bind)
-
     def given(self) -> dict[str, str]:
         """Return the settings that differ from their defaults, as texts for the environment."""
         values = {
@@ -201,7 +192,12 @@ class Config:
 
 # Cached: every request asks.
 @lru_cache
-def _loopback_hosts(bind: str) -> tuple[str, ...]:
+def loopback_hosts(bind: str) -> tuple[str, ...]:
+    """Return the Host names that a service answers which listens on loopback addresses alone; empty if it does not.
+
+    Otherwise a page in a browser on this machine could reach it under a name of the page's own site, whose address that
+    site changes to a loopback one.
+    """
     bound = [part.strip().rpartition(":")[0] for part in bind.split(",")]
     if not all(is_loopback(host.strip("[]")) for host in bound):
         return ()

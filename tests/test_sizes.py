@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -60,6 +62,16 @@ def test_no_file_has_over_600_lines() -> None:
 def test_no_function_has_over_60_lines() -> None:
     show("lines of the longest function", max(lines for _, lines in functions()))
     assert [name for name, lines in functions() if lines > 60] == []
+
+
+def test_put_crosses_at_most_20_files() -> None:
+    command = [sys.executable, "-m", "bench.trace"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    show("one request crosses", done.stdout.strip())
+    found = re.search(r"PUT: .* (\d+) files, (\d+) changes of file", done.stdout)
+    assert found is not None, done.stderr
+    files, changes = map(int, found.groups())
+    assert (files <= 20, changes <= 80) == (True, True), done.stdout
 
 
 # Calls of libraries whose positional arguments are a list, or whose parameters are not ours to name.

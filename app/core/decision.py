@@ -20,7 +20,19 @@ from app.core.arrival import (
 )
 from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.core.expect import NOTHING, FromRoster, Known
-from app.core.position import Entry, Kind, Position, Reason, Report, Slot, Step, Verdict, Visit, next_due
+from app.core.position import (
+    COUNTING_KINDS,
+    Entry,
+    Kind,
+    Position,
+    Reason,
+    Report,
+    Slot,
+    Step,
+    Verdict,
+    Visit,
+    next_due,
+)
 from app.core.window import Hours
 
 # The most clock transitions in one transaction, whatever it carries; a cycle of clock guards continues in the next one.
@@ -125,6 +137,7 @@ class Decision:
             due_at=next_due(self.chart, self.position),
             group=self.group,
             clock_moves=self.clock_moves,
+            moves=any(entry.kind not in COUNTING_KINDS for entry in self.entries),
         )
 
     def log(
@@ -209,7 +222,7 @@ class Decision:
         A state whose set is empty, or whose machines are counted already, is left as its guards say, too: at once,
         however few transitions the clock has left, because no later step would judge these guards again.
         """
-        while not self.position.is_paused:
+        while self.position.paused_at is None:
             if self.counted_on_entry is not None and self._leave_on_entry(self.counted_on_entry):
                 continue
             if self.clock_moves >= self.moves:
@@ -260,7 +273,9 @@ class Decision:
             return
 
     def find_target(self) -> str | None:
-        """Return where the first transition whose guard holds leads; None if no guard holds."""
+        """Return where the first transition whose guard holds leads; None if no guard holds or the chart is paused."""
+        if self.position.paused_at is not None:
+            return None
         for transition in self.state.transitions:
             if transition.guard.holds(self.position, self.now):
                 return transition.target
@@ -339,7 +354,8 @@ class Decision:
 
     def give_back(self, machine: str) -> None:
         """Free the slot of `machine`, if it holds one, without a row in the log."""
-        self.position = self.position.without_slot(machine)
+        if machine in self.position.slots:
+            self.position = self.position.without_slot(machine)
 
     def _expire_one_lease(self) -> bool:
         """End the lease that ran out first, as the state's `on_expire` says; return False if no lease is due."""

@@ -272,7 +272,7 @@ def _count(decision: Decision, request: Update, key: str, report: Report | None,
         reason = TAKEN_BACK
     before, after = decision.apply_func(machine, key, moved_from, request.note)
     decision.key, decision.value = key, after
-    target = None if decision.position.is_paused else decision.find_target()
+    target = decision.find_target()
     decision.log(
         Kind.UPDATE if target is None else Kind.TRANSITION,
         to_state=target,

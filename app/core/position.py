@@ -548,7 +548,8 @@ class Step:
     `key` and `value` are the attribute that the answer is about. `repeated` is the row that counted, if the answer
     repeats a PUT by its Idempotency-Key. `group` is the one that is full if a claim is refused for it, as text.
     `withdrawn` are reports to delete before `reports` are written. `due_at` is when the clock next has something to
-    do; None means never. `clock_moves` is how many clock transitions were taken.
+    do; None means never. `clock_moves` is how many clock transitions were taken. `moves` is whether the step may change
+    the answer to a waiting client, so that the clients must be told.
     """
 
     verdict: Verdict
@@ -564,11 +565,7 @@ class Step:
     due_at: datetime | None = None
     group: str | None = None
     clock_moves: int = 0
-
-    @property
-    def moves(self) -> bool:
-        """Whether the step may change the answer to a waiting client, so that the clients must be told."""
-        return any(entry.kind not in COUNTING_KINDS for entry in self.entries)
+    moves: bool = False
 
 
 def find_counted(chart: Chart, seq: int, step: Step) -> LoggedUpdate | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from cachetools import LRUCache
 
@@ -71,6 +71,7 @@ class RosterCache:
             self._lines.setdefault((key, version), {}).update(found)
 
 
+@dataclass(slots=True, eq=False)
 class Knowledge:
     """What is known of machines, in one transaction on one chart; `row` is None for a chart that is not there yet.
 
@@ -79,35 +80,28 @@ class Knowledge:
     that counting takes seconds, so it is not done then; None if no chart is locked, or only by an operator's act.
     """
 
-    def __init__(
-        self,
-        cache: RosterCache,
-        connection: Connection,
-        row: store.charts.ChartRow | None,
-        machines: Collection[str] = (),
-        limited: Collection[str] | None = None,
-    ) -> None:
-        self._limited = limited
-        self._cache = cache
-        self._connection = connection
-        self._row = row
-        self._machines = frozenset(machines)
-        self._past: dict[tuple[int, frozenset[str]], Mapping[str, Sequence[PastReport]]] = {}
+    cache: RosterCache
+    connection: Connection
+    row: store.charts.ChartRow | None
+    _: KW_ONLY
+    machines: frozenset[str] = frozenset()
+    limited: Collection[str] | None = None
+    _past: dict[tuple[int, frozenset[str]], Mapping[str, Sequence[PastReport]]] = field(default_factory=dict)
 
     def about(self, machines: Collection[str], limited: Collection[str] | None = None) -> Knowledge:
         """Return the same, for a transaction that is about `machines`, with groups of the labels `limited`."""
-        return Knowledge(self._cache, self._connection, self._row, machines, limited)
+        return Knowledge(self.cache, self.connection, self.row, machines=frozenset(machines), limited=limited)
 
     def find_labels(self, roster: str, version: int, machines: Collection[str]) -> Mapping[str, Labels]:
         """Return the labels of those of `machines` that are on the roster."""
         key = self._find_key(roster)
-        kept: Mapping[str, Labels | None] = self._cache.lines(key, version)
+        kept: Mapping[str, Labels | None] = self.cache.lines(key, version)
         # A claim asks for each machine that is down. So nothing here calls a function for each of them.
         if [machine for machine in machines if machine not in kept]:
-            wanted = {machine for machine in (*machines, *self._machines) if machine not in kept}
-            found = store.rosters.find_labels(self._connection, key[1], version, wanted)
+            wanted = {machine for machine in (*machines, *self.machines) if machine not in kept}
+            found = store.rosters.find_labels(self.connection, key[1], version, wanted)
             looked_up = {machine: found.get(machine) for machine in wanted}
-            self._cache.keep(key, version, looked_up)
+            self.cache.keep(key, version, looked_up)
             kept = {**{machine: kept.get(machine) for machine in machines}, **looked_up}
         return {machine: labels for machine in machines if (labels := kept[machine]) is not None}
 
@@ -117,8 +111,8 @@ class Knowledge:
 
         def count() -> Mapping[str, int]:
             if where:
-                return {"": store.rosters.count_lines(self._connection, key[1], version, where)}
-            found = store.rosters.find_version(self._connection, key[1], version)
+                return {"": store.rosters.count_lines(self.connection, key[1], version, where)}
+            found = store.rosters.find_version(self.connection, key[1], version)
             assert found is not None  # a chart goes by a version that there is
             return {"": found.machines}
 
@@ -132,53 +126,53 @@ class Knowledge:
         key = self._find_key(roster)
 
         def count() -> Mapping[str, int]:
-            uncounted = UncountedGroupsError(key, version, where, {label, *(self._limited or ())})
-            if self._limited is not None:
+            uncounted = UncountedGroupsError(key, version, where, {label, *(self.limited or ())})
+            if self.limited is not None:
                 raise uncounted
-            return uncounted.count(self._cache, self._connection)[label]
+            return uncounted.count(self.cache, self.connection)[label]
 
         return self._counted((key, version, where, label), count)
 
     def count_without(self, roster: str, version: int, where: Where, label: str) -> int:
         """Return how many of these machines lack `label`."""
-        return store.rosters.count_lines(self._connection, self._find_key(roster)[1], version, where, without=label)
+        return store.rosters.count_lines(self.connection, self._find_key(roster)[1], version, where, without=label)
 
     def _counted(self, entry: CountKey, count: Callable[[], Mapping[str, int]]) -> Mapping[str, int]:
-        with self._cache.lock:
-            found = self._cache.counts.get(entry)
+        with self.cache.lock:
+            found = self.cache.counts.get(entry)
         if found is None:
             found = count()
-            with self._cache.lock:
-                self._cache.counts[entry] = found
+            with self.cache.lock:
+                self.cache.counts[entry] = found
         return found
 
     def list_reports(
         self, run: int, states: Collection[str], machines: Collection[str] | None = None
     ) -> Sequence[PastReport]:
         """Return the standing reports in the run's visits of `states`, the earliest visit first."""
-        if self._row is None or run != self._row.run:
+        if self.row is None or run != self.row.run:
             return ()
         if machines is None:
-            return store.machines.list_past_reports(self._connection, self._row, states)
-        if not self._machines.issuperset(machines):
-            return store.machines.list_past_reports(self._connection, self._row, states, machines)
+            return store.machines.list_past_reports(self.connection, self.row, states)
+        if not self.machines.issuperset(machines):
+            return store.machines.list_past_reports(self.connection, self.row, states, machines)
         key = (run, frozenset(states))
         if key not in self._past:
             found: dict[str, list[PastReport]] = {}
-            for report in store.machines.list_past_reports(self._connection, self._row, states, self._machines):
+            for report in store.machines.list_past_reports(self.connection, self.row, states, self.machines):
                 found.setdefault(report.machine, []).append(report)
             self._past[key] = found
         reports = [report for machine in machines for report in self._past[key].get(machine, ())]
         return sorted(reports, key=lambda report: report.visit)
 
     def _find_key(self, roster: str) -> RosterKey:
-        identity = self._connection.info.get("identity")
-        roster_id = self._cache.ids.get((identity, roster))
+        identity = self.connection.info.get("identity")
+        roster_id = self.cache.ids.get((identity, roster))
         if roster_id is None:
-            row = store.rosters.find_roster(self._connection, roster)
+            row = store.rosters.find_roster(self.connection, roster)
             if row is None:
                 raise BadRequestError(f"there is no roster {roster!r}")
-            roster_id = self._cache.ids[identity, roster] = row.id
+            roster_id = self.cache.ids[identity, roster] = row.id
         return identity, roster_id
 
 

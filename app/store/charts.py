@@ -375,13 +375,16 @@ def update_chart(connection: Connection, row: ChartRow, values: Mapping[str, Any
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A chart's row and values after a change.
+    """What a change makes of a chart, whose row before is `row`.
 
-    `changed` are the values that differ from before; None if the keys differ, so that all values are written anew.
+    `step` is its last step; `seq` and `last_hash` are those of its last log row. `changed` are the values that differ
+    from before; None if the keys differ, so that all values are written anew.
     """
 
     row: ChartRow
-    values: Mapping[str, int]
+    step: Step
+    seq: int
+    last_hash: str
     changed: Sequence[tuple[str, int]] | None
 
 
@@ -416,21 +419,25 @@ _SET_CHARTS = (
 _UPDATE_MANY = Prepared({"postgresql": _SET_VALUES.add_cte(_SET_CHARTS.cte("moved"))})
 
 
-def write_positions(connection: Connection, moved: Sequence[Moved]) -> None:
-    """Write the rows and the values of charts that changed. The caller holds their locks."""
-    positions = [{name: getattr(item.row, name) for name in ("id", *_POSITION_COLUMNS)} for item in moved]
+def write_positions(connection: Connection, moved: Sequence[Moved], now: datetime) -> list[ChartRow]:
+    """Write the rows and the values of charts that changed, and return the rows. The caller holds their locks."""
+    columns = [position_columns(item.step, now, item.seq, item.last_hash) for item in moved]
+    positions = [{"id": item.row.id, **position} for item, position in zip(moved, columns, strict=True)]
+    afters = [item.row._replace(**position) for item, position in zip(moved, columns, strict=True)]
     values = [
         {"chart_id": item.row.id, "key": key, "value": value} for item in moved for key, value in item.changed or ()
     ]
     if connection.is_sqlite:
-        _UPDATE_CHART.run_all(connection, [_bound(item) for item in positions])
-        _UPDATE_VALUE.run_all(connection, [_bound(item) for item in values])
+        bound_positions, bound_values = list(map(_bound, positions)), list(map(_bound, values))
+        _UPDATE_CHART.run_all(connection, bound_positions)
+        _UPDATE_VALUE.run_all(connection, bound_values)
     elif len(positions) == len(values) == 1:
         _UPDATE_BOTH.run(connection, _bound(positions[0] | values[0]))
     else:
         parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
         _UPDATE_MANY.run(connection, parameters)
     _write_values_anew(connection, [item for item in moved if item.changed is None])
+    return afters
 
 
 def _bound(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -448,7 +455,9 @@ def _write_values_anew(connection: Connection, moved: Sequence[Moved]) -> None:
         return
     _DELETE_VALUES.run_all(connection, [{"b_chart_id": item.row.id} for item in moved])
     rows = [
-        {"chart_id": item.row.id, "key": key, "value": value} for item in moved for key, value in item.values.items()
+        {"chart_id": item.row.id, "key": key, "value": value}
+        for item in moved
+        for key, value in item.step.position.values.items()
     ]
     if rows:
         _INSERT_VALUE.run_all(connection, rows)

@@ -1,4 +1,4 @@
-"""The table `transition_log`: rows are appended, read, sampled, and, by a prune, taken out.
+"""The table `transition_log`: rows are read, sampled, and, by a prune, taken out. `app.store.record` appends them.
 
 The database refuses every other change of a row; a prune is the only code that lifts the triggers which do that.
 """
@@ -35,95 +35,15 @@ from sqlalchemy import (
 )
 
 from app.core.chart import OnExpire
-from app.core.log import COLUMNS, Author, HashedRow, HistoryFilter, LogRow, canonical, chain_hash, chain_text
-from app.core.position import CLOCK_KINDS, CountedRow, Entry, Kind, Slot
-from app.db import Connection, Prepared, among, recordset
+from app.core.log import COLUMNS, HashedRow, HistoryFilter, LogRow
+from app.core.position import CountedRow, Kind, Slot
+from app.db import Connection, Prepared, among
 from app.models import charts, replayed_keys, transition_log
 from app.store.charts import ChartRow
 
 _log = transition_log.c
 _COLUMNS = tuple(_log[name] for name in COLUMNS)
 _COLUMNS_AND_HASH = (*_COLUMNS, _log.hash)
-
-
-# Appending
-
-_INSERT = Prepared(insert(transition_log).values({item.name: bindparam(item.name) for item in _COLUMNS_AND_HASH}))
-_NEW_ROWS = recordset("rows", *_COLUMNS_AND_HASH)
-# The trigger compares each row's seq with the rows before it, so they are inserted in the order of seq.
-_INSERT_MANY = Prepared(
-    {
-        "postgresql": insert(transition_log).from_select(
-            [item.name for item in _COLUMNS_AND_HASH],
-            select(*(_NEW_ROWS.c[item.name] for item in _COLUMNS_AND_HASH)).order_by(
-                _NEW_ROWS.c.chart, _NEW_ROWS.c.seq
-            ),
-        )
-    }
-)
-
-
-def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
-    """Return the log row that an entry of a step makes."""
-    # The clock's rows have no author. The Idempotency-Key stands for the client's own update alone, not for the
-    # clock's transitions in the same step.
-    is_clock = entry.kind in CLOCK_KINDS
-    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION, Kind.LATE) and entry.key is not None
-    return LogRow(
-        chart=chart,
-        version=entry.version,
-        run=entry.run,
-        visit=entry.visit,
-        seq=seq,
-        at=now,
-        kind=str(entry.kind),
-        from_state=entry.from_state,
-        to_state=entry.to_state,
-        key=entry.key,
-        value_before=entry.value_before,
-        value_after=entry.value_after,
-        machine=entry.machine,
-        actor=None if is_clock else author.actor,
-        remote_addr=None if is_clock else author.remote_addr,
-        idempotency_key=author.idempotency_key if is_update else None,
-        reason=entry.reason,
-        note=entry.note,
-    )
-
-
-def append_log(
-    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
-) -> list[str]:
-    """Write new rows of several charts' logs, and return the hash of the last row of each.
-
-    Each of `logs` is one chart's: the hash of its last row so far, and its new rows.
-    The caller holds the charts' locks.
-    """
-    if not connection.is_sqlite and sum(len(rows) for _, rows in logs) > 1:
-        return _append_in_one_statement(connection, logs, log_key)
-    parameters, hashes = [], []
-    for last_hash, rows in logs:
-        for row in rows:
-            last_hash = chain_hash(last_hash, row, log_key)
-            parameters.append({**{name: getattr(row, name) for name in COLUMNS}, "hash": last_hash})
-        hashes.append(last_hash)
-    _INSERT.run_all(connection, parameters)
-    return hashes
-
-
-def _append_in_one_statement(
-    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
-) -> list[str]:
-    # On a hot chart, one statement for each row was most of what a PUT cost PostgreSQL.
-    lines, hashes = [], []
-    for last_hash, rows in logs:
-        for row in rows:
-            line = canonical(row)
-            last_hash = chain_text(last_hash, line, log_key)
-            lines.append(f'{line[:-1]},"hash":"{last_hash}"}}')
-        hashes.append(last_hash)
-    _INSERT_MANY.run(connection, {"rows": f"[{','.join(lines)}]"})
-    return hashes
 
 
 # Reading

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, union, update
@@ -299,7 +300,7 @@ def find_reports(
 ) -> list[Report]:
     """Return the reports of `machines` in the visits numbered `in_visits` of the current run. Used by: PUTs."""
     parameters = {"chart_id": row.id, "run": row.run, "visits": list(in_visits), "machines": list(machines)}
-    return [Report(*found) for found in _REPORTS.rows(connection, parameters)]
+    return list(starmap(Report, _REPORTS.rows(connection, parameters)))
 
 
 def find_standing_reports(connection: Connection, asked: Collection[AskedReport]) -> dict[AskedReport, str | None]:
@@ -512,10 +513,7 @@ def drop_report_keys(connection: Connection, row: ChartRow, chart: Chart) -> Non
     """Set the key of this run's reports on attributes that `chart` lacks to NULL. Used by: upgrades."""
     query = (
         select(visits.c.visit, visits.c.state, reports.c.key)
-        .join(
-            reports,
-            _OF_ITS_VISIT,
-        )
+        .join(reports, _OF_ITS_VISIT)
         .where(visits.c.chart_id == row.id, visits.c.run == row.run, reports.c.key.is_not(None))
         .distinct()
     )

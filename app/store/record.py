@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, bindparam, func, select
+from sqlalchemy import Text, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from app.core.log import Author, LogRow
-from app.core.position import Position, Step
-from app.db import Connection
+from app.core.log import COLUMNS, Author, LogRow, canonical, chain_hash, chain_text
+from app.core.position import CLOCK_KINDS, Entry, Kind, Position, Step
+from app.db import Connection, Prepared, recordset
+from app.models import transition_log
 from app.store.charts import ChartRow, Moved, insert_chart, position_columns, update_chart, write_positions
-from app.store.log import append_log, make_log_row
 from app.store.machines import delete_reports, leave_visit, write_reports, write_slots, write_visits
 
 # The NOTIFY channel; the payload is the chart's name.
@@ -56,11 +56,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A change, the log rows that it makes, and the chart's row after it."""
+    """A change, and the log rows that it makes."""
 
     change: Change
     rows: Sequence[LogRow]
-    after: ChartRow
 
     @property
     def steps(self) -> list[Step]:
@@ -75,35 +74,25 @@ def record_all(
 
     Returns each chart's row after that, in the order of `changes`. A change whose steps log nothing writes nothing.
     """
-    logged = [(change, _log_rows(change, now)) for change in changes]
-    logs = [(change.row.last_hash, rows) for change, rows in logged if rows]
-    if not logs:
+    logged = [_Written(change, _log_rows(change, now)) for change in changes]
+    written = [item for item in logged if item.rows]
+    if not written:
         return [change.row for change in changes]
-    hashes = iter(append_log(connection, logs, log_key))
-    written = [
-        _Written(change, rows, _row_after(change, now, rows[-1].seq, next(hashes))) for change, rows in logged if rows
+    hashes = append_log(connection, [(item.change.row.last_hash, item.rows) for item in written], log_key)
+    moved = [
+        Moved(item.change.row, item.change.last, item.rows[-1].seq, last_hash, item.change.changed_values)
+        for item, last_hash in zip(written, hashes, strict=True)
     ]
-    write_positions(
-        connection,
-        [Moved(item.after, item.change.last.position.values, item.change.changed_values) for item in written],
-    )
-    write_visits(
-        connection,
-        [
-            (item.change.row, visit)
-            for item in written
-            for decision in item.change.decisions
-            for visit in decision.step.visits
-        ],
-        now,
-    )
+    afters = {row.id: row for row in write_positions(connection, moved, now)}
+    visits = [(item.change.row, visit) for item in written for step in item.steps for visit in step.visits]
+    if visits:
+        write_visits(connection, visits, now)
     for item in written:
         before, after = item.change.before.slots, item.change.last.position.slots
         if before != after:
             write_slots(connection, item.change.row.id, before, after)
     announce(connection, [item.change.row.name for item in written if any(step.moves for step in item.steps)])
     _write_reports(connection, written, now)
-    afters = {item.after.id: item.after for item in written}
     return [afters.get(change.row.id, change.row) for change in changes]
 
 
@@ -125,10 +114,6 @@ def _log_rows(change: Change, now: datetime) -> list[LogRow]:
     made = [(entry, decision.author) for decision in change.decisions for entry in decision.step.entries]
     first = change.row.seq + 1
     return [make_log_row(change.row.name, seq, entry, now, author) for seq, (entry, author) in enumerate(made, first)]
-
-
-def _row_after(change: Change, now: datetime, seq: int, last_hash: str) -> ChartRow:
-    return change.row._replace(**position_columns(change.last, now, seq, last_hash))
 
 
 def _write_reports(connection: Connection, written: Sequence[_Written], now: datetime) -> None:
@@ -179,6 +164,89 @@ def _find_entries(item: _Written) -> dict[tuple[int, int], int]:
         if after != (row.run, row.visit):
             found[after] = row.seq
     return found
+
+
+# The log
+
+_COLUMNS = (*(transition_log.c[name] for name in COLUMNS), transition_log.c.hash)
+_INSERT = Prepared(insert(transition_log).values({item.name: bindparam(item.name) for item in _COLUMNS}))
+_NEW_ROWS = recordset("rows", *_COLUMNS)
+# The trigger compares each row's seq with the rows before it, so they are inserted in the order of seq.
+_INSERT_MANY = Prepared(
+    {
+        "postgresql": insert(transition_log).from_select(
+            [item.name for item in _COLUMNS],
+            select(*(_NEW_ROWS.c[item.name] for item in _COLUMNS)).order_by(_NEW_ROWS.c.chart, _NEW_ROWS.c.seq),
+        )
+    }
+)
+
+
+def make_log_row(chart: str, seq: int, entry: Entry, now: datetime, author: Author) -> LogRow:
+    """Return the log row that an entry of a step makes."""
+    # The clock's rows have no author. The Idempotency-Key stands for the client's own update alone, not for the
+    # clock's transitions in the same step.
+    is_clock = entry.kind in CLOCK_KINDS
+    is_update = entry.kind in (Kind.UPDATE, Kind.TRANSITION, Kind.LATE) and entry.key is not None
+    return LogRow(
+        chart=chart,
+        version=entry.version,
+        run=entry.run,
+        visit=entry.visit,
+        seq=seq,
+        at=now,
+        kind=str(entry.kind),
+        from_state=entry.from_state,
+        to_state=entry.to_state,
+        key=entry.key,
+        value_before=entry.value_before,
+        value_after=entry.value_after,
+        machine=entry.machine,
+        actor=None if is_clock else author.actor,
+        remote_addr=None if is_clock else author.remote_addr,
+        idempotency_key=author.idempotency_key if is_update else None,
+        reason=entry.reason,
+        note=entry.note,
+    )
+
+
+def append_log(
+    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
+) -> list[str]:
+    """Write new rows of several charts' logs, and return the hash of the last row of each.
+
+    Each of `logs` is one chart's: the hash of its last row so far, and its new rows.
+    The caller holds the charts' locks.
+    """
+    if not connection.is_sqlite and sum(len(rows) for _, rows in logs) > 1:
+        return _append_in_one_statement(connection, logs, log_key)
+    parameters, hashes = [], []
+    for last_hash, rows in logs:
+        for row in rows:
+            values = {name: getattr(row, name) for name in COLUMNS}
+            values["hash"] = last_hash = chain_hash(last_hash, row, log_key)
+            parameters.append(values)
+        hashes.append(last_hash)
+    _INSERT.run_all(connection, parameters)
+    return hashes
+
+
+def _append_in_one_statement(
+    connection: Connection, logs: Sequence[tuple[str, Sequence[LogRow]]], log_key: bytes | None
+) -> list[str]:
+    # On a hot chart, one statement for each row was most of what a PUT cost PostgreSQL.
+    lines, hashes = [], []
+    for last_hash, rows in logs:
+        for row in rows:
+            line = canonical(row)
+            last_hash = chain_text(last_hash, line, log_key)
+            lines.append(f'{line[:-1]},"hash":"{last_hash}"}}')
+        hashes.append(last_hash)
+    _INSERT_MANY.run(connection, {"rows": f"[{','.join(lines)}]"})
+    return hashes
+
+
+# The life of a chart
 
 
 def create_chart(

@@ -20,7 +20,7 @@ from flask import request as flask_request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from werkzeug.datastructures import Authorization
 
-from app.config import Config
+from app.config import Config, loopback_hosts
 from app.core.errors import BadRequestError, ForbiddenError, UnauthenticatedError
 from app.service.context import Service
 from app.service.tokens import (
@@ -66,7 +66,7 @@ def check_request(config: Config, request: Request) -> None:
 
     Raises UntrustedHostError, ForbiddenError.
     """
-    hosts = config.answered_hosts
+    hosts = config.trusted_hosts or loopback_hosts(config.bind)
     host = request.headers.get("host")
     if hosts and not is_answered(host, hosts, may_be_missing=not config.trusted_hosts):
         raise UntrustedHostError(

@@ -88,7 +88,7 @@ SITE: Edits = {
             'as it came later.\n    Column("note", Text),\n    Column("site", Text),\n',
         )
     ],
-    "app/store/log.py": [("        note=entry.note,\n", '        note=entry.note,\n        site="north",\n')],
+    "app/store/record.py": [("        note=entry.note,\n", '        note=entry.note,\n        site="north",\n')],
 }
 
 # Whatever the code does with a chart: read it, write it, describe it, draw it, keep it in tables.
@@ -166,7 +166,7 @@ from datetime import UTC, datetime
 from app.core.log import Author, COLUMNS, LogRow, canonical, chain_hash, read_marker
 from app.core.position import Entry, Kind
 from app.models import transition_log
-from app.store.log import make_log_row
+from app.store.record import make_log_row
 
 
 def log_row(fields):
