@@ -203,11 +203,14 @@ def _answer_old_name(decision: Decision, request: Update) -> Step:
 
 
 def _find_key(decision: Decision, request: Update) -> str | None:
-    """Return the attribute to count on. Raises BadRequestError if the state does not have it."""
+    """Return the attribute to count on; None in a state that counts nothing. Raises BadRequestError if it lacks it."""
     state = decision.chart.states[request.state]
+    if not state.is_counting:
+        # An upgrade may have made it of a state that counted: a report of then has no attribute any more, either.
+        return None
     if request.key is None:
         return state.default_key
-    if state.is_counting and not state.has_attribute(request.key):
+    if not state.has_attribute(request.key):
         raise BadRequestError(f"state {request.state!r} has no attribute {request.key!r}")
     return request.key
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.chart import Chart, Func, Op
-from app.core.position import Kind, Pause, Reason, Reset, Resume, Verdict
+from app.core.position import Goto, Kind, Pause, Reason, Reset, Resume, Verdict
 from tests.core.support import NOON, after, at, canary, chart, counted, final, old, timed, when
 from tests.support.model import Model
 
@@ -112,6 +112,17 @@ def test_machine_that_was_counted_may_say_more_after_the_move_and_nothing_moves(
     assert (entry.key, entry.machine, entry.value_before, entry.value_after) == ("failed", "m1", None, None)
     # Sent again, it is a replay of the machine's latest report.
     assert made.put("canary", NOON, "m1", "failed").reason is Reason.REPLAY
+
+
+@pytest.mark.parametrize("key", [None, "count", "failed"])
+def test_report_from_before_an_upgrade_that_made_its_state_final_is_a_replay(key: str | None) -> None:
+    made = model(canary(2))
+    made.put("canary", NOON, "m1")
+    new = chart(counted("rest", when("canary", "count", 1)), final("canary"))
+    made.import_chart(new, NOON)
+    made.do(Goto("rest", "on"), NOON)
+    step = made.put("canary", NOON, "m1", key)
+    assert (step.verdict, step.reason, step.key, step.entries) == (Verdict.ACCEPTED, Reason.REPLAY, None, ())
 
 
 def test_late_report_is_recorded_while_the_chart_is_paused() -> None:
