@@ -10,7 +10,7 @@ that the answer is the same as if the sweeper had come by at exactly the right m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -464,6 +464,31 @@ def _follow_calendar(decision: Decision, request: FollowCalendar) -> None:
     decision.run_clock()
     decision.follow_calendars(request.hours)
     decision.run_clock()
+
+
+def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]:
+    """Read texts `old:new` into a mapping from old to new states. A state's name may itself contain colons.
+
+    Raises BadRequestError.
+    """
+    homes: dict[str, str] = {}
+    for text in maps:
+        gone, home = _read_home(text, old, new)
+        if homes.get(gone, home) != home:
+            raise BadRequestError(f"map: state {gone!r} is given two new homes")
+        homes[gone] = home
+    return homes
+
+
+def _read_home(text: str, old: Chart, new: Chart) -> tuple[str, str]:
+    cuts = [(text[:at], text[at + 1 :]) for at, character in enumerate(text) if character == ":"]
+    known = [(gone, home) for gone, home in cuts if gone in old.states and home in new.states]
+    fitting = [(gone, home) for gone, home in known if gone not in new.states]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting or not known:
+        raise BadRequestError(f"map {text!r} is not OLD:NEW, a state of the running version and one of the new version")
+    raise BadRequestError(f"map {text!r}: the new version still has the state {known[0][0]!r}")
 
 
 def _upgrade(decision: Decision, request: Upgrade) -> None:

@@ -68,7 +68,7 @@ def say_upgrade(old: int, new: int, homes: Mapping[str, str], follows: str = "")
     return f"version {old} to {new}{f'; map {written}' if homes else ''}{follows}"
 
 
-def read_homes(reason: str | None) -> dict[str, str]:
+def read_logged_homes(reason: str | None) -> dict[str, str]:
     """Return the new homes that the reason of an upgrade row names. Raises ValueError."""
     found = _HOMES.search(reason or "")
     homes: dict[str, str] = {} if found is None else json.loads(found[1])

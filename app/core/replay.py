@@ -22,7 +22,7 @@ from app.core.chart import FAILED_KEY, Chart, CountGuard, ElapsedGuard, OnExpire
 from app.core.errors import LogDamagedError
 from app.core.expect import NOTHING, FromRoster, Labels, PastReport, Rosters, Where, write_group
 from app.core.log import NOT_PAUSED, Imported, LogRow, Pauser, chain_hash, read_marker
-from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, PastVisit, Position, Slot, read_homes
+from app.core.position import LEASES_FOLLOW, TAKEN_BACK, Kind, PastVisit, Position, Slot, read_logged_homes
 from app.core.window import Hours
 
 
@@ -403,7 +403,7 @@ class Replay:
 
     def _homes(self, row: LogRow) -> dict[str, str]:
         try:
-            return read_homes(row.reason)
+            return read_logged_homes(row.reason)
         except ValueError:
             raise LogDamagedError(f"{row.chart}: seq {row.seq}: the upgrade's map cannot be read") from None
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.core import machine
 from app.core.chart import Chart, Transition
 from app.core.errors import StateServiceError
 from app.core.position import Reason, Release, Step, Verdict
@@ -177,8 +178,8 @@ def _do(world: World, doing: Doing, answer: str | None) -> str | None:
             world.pass_until(world.now + span if instant is None else instant)
         case Acting(happening):
             world.do(happening)
-        case Upgrading(chart, homes):
-            world.upgrade(chart, homes)
+        case Upgrading(chart, maps):
+            world.upgrade(chart, machine.read_homes(maps, world.chart, chart))
         case Listing(rosters):
             for name, lines in rosters.items():
                 world.take_over(name, lines)

@@ -106,10 +106,10 @@ class Acting:
 
 @dataclass(frozen=True, slots=True)
 class Upgrading:
-    """Another version takes over; `homes` names the new home of each state that it lacks."""
+    """Another version takes over; `maps` are texts `old:new`, the new home of each state that it lacks."""
 
     chart: Chart
-    homes: Mapping[str, str] = field(default_factory=dict)
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,8 +323,8 @@ class _Reader:
         chart = None if fields is None else self._read_chart(fields.find("file"), "upgrade")
         if fields is None or chart is None:
             return None
-        pairs = [self._scalar(item, "map", _to_pair) for item in list_nodes(fields.find("map"))]
-        return Upgrading(chart, dict(pair for pair in pairs if pair is not None))
+        maps = [self._scalar(item, "map", str) for item in list_nodes(fields.find("map"))]
+        return Upgrading(chart, tuple(text for text in maps if text is not None))
 
     def _read_chart(self, node: Node | None, what: str) -> Chart | None:
         """Return the chart in the file that the node names; its problems become the node's."""
@@ -500,10 +500,3 @@ def _to_machines(text: str) -> tuple[str, ...]:
     if not first <= last < first + MAX_MACHINES:
         raise ScalarError(f"{quote(text)} is not a range of 1 to {MAX_MACHINES} machines")
     return tuple(to_machine_id(f"{found['prefix']}{number:0{width}}") for number in range(first, last + 1))
-
-
-def _to_pair(text: str) -> tuple[str, str]:
-    old, colon, new = text.partition(":")
-    if not colon:
-        raise ScalarError(f"{quote(text)} is not OLD:NEW")
-    return to_name(old), to_name(new)

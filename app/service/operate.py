@@ -309,7 +309,7 @@ def _upgrade(
     """Let the next version take over the run in flight."""
     chart = parsed.chart
     held = locked_chart(service, connection, row)
-    homes = read_homes(maps, held.chart, chart)
+    homes = machine.read_homes(maps, held.chart, chart)
     has_approvers = held.chart.states[row.state].approvers is not None
     # Only a set that names its machines, and a state of approvers, can withdraw reports, and there may be many.
     reports = store.machines.read_reports(connection, row) if names_machines(chart) or has_approvers else {}
@@ -334,31 +334,6 @@ def names_machines(chart: Chart) -> bool:
     """Return whether some set of the chart says which machines take part."""
     sets = (chart.expect_of(name) for name in chart.states)
     return any(item is not None and item.names_machines for item in sets)
-
-
-def read_homes(maps: Sequence[str], old: Chart, new: Chart) -> Mapping[str, str]:
-    """Read texts `old:new` into a mapping from old to new states. A state's name may itself contain colons.
-
-    Raises BadRequestError.
-    """
-    homes: dict[str, str] = {}
-    for text in maps:
-        gone, home = _read_home(text, old, new)
-        if homes.get(gone, home) != home:
-            raise BadRequestError(f"map: state {gone!r} is given two new homes")
-        homes[gone] = home
-    return homes
-
-
-def _read_home(text: str, old: Chart, new: Chart) -> tuple[str, str]:
-    cuts = [(text[:at], text[at + 1 :]) for at, character in enumerate(text) if character == ":"]
-    known = [(gone, home) for gone, home in cuts if gone in old.states and home in new.states]
-    fitting = [(gone, home) for gone, home in known if gone not in new.states]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting or not known:
-        raise BadRequestError(f"map {text!r} is not OLD:NEW, a state of the running version and one of the new version")
-    raise BadRequestError(f"map {text!r}: the new version still has the state {known[0][0]!r}")
 
 
 # Acts

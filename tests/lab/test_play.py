@@ -105,6 +105,11 @@ def test_upgrade_takes_over_in_a_story() -> None:
     assert difference("work: {machine: m1}", "upgrade: web.yaml", "expect: {version: 2, values: {count: 1}}") is None
 
 
+def test_upgrade_takes_the_new_homes_that_an_import_takes() -> None:
+    said = "5:9: map 'reboot:done': the new version still has the state 'reboot'"
+    assert difference("{upgrade: {file: web.yaml, map: ['reboot:done']}}") == said
+
+
 TWO_STEPS = b"""\
 chart: web
 current_state: canary
