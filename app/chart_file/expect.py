@@ -15,13 +15,14 @@ from app.chart_file.fields import (
     list_nodes,
     read_map,
     read_scalar,
+    refuse_none,
     say_alike,
     spell_plainly,
     to_chart_name,
     to_count,
     to_machine_id,
     to_name,
-    to_share,
+    to_part,
 )
 from app.chart_file.nodes import ListNode, MapNode, Node, Problems, ScalarNode, quote
 from app.core.chart import State
@@ -196,7 +197,8 @@ class _Limit:
     """The limit of a group, before it is known whose."""
 
     def __init__(self, text: str) -> None:
-        self._share = to_share(text) if is_percentage(text) else None
+        refuse_none(text)
+        self._share = to_part(text, "25%") if is_percentage(text) else None
         self._machines = to_count(text) if self._share is None else None
 
     def __call__(self, label: str, written: str) -> GroupLimit:

@@ -116,6 +116,12 @@ def to_share(text: str) -> Fraction:
     return Fraction(match[1]) / 100
 
 
+def refuse_none(text: str) -> None:
+    """Raise ScalarError if the text, a limit of machines at work, is a share of none of them."""
+    if is_percentage(text) and not to_share(text):
+        raise ScalarError(f"{quote(text)} lets no machine work")
+
+
 def to_part(text: str, example: str) -> Fraction:
     """Return a percentage of at most 100% as an exact fraction; the error says that it might be `example`."""
     try:

@@ -12,6 +12,7 @@ from app.chart_file.fields import (
     read_map,
     read_scalar,
     read_word,
+    refuse_none,
     to_age,
     to_count,
     to_instant,
@@ -207,8 +208,13 @@ def _read_stages(node: Node, scope: Scope) -> list[tuple[str, int]]:
     if isinstance(node, ListNode) and not node.items:
         scope.problems.add(node, "slots is an empty list")
     stages = []
+
+    def to_limit(text: str) -> int | None:
+        refuse_none(text)
+        return scope.expect.resolve(text, to_count)
+
     for item in list_nodes(node):
-        limit = read_scalar(item, "slots", lambda text: scope.expect.resolve(text, to_count), scope.problems)
+        limit = read_scalar(item, "slots", to_limit, scope.problems)
         if limit is not None and isinstance(item, ScalarNode):
             stages.append((item.text, limit))
     return stages

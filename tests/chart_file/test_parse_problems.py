@@ -260,6 +260,15 @@ MEANINGS = {
         "'slots' needs func increment or decrement",
     ),
     "zero slots": (counted(ONE, more=", slots: ¦0"), "slots: '0' is less than 1"),
+    "slots of no share": (counted(ONE, more=", slots: ¦0%"), "slots: '0%' lets no machine work"),
+    "group limit of no share": (
+        counted(ONE, head="expect: {roster: web}", more=", slots: {total: 1, per: {rack: ¦0%}}"),
+        "per rack: '0%' lets no machine work",
+    ),
+    "group limit over all": (
+        counted(ONE, head="expect: {roster: web}", more=", slots: {total: 1, per: {rack: ¦101%}}"),
+        "per rack: '101%' is over 100%",
+    ),
     "empty slots": (counted(ONE, more=", slots: ¦[]"), "slots is an empty list"),
     "slots in percent without expect": (
         counted(ONE, more=", slots: [1, ¦5%]"),
