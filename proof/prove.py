@@ -117,7 +117,8 @@ PARTS: dict[str, Callable[[Proof], None]] = {
 
 def prove_short(options: Sequence[str]) -> int:
     """Run the short form: the slow tests of `proof` and `tests`, and each property with all its examples."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal"]
+    # Half of the time these tests wait: for a lease, a time limit, a server that starts.
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "--dist", "worksteal"]
     selected = ["-m", "slow or hypothesis", "proof", "tests"]
     variables = {"STATE_SERVICE_EXAMPLES": "many"} | os.environ
     return subprocess.run([*command, *selected, *options], cwd=ROOT, env=variables, check=False).returncode

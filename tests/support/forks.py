@@ -12,6 +12,7 @@ PROMETHEUS_MULTIPROC_DIR, and looks for the folder again in each new process.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -98,6 +99,7 @@ def fork_gunicorn(words: Sequence[str], variables: Mapping[str, str], output: IO
     global _control
     if _control is None:
         _control = _start_parent()
+        atexit.register(_control.close)
     ours, theirs = socket.socketpair()
     with theirs:
         request = json.dumps({"words": list(words), "variables": dict(variables)}).encode()
