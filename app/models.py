@@ -210,7 +210,7 @@ states = Table(
     Column("reported", Text),
     # The windows of this state alone, JSON as in chart_versions.
     Column("schedule", Text),
-    # `approvers` if people report on the state; and `importer` if whoever imported the version may not.
+    # `approvers` if people report on the state; and `importer` if the person who imported the version may not.
     Column("who", String(16)),
     Column("who_not", String(16)),
     # The state's own set of machines, JSON; NULL if it has none.

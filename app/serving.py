@@ -144,7 +144,7 @@ class Sweeper:
     def _write_heads(self) -> None:
         """Write the head of every log that has grown since this process wrote it; one worker of the server at a time.
 
-        With the key, nobody else can sign a head; without it, a head is at least in another place than the database.
+        With the key, no other program can sign a head. Without it, a head is at least not in the database.
         """
         if not self._service.hub.places.take_turn(Turn.HEADS, HEADS_SECONDS):
             return

@@ -1,4 +1,4 @@
-"""The statements of one GET and of one PUT, for whoever runs them without the service: pgbench, and the profile.
+"""The statements of one GET and of one PUT, for programs that run them without the service: pgbench, and the profile.
 
 Parameters are written `:name`, as SQLite and pgbench take them.
 """

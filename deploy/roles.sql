@@ -15,7 +15,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'stateservice') THEN
         CREATE ROLE stateservice LOGIN;
     END IF;
-    -- Whoever may create in the schema could put a function of its own in the place of ours.
+    -- A role that may create in the schema could put a function of its own in the place of ours.
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC, stateservice', current_schema());
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO stateservice_owner', current_schema());
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO stateservice', current_schema());

@@ -192,7 +192,7 @@ def _judge_backups(found: Backups, attempts: Sequence[Attempt], logs: dict[str, 
 
 
 def told_in(rows: Sequence[Row], attempts: Sequence[Attempt]) -> list[tuple[int, int]]:
-    """When the clients were told of a row, and which: a chart's history up to there was known to somebody then."""
+    """When the clients were told of a row, and which: a client knew a chart's history up to there."""
     firsts: dict[tuple[str | None, ...], int] = {}
     for row in reversed(rows):
         logged = row.logged

@@ -395,7 +395,7 @@ def _list_plain_views(rows: Sequence[Row], terms: Terms) -> Iterator[View]:
 def list_wakes(rows: Sequence[Row], attempts: Sequence[Attempt]) -> list[float]:
     """How many seconds after the answer to the report that moved the chart each waiting client had its own.
 
-    Visits that were soon over do not count: whoever heard late of those heard nothing.
+    Visits that were soon over do not count: a client that heard late of those heard nothing.
     """
     entered, entry = [0] * (len(rows) + 1), 0
     for number, row in enumerate(rows, 1):

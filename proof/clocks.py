@@ -1,4 +1,4 @@
-"""A clock that jumps: the time by which the service judges is moved while it serves, as if somebody had set the clock.
+"""A clock that jumps: the time by which the service judges is moved while it serves, as if an operator set the clock.
 
 SQLite's time is the machine's, so each serving process reads from a file how far it is moved; only `proof.served` asks
 for that. PostgreSQL's time is its own: a function in the database takes the place of `clock_timestamp`.

@@ -1,7 +1,7 @@
 """Seeded defects: the service made wrong on purpose, to see that the checker sees it.
 
 Each replaces functions of the service in the process that serves, by `proof.served` alone. What would otherwise
-be a race of microseconds is held open until somebody else has run into it, or for a while.
+be a race of microseconds is held open until another request has run into it, or for a while.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ asking: Any = app.service.ask
 
 
 def _hold(until: Callable[[], bool], seconds: float = HELD_SECONDS) -> None:
-    """Wait until somebody ran into what is held open; not for ever, for perhaps nobody comes."""
+    """Wait until a request ran into what is held open; not for ever, because perhaps none comes."""
     deadline = time.monotonic() + seconds
     while not until() and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
@@ -295,7 +295,7 @@ def waiter_answered_before_commit() -> None:
                 service.hub.tell(after.name)
                 _hold(lambda name=after.name: name not in ahead)  # type: ignore[misc]
                 ahead.pop(after.name, None)
-                # Whoever was told looks once more.
+                # A waiter that was told looks once more.
                 time.sleep(HELD_SECONDS / 3)
         return afters
 
@@ -318,7 +318,7 @@ def waiter_answered_before_commit() -> None:
 
 
 def waiters_told_before_commit() -> None:
-    """Who waits is told of a move outside its transaction, before the commit: whoever then looks sees the past."""
+    """A waiter is told of a move outside its transaction, before the commit: if it looks then, it sees the past."""
 
     def announce(connection: Connection, names: Sequence[str]) -> None:
         if not names:
@@ -327,7 +327,7 @@ def waiters_told_before_commit() -> None:
         with psycopg.connect(url, autocommit=True) as other:
             for name in names:
                 other.execute("SELECT pg_notify(%s, %s)", (recording.CHANNEL, name))
-        # The commit comes when whoever was told has looked.
+        # The commit comes when the waiter that was told has looked.
         time.sleep(HELD_SECONDS / 3)
 
     def tell_nobody(self: Service, chart: str, step: Any) -> None:

@@ -172,7 +172,7 @@ def _moved(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # The file last: whoever finds it must find its write-ahead log beside it.
+        # The file last: a process that finds it must find its write-ahead log beside it.
         for name in reversed(names):
             Path(f"{name}.away").rename(name)
 
@@ -263,7 +263,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def disk_faults(place: Path) -> Kinds:
-    """Somebody else fills the disk."""
+    """Another program fills the disk."""
     # Reading needs no room.
     return {"full": lambda server: Fault(lambda: _full(place), is_not_ready=False)}
 

@@ -184,7 +184,7 @@ class Claimer:
         machine, state = self._held.popleft()
         deed = chance.choices(list(DEEDS), list(DEEDS.values()))[0]
         if deed == "forget":
-            # Its lease ends, and it stands at failed until somebody tries again.
+            # Its lease ends, and it stands at failed until a machine tries again.
             self._failed.append(machine)
             return
         if deed == "give back":

@@ -173,7 +173,7 @@ class Shared:
     stop: Any
     taken: Any
     attempts: list[Attempt] = field(default_factory=list)
-    # Where each chart was when last heard of, and updates that somebody may send once more.
+    # Where each chart was when last heard of, and updates that a client may send once more.
     current: dict[str, str] = field(default_factory=dict)
     recent: deque[Put] = field(default_factory=lambda: deque(maxlen=24))
 
@@ -432,7 +432,7 @@ def run_process(spec: Spec, stop: Any, taken: Any) -> None:
     while any(thread.is_alive() for thread in threads):
         time.sleep(0.1)
         if os.getppid() != parent:
-            os._exit(1)  # whoever asked for the load is gone
+            os._exit(1)  # the process that asked for the load is gone
     for machine in machines:
         machine.connection.close()
     write_attempts(spec.path, shared.attempts)

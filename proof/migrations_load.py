@@ -167,7 +167,7 @@ def upgrade(release: Path, url: str) -> None:
 
 @contextmanager
 def long_query(url: str, seconds: float) -> Iterator[None]:
-    """Have somebody read `charts` until the migration has been waiting for that query for `seconds`."""
+    """Have a session read `charts` until the migration has been waiting for that query for `seconds`."""
     target = url_text(make_url(url).set(drivername="postgresql"))
     with psycopg.connect(target) as reader, psycopg.connect(target, autocommit=True) as observer:
         reader.execute("SELECT 1 FROM charts LIMIT 1")

@@ -74,7 +74,7 @@ NAMES: tuple[bytes, ...] = (
         b"..",
         b"end note",
     ),
-    # Formulas, for whoever opens the CSV.
+    # Formulas, for a spreadsheet that opens the CSV.
     *(b"=cmd|' /C calc'!A0", b"+1+1", b"-1+1", b"@SUM(A1)", b'=HYPERLINK("//evil.example","x")', b"\t=1+1"),
     # Other languages.
     *(

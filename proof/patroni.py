@@ -123,7 +123,7 @@ class Cluster:
     killed: Node | None = None
 
     def faults(self) -> dict[str, Any]:
-        """What the campaign can do to it: nothing, for somebody must start again what was killed."""
+        """What the campaign can do to it: nothing, because an operator must start again what was killed."""
         return {}
 
     def find_leader(self) -> Node | None:
@@ -142,7 +142,7 @@ class Cluster:
 
     def fail_over(self) -> int:
         """Kill -9 the leader and return, once another one leads, when that was. Nobody lends a hand."""
-        leader = until(self.find_leader, "somebody leads", START_SECONDS)
+        leader = until(self.find_leader, "a server leads", START_SECONDS)
         killed = leader.kill()
         self.killed = leader
         until(self.find_leader, "another one leads", START_SECONDS)
@@ -183,7 +183,7 @@ def patroni_cluster(**settings: int) -> Iterator[Cluster]:
 def _open(cluster: Cluster) -> Cluster:
     """Make the service's role and database, as docs/operations.md says, once the cluster is whole."""
     until(cluster.is_whole, "the cluster is whole", START_SECONDS)
-    leader = until(cluster.find_leader, "somebody leads", START_SECONDS)
+    leader = until(cluster.find_leader, "a server leads", START_SECONDS)
     with psycopg.connect(f"postgresql://{USER}@127.0.0.1:{leader.port}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {SCOPE} LOGIN".encode())
         connection.execute(f"CREATE DATABASE {SCOPE} OWNER {SCOPE}".encode())

@@ -133,7 +133,7 @@ REQUESTS = (
     Raw("%00 in the path", _target(b"/charts/front%00/state" + ASKED), (400, 404)),
     Raw("%0a in the path", _target(b"/charts/front%0a/state" + ASKED), (404,)),
     Raw("over-long UTF-8 in the path", _target(b"/charts/front%c0%afstate" + ASKED), (400, 404)),
-    # A slash in front of the first is the same path: whoever guards paths before this service must know it.
+    # A slash in front of the first is the same path: a proxy that guards paths before this service must know it.
     Raw("two slashes", _target(b"//charts/front/state" + ASKED, b"PUT"), (200,), puts=1),
     Raw("a dot in the path", _target(b"/./charts/front/state" + ASKED, b"PUT"), (404,)),
     Raw("two dots in the path", _target(b"/charts/front/../vault/state" + ASKED, b"PUT"), (404,)),

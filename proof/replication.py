@@ -85,7 +85,7 @@ class Pair:
     url: str = ""
 
     def faults(self) -> dict[str, Any]:
-        """What the campaign can do to it: nothing, for somebody must rebuild what was killed."""
+        """What the campaign can do to it: nothing, because an operator must rebuild what was killed."""
         return {}
 
     def fail_over(self) -> int:

@@ -1,4 +1,4 @@
-"""What happens to the database's file or server under load: the short form, for whoever is not root."""
+"""What happens to the database's file or server under load: the short form, for a user who is not root."""
 
 from __future__ import annotations
 

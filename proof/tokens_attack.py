@@ -50,7 +50,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that the service would do for whoever may."""
+    """A request that the service would do for a holder of the right role."""
 
     endpoint: str
     method: str
@@ -235,7 +235,7 @@ def _guess(besieged: Besieged, count: int) -> None:
 
 
 def _carry(besieged: Besieged) -> None:
-    # Not to pages: they send whoever must sign in back to the address that was asked for, with its query.
+    # Not to pages: they send a person who must sign in back to the address that was asked for, with its query.
     requests = [request for request in besieged.requests if not request.endpoint.startswith("ui.")]
     for request in requests:
         for headers, query in list_ways(besieged.secrets["admin"]):

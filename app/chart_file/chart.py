@@ -127,7 +127,7 @@ def read_state(fields: MapNode, scope: Scope) -> StateDraft:
 
 
 def _find_common(fields: MapNode, scope: Scope) -> Expect:
-    """Return the chart's set as a state without a set of its own has it: whoever approves is none of the machines."""
+    """Return the chart's set as a state without a set of its own has it. People who approve are no machines."""
     common = scope.common
     if fields.find("who") is None:
         return common

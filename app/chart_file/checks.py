@@ -230,7 +230,7 @@ def _judge_state(chart: Chart, state: State, budget: Budget) -> Iterator[str]:
         numbers = tuple(move for move in state.transitions if move.guard.is_clock or move.guard.share is None)
         guards = Counts(replace(state, transitions=numbers), UNLIMITED, budget)
     yield from _judge_slots(chart, counts.state, machines)
-    # Whoever backs out may fail at that; a person decides when the time is up.
+    # Machines that back out may fail at that; a person decides when the time is up.
     is_backing_out = isinstance(expect, Reporters)
     yield from _judge_failures(counts.state, counts, machines, is_backing_out=is_backing_out)
     yield from _judge_guards(guards)

@@ -235,7 +235,7 @@ def _check_named(node: ScalarNode, what: str, state: State, named: State, proble
     elif not named.is_counting:
         problems.add(node, f"{what} {quote(node.text)}: machines do not report on that state")
     elif what == "including" and not state.is_counting:
-        problems.add(node, f"state {quote(state.name)} counts nothing, so it can include nobody")
+        problems.add(node, f"state {quote(state.name)} counts nothing, so it can include no machine")
 
 
 def list_roster_spots(root: MapNode, state_maps: Sequence[MapNode]) -> dict[str, Spot]:

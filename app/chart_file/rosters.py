@@ -274,7 +274,7 @@ def _judge_where(spot: WhereSpot, known: Lines, version: int, warnings: Problems
             message = f"no machine of the roster {quote(spot.roster)} has the label {quote(term.label)}"
             warnings.add_at(term.line, term.column, message)
     if warnings.count == before and not known.count_machines(spot.roster, version, spot.where):
-        message = f"no machine of the roster {quote(spot.roster)} has all of these labels: nobody takes part"
+        message = f"no machine of the roster {quote(spot.roster)} has all of these labels: no machine takes part"
         warnings.add_at(spot.line, spot.column, message)
 
 

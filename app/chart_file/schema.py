@@ -211,7 +211,7 @@ def _looked_up() -> list[Schema]:
         "additionalProperties": {"anyOf": [value, {"type": "array", "minItems": 1, "items": value}]},
     }
     roster = _scalar(CHART_NAME.pattern, "The roster that lists the machines.")
-    reported = _names("Whoever reported in these states of this run.")
+    reported = _names("The machines that reported in these states of this run.")
     key = _scalar(NAME.pattern, "Only those whose report is on this attribute.")
     return [
         _object({"roster": roster, "where": where}, required=["roster"]),

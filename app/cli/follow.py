@@ -25,7 +25,7 @@ TIME_IS_UP = 3
 LOOK_SECONDS = 1.0
 # Columns below which lines are not wrapped any narrower.
 LEAST_COLUMNS = 20
-# The conditions that somebody must look at.
+# The conditions that an operator must look at.
 COLOURS = {"failed": "red", "backing_out": "red", "at_the_edge": "yellow", "stuck": "yellow"}
 # What may be over at the next look: a server that starts again, a database that fails over.
 PASSING = (remote.UnreachableError, DatabaseUnavailableError)

@@ -144,7 +144,7 @@ def _describe_endless(proof: Proof, always: Always, state: State) -> Broken:
     name = state.name
     deadlines = [state.transitions[number].guard for number in list_clock_moves(state)[0]]
     if deadlines and all(isinstance(guard, ElapsedGuard) and guard.schedule is not None for guard in deadlines):
-        because = f"the deadline of {name!r} counts open time alone, so nobody can say when it passes"
+        because = f"the deadline of {name!r} counts open time alone, so a proof cannot say when it passes"
     elif deadlines:
         because = f"it can go round through {name!r} for ever"
     else:

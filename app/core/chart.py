@@ -381,7 +381,7 @@ class SlotRule:
 class Approvers:
     """The rule of a state on which people report (`who: approvers`).
 
-    With `not_importer`, whoever imported the version in force may not.
+    With `not_importer`, the person who imported the version in force may not.
     """
 
     not_importer: bool = False
@@ -393,8 +393,8 @@ class State:
 
     `schedule` is what the file says of this state alone; `Chart.find_schedule` is what is in force. `approvers` is set
     if people report on the state, and not machines.
-    `expect` is the set of machines that take part here; None leaves it to the chart. Whoever was counted on the first
-    attribute of the states `including` in this run is counted here on entry.
+    `expect` is the set of machines that take part here; None leaves it to the chart. A machine that was counted on the
+    first attribute of the states `including` in this run is counted here on entry.
     `default_key` names that attribute; it is None if the state has no attributes. Machines report on a state that
     `is_counting`: not on a final one, and not on one that only the clock moves.
     `reported` has, for attributes, the machines whose reports their starting values include; they may not count again

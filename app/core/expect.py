@@ -2,7 +2,7 @@
 
 A number and a list say it themselves (`Number`, `Listed`). The others must be looked up: a roster in the version that
 the chart goes by (`FromRoster`), and the machines that reported earlier in the run (`Reporters`). Core does no I/O, so
-whoever asks for a decision hands in a `Known` that can answer: the service asks the database, a replay its own rows.
+the caller hands in a `Known` that can answer: the service asks the database, a replay its own rows.
 
 A group is a value of a label: `rack=r12`. It limits how many of its machines may be down at a time. A machine is *down*
 if it holds a slot or stands at `failed` in this visit.

@@ -85,7 +85,7 @@ def find_limit(state: State, key: str, target: str) -> CountGuard | None:
 def find_edge(chart: Chart, position: Position, now: datetime) -> tuple[str, str] | None:
     """Return the attribute on which one more report takes the chart off its plan, and the state to which it goes.
 
-    None if no attribute is that near, and for an attribute on which nobody has reported yet: a chart that tolerates
+    None if no attribute is that near, and for an attribute on which no machine has reported yet: a chart that tolerates
     no failure is not at the edge as long as there is none.
     """
     state, on_plan = chart.state_at(position), list_on_plan(chart)

@@ -173,7 +173,7 @@ class Proof:
     def _population(self, state: State, size: int) -> int:
         expect = self.chart.expect_of(state.name)
         if state.approvers is not None:
-            # People report there, and nobody says how many there are.
+            # People report there, and the chart does not say how many there are.
             return UNLIMITED
         if isinstance(expect, Reporters) and expect.key is not None:
             # Late reports may bring machines to a set of which the size is counted on entry.
@@ -373,7 +373,7 @@ class Proof:
 
 def _call(names: Sequence[str]) -> Callable[[int], str]:
     # A story that needs more machines than there are is not true, and is not shown.
-    return lambda number: names[number % len(names)] if names else "nobody"
+    return lambda number: names[number % len(names)] if names else "no machine"
 
 
 def list_clock_moves(state: State) -> tuple[set[int], bool]:

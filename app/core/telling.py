@@ -253,7 +253,7 @@ class _Visit:
             name = self._begin_one(is_front=key == FAILED_KEY)
             if name is None:
                 if must:
-                    raise _StuckError(f"nobody is left for {key}")
+                    raise _StuckError(f"no machine is left for {key}")
                 return
             self._teller.do(Said("put", name, key))
             self._stay()
@@ -277,7 +277,7 @@ class _Visit:
             for name, report in self._course.reports.items():
                 if report.key == end.moved_from and (not self._has_slots or self._claims_again(name)):
                     return name
-        raise _StuckError("nobody is left to end the visit")
+        raise _StuckError("no machine is left to end the visit")
 
     def _hold(self, number: int) -> None:
         """Let machines claim until so many more hold a slot: fresh ones first, those that have failed last."""

@@ -22,7 +22,7 @@ from app.core.position import Claim, Position, Report, Step, Tick, Update, Verdi
 BEGINNING = datetime(2030, 1, 7, 12, 0, tzinfo=UTC)
 # What happens in the last moment before a deadline happens so long before it.
 MOMENT = timedelta(seconds=1)
-# A story of more acts than this is not written: nobody reads it, and to play it takes too long.
+# A story of more acts than this is not written: no person reads it, and to play it takes too long.
 MAX_ACTS = 30_000
 NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>[0-9]+)")
 # Scalars that YAML reads as they are, in a flow mapping too.
@@ -93,7 +93,7 @@ class Stage:
         """Return the acts that lead to the peak and, by the transition `peak.move`, out of the visit."""
         self.standing = {key: [] for key in self.counts.keys}
         if self.included:
-            # A state that counts nobody, such as a `time` state, has no attributes.
+            # A state that counts no machine, such as a `time` state, has no attributes.
             self.standing[self.counts.keys[0]] += self.included
         if sum(peak.size) > MAX_ACTS:
             raise StoryTooLongError(f"its story would have over {MAX_ACTS} acts")

@@ -254,4 +254,4 @@ def _find_unlike(world: World, word: str, wanted: object) -> str | None:
 def _names(names: Iterable[str]) -> str:
     shown = sorted(names)
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
-    return (", ".join(shown[:MAX_NAMED]) + more) or "nobody"
+    return (", ".join(shown[:MAX_NAMED]) + more) or "no machine"

@@ -20,7 +20,7 @@ from app.core.witness import write_file, write_tale
 ASSUMES = (
     "as many machines take part as expected, and each has one id",
     "any deadline may pass at any moment, and any machine may claim, report, fail or fall silent",
-    "no operator acts: nobody pauses, resets, evicts or upgrades, and no roster changes",
+    "no operator pauses, resets, evicts or upgrades, and no roster changes",
 )
 # Combinations of counts that a proof may look at if the size of a set differs from run to run.
 MANY_SIZES = 20_000_000

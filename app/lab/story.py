@@ -240,7 +240,7 @@ class _Reader:
         answer = self._read_answer(fields.find("answer"))
         doing = self._read_doing(verbs[0], fields.entries[verbs[0]][1], answer)
         if answer is not None and isinstance(doing, Passing | Expecting):
-            self._problems.add(node, f"nobody answers the step {verbs[0]!r}")
+            self._problems.add(node, f"there is no answer to the step {verbs[0]!r}")
         return None if doing is None else StoryStep(_spot(node), doing, answer)
 
     def _read_answer(self, node: Node | None) -> str | None:

@@ -58,7 +58,7 @@ class Engine(Protocol):
     left_down: int
 
     def has_room(self) -> bool:
-        """Return whether the state has a slot that nobody holds."""
+        """Return whether the state has a free slot."""
 
     def opens_at(self, now: int) -> int | None:
         """Return the first instant from `now` on at which no window refuses a machine; None if none is known."""
@@ -113,7 +113,7 @@ class StepEngine:
         self._follow()
 
     def has_room(self) -> bool:
-        """Return whether the state has a slot that nobody holds."""
+        """Return whether the state has a free slot."""
         here = self._world.position
         rule = self._world.chart.state_at(here).slots
         return rule is not None and len(here.slots) < rule.limit(here.succeeded)
@@ -234,7 +234,7 @@ class Tally:
         return (guard.instant - self._start) // MICROSECOND, None, transition.target
 
     def has_room(self) -> bool:
-        """Return whether the state has a slot that nobody holds."""
+        """Return whether the state has a free slot."""
         return self._rule is not None and len(self.held) < self._rule.limit(self._succeeded)
 
     def opens_at(self, now: int) -> int | None:

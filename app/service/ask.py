@@ -209,7 +209,7 @@ class _View:
         return Reason.CURRENT if self._is_open(question.machine) else Reason.WINDOW
 
     def _refuse_person(self, question: Question, rule: Approvers) -> Reason | None:
-        """Return why whoever asks may not approve. A machine may not; in open mode nobody is known to be a person."""
+        """Return why the caller may not approve. A machine may not; in open mode no caller is known to be a person."""
         if question.machine != question.approver:
             return Reason.APPROVERS
         return Reason.OWN_CHANGE if rule.not_importer and question.approver == self._chart.importer else None
@@ -252,7 +252,7 @@ class _View:
         if expect is None or not expect.names_machines:
             return True
         if isinstance(expect, Reporters) and state != self.row.state:
-            # Whoever reports until then will take part.
+            # A machine that reports until then will take part.
             return True
         here = store.charts.build_position(self.row, {})
         return machine in expect.keep([machine], here, self._known)

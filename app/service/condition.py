@@ -374,7 +374,7 @@ def judge(chart: Chart, row: store.charts.ChartRow, position: Position, now: dat
 
 
 def _judge_window(chart: Chart, position: Position, now: datetime) -> Verdict | None:
-    """A state that is closed now for every machine; nobody is late while no machine may work."""
+    """A state that is closed now for every machine; no machine is late while none may work."""
     schedule = chart.find_schedule(position.state)
     if schedule is None or schedule.needs_labels:
         return None

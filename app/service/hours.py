@@ -114,7 +114,7 @@ def describe_closed(
 def read_labels(
     connection: Connection, row: store.charts.ChartRow, chart: Chart, machines: Collection[str]
 ) -> Mapping[str, Labels]:
-    """Return the labels of `machines` that name time zones, by machine; of nobody if no window of the state asks."""
+    """Return the labels of `machines` that name time zones, by machine; none if no window of the state asks."""
     schedule = chart.find_schedule(row.state)
     if schedule is None or not schedule.needs_labels:
         return {}

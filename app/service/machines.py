@@ -172,7 +172,7 @@ READING_THREADS = 2
 AWAY_SECONDS = 1.0
 # A waiting request looks again this many seconds after a window has opened, so that it does not come too early.
 OPENING_MARGIN = 0.01
-# How long a question waits for the chart's clock to be written, in seconds: somebody may hold the chart's row.
+# Seconds for which a question waits for the chart's clock to be written: another transaction may hold the chart's row.
 TICK_SECONDS = 0.25
 # The key of the batches for any chart; no chart has this name.
 ANY_CHART = ""

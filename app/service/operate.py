@@ -370,7 +370,7 @@ class Loss:
         if self.machines:
             lose = "machine at work loses its slot" if len(self.machines) == 1 else "machines at work lose their slots"
             parts.append(f"{say_number(len(self.machines))} {lose}: {name_some(self.machines, 3)}")
-        return "; ".join(parts) or f"nothing is lost: nobody has reported in {self.state}, and no slot is held"
+        return "; ".join(parts) or f"nothing is lost: no machine has reported in {self.state}, and no slot is held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +489,8 @@ def open_chart(service: Service, name: str, until: datetime, reason: str, author
 def approve(service: Service, name: str, key: str, reason: str, author: Author, person: str | None = None) -> Answer:
     """Have a person report on the attribute `key` of the current state, which must be one of approvers.
 
-    `person` is the name if the author has none. Raises ConflictError if nobody approves that state, or not this person.
+    `person` is the name if the author has none. Raises ConflictError if that
+    state has no approvers, or this person may not approve it.
     """
     with asking(service.database) as connection:
         row = store.charts.get_chart(connection, name)
@@ -505,13 +506,13 @@ def approve(service: Service, name: str, key: str, reason: str, author: Author, 
 
 def say_no_approvers(name: str, state: str) -> str:
     """Return the message for a person who approves in a state that takes no approvals."""
-    return f"chart {name!r} is in {state!r}, where nobody approves anything"
+    return f"chart {name!r} is in {state!r}, where people approve nothing"
 
 
 def say_not_counted(name: str, version: int, reason: str) -> str:
     """Return why a person's report was not counted."""
     if reason == Reason.OWN_CHANGE:
-        return f"whoever imported version {version} of {name!r} may not approve it"
+        return f"the person who imported version {version} of {name!r} may not approve it"
     return f"chart {name!r} did not count it: {reason}"
 
 

@@ -322,7 +322,7 @@ def _warn_of_sets(held: LockedChart, roster: str, version: int) -> Iterator[str]
         if not state.is_counting or not isinstance(expect, FromRoster) or expect.roster != roster:
             continue
         if not held.knowledge.count_machines(roster, version, expect.where):
-            yield f"state {name!r}: no machine of the roster has the labels of its set: nobody takes part"
+            yield f"state {name!r}: no machine of the roster has the labels of its set: no machine takes part"
 
 
 def _warn_of_groups(held: LockedChart, roster: str, version: int) -> Iterator[str]:

@@ -334,7 +334,7 @@ def _say_refusals(
         if lease is not None and now + lease > window.closes_at:
             parts.append(f"its next window: a lease of {say_span(lease)} would outlast this one, which {window.says}")
     if state.approvers is not None:
-        but = ", but not whoever imported this version" if state.approvers.not_importer else ""
+        but = ", but not the person who imported this version" if state.approvers.not_importer else ""
         parts.append(f"people to approve{but}")
     full = () if slots is None else slots.full
     parts += [f"room in {one.group} (down: {name_some(one.machines)})" for one in full[:MAX_GROUPS]]

@@ -151,7 +151,7 @@ def create_token(
 
 
 def check_wanted(name: str, role: Role, pattern: str, machine: str | None, lifetime: timedelta | None) -> None:
-    """Raise BadRequestError for a token that nobody can have, whatever tokens there are."""
+    """Raise BadRequestError for a token that no holder can have, whatever tokens there are."""
     if not NAME.fullmatch(name):
         raise BadRequestError(f"token name {name!r} must be 1 to {NAME_LENGTH} characters of A-Z a-z 0-9 _ . : @ -")
     if not PATTERN.fullmatch(pattern):

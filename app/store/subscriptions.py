@@ -101,7 +101,7 @@ def add_subscription(connection: Connection, values: dict[str, Any]) -> None:
 def change_subscription(connection: Connection, subscription_id: int, values: dict[str, Any]) -> None:
     """Change a subscription; it goes on where it was, and what failed is tried again at once.
 
-    Whoever sends rows of it now goes by what it was before, and loses its cursors.
+    A process that sends rows of it now goes by what it was before, and loses its cursors.
     """
     connection.execute(update(subscriptions).where(subscriptions.c.id == subscription_id).values(_columns(values)))
     is_its = subscription_cursors.c.subscription_id == subscription_id

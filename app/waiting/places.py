@@ -1,6 +1,6 @@
 """How many wait, in one process or in all workers of a server; and how many of them with one token.
 
-A token holds at most half of the places, so that whoever has one token cannot keep all others from waiting.
+A token holds at most half of the places, so that the holder of one token cannot keep all others from waiting.
 """
 
 from __future__ import annotations

@@ -424,7 +424,7 @@ def check(holder: Holder, role: Role, chart: str | None) -> None:
 
 
 def check_may_manage_tokens(holder: Holder) -> None:
-    """Raise ForbiddenError unless `holder` may make tokens for any chart: nobody grants more than they hold."""
+    """Raise ForbiddenError unless `holder` may make tokens for any chart: no holder grants more than they hold."""
     if not holder.is_for_all_charts:
         raise ForbiddenError(
             f"token {holder.name!r} is for charts {holder.pattern!r}; managing tokens requires a token for all charts"

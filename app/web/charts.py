@@ -287,7 +287,7 @@ PUT = 'request = "PUT"'
 
 
 def _has_slots(name: str, query: Query) -> bool:
-    """True if the state has slots. Raises ChartNotFoundError, and BadRequestError if nobody is named to hold one."""
+    """True if the state has slots. Raises ChartNotFoundError, and BadRequestError if no machine is named."""
     has_slots = reading.has_slots(current_service(), name, query.get("state", NAME_LENGTH))
     if has_slots and query.find_machine() is None:
         raise BadRequestError("the state has slots, and a machine must hold one to report: machine is missing")

@@ -373,7 +373,7 @@ def settle_machine(request: Request, named: str | None) -> str | None:
             raise ForbiddenError(f"the certificate is for machine {request.certified!r}, not for {named!r}")
         named = request.certified
     elif request.needs_certificate and named is not None and holder.machine is None and not is_person(holder):
-        raise ForbiddenError(f"without a client certificate nobody speaks for machine {named!r}")
+        raise ForbiddenError(f"without a client certificate no client speaks for machine {named!r}")
     if holder.machine is None:
         return named
     if named is None:

@@ -79,7 +79,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them: nobody is told of anything any longer."""
+    """Drop them: no receiver is told of anything any longer."""
     op.drop_table("deliveries")
     op.drop_table("subscription_cursors")
     op.drop_table("subscriptions")

@@ -145,7 +145,7 @@ def count_short_puts(client: FlaskClient, taken: int) -> int:
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """Be somebody whom the permissions of files bind: root is not."""
+    """Be a user whom the permissions of files bind: root is not."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(NOBODY)
@@ -158,7 +158,7 @@ def without_privileges() -> Iterator[None]:
 
 @pytest.fixture
 def open_folder(sqlite_template: Path) -> Iterator[Path]:
-    """A folder that somebody without privileges may reach, with a migrated database in it."""
+    """A folder that a user without privileges may reach, with a migrated database in it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copyfile(sqlite_template, folder / "state.db")

@@ -65,7 +65,7 @@ def write_chart(tmp_path: Path, *, where: str = "{zone: a}", label: str = "rack"
         (
             "{zone: a, tier: lb}",
             "rack",
-            ["8:32: no machine of the roster 'web' has all of these labels: nobody takes part"],
+            ["8:32: no machine of the roster 'web' has all of these labels: no machine takes part"],
         ),
         (
             "{zone: [a, east]}",

@@ -46,7 +46,7 @@ def check(model: Model, step: Step | None) -> None:
         return
     members = find_members(model, None)
     reports = model.current_reports
-    assert set(reports) <= members, "somebody counts who does not take part"
+    assert set(reports) <= members, "a machine counts that does not take part"
     for key in ("count", "failed"):
         assert here.values[key] == sum(said == key for said in reports.values())
     is_fixed = isinstance(state.expect, Listed)

@@ -1,4 +1,4 @@
-"""A proxy that can lose an answer: the service has committed, and whoever asked hears nothing."""
+"""A proxy that can lose an answer: the service has committed, and the client hears nothing."""
 
 from __future__ import annotations
 

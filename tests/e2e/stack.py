@@ -334,7 +334,7 @@ class Stack:
 def running_stack(folder: Path, database_url: str) -> Iterator[Stack]:
     """Run everything until the block ends."""
     (folder / "nginx").mkdir()
-    # What whoever installs it fills in.
+    # What the person who installs it fills in.
     filled_in = {"STATE_SERVICE_TRUSTED_HOSTS": "localhost,127.0.0.1", "STATE_SERVICE_SECRET_KEY": "s" * 44}
     service = Service(folder, database_url, filled_in)
     lossy = LossyProxy(service.socket)

@@ -76,7 +76,7 @@ def test_tale_may_begin_at_its_own_time() -> None:
         ("put: {machine: m3}", "6:24: unknown machine 'm3' (known: m1, m2)"),
         ("put: {machine: m1, state: rebot}", "6:35: unknown state 'rebot' (did you mean 'reboot'?)"),
         ("{put: {machine: m1}, answer: updatd}", "6:38: unknown answer 'updatd' (did you mean 'updated'?)"),
-        ("{pass: 1h, answer: updated}", "6:9: nobody answers the step 'pass'"),
+        ("{pass: 1h, answer: updated}", "6:9: there is no answer to the step 'pass'"),
         ("pass: soon", "6:15: pass: 'soon' is not a length of time such as 90s, 30m, 6h, 2d or PT30M"),
         ("at: noon", "6:13: at: 'noon' is not an ISO 8601 instant such as 2030-01-31T22:00:00+01:00"),
         ("claim: {}", "6:16: claim lacks the key 'machine'"),

@@ -129,7 +129,7 @@ def test_chart_that_is_not_there_fails_no_other(service: Service) -> None:
 
 @pytest.fixture
 def held(postgresql_url: str) -> Iterator[Service]:
-    """A service whose chart `canary` somebody else has locked."""
+    """A service whose chart `canary` another session has locked."""
     with opened_service(postgresql_url) as opened, opened_service(postgresql_url) as somebody:
         import_all(opened, "")
         with transaction(somebody.database) as connection:

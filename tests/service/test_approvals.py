@@ -142,4 +142,4 @@ def test_only_approvers_have_a_turn_while_people_approve(service: Service) -> No
 def test_status_says_that_it_waits_for_people(service: Service) -> None:
     import_text(service, CHANGE)
     waits_for = reading.get_status(service, "web").waits_for
-    assert waits_for.startswith("people to approve, but not whoever imported this version; refused when")
+    assert waits_for.startswith("people to approve, but not the person who imported this version; refused when")

@@ -1,4 +1,4 @@
-"""Whoever asks for the time twice is told two times: what one transaction writes must go by one of them."""
+"""A transaction that asks for the time twice is told two times: what one transaction writes must go by one of them."""
 
 from __future__ import annotations
 

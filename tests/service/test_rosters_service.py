@@ -366,7 +366,7 @@ def test_import_of_a_chart_warns_of_labels_that_no_machine_has(service: Service)
 def test_import_of_a_roster_warns_of_states_in_which_nobody_takes_part(tiers: Service) -> None:
     imported = put_roster(tiers, WEB.replace("tier=lb", "tier=balancer"), dry_run=True)
     assert [chart.warnings for chart in imported.charts] == [
-        ("state 'canary': no machine of the roster has the labels of its set: nobody takes part",)
+        ("state 'canary': no machine of the roster has the labels of its set: no machine takes part",)
     ]
     assert [chart.warnings for chart in put_roster(tiers, WEB + "web-05 zone=b rack=r2").charts] == [()]
 

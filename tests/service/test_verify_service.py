@@ -304,7 +304,7 @@ def test_verify_expects_a_row_that_the_log_once_had(service: Service) -> None:
 
 
 def test_verify_expects_a_row_of_a_log_that_was_cut_short_with_its_chart(service: Service, owner: Service) -> None:
-    """Whoever has the database's password, and the key, can make a shorter log that fits the tables."""
+    """An attacker who has the database's password, and the key, can make a shorter log that fits the tables."""
     before, head = get_row(service), query(service, "SELECT seq, hash FROM transition_log WHERE seq = 6")[0]
     forbidding_nothing(
         owner,

@@ -1,4 +1,4 @@
-"""Deadlines: performed once, by whoever touches the chart first or by the sweeper, and lost by no restart."""
+"""Deadlines: performed once, by the request that touches the chart first or by the sweeper, and lost by no restart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUSY = timedelta(seconds=10)
 
 @pytest.fixture(scope="module")
 def idle(request: pytest.FixtureRequest, shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on a database of its own whose sweeper hardly ever looks: only whoever asks finds what is due."""
+    """A server on a database of its own whose sweeper hardly ever looks: only a request finds what is due."""
     folder = tmp_path_factory.mktemp("idle")
     which = "sqlite" if shared_url.startswith("sqlite") else "postgresql"
     with shared_database(request, which) as url, running(url, folder, sweep_seconds="60") as idle:

@@ -65,7 +65,7 @@ def test_whole_life_of_a_job_that_is_aborted(server: Server) -> None:
     begun = work(server, MACHINES)
     assert sorted(begun) == ["app-002", "app-003", "app-024", "db-005", "lb-001"]
     assert values(server) == ("soak", {"count": 5, "failed": 0})
-    # The clock ends the soak, and whoever waits for it hears so.
+    # The clock ends the soak, and a client that waits for it hears so.
     assert server.get(CHART, "lb", machine="lb-002", wait="20").answer == (200, "lb")
 
     # 5 % of the 20 load balancers are one at a time; 90 % of them end their tier.

@@ -197,7 +197,7 @@ def _kill_workers(server: Server, goes_on: Callable[[], bool], every: float) -> 
 
 
 def find_gaps(log: Iterable[LogRow]) -> Iterable[float]:
-    """How long each slot that came free while all were taken stayed free: there was always somebody waiting."""
+    """How long each slot that came free while all were taken stayed free: there was always a machine waiting."""
     held, freed_at = 0, None
     for row in log:
         if row.kind == "claim" and row.value_before is None:

@@ -122,7 +122,7 @@ class Copies:
         return url_text(self.account.set(database=name))
 
     def make(self) -> Iterator[str]:
-        """Yield the URL of a copy, and drop it whoever is still connected."""
+        """Yield the URL of a copy, and drop it, also if a session is still connected."""
         name = create(self.server, f"TEMPLATE {self.template}")
         yield self.url_of(name)
         drop(self.server, name)
@@ -163,7 +163,7 @@ def postgresql_template(postgresql_server: Engine) -> Iterator[str]:
 
 
 def database_on(server: Engine, options: str = "") -> Iterator[str]:
-    """Yield the URL of a new database, and drop it whoever is still connected."""
+    """Yield the URL of a new database, and drop it, also if a session is still connected."""
     name = create(server, options)
     yield url_text(server.url.set(database=name))
     drop(server, name)
@@ -194,7 +194,7 @@ def administered(url: URL) -> Iterator[Engine]:
 
 @contextmanager
 def administering(server: Engine, url: str) -> Iterator[Connection]:
-    """A superuser's connection to the database at `url`, whoever owns its tables; each statement commits at once."""
+    """A superuser's connection to the database at `url`, whose tables another role may own; each statement commits."""
     engine = create_engine(as_superuser(server, url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         yield connection

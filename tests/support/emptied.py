@@ -128,6 +128,6 @@ def create(server: Engine, options: str = "") -> str:
 
 
 def drop(server: Engine, name: str) -> None:
-    """Drop a database, whoever is still connected."""
+    """Drop a database, also if a session is still connected."""
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

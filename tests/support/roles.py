@@ -92,7 +92,7 @@ def as_owner(url: str) -> str:
 
 @pytest.fixture
 def superuser_url(request: pytest.FixtureRequest, database_url: str) -> str:
-    """The test's database, as whoever may switch the triggers off for a session, as the bench does."""
+    """The test's database, used by a role that may switch the triggers off for a session, as the bench does."""
     if database_url.startswith("sqlite"):
         return database_url
     return as_superuser(request.getfixturevalue("postgresql_server"), database_url)

@@ -57,7 +57,7 @@ def test_use_case_says_why_it_was_not_counted(sqlite_url: str) -> None:
     for app in opened_app(sqlite_url):
         service = service_of(app)
         import_text(service, CHANGE)
-        with pytest.raises(Exception, match="whoever imported version 1 of 'web' may not approve it"):
+        with pytest.raises(Exception, match="the person who imported version 1 of 'web' may not approve it"):
             approve(service, "web", "approved", "mine", ANN)
 
 

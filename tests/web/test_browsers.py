@@ -1,4 +1,4 @@
-"""A page of another site cannot act through the browser of somebody who may reach the service."""
+"""A page of another site cannot act through the browser of a person who may reach the service."""
 
 from __future__ import annotations
 

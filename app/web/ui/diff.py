@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# Longer texts are not compared: nobody reads the result.
+# Longer texts are not compared: no person reads the result.
 MAX_COMPARED_LINES = 20_000
 # Unchanged lines shown around each change.
 CONTEXT_LINES = 4

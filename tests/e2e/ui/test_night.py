@@ -231,7 +231,7 @@ def test_is_the_service_itself_well(open_page: Open) -> None:
 def test_was_somebody_told(open_page: Open, client: Client, ui_database_url: str) -> None:
     name = new_chart(client, prefix="told")
     page = open_page("reader", f"/ui/charts/{name}")
-    expect(page.locator("#now")).to_contain_text("Nobody is told of this chart")
+    expect(page.locator("#now")).to_contain_text("No receiver is told of this chart")
     with beside(ui_database_url) as connection:
         for number, (receiver, error) in enumerate((("pager", None), ("chat", "503 Service Unavailable"))):
             connection.exec_driver_sql(

@@ -111,7 +111,7 @@ def test_logout_ends_the_session(admin: Browser) -> None:
 
 
 def copy_of(browser: Browser, app: Flask) -> Browser:
-    """Another browser with the same cookie, as somebody who has stolen it."""
+    """Another browser with the same cookie, as a thief has it."""
     cookie = browser.client.get_cookie("stateservice_session")
     assert cookie is not None
     other = Browser(app)
