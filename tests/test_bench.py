@@ -147,7 +147,7 @@ def test_copies_are_charts_like_any_other(database_url: str, superuser_url: str)
         assert query(service, "SELECT count(*) FROM charts") == [(4,)]
 
 
-def test_claims_are_given_whoever_else_has_claimed(database_url: str) -> None:
+def test_claims_are_given_beside_others(database_url: str) -> None:
     machines = 200
     with opened_service(database_url) as service:
         lines = parse_roster(make_lines(machines).splitlines())

@@ -65,7 +65,7 @@ def test_veto_ends_it(service: Service) -> None:
     assert approve(service, "bob", "rejected").current_state == "refused"
 
 
-def test_whoever_imported_the_version_may_not_approve_it(service: Service) -> None:
+def test_importer_of_the_version_may_not_approve_it(service: Service) -> None:
     import_text(service, CHANGE)
     answer = approve(service, "ann")
     assert (answer.is_yes, answer.reason) == (False, Reason.OWN_CHANGE)

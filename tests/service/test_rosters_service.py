@@ -236,7 +236,7 @@ def test_state_whose_set_is_empty_is_left_at_once(service: Service) -> None:
 
 
 def chain(states: int, last: str) -> str:
-    """A chart of so many states in which nobody takes part, each of which leads to the next one, and then to `last`."""
+    """A chart of so many states in which no machine takes part, each leads to the next one, and then to `last`."""
     names = [*(f"s{number}" for number in range(states)), last]
     text = "chart: web\ncurrent_state: s0\nexpect: {roster: web, where: {tier: none}}\nstates:\n"
     for name, following in itertools.pairwise(names):

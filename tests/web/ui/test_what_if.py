@@ -125,7 +125,7 @@ def test_chart_by_a_roster_is_simulated_with_its_machines(app: Flask, monkeypatc
     assert (answer.status_code, "this page simulates 2 machines at most" in answer.text) == (400, True)
 
 
-def test_whoever_may_read_the_chart_may_simulate_it(guarded: Flask) -> None:
+def test_reader_of_the_chart_may_simulate_it(guarded: Flask) -> None:
     reader = Browser(guarded).signed_in(make_token(guarded, "reader"))
     assert "How 5 runs ended" in reader.text(f"{PAGE}?machines=5&runs=5")
     assert Browser(guarded).get(PAGE).status_code == 303
