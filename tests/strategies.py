@@ -140,7 +140,7 @@ def _elapsed_guards(draw: st.DrawFn) -> Guard:
 @st.composite
 def _slot_rules(draw: st.DrawFn, attributes: tuple[Attribute, ...], expect: int | None) -> SlotRule:
     numbers = st.integers(1, 1000).map(lambda number: (number, str(number)))
-    shares = st.integers(0, 100).map(lambda share: (max(1, ceil((expect or 0) * Fraction(share, 100))), f"{share}%"))
+    shares = st.integers(1, 100).map(lambda share: (max(1, ceil((expect or 0) * Fraction(share, 100))), f"{share}%"))
     stages = draw(st.lists(numbers if expect is None else numbers | shares, min_size=1, max_size=3))
     stages_and_texts = {"stages": tuple(limit for limit, _ in stages), "written": tuple(text for _, text in stages)}
     if draw(st.booleans()):
