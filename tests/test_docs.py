@@ -164,7 +164,7 @@ def test_pages_of_the_site_link_to_files_of_the_site(tmp_path: Path) -> None:
     ]
 
     assert len(targets) > 100
-    # A folder is none: a browser would look for it beside the page.
+    # A folder is not a page: a browser would look for it beside the page.
     assert [target for target in targets if not target.is_file()] == []
     assert "stories/README.md" in (tmp_path / "charts" / "README.md").read_text()
 

@@ -382,7 +382,7 @@ def name_approver(chart: LockedChart, sent: Sent) -> Sent | StateServiceError:
             return sent
         return ForbiddenError(f"token {author.actor!r} is an approver's: it reports only on states of approvers")
     if not author.may_approve:
-        return ForbiddenError(f"only approvers report on {put.state!r}, and token {author.actor!r} is none")
+        return ForbiddenError(f"token {author.actor!r} is not an approver's: only approvers report on {put.state!r}")
     name = put.machine if author.actor is None else author.actor
     if name is None:
         return BadRequestError(f"machine is missing: the name of the person who reports on {put.state!r}")

@@ -118,7 +118,7 @@ def list_latest_history(
 
 
 # In these words, so that the databases see that the partial index on the log covers it.
-# A late report is none, and its visit is an earlier one than that of the rows around it.
+# A late report is not an act, and its visit is an earlier one than that of the rows around it.
 _IS_ACT = and_(text("transition_log.kind NOT IN ('update', 'claim', 'release')"), _log.kind != str(Kind.LATE))
 
 

@@ -73,7 +73,7 @@ def test_importer_of_the_version_may_not_approve_it(service: Service) -> None:
 
 def test_only_approvers_report_on_their_state_and_only_there(service: Service) -> None:
     import_text(service, CHANGE)
-    with pytest.raises(ForbiddenError, match="only approvers report on 'review', and token 'web-01' is none"):
+    with pytest.raises(ForbiddenError, match="token 'web-01' is not an approver's: only approvers report on 'review'"):
         approve(service, "web-01", may_approve=False)
     with pytest.raises(ForbiddenError, match="token 'bob' cannot report as 'cy'"):
         update(service, "web", Put("review", "cy"), Author(actor="bob"))
