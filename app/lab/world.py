@@ -139,7 +139,8 @@ class World:
             if counted is not None:
                 self._keys[idempotency_key] = counted
             elif step.reason is Reason.REPLAY:
-                first = LoggedUpdate.of(self.chart, state, machine_id, step.key)
+                # The report may have lost the attribute that the PUT names to an upgrade.
+                first = LoggedUpdate.of(self.chart, state, machine_id, step.key if key is None else key)
                 self._keys.setdefault(idempotency_key, first)
         return step
 

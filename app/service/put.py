@@ -241,8 +241,10 @@ class PriorReports:
         if not isinstance(put, Put) or idempotency_key is None or idempotency_key in self._keys:
             return
         if step.reason is Reason.REPLAY:
-            self._keys[idempotency_key] = LoggedUpdate.of(chart, put.state, put.machine, step.key)
-            self.replayed.append(store.log.UsedKey(idempotency_key, version, put.state, put.machine, step.key))
+            # The report may have lost the attribute that the PUT names to an upgrade.
+            key = step.key if put.key is None else put.key
+            self._keys[idempotency_key] = LoggedUpdate.of(chart, put.state, put.machine, key)
+            self.replayed.append(store.log.UsedKey(idempotency_key, version, put.state, put.machine, key))
 
     def _read_reports(self, connection: Connection, row: store.charts.ChartRow, asked: Sequence[Put | Claim]) -> None:
         named = [item for item in asked if item.machine is not None]

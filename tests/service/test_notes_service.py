@@ -133,6 +133,23 @@ def test_key_of_a_late_report_is_remembered(service: Service) -> None:
         send(service, "k", "m1", "failed")
 
 
+FINAL = """\
+chart: web
+current_state: rest
+states:
+- {name: rest, func: increment, current: {key: count, value: 0}, target: {name: canary, when: {key: count, value: 9}}}
+- name: canary
+"""
+
+
+@pytest.mark.parametrize("key", [None, "count"])
+def test_key_of_a_replay_in_a_state_that_became_final_is_remembered(service: Service, key: str | None) -> None:
+    put(service, "canary", machine="m1")
+    import_text(service, FINAL)
+    operate.goto(service, "web", "rest", "on", ANN)
+    assert [send(service, "k", "m1", key), send(service, "k", "m1", key)] == [Reason.REPLAY] * 2
+
+
 def test_prune_forgets_keys_with_the_rows_they_repeat(service: Service, owner: Service, clock: Clock) -> None:
     put(service, "canary", machine="m1")
     send(service, "k")

@@ -188,7 +188,7 @@ class Model:
             idempotency_key,
         )
         if idempotency_key is not None and idempotency_key not in self.keys and step.reason is Reason.REPLAY:
-            self.keys[idempotency_key] = self._logged(state, machine_id, step.key)
+            self.keys[idempotency_key] = self._logged(state, machine_id, step.key if key is None else key)
         return step
 
     def _standing(self, state: str, machine_id: str | None) -> tuple[bool, Report | None]:
