@@ -35,11 +35,11 @@ run: $(VENV)/.installed ## Install what is needed and serve the sample charts on
 # The tests start Python hundreds of times: it keeps what it has compiled, whatever the environment says.
 test prove e2e: export PYTHONDONTWRITEBYTECODE =
 
-test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL, in 10 minutes (ARGS="tests/core -x")
+test: $(VENV)/.installed-dev ## Run the quick tests, on SQLite and on PostgreSQL, in 5 minutes on two idle cores (ARGS="tests/core -x")
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not slow" $(ARGS)
 	@echo "All passed. Next: \`make check\` for style, types and layers; \`make prove ARGS=--short\` for the slow tests."
 
-prove: $(VENV)/.installed-dev ## Break everything under load, in 60 minutes; the slow tests, in 15: ARGS=--short (ARGS="power mutants")
+prove: $(VENV)/.installed-dev ## Break everything under load, in 60 minutes; the slow tests, in 8: ARGS=--short (ARGS="power mutants")
 	$(BIN)/python -m proof.prove $(ARGS)
 	@echo "docs/reliability.md says what each part means."
 

@@ -1,7 +1,8 @@
 """`make prove`: the whole proof, with a line of progress all along and a report in build/.
 
-`make prove ARGS=--short` runs the short form with pytest, in about fifteen minutes; what follows is passed to pytest.
-With `STATE_SERVICE_EXAMPLES=all` nothing in it is shorter: 300 charts are proved and tried, and 5,000 windows walked.
+`make prove ARGS=--short` runs the short form with pytest, in about eight minutes on two idle cores; what follows is
+passed to pytest. With `STATE_SERVICE_EXAMPLES=all` nothing in it is shorter: 300 charts are proved and tried, and 5,000
+windows walked.
 
 Exit 0 only where every run was valid, nothing was violated and every seeded defect was caught.
 """
