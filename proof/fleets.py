@@ -252,7 +252,8 @@ class Lines:
 
     def __init__(self, port: int, answers: list[float]) -> None:
         self._port = port
-        self._free: asyncio.LifoQueue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.LifoQueue()
+        # In turn: the server closes a connection that is not used for 75 s.
+        self._free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
         self._answers = answers
 
     async def open(self) -> None:
