@@ -29,7 +29,7 @@ from app.core.decision import MOVES_PER_STEP
 from app.core.errors import StateServiceError
 from app.core.log import MICROSECOND
 from app.core.memory import Lists
-from app.core.position import Position, Step, Tick, Verdict
+from app.core.position import Kind, Position, Step, Tick, Verdict
 from app.core.window import find_fitting, judge
 from app.lab.world import MOVES, World
 
@@ -189,7 +189,9 @@ def _count_down(before: Position, reports: dict[str, str | None], step: Step) ->
     last = {step.entries[first].machine} if step.entries[first].machine is not None else set()
     said = {entry.machine for entry in step.entries[:first]} | last
     held -= {entry.machine or "" for entry in step.entries[:first] if entry.reason == OnExpire.FREE}
-    for report in step.reports:
+    # What a machine says after the state was left comes last.
+    is_late = any(entry.kind is Kind.LATE for entry in step.entries[first:])
+    for report in step.reports[:-1] if is_late else step.reports:
         if report.visit == before.visit and report.machine in said:
             reports[report.machine] = report.key
             held.discard(report.machine)

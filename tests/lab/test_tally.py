@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.chart import FAILED_KEY, Chart, State
+from app.core.chart import FAILED_KEY, Chart, OnExpire, State
 from app.lab.tally import StepEngine, Tally, is_plain, make_engine
 from tests.core.support import NOON, canary, chart, counted, final, rolling, when
 from tests.support.examples import examples
@@ -67,6 +67,16 @@ def test_down_are_the_holders_and_the_failed_when_the_state_is_left() -> None:
         assert engine.claim("m1", 2)
         engine.report("m2", "reboot", FAILED_KEY, 3)
         assert (engine.state, engine.left_down) == ("halted", 3)
+
+
+def test_machine_that_says_more_after_the_state_was_left_was_down_when_it_was() -> None:
+    definition = rolling(2, lease=1, on_expire=OnExpire.FAIL)
+    for engine in (Tally(definition, NOON), StepEngine(definition, NOON)):
+        for name in ("m1", "m2"):
+            assert engine.claim(name, 0)
+        # Both leases have ended, and the chart has moved, before this report.
+        engine.report("m1", "reboot", "count", SECOND)
+        assert (engine.state, engine.left_down) == ("halted", 2)
 
 
 def test_chart_with_anything_else_is_left_to_step() -> None:
