@@ -365,11 +365,15 @@ class Decision:
         if rule is None:
             return False
         slot = min(due, key=lambda item: (item.expires_at, item.fence))
-        if rule.on_expire is OnExpire.FAIL:
-            self._fail_holder(slot)
-            return True
-        self.log(Kind.EXPIRE, machine=slot.machine, value_before=slot.fence, reason=str(rule.on_expire))
-        if rule.on_expire is OnExpire.FREE:
+        on_expire = rule.on_expire
+        if on_expire is OnExpire.FAIL:
+            if self.takes_part(slot.machine):
+                self._fail_holder(slot)
+                return True
+            # The machine has left the state's set: its failure counts nothing, as its report would.
+            on_expire = OnExpire.FREE
+        self.log(Kind.EXPIRE, machine=slot.machine, value_before=slot.fence, reason=str(on_expire))
+        if on_expire is OnExpire.FREE:
             self.give_back(slot.machine)
         else:
             self.position = self.position.with_slot(replace(slot, expired_at=self.now))

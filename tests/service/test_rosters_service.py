@@ -17,7 +17,7 @@ from app.service import reading
 from app.service.context import Service
 from app.service.operate import reset
 from app.service.past import get_past_status
-from app.service.put import Answer, Put, Sent, apply
+from app.service.put import Answer, Put, Sent, apply, tick
 from app.service.reading import get_status
 from app.service.roll import RollQuery, Which, list_roll
 from app.service.rosters import (
@@ -397,6 +397,25 @@ def test_report_of_a_machine_that_left_gives_its_slot_back_and_counts_nothing(ti
     assert slots is not None
     assert slots.holders == ()
     assert verify(tiers, "web").differences == ()
+
+
+def test_lease_of_a_machine_that_left_ends_and_counts_nothing(service: Service, clock: Clock) -> None:
+    put_roster(service, WEB)
+    failing = "slots: 3\n  lease: 60s\n  on_expire: fail"
+    import_text(service, TIERS.replace("slots: {total: 3, per: {rack: 1}}", failing))
+    update(service, "web", "canary", "lb-01")
+    for name in ("web-01", "web-02"):
+        assert claim(service, "web", "fleet", name).is_yes
+    put_roster(service, without("web-01"), max_loss="50")
+    clock.advance(61)
+    tick(service, "web")
+
+    status = get_status(service, "web")
+    assert status.slots is not None
+    assert (status.values, status.slots.holders) == ({"count": 0, "failed": 1}, ())
+    ends = [(row.machine, row.key, row.reason) for row in rows(service) if row.kind == "expire"]
+    assert ends == [("web-01", None, "free"), ("web-02", "failed", "fail")]
+    assert verify(service, "web").differences == ()
 
 
 def test_lines_of_an_earlier_version_are_recognised(service: Service) -> None:

@@ -56,6 +56,10 @@ class Oracle:
         before = None if machine is None else self.reports.get((self.latest.get(state, 0), machine))
         if before is not None and before == wanted:
             return True
+        if before is not None and machine is not None and state != self.state:
+            # It was counted, and says more after the chart has moved on.
+            self.reports[self.latest[state], machine] = wanted
+            return True
         if state != self.state or state == "stop":
             return False
         if before is not None:
