@@ -173,7 +173,7 @@ class Shared:
     stop: Any
     taken: Any
     attempts: list[Attempt] = field(default_factory=list)
-    # Where each chart was when last heard of, and updates that a client may send once more.
+    # The state of each chart in the last answer about it, and the updates that a client may send again.
     current: dict[str, str] = field(default_factory=dict)
     recent: deque[Put] = field(default_factory=lambda: deque(maxlen=24))
 

@@ -489,8 +489,8 @@ def open_chart(service: Service, name: str, until: datetime, reason: str, author
 def approve(service: Service, name: str, key: str, reason: str, author: Author, person: str | None = None) -> Answer:
     """Have a person report on the attribute `key` of the current state, which must be one of approvers.
 
-    `person` is the name if the author has none. Raises ConflictError if that
-    state has no approvers, or this person may not approve it.
+    `person` is the name if the author has none. Raises ConflictError if that state has no
+    approvers, or this person may not approve it.
     """
     with asking(service.database) as connection:
         row = store.charts.get_chart(connection, name)

@@ -231,9 +231,10 @@ class PriorReports:
         """
         self._visits.update((visit.state, visit.visit) for visit in step.visits)
         self._reports.update(((report.visit, report.machine), report) for report in step.reports)
-        counted = None if idempotency_key is None else find_counted(chart, seq, step)
-        if idempotency_key is not None and counted is not None:
-            self._keys[idempotency_key] = counted
+        if idempotency_key is not None:
+            counted = find_counted(chart, seq, step)
+            if counted is not None:
+                self._keys[idempotency_key] = counted
 
     def remember(self, chart: Chart, version: int, sent: Sent, step: Step) -> None:
         """Keep the Idempotency-Key of a PUT that was answered as its machine's replay, unless it was used before."""
