@@ -148,14 +148,15 @@ class Prepared:
 
     def __init__(self, statement: ClauseElement | Mapping[str, ClauseElement]) -> None:
         statements = statement if isinstance(statement, Mapping) else dict.fromkeys(DIALECTS, statement)
-        self._texts: dict[str, str] = {}
+        # The SQL of each database that the statement is for.
+        self.texts: dict[str, str] = {}
         # PostgreSQL's parameters have numbers; these are their names in the order of the numbers.
         self._names: list[str] = []
         # Parameters that SQLAlchemy adds with a value: on SQLite, a LIMIT brings an OFFSET of 0.
         self._defaults: dict[str, dict[str, Any]] = {}
         for name, item in statements.items():
             compiled: Any = item.compile(dialect=DIALECTS[name])
-            self._texts[name] = str(compiled)
+            self.texts[name] = str(compiled)
             self._names = compiled.positiontup or self._names
             self._defaults[name] = {key: bind.value for key, bind in compiled.binds.items() if not bind.required}
             self._instant_parameters = [key for key, bind in compiled.binds.items() if _is_instant(bind)]
@@ -178,11 +179,11 @@ class Prepared:
             self.run(connection, parameters[0])
             return
         bound = [self._bind(connection, item) for item in parameters]
-        connection.run(connection.cursor.executemany, self._texts[connection.dialect], bound)
+        connection.run(connection.cursor.executemany, self.texts[connection.dialect], bound)
 
     def _execute(self, connection: Connection, parameters: Mapping[str, Any]) -> Any:
         bound = self._bind(connection, parameters)
-        return connection.run(connection.cursor.execute, self._texts[connection.dialect], bound)
+        return connection.run(connection.cursor.execute, self.texts[connection.dialect], bound)
 
     def _bind(self, connection: Connection, parameters: Mapping[str, Any]) -> Mapping[str, Any] | list[Any]:
         bound = {**self._defaults[connection.dialect], **parameters}
@@ -208,6 +209,15 @@ def among(column: ColumnElement[Any], name: str) -> dict[str, ColumnElement[bool
     listed = select(func.json_each(bindparam(name)).table_valued("value").c.value)
     array = bindparam(name, type_=postgresql_dialect.ARRAY(column.type))
     return {"sqlite": column.in_(listed), "postgresql": column == any_(array)}
+
+
+def listed(name: str, column: ColumnElement[Any]) -> dict[str, TableValuedAlias]:
+    """Return for each database the rows of the parameter `name`, a list of such values as `column` has, in `value`."""
+    array = bindparam(name, type_=postgresql_dialect.ARRAY(column.type))
+    return {
+        "sqlite": func.json_each(bindparam(name)).table_valued("value"),
+        "postgresql": func.unnest(array).table_valued("value", name=name).render_derived(),
+    }
 
 
 def recordset(parameter: str, *columns: Column[Any]) -> TableValuedAlias:

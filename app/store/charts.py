@@ -403,17 +403,22 @@ _UPDATE_VALUE = Prepared(_SET_VALUE)
 _UPDATE_CHART = Prepared(_SET_CHART)
 # One chart and one value are what nearly every PUT changes: they take one round trip.
 _UPDATE_BOTH = Prepared({"postgresql": _SET_VALUE.add_cte(_SET_CHART.cte("moved"))})
-# Many charts and values also take one round trip.
+# Many charts and values also take one round trip. The ids are named again as a list, so that PostgreSQL looks each of
+# them up: of a join with the recordset alone it expects a hundred rows, and reads all charts for them.
 _NEW_POSITIONS = recordset("positions", charts.c.id, *(charts.c[name] for name in _POSITION_COLUMNS))
 _NEW_VALUES = recordset("values", *attribute_values.c)
 _SET_VALUES = (
     update(attribute_values)
-    .where(attribute_values.c.chart_id == _NEW_VALUES.c.chart_id, attribute_values.c.key == _NEW_VALUES.c.key)
+    .where(
+        attribute_values.c.chart_id == _NEW_VALUES.c.chart_id,
+        attribute_values.c.key == _NEW_VALUES.c.key,
+        among(attribute_values.c.chart_id, "chart_ids")["postgresql"],
+    )
     .values(value=_NEW_VALUES.c.value)
 )
 _SET_CHARTS = (
     update(charts)
-    .where(charts.c.id == _NEW_POSITIONS.c.id)
+    .where(charts.c.id == _NEW_POSITIONS.c.id, among(charts.c.id, "chart_ids")["postgresql"])
     .values({name: _NEW_POSITIONS.c[name] for name in _POSITION_COLUMNS})
 )
 _UPDATE_MANY = Prepared({"postgresql": _SET_VALUES.add_cte(_SET_CHARTS.cte("moved"))})
@@ -434,8 +439,14 @@ def write_positions(connection: Connection, moved: Sequence[Moved], now: datetim
     elif len(positions) == len(values) == 1:
         _UPDATE_BOTH.run(connection, _bound(positions[0] | values[0]))
     else:
-        parameters = {"positions": json.dumps(positions, default=format_instant), "values": json.dumps(values)}
-        _UPDATE_MANY.run(connection, parameters)
+        _UPDATE_MANY.run(
+            connection,
+            {
+                "positions": json.dumps(positions, default=format_instant),
+                "values": json.dumps(values),
+                "chart_ids": [item.row.id for item in moved],
+            },
+        )
     _write_values_anew(connection, [item for item in moved if item.changed is None])
     return afters
 

@@ -37,7 +37,7 @@ from sqlalchemy import (
 from app.core.chart import OnExpire
 from app.core.log import COLUMNS, HashedRow, HistoryFilter, LogRow
 from app.core.position import CountedRow, Kind, Slot
-from app.db import Connection, Prepared, among
+from app.db import Connection, Prepared, among, listed
 from app.models import charts, replayed_keys, transition_log
 from app.store.charts import ChartRow
 
@@ -49,19 +49,27 @@ _COLUMNS_AND_HASH = (*_COLUMNS, _log.hash)
 # Reading
 
 _replayed = replayed_keys.c
+_LOGGED = select(
+    *(_log.idempotency_key, _log.version, _log.from_state, _log.machine, _log.key),
+    *(_log.run, _log.visit, _log.seq, _log.value_after),
+).where(_log.chart == bindparam("chart"))
+_ASKED = listed("keys", _log.idempotency_key)["postgresql"]
+_FIRST = _LOGGED.where(_log.idempotency_key >= _ASKED.c.value).order_by(_log.idempotency_key).limit(1).lateral("first")
+_LOGGED_WITH_KEYS = {
+    "sqlite": _LOGGED.where(among(_log.idempotency_key, "keys")["sqlite"]),
+    # PostgreSQL may take every index that begins with `chart` for equally good. The order leaves it one to choose.
+    "postgresql": select(_FIRST).select_from(_ASKED, _FIRST).where(_FIRST.c.idempotency_key == _ASKED.c.value),
+}
 _WITH_KEYS = Prepared(
     {
         dialect: union_all(
-            select(
-                *(_log.idempotency_key, _log.version, _log.from_state, _log.machine, _log.key),
-                *(_log.run, _log.visit, _log.seq, _log.value_after),
-            ).where(_log.chart == bindparam("chart"), is_logged),
+            logged,
             select(
                 *(_replayed.idempotency_key, _replayed.version, _replayed.state, _replayed.machine, _replayed.key),
                 *(cast(null(), column.type) for column in (_log.run, _log.visit, _log.seq, _log.value_after)),
             ).where(_replayed.chart_id == bindparam("chart_id"), among(_replayed.idempotency_key, "keys")[dialect]),
         )
-        for dialect, is_logged in among(_log.idempotency_key, "keys").items()
+        for dialect, logged in _LOGGED_WITH_KEYS.items()
     }
 )
 _REMEMBER_KEY = Prepared(insert(replayed_keys).values({item.name: bindparam(item.name) for item in _replayed}))
@@ -214,9 +222,9 @@ def find_claim_address(connection: Connection, row: ChartRow, slot: Slot) -> str
         "span", recursive=True
     )
     middle = (span.c.low + span.c.high) // 2
-    # A row that was pruned is older than the slot, or the claim's row was pruned, too.
-    found = select(_log.at < slot.renewed_at).where(_log.chart == row.name, _log.seq == middle).scalar_subquery()
-    is_before = func.coalesce(found, true())
+    # In the place of a row that was pruned, the next one tells. The order has PostgreSQL look for it by `seq`.
+    next_row = select(_log.at < slot.renewed_at).where(_log.chart == row.name, _log.seq >= middle)
+    is_before = func.coalesce(next_row.order_by(_log.seq).limit(1).scalar_subquery(), true())
     low, high = case((is_before, middle + 1), else_=span.c.low), case((is_before, span.c.high), else_=middle)
     span = span.union_all(select(low, high).where(span.c.low < span.c.high))
     first = select(func.max(span.c.low)).scalar_subquery()

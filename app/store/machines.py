@@ -16,7 +16,7 @@ from app.core.chart import FAILED_KEY, Chart
 from app.core.expect import PastReport
 from app.core.log import format_instant
 from app.core.position import Kind, Report, Slot, Visit
-from app.db import DIALECTS, Connection, Prepared, among, recordset, upsert
+from app.db import DIALECTS, Connection, Prepared, among, listed, recordset, upsert
 from app.models import charts, reports, slots, transition_log, visits
 from app.store.charts import ChartRow
 
@@ -34,23 +34,21 @@ class VisitRow:
     left_at: datetime | None
 
 
+_OF_RUN = (visits.c.chart_id == bindparam("chart_id"), visits.c.run == bindparam("run"))
 _LATEST_VISITS = Prepared(
     {
-        dialect: select(visits.c.state, func.max(visits.c.visit))
-        .where(visits.c.chart_id == bindparam("chart_id"), visits.c.run == bindparam("run"), is_asked)
-        .group_by(visits.c.state)
-        for dialect, is_asked in among(visits.c.state, "states").items()
+        dialect: select(
+            asked.c.value,
+            select(visits.c.visit)
+            .where(*_OF_RUN, visits.c.state == asked.c.value)
+            .order_by(visits.c.visit.desc())
+            .limit(1)
+            .scalar_subquery(),
+        )
+        for dialect, asked in listed("states", visits.c.state).items()
     }
 )
-_ENTERED = Prepared(
-    select(visits.c.visit)
-    .where(
-        visits.c.chart_id == bindparam("chart_id"),
-        visits.c.run == bindparam("run"),
-        visits.c.state == bindparam("state"),
-    )
-    .limit(1)
-)
+_ENTERED = Prepared(select(visits.c.visit).where(*_OF_RUN, visits.c.state == bindparam("state")).limit(1))
 
 
 def list_latest_visits(connection: Connection, row: ChartRow, states: Collection[str]) -> dict[str, int]:
@@ -58,7 +56,8 @@ def list_latest_visits(connection: Connection, row: ChartRow, states: Collection
 
     Used by: PUTs.
     """
-    return dict(_LATEST_VISITS.rows(connection, {"chart_id": row.id, "run": row.run, "states": list(states)}))
+    found = _LATEST_VISITS.rows(connection, {"chart_id": row.id, "run": row.run, "states": list(states)})
+    return {state: visit for state, visit in found if visit is not None}
 
 
 def was_entered(connection: Connection, row: ChartRow, state: str) -> bool:
@@ -260,9 +259,13 @@ _ASKED_ITEMS = func.json_each(bindparam("asked")).table_valued("value")
 _STANDING = (reports.c.chart_id, reports.c.run, reports.c.visit, reports.c.machine, reports.c.key)
 _STANDING_REPORTS = Prepared(
     {
-        "postgresql": select(*_STANDING).join(
-            _ASKED_ROWS, and_(*(item == _ASKED_ROWS.c[item.name] for item in _ASKED_COLUMNS))
-        ),
+        # The LIMIT keeps PostgreSQL from joining, for which it would read all reports: it looks each of them up.
+        "postgresql": select(
+            select(*_STANDING)
+            .where(*(item == _ASKED_ROWS.c[item.name] for item in _ASKED_COLUMNS))
+            .limit(1)
+            .lateral("standing")
+        ).select_from(_ASKED_ROWS),
         "sqlite": select(*_STANDING).join(
             _ASKED_ITEMS,
             and_(*(item == func.json_extract(_ASKED_ITEMS.c.value, f"$.{item.name}") for item in _ASKED_COLUMNS)),
@@ -280,11 +283,8 @@ _IN_VISIT = and_(
 )
 _PAST = {
     dialect: select(visits.c.visit, visits.c.state, reports.c.machine, reports.c.key)
-    .join(
-        reports,
-        _OF_ITS_VISIT,
-    )
-    .where(visits.c.chart_id == bindparam("chart_id"), visits.c.run == bindparam("run"), is_asked)
+    .join(reports, _OF_ITS_VISIT)
+    .where(*_OF_RUN, is_asked)
     .order_by(visits.c.visit, reports.c.machine)
     for dialect, is_asked in among(visits.c.state, "states").items()
 }

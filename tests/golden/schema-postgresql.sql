@@ -359,9 +359,10 @@ transitions_id_seq bigint start 1 step 1 from 1 to 9223372036854775807
 CREATE OR REPLACE FUNCTION public.check_log_insert()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET enable_sort TO 'off'
 AS $function$
 BEGIN
-    IF NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM transition_log WHERE chart = NEW.chart) THEN
+    IF NEW.seq <> coalesce((SELECT seq FROM transition_log WHERE chart = NEW.chart ORDER BY seq DESC LIMIT 1), 0) + 1 THEN
         RAISE EXCEPTION 'transition_log is append-only: seq must be the next one of its chart'
             USING ERRCODE = 'restrict_violation';
     END IF;
