@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeVar
 
 from cachetools import LRUCache
 
@@ -31,6 +32,7 @@ from app.waiting.hub import Hub
 
 logger = logging.getLogger("stateservice.service")
 machines_logger = logging.getLogger("stateservice.machines")
+Item = TypeVar("Item")
 
 # The SQLite file (None on PostgreSQL), the chart's id and birth, the version.
 DefinitionKey = tuple[tuple[int, int] | None, int, datetime, int]
@@ -207,16 +209,35 @@ def _build_position(
     return regroup(chart, replace(position, failed=failed), service.know(connection, row))
 
 
+# So many charts are read together: a statement takes a limited number of parameters.
+TOGETHER = 500
+
+
 def list_positions(
-    service: Service, connection: Connection
+    service: Service, connection: Connection, names: Collection[str] | None = None
 ) -> tuple[list[tuple[store.charts.ChartRow, Chart, Position]], datetime]:
     """Return every chart that is not archived, with its definition and where it stands, by name; and the time.
 
-    The positions have no `holder_reports`, which only a decision needs.
+    With `names` only those of them. The positions have no `holder_reports`, which only a decision needs.
     """
     now = service.read_now(connection)
-    values = store.charts.list_values(connection)
-    charts = [(row, service.definitions.get(connection, row)) for row in store.charts.list_charts(connection)]
+    if names is None:
+        rows = store.charts.list_charts(connection)
+    else:
+        rows = [row for some in _parts(sorted(names)) for row in store.charts.list_charts(connection, some)]
+    return [item for some in _parts(rows) for item in _build_positions(service, connection, some, now)], now
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for first in range(0, len(items), TOGETHER):
+        yield items[first : first + TOGETHER]
+
+
+def _build_positions(
+    service: Service, connection: Connection, rows: Sequence[store.charts.ChartRow], now: datetime
+) -> list[tuple[store.charts.ChartRow, Chart, Position]]:
+    charts = list(zip(rows, service.definitions.get_all(connection, rows), strict=True))
+    values = store.charts.list_values(connection, [row.id for row in rows])
     states = {row.id: chart.states[row.state] for row, chart in charts}
     slotted = {chart_id: state.default_key for chart_id, state in states.items() if state.slots is not None}
     slots = store.machines.list_slots(connection, slotted)
@@ -227,7 +248,7 @@ def list_positions(
         hours = service.events.fill(connection, position.hours, position.entered_at, now)
         position = replace(position, slots=slots.get(row.id, {}), succeeded=succeeded.get(row.id, 0), hours=hours)
         found.append((row, chart, position))
-    return found, now
+    return found
 
 
 def list_waiting(service: Service, row: store.charts.ChartRow, chart: Chart) -> list[str]:

@@ -164,11 +164,9 @@ def read_gauges(service: Service, limit: int) -> Gauges:
 
 
 def _list_conditions(service: Service, connection: Connection, names: Collection[str]) -> list[Condition]:
-    positions, now = list_positions(service, connection)
+    positions, now = list_positions(service, connection, names)
     found = []
     for row, chart, position in positions:
-        if row.name not in names:
-            continue
         verdict = judge(chart, row, position, now)
         left = find_timing(chart, position, now).left
         state = chart.state_at(position)

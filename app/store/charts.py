@@ -143,10 +143,12 @@ def read_now(connection: Connection) -> datetime:
     return now
 
 
-def list_charts(connection: Connection) -> list[ChartRow]:
-    """List every chart that is not archived, by name."""
-    rows = connection.execute(select(charts).where(charts.c.archived_at.is_(None)).order_by(charts.c.name))
-    return [ChartRow._make(row) for row in rows]
+def list_charts(connection: Connection, names: Collection[str] | None = None) -> list[ChartRow]:
+    """List the charts that are not archived, by name; with `names` only those of them."""
+    query = select(charts).where(charts.c.archived_at.is_(None)).order_by(charts.c.name)
+    if names is not None:
+        query = query.where(charts.c.name.in_(names))
+    return [ChartRow._make(row) for row in connection.execute(query)]
 
 
 _NAMES = Prepared(
@@ -260,10 +262,11 @@ def read_values(connection: Connection, chart_id: int) -> dict[str, int]:
     return dict(_VALUES.rows(connection, {"chart_id": chart_id}))
 
 
-def list_values(connection: Connection) -> dict[int, dict[str, int]]:
-    """Read the current values of every chart, by chart id. Used by: the list of charts."""
+def list_values(connection: Connection, chart_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """Read the current values of each chart, by chart id. Used by: the list of charts."""
     found: dict[int, dict[str, int]] = {}
-    for chart_id, key, value in connection.execute(select(attribute_values)):
+    query = select(attribute_values).where(attribute_values.c.chart_id.in_(chart_ids))
+    for chart_id, key, value in connection.execute(query):
         found.setdefault(chart_id, {})[key] = value
     return found
 

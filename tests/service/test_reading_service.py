@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from app.core.chart import Op
 from app.core.errors import ChartNotFoundError, VersionNotFoundError
-from app.service import operate, reading
+from app.service import context, operate, reading
 from app.service.context import Service
+from app.service.metrics import read_gauges
 from app.service.operate import Outcome
 from app.service.rosters import RosterRequest, import_roster, read_lines
 from app.service.upkeep import verify
+from app.store import definitions
 from tests.core.support import NOON
 from tests.service.support import (
     ANN,
@@ -24,10 +28,12 @@ from tests.service.support import (
     SEED,
     Clock,
     import_text,
+    opened_service,
     put,
     rows,
 )
 from tests.support import requests
+from tests.support.reads import counted_reads
 
 SAMPLES = sorted(CHARTS.glob("*.yaml"))
 
@@ -35,6 +41,48 @@ SAMPLES = sorted(CHARTS.glob("*.yaml"))
 @pytest.fixture(autouse=True)
 def canary(service: Service) -> None:
     import_text(service, CANARY)
+
+
+# Many charts
+
+
+def import_charts(service: Service, count: int) -> None:
+    """Import charts without slots and with them, in turn."""
+    for number in range(count):
+        import_text(service, (SEED, REBOOT)[number % 2], name=f"c{number:02}")
+
+
+@pytest.mark.parametrize(
+    "read", [reading.list_statuses, lambda service: read_gauges(service, 2)], ids=["list", "scrape"]
+)
+def test_many_charts_are_read_with_as_many_statements_as_few(
+    service: Service, database_url: str, read: Callable[[Service], object]
+) -> None:
+    counts = []
+    for charts in (4, 40):
+        import_charts(service, charts)
+        with opened_service(database_url) as fresh, counted_reads(fresh) as reads:
+            read(fresh)
+        counts.append(len(reads.statements))
+    assert counts[0] == counts[1]
+
+
+def test_scrape_reads_no_definition_of_charts_that_it_leaves_out(service: Service, database_url: str) -> None:
+    import_charts(service, 6)
+    with (
+        opened_service(database_url) as fresh,
+        patch.object(definitions, "load_charts", wraps=definitions.load_charts) as load,
+    ):
+        assert len(read_gauges(fresh, 2).conditions) == 2
+    assert [len(call.args[1]) for call in load.call_args_list] == [2]
+
+
+def test_charts_that_are_read_in_parts_are_all_listed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_charts(service, 6)
+    whole, gauges = reading.list_statuses(service), read_gauges(service, 7).conditions
+    assert len(whole) == len(gauges) == 7
+    monkeypatch.setattr(context, "TOGETHER", 2)
+    assert (reading.list_statuses(service), read_gauges(service, 7).conditions) == (whole, gauges)
 
 
 # Export
