@@ -30,8 +30,9 @@ MAX_BATCH = 128
 T = TypeVar("T")
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
-# One answer, or the error that this request alone has, for each request of the batch, in its order.
-Run = Callable[[str, list[Asked]], Sequence[Answered | StateServiceError]]
+# One answer, or the error that this request alone has, for each request of the batch, in its order. The last argument
+# adds to the batch what has gathered since it began.
+Run = Callable[[str, list[Asked], Callable[[], None]], Sequence[Answered | StateServiceError]]
 
 
 class ThreadPool(ThreadPoolExecutor):
@@ -53,8 +54,8 @@ class ThreadPool(ThreadPoolExecutor):
 class Batcher(Generic[Asked, Answered]):
     """Gathers requests by key; at most one batch of a key is worked on at a time.
 
-    `run` gets the key and a batch. It answers each request alone, or raises; then none of the batch was done.
-    Requests whose caller is gone before their batch begins are dropped.
+    `run` gets the key and a batch, which it may have joined by what gathered meanwhile. It answers each request alone,
+    or raises; then none of the batch was done. Requests whose caller is gone before they are in a batch are dropped.
     """
 
     def __init__(
@@ -82,32 +83,42 @@ class Batcher(Generic[Asked, Answered]):
         return await answer
 
     def _start(self, key: str) -> None:
-        batch = self._take(key)
+        batch = self._take(key, self._limit)
         if not batch:
             del self._queues[key]
             return
         loop = asyncio.get_running_loop()
+        asked = [item for item, _ in batch]
+
+        def join() -> None:
+            # On the thread of the batch: the queue's ends are safe to use from two threads.
+            for item, answer in self._take(key, self._limit - len(batch)):
+                batch.append((item, answer))
+                asked.append(item)
+
         try:
-            work = loop.run_in_executor(self._pick_pool(key), self._work, key, [asked for asked, _ in batch])
+            work = loop.run_in_executor(self._pick_pool(key), self._work, key, asked, join)
         except DatabaseUnavailableError as error:
             self._settle(batch, [error] * len(batch))
             loop.call_soon(self._start, key)
             return
         work.add_done_callback(lambda done: self._finish(key, batch, done))
 
-    def _take(self, key: str) -> list[tuple[Asked, asyncio.Future[Answered]]]:
+    def _take(self, key: str, limit: int) -> list[tuple[Asked, asyncio.Future[Answered]]]:
         queue = self._queues[key]
         batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
-        while queue and len(batch) < self._limit:
+        while queue and len(batch) < limit:
             asked, answer = queue.popleft()
             if not answer.done():
                 batch.append((asked, answer))
         return batch
 
-    def _work(self, key: str, batch: list[Asked]) -> Sequence[Answered | Exception]:
-        """Run the batch on a thread of the pool. Return an answer or an error for each request."""
+    def _work(
+        self, key: str, batch: list[Asked], join: Callable[[], None] = lambda: None
+    ) -> Sequence[Answered | Exception]:
+        """Run the batch on a thread of the pool. Return an answer or an error for each request, in its place."""
         try:
-            return self._run(key, batch)
+            return self._run(key, batch, join)
         except DatabaseUnavailableError as error:
             return [error] * len(batch)
         except Exception as error:
@@ -355,11 +366,15 @@ class Machines:
     def _pick_pool(self, key: str) -> ThreadPool:
         return self._shared if key == ANY_CHART else self._apart
 
-    def _apply(self, key: str, batch: Sequence[Sent]) -> Sequence[Applied | StateServiceError]:
+    def _apply(
+        self, key: str, batch: Sequence[Sent], join: Callable[[], None]
+    ) -> Sequence[Applied | StateServiceError]:
         skips = key == ANY_CHART and not self.service.database.is_sqlite
-        return apply(self.service, batch, skip_locked=skips)
+        return apply(self.service, batch, skip_locked=skips, join=join)
 
-    def _answer(self, key: str, batch: Sequence[Question]) -> Sequence[Found | StateServiceError]:
+    def _answer(
+        self, key: str, batch: Sequence[Question], join: Callable[[], None]
+    ) -> Sequence[Found | StateServiceError]:
         return answer_all(self.service, batch)
 
 

@@ -10,9 +10,10 @@ should carry its fencing number, which rises with every claim of the chart, and 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from app import store
@@ -278,6 +279,10 @@ class PriorReports:
             self._keys[used.idempotency_key] = first
 
 
+# Adds requests to a batch: to one that waits for the rows of its charts, only requests on these charts.
+Join = Callable[[], None]
+_CHART_OF = attrgetter("chart")
+
 # Reasons of a no that waiting may change.
 _MAY_CHANGE = frozenset(
     {Reason.FULL, Reason.GROUP_FULL, Reason.NOT_CURRENT, Reason.PAUSED, Reason.WINDOW, Reason.WINDOW_SHORT}
@@ -287,35 +292,40 @@ _SLOT_IS_GONE = frozenset({Reason.NO_SLOT, Reason.NOT_CURRENT, Reason.LATE, Reas
 
 
 @retrying
-def apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool = False) -> list[Applied | StateServiceError]:
+def apply(
+    service: Service, batch: Sequence[Sent], *, skip_locked: bool = False, join: Join = lambda: None
+) -> list[Applied | StateServiceError]:
     """Judge each request of `batch` and write what was decided, in one transaction; answer each in its place.
 
     With `skip_locked` the requests on charts that another transaction has locked are answered ChartLockedError,
-    and were not judged. If the clock has more to do than one transaction may, the requests that need it follow in
+    and were not judged. `join` is called when the wait for other transactions is over: what it adds to `batch` is
+    judged and answered, too. If the clock has more to do than one transaction may, the requests that need it follow in
     further transactions. Raises DatabaseUnavailableError for all of them.
     """
     try:
-        return _apply(service, batch, skip_locked=skip_locked)
+        return _apply(service, batch, skip_locked=skip_locked, join=join)
     except UncountedGroupsError as uncounted:
         # Nothing was written, and nothing is locked any more. Each roster's version needs this once in each process.
         with snapshot(service.database) as connection:
             uncounted.count(service.definitions.rosters, connection)
-        return apply(service, batch, skip_locked=skip_locked)
+        return apply(service, batch, skip_locked=skip_locked, join=join)
 
 
-def _apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool) -> list[Applied | StateServiceError]:
+def _apply(
+    service: Service, batch: Sequence[Sent], *, skip_locked: bool, join: Join
+) -> list[Applied | StateServiceError]:
     asked_at = time.perf_counter()
-    by_chart: dict[str, list[int]] = {}
-    for place, sent in enumerate(batch):
-        by_chart.setdefault(sent.chart, []).append(place)
     missing = ChartLockedError if skip_locked else ChartNotFoundError
     found: dict[int, Applied | StateServiceError] = {}
     later: list[int] = []
     with transaction(service.database) as connection:
-        rows = (store.charts.lock_free_charts if skip_locked else store.charts.lock_charts)(connection, by_chart)
+        rows = _lock(connection, batch, skip_locked=skip_locked, join=join)
         if not rows:
             return [missing(sent.chart) for sent in batch]
         lock_is_held(asked_at)
+        by_chart: dict[str, list[int]] = {}
+        for place, sent in enumerate(batch):
+            by_chart.setdefault(sent.chart, []).append(place)
         charts = locked_charts(service, connection, rows)
         for chart in charts:
             named = {place: name_approver(chart, batch[place]) for place in by_chart[chart.row.name]}
@@ -338,6 +348,20 @@ def _apply(service: Service, batch: Sequence[Sent], *, skip_locked: bool) -> lis
             service.tell(chart.row.name, step)
     found |= _apply_later(service, batch, later, skip_locked=skip_locked)
     return [found[place] if place in found else missing(sent.chart) for place, sent in enumerate(batch)]
+
+
+def _lock(
+    connection: Connection, batch: Sequence[Sent], *, skip_locked: bool, join: Join
+) -> list[store.charts.ChartRow]:
+    """Lock the charts of the batch. What was sent during the wait for other transactions joins it."""
+    if connection.is_sqlite or skip_locked:
+        # On SQLite the transaction's beginning was the wait, and with `skip_locked` there is none.
+        join()
+    lock = store.charts.lock_free_charts if skip_locked else store.charts.lock_charts
+    rows = lock(connection, set(map(_CHART_OF, batch)))
+    if not (connection.is_sqlite or skip_locked):
+        join()
+    return rows
 
 
 def _apply_later(

@@ -86,8 +86,12 @@ def lock_chart_even_archived(connection: Connection, name: str) -> ChartRow | No
 
 def lock_charts(connection: Connection, names: Collection[str]) -> list[ChartRow]:
     """Lock the rows of `names` in the order of the names; charts that do not exist or are archived are left out."""
-    rows = [lock_chart_even_archived(connection, name) for name in sorted(names)]
-    return [row for row in rows if row is not None and row.archived_at is None]
+    rows = []
+    for name in sorted(names):
+        row = lock_chart_even_archived(connection, name)
+        if row is not None and row.archived_at is None:
+            rows.append(row)
+    return rows
 
 
 def lock_free_charts(connection: Connection, names: Collection[str]) -> list[ChartRow]:
@@ -248,7 +252,7 @@ def read_values_and_now(connection: Connection, chart_ids: Sequence[int]) -> tup
     A writer calls this after it has the charts' locks, so that a PUT is judged at the time at which it holds the lock.
     """
     if connection.is_sqlite:
-        return {chart_id: read_values(connection, chart_id) for chart_id in chart_ids}, read_now(connection)
+        return {chart_id: read_values(connection, chart_id) for chart_id in chart_ids}, connection.read_clock()
     rows = _NOW_AND_VALUES.rows(connection, {"chart_ids": list(chart_ids)})
     found: dict[int, dict[str, int]] = {chart_id: {} for chart_id in chart_ids}
     for _, chart_id, key, value in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from app import store
 from app.core.errors import ChartNotFoundError, StateServiceError
+from app.core.log import Author
 from app.core.position import Reason
 from app.db import transaction
 from app.service import operate
 from app.service.context import Service
 from app.service.machines import ANY_CHART, CONTENDED_SECONDS
-from app.service.put import Applied, Put, Sent, apply
+from app.service.put import Answer, Applied, Put, Sent, apply
 from app.service.upkeep import verify
 from tests.service.support import ANN, CANARY, NOBODY, REBOOT, Clock, import_text, opened_service, put, query, rows
 from tests.support import requests
@@ -122,6 +123,40 @@ def test_chart_that_is_not_there_fails_no_other(service: Service) -> None:
     assert found.answer.reason is Reason.UPDATED
     assert isinstance(missing, ChartNotFoundError)
     assert isinstance(archived, ChartNotFoundError)
+
+
+# Joining
+
+
+def test_what_is_sent_while_another_writer_is_waited_for_shares_the_transaction(
+    service: Service, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.database.clock = None
+    with opened_service(database_url) as other_worker, requests.opened_machines(service) as machines:
+        import_text(service, CANARY.replace("value: 2}", "value: 9}"), name="canary")
+        hold = Hold(monkeypatch)
+        with ThreadPoolExecutor(5) as pool:
+            holder = pool.submit(hold.stopping(lambda: put(other_worker, "canary", chart="canary")))
+            assert hold.is_held.wait(PATIENCE)
+            key = ANY_CHART if service.database.is_sqlite else "canary"
+
+            def send(number: int) -> Future[Answer]:
+                author = Author(idempotency_key=str(number))
+                sent = pool.submit(lambda: machines.call(machines.put("canary", Put("canary"), author)))
+                if number:
+                    until(lambda: len(machines._changes._queues[key]) == number, "the PUT gathers")
+                else:
+                    until(lambda: machines._changes.is_busy(key), "the PUT waits for its chart")
+                    until(lambda: not machines._changes._queues[key], "its batch has begun")
+                return sent
+
+            waiting = [send(number) for number in range(3)]
+            hold.released.set()
+            assert [future.result().value for future in (holder, *waiting)] == [1, 2, 3, 4]
+    # Each transaction has one time.
+    held, *others = [row.at for row in rows(service, "canary") if row.key is not None]
+    assert len(set(others)) == 1
+    assert others[0] > held
 
 
 # On PostgreSQL alone: a chart's row is its lock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -18,14 +18,20 @@ class Worked:
     def __init__(self) -> None:
         self.batches: list[tuple[str, list[str]]] = []
         self.has_begun, self.may_end = threading.Event(), threading.Event()
+        # Whether what gathers during the first batch joins it.
+        self.joins = False
         self.pool = ThreadPool(2)
         self.batcher: Batcher[str, str] = Batcher(self.run, lambda key: self.pool, limit=3)
 
-    def run(self, key: str, batch: Sequence[str]) -> list[str | StateServiceError]:
+    def run(self, key: str, batch: Sequence[str], join: Callable[[], None]) -> list[str | StateServiceError]:
+        place = len(self.batches)
         self.batches.append((key, list(batch)))
-        if len(self.batches) == 1:
+        if place == 0:
             self.has_begun.set()
             assert self.may_end.wait(20)
+            if self.joins:
+                join()
+                self.batches[place] = (key, list(batch))
         if "away" in batch:
             raise DatabaseUnavailableError("away", "unknown")
         if "broken" in batch:
@@ -66,6 +72,26 @@ def test_batch_has_at_most_the_limit(worked: Worked) -> None:
     assert [batch for _, batch in worked.batches] == [["first"], ["a", "b", "c"], ["d"]]
 
 
+def test_requests_that_join_a_batch_are_answered_with_it_up_to_the_limit(worked: Worked) -> None:
+    worked.joins = True
+    assert asyncio.run(worked.ask_during_first("a", "b", "c")) == ["A", "B", "C"]
+    assert [batch for _, batch in worked.batches] == [["first", "a", "b"], ["c"]]
+
+
+def test_batch_that_a_joined_request_breaks_is_run_again_one_by_one(worked: Worked) -> None:
+    worked.joins = True
+    a, broken = asyncio.run(worked.ask_during_first("a", "broken"))
+    assert (a, str(broken)) == ("A", "broken")
+    assert [batch for _, batch in worked.batches] == [["first", "a", "broken"], ["first"], ["a"], ["broken"]]
+
+
+def test_joined_requests_fail_with_the_batch_that_the_database_failed(worked: Worked) -> None:
+    worked.joins = True
+    found = asyncio.run(worked.ask_during_first("a", "away"))
+    assert [error.outcome for error in found if isinstance(error, DatabaseUnavailableError)] == ["unknown", "unknown"]
+    assert len(worked.batches) == 1
+
+
 def test_other_keys_do_not_wait(worked: Worked) -> None:
     async def ask() -> None:
         first = asyncio.create_task(worked.batcher.ask("k", "first"))
@@ -103,7 +129,10 @@ def test_requests_that_waited_fail_with_the_batch_that_the_database_failed(worke
     assert len(worked.batches) == 2
 
 
-def test_request_whose_caller_is_gone_is_not_begun(worked: Worked) -> None:
+@pytest.mark.parametrize("joins", [False, True])
+def test_request_whose_caller_is_gone_is_not_begun(worked: Worked, joins: bool) -> None:
+    worked.joins = joins
+
     async def ask() -> None:
         first = asyncio.create_task(worked.batcher.ask("k", "first"))
         await worked.begun()
@@ -116,7 +145,7 @@ def test_request_whose_caller_is_gone_is_not_begun(worked: Worked) -> None:
         await first
 
     asyncio.run(ask())
-    assert [batch for _, batch in worked.batches] == [["first"], ["stays"]]
+    assert [asked for _, batch in worked.batches for asked in batch] == ["first", "stays"]
 
 
 def test_pool_that_gets_no_further_thread_works_with_those_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
