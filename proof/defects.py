@@ -59,12 +59,10 @@ def _each_alone() -> None:
     """PUTs of one process share no transaction, so that they run into each other as those of two processes do."""
     take = Batcher._take
 
-    def take_one(self: Batcher[Any, Any], key: str) -> Any:
-        limit, self._limit = self._limit, 1
-        try:
-            return take(self, key)
-        finally:
-            self._limit = limit
+    def take_one(self: Batcher[Any, Any], key: str, limit: int) -> Any:
+        # Nothing joins a batch of one.
+        self._limit = 1
+        return take(self, key, min(limit, self._limit))
 
     Batcher._take = take_one  # type: ignore[method-assign]  # that is the defect
 
