@@ -21,7 +21,7 @@ from app.core.log import Author
 from app.core.position import Claim, Release, Tick
 from app.service.ask import Found, Question, answer_all
 from app.service.context import NOBODY, Service, find_default_chart
-from app.service.put import Answer, Applied, ChartLockedError, Put, Sent, apply
+from app.service.put import Answer, Applied, ChartLockedError, Join, Put, Sent, apply
 from app.waiting.hub import Topic
 
 # The most requests in one batch: it bounds how long one transaction can take.
@@ -32,7 +32,7 @@ Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 # One answer, or the error that this request alone has, for each request of the batch, in its order. The last argument
 # adds to the batch what has gathered since it began.
-Run = Callable[[str, list[Asked], Callable[[], None]], Sequence[Answered | StateServiceError]]
+Run = Callable[[str, list[Asked], Join], Sequence[Answered | StateServiceError]]
 
 
 class ThreadPool(ThreadPoolExecutor):
@@ -54,8 +54,9 @@ class ThreadPool(ThreadPoolExecutor):
 class Batcher(Generic[Asked, Answered]):
     """Gathers requests by key; at most one batch of a key is worked on at a time.
 
-    `run` gets the key and a batch, which it may have joined by what gathered meanwhile. It answers each request alone,
-    or raises; then none of the batch was done. Requests whose caller is gone before they are in a batch are dropped.
+    `run` gets the key, a batch, and a function that adds to the batch what has gathered meanwhile. It answers each
+    request alone, or raises; then none of the batch was done. A request is dropped if its caller is gone before the
+    request is in a batch.
     """
 
     def __init__(
@@ -113,9 +114,7 @@ class Batcher(Generic[Asked, Answered]):
                 batch.append((asked, answer))
         return batch
 
-    def _work(
-        self, key: str, batch: list[Asked], join: Callable[[], None] = lambda: None
-    ) -> Sequence[Answered | Exception]:
+    def _work(self, key: str, batch: list[Asked], join: Join = lambda: None) -> Sequence[Answered | Exception]:
         """Run the batch on a thread of the pool. Return an answer or an error for each request, in its place."""
         try:
             return self._run(key, batch, join)
@@ -366,15 +365,11 @@ class Machines:
     def _pick_pool(self, key: str) -> ThreadPool:
         return self._shared if key == ANY_CHART else self._apart
 
-    def _apply(
-        self, key: str, batch: Sequence[Sent], join: Callable[[], None]
-    ) -> Sequence[Applied | StateServiceError]:
+    def _apply(self, key: str, batch: Sequence[Sent], join: Join) -> Sequence[Applied | StateServiceError]:
         skips = key == ANY_CHART and not self.service.database.is_sqlite
         return apply(self.service, batch, skip_locked=skips, join=join)
 
-    def _answer(
-        self, key: str, batch: Sequence[Question], join: Callable[[], None]
-    ) -> Sequence[Found | StateServiceError]:
+    def _answer(self, key: str, batch: Sequence[Question], join: Join) -> Sequence[Found | StateServiceError]:
         return answer_all(self.service, batch)
 
 

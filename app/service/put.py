@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from datetime import timedelta
-from operator import attrgetter
 from typing import Any
 
 from app import store
@@ -279,9 +278,8 @@ class PriorReports:
             self._keys[used.idempotency_key] = first
 
 
-# Adds requests to a batch: to one that waits for the rows of its charts, only requests on these charts.
+# Adds requests to a batch; to a batch that waits for the rows of its charts, only requests on these charts.
 Join = Callable[[], None]
-_CHART_OF = attrgetter("chart")
 
 # Reasons of a no that waiting may change.
 _MAY_CHANGE = frozenset(
@@ -354,12 +352,13 @@ def _lock(
     connection: Connection, batch: Sequence[Sent], *, skip_locked: bool, join: Join
 ) -> list[store.charts.ChartRow]:
     """Lock the charts of the batch. What was sent during the wait for other transactions joins it."""
-    if connection.is_sqlite or skip_locked:
-        # On SQLite the transaction's beginning was the wait, and with `skip_locked` there is none.
+    waits_for_rows = not (connection.is_sqlite or skip_locked)
+    if not waits_for_rows:
+        # SQLite waits in BEGIN, and a transaction that skips locked rows never waits.
         join()
     lock = store.charts.lock_free_charts if skip_locked else store.charts.lock_charts
-    rows = lock(connection, set(map(_CHART_OF, batch)))
-    if not (connection.is_sqlite or skip_locked):
+    rows = lock(connection, {sent.chart for sent in batch})
+    if waits_for_rows:
         join()
     return rows
 
